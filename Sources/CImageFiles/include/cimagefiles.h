@@ -1,0 +1,2 @@
+#pragma once
+int cimg_placeholder(void);

@@ -1,0 +1,3 @@
+import DistTrain
+import ArgumentParser
+@main struct DistTrainCommand: ParsableCommand { static let configuration = CommandConfiguration(commandName: "disttrain") }

@@ -1,0 +1,2 @@
+#pragma once
+int mpishim_placeholder(void);
