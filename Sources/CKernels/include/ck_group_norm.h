@@ -1,0 +1,26 @@
+// GroupNorm over NHWC, with SiLU fused on request (Wu and He, 2018).
+#pragma once
+#include "ck_types.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// fp32 scratch that both passes need, in bytes.
+size_t ck_group_norm_scratch_bytes(long B, long P, long C, long G);
+
+/// y = act(gamma·(x − mean)·rstd + beta); x, y are [B, P, C]; mean, rstd are [B, G] and are written.
+void ck_group_norm_forward(ck_dtype dtype, long B, long P, long C, long G, float eps, int silu, const void *x,
+                           const float *gamma, const float *beta, void *y, float *mean, float *rstd,
+                           void *scratch);
+
+/// gx = d loss/d x + addend; ggamma, gbeta [C] are overwritten, or added to where `accumulate` is set;
+/// either both or none of them are NULL.
+void ck_group_norm_backward(ck_dtype dtype, long B, long P, long C, long G, int silu, const void *x,
+                            const float *gamma, const float *beta, const float *mean, const float *rstd,
+                            const void *gy, const void *addend, void *gx, float *ggamma, float *gbeta,
+                            int accumulate, void *scratch);
+
+#ifdef __cplusplus
+}
+#endif
