@@ -29,3 +29,10 @@ public protocol RecordedObjective: AnyObject {
     var loss: Double { get }
     var parts: [(name: String, value: Double)] { get }
 }
+
+extension SampleKey {
+    /// The sample's own stream of numbers for a purpose.
+    func random(_ purpose: CounterRandom.Purpose) -> CounterRandom {
+        CounterRandom(seed: seed, purpose: purpose, step: step, sample: sample)
+    }
+}
