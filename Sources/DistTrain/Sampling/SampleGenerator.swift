@@ -115,11 +115,12 @@ public final class SampleGenerator {
     }
 
     private func makeSampler(_ settings: SamplingSettings) throws -> any DiffusionSampler {
-        var scheduler = scheduler
-        scheduler.timestepSpacing = settings.spacing
+        var config = scheduler
+        config.timestepSpacing = settings.spacing
+        let schedule = try NoiseSchedule(config)
         switch settings.method {
-        case .ddim: return try DDIMSampler(scheduler, steps: settings.steps, eta: settings.eta)
-        case .ddpm: return try DDPMSampler(scheduler, steps: settings.steps)
+        case .ddim: return try DDIMSampler(schedule: schedule, steps: settings.steps, eta: settings.eta)
+        case .ddpm: return try DDPMSampler(schedule: schedule, steps: settings.steps)
         }
     }
 }

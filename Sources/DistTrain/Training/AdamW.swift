@@ -5,12 +5,12 @@ import TensorCore
 /// AdamW (Loshchilov and Hutter, 2019) over the flat parameter store, with the arithmetic of torch.optim.AdamW.
 public final class AdamW {
     public struct Settings: Sendable {
-        public var beta1: Float
-        public var beta2: Float
-        public var eps: Float
-        public var weightDecay: Float
+        public var beta1: Double
+        public var beta2: Double
+        public var eps: Double
+        public var weightDecay: Double
 
-        public init(beta1: Float = 0.9, beta2: Float = 0.999, eps: Float = 1e-8, weightDecay: Float = 0) {
+        public init(beta1: Double = 0.9, beta2: Double = 0.999, eps: Double = 1e-8, weightDecay: Double = 0) {
             self.beta1 = beta1
             self.beta2 = beta2
             self.eps = eps
@@ -45,10 +45,10 @@ public final class AdamW {
     public func step(update: Int, learningRate: Float, gradientScale: Float) {
         let t = Double(update + 1)
         var pass = ck_adamw(
-            lr: learningRate, beta1: settings.beta1, beta2: settings.beta2, eps: settings.eps,
-            weightDecay: settings.weightDecay, gradientScale: gradientScale,
-            biasCorrection1: 1 - pow(Double(settings.beta1), t),
-            biasCorrection2: 1 - pow(Double(settings.beta2), t))
+            lr: Double(learningRate), beta1: settings.beta1, beta2: settings.beta2, eps: settings.eps,
+            weightDecay: settings.weightDecay, gradientScale: Double(gradientScale),
+            biasCorrection1: 1 - pow(settings.beta1, t),
+            biasCorrection2: 1 - pow(settings.beta2, t))
         ck_adamw_step(&pass, store.count, store.values, store.gradients, expAvg, expAvgSq)
         store.valuesChanged()
     }

@@ -10,21 +10,19 @@ public final class DenoisingObjective: Objective {
     let unet: UNet2DModel
     let dataset: any TrainingDataset
     let schedule: NoiseSchedule
-    let prediction: PredictionType
     let flips: Bool
     /// Weight of timestep t's loss: 1, or min-SNR's.
     let lossWeights: [Float]
 
     public init(
-        unet: UNet2DModel, dataset: any TrainingDataset, schedule: NoiseSchedule, prediction: PredictionType,
-        lossWeights: [Float], flips: Bool
+        unet: UNet2DModel, dataset: any TrainingDataset, schedule: NoiseSchedule, minSNRGamma: Double?,
+        flips: Bool
     ) {
         self.unet = unet
         self.store = unet.store
         self.dataset = dataset
         self.schedule = schedule
-        self.prediction = prediction
-        self.lossWeights = lossWeights
+        lossWeights = (0..<schedule.count).map { schedule.lossWeight($0, minSNRGamma: minSNRGamma) }
         self.flips = flips
     }
 
@@ -84,13 +82,12 @@ public final class DenoisingObjective: Objective {
                 var normal = item.key.random(.noise)
                 normal.fillNormal(UnsafeMutableBufferPointer(rebasing: noise[range]))
 
-                let signal = schedule.sqrtAlphasCumprod[t]
-                let sigma = schedule.sqrtOneMinusAlphasCumprod[t]
+                let (signal, sigma) = (schedule.signalScale(t), schedule.noiseScale(t))
                 for i in range {
                     mixed[i] = signal * clean[i] + sigma * noise[i]
-                    switch objective.prediction {
+                    switch schedule.config.predictionType {
                     case .epsilon: target[i] = noise[i]
-                    case .vPrediction: target[i] = signal * noise[i] - sigma * clean[i]
+                    case .velocity: target[i] = signal * noise[i] - sigma * clean[i]
                     case .sample: target[i] = clean[i]
                     }
                 }
