@@ -46,18 +46,28 @@ public final class LatentDataset: TrainingDataset {
         let mirror = flipped && !storesFlipped
         let suffix = storesFlipped ? "_flipped" : ""
         guard folder.manifest.hasPosterior else {
-            let latent = try folder.floats("latent" + suffix, index)
-            for i in 0..<out.count { out[i] = (latent[source(i, mirror)] - shiftFactor) * scalingFactor }
-            return
+            return try folder.withSample("latent" + suffix, index) { latent in
+                for i in 0..<out.count {
+                    out[i] = (float(latent, source(i, mirror)) - shiftFactor) * scalingFactor
+                }
+            }
         }
-        let mean = try folder.floats("mean" + suffix, index)
-        let logvar = try folder.floats("logvar" + suffix, index)
-        var noise = key.posteriorNoise
-        for i in 0..<out.count {
-            let from = source(i, mirror)
-            let z = mean[from] + exp(0.5 * logvar[from]) * noise.normal()
-            out[i] = (z - shiftFactor) * scalingFactor
+        try folder.withSample("mean" + suffix, index) { mean in
+            try folder.withSample("logvar" + suffix, index) { logvar in
+                var noise = key.posteriorNoise
+                for i in 0..<out.count {
+                    let from = source(i, mirror)
+                    // diffusers clamps the log-variance so; it was stored as the encoder gave it.
+                    let deviation = exp(0.5 * min(max(float(logvar, from), -30), 20))
+                    let z = float(mean, from) + deviation * noise.normal()
+                    out[i] = (z - shiftFactor) * scalingFactor
+                }
+            }
         }
+    }
+
+    private func float(_ bytes: UnsafeRawBufferPointer, _ index: Int) -> Float {
+        Float(bitPattern: UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 4 * index, as: UInt32.self)))
     }
 
     /// The element that lands at `i` of [H, W, C].

@@ -29,7 +29,7 @@ public struct LatentStatistics: Equatable, Sendable {
                 let value = Double(values[index])
                 s += value
                 q += value * value
-                if let logvar { v += Double(exp(logvar[index])) }
+                if let logvar { v += Double(exp(min(max(logvar[index], -30), 20))) }
             }
             sum[c] += s
             sumOfSquares[c] += q

@@ -24,7 +24,9 @@ public final class PixelDataset: TrainingDataset {
     public func read(
         _ index: Int, flipped: Bool, key: SampleKey, into out: UnsafeMutableBufferPointer<Float>
     ) throws {
-        writePixels(try folder.bytes("image", index), width: width, flipped: flipped, into: out)
+        try folder.withSample("image", index) {
+            writePixels($0.bindMemory(to: UInt8.self), width: width, flipped: flipped, into: out)
+        }
     }
 }
 

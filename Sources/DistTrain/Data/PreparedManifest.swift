@@ -176,7 +176,7 @@ public struct PreparedManifest: Sendable {
     }
 
     static func parsed(_ bytes: [UInt8], file: String) throws(DatasetError) -> JSONValue {
-        do { return try JSONValue(parsing: bytes) } catch {
+        do { return try JSONValue(parsing: bytes[...]) } catch {
             throw DatasetError(.damaged, "\(file): \(error); prepare the folder again")
         }
     }

@@ -76,7 +76,7 @@ public struct SampleKey: Sendable, Equatable {
 }
 
 /// A dataset, or a prepared folder, that cannot be used; in one line that says what to do.
-public struct DatasetError: Error, Equatable, Sendable, CustomStringConvertible {
+public struct DatasetError: ReportableError, Equatable, Sendable {
     public enum Kind: Equatable, Sendable {
         /// The folder or file is missing, or cannot be read or written.
         case inaccessible
@@ -91,10 +91,12 @@ public struct DatasetError: Error, Equatable, Sendable, CustomStringConvertible 
     }
 
     public let kind: Kind
-    public let description: String
+    public let message: String
 
-    public init(_ kind: Kind, _ description: String) {
+    public init(_ kind: Kind, _ message: String) {
         self.kind = kind
-        self.description = description
+        self.message = message
     }
+
+    public var exitStatus: Int32 { kind == .usage ? ExitStatus.usage : ExitStatus.refused }
 }
