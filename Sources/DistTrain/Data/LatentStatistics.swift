@@ -48,6 +48,9 @@ public struct LatentStatistics: Equatable, Sendable {
         }
     }
 
+    /// False where a value was NaN or infinite.
+    public var isFinite: Bool { (sum + sumOfSquares + sumOfVariances).allSatisfy(\.isFinite) }
+
     /// Mean of each channel.
     public var channelMeans: [Double] { sum.map { $0 / max(count, 1) } }
 

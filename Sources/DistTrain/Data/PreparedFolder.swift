@@ -106,14 +106,21 @@ public final class PreparedFolder: Sendable {
 extension PreparedManifest {
     /// The tensors of a shard of `count` samples, in the order of the file.
     func tensors(count: Int) -> [SafetensorsEntry] {
-        let shape = [count, height, width, channels]
-        var names = hasPosterior ? ["mean", "logvar"] : ["latent"]
-        if job.flip { names += names.map { "\($0)_flipped" } }
+        Self.tensors(
+            kind: job.kind, posterior: hasPosterior, flip: job.flip, labels: !classNames.isEmpty,
+            shape: [count, height, width, channels])
+    }
+
+    static func tensors(
+        kind: PrepareJob.Kind, posterior: Bool, flip: Bool, labels: Bool, shape: [Int]
+    ) -> [SafetensorsEntry] {
+        var names = posterior ? ["mean", "logvar"] : ["latent"]
+        if flip { names += names.map { "\($0)_flipped" } }
         var entries =
-            job.kind == .pixels
+            kind == .pixels
             ? [SafetensorsEntry("image", dtype: .u8, shape: shape)]
             : names.map { SafetensorsEntry($0, dtype: .f32, shape: shape) }
-        if !classNames.isEmpty { entries.append(SafetensorsEntry("label", dtype: .i64, shape: [count])) }
+        if labels { entries.append(SafetensorsEntry("label", dtype: .i64, shape: [shape[0]])) }
         return entries
     }
 }
