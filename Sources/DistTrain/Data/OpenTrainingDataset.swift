@@ -36,7 +36,8 @@ public func openTrainingDataset(
             throw DatasetError(
                 .mismatch,
                 "\(path): holds images, but a first stage trains on latents; make them with `disttrain prepare "
-                    + "\(path) --size N --first-stage FOLDER --output FOLDER` and name that folder as data.path")
+                    + "\(path) --size N --first-stage FOLDER --output FOLDER` and name that folder as data.path"
+            )
         }
         let source: any ImageSource
         do throws(ImageError) {
@@ -44,7 +45,8 @@ public func openTrainingDataset(
         } catch {
             throw DatasetError(.inaccessible, error.description)
         }
-        return ImageDataset(source, transform: ImageTransform(size: options.imageSize, filter: options.filter))
+        return ImageDataset(
+            source, transform: ImageTransform(size: options.imageSize, filter: options.filter))
     }
 
     let folder = try PreparedFolder(path)
@@ -61,7 +63,8 @@ public func openTrainingDataset(
                     + "the images again")
         }
         return try LatentDataset(
-            folder, scalingFactor: Double(firstStage.scalingFactor), shiftFactor: Double(firstStage.shiftFactor))
+            folder, scalingFactor: Double(firstStage.scalingFactor),
+            shiftFactor: Double(firstStage.shiftFactor))
     case (nil, _):
         throw DatasetError(
             .mismatch,
@@ -70,7 +73,8 @@ public func openTrainingDataset(
     case (let made?, nil):
         throw DatasetError(
             .mismatch,
-            "\(path): holds latents of an \(made.className), but no first_stage is configured; set first_stage.path")
+            "\(path): holds latents of an \(made.className), but no first_stage is configured; set first_stage.path"
+        )
     }
 }
 

@@ -36,16 +36,6 @@ public struct PrepareOptions: Sendable {
     }
 }
 
-/// What `prepare` did.
-public struct PrepareSummary: Sendable {
-    public let manifest: PreparedManifest
-    /// Shards that were there already.
-    public let reusedShards: Int
-    public let seconds: Double
-    /// Where the picture of the first images lies.
-    public let preview: String
-}
-
 /// Turns images into sharded training samples on all ranks; all ranks call it and all get the same result.
 ///
 /// A shard is written whole, with a record of what it was made from, so a run that was cut off goes on where it
@@ -122,7 +112,8 @@ private func openMaker(_ options: PrepareOptions, _ communicator: any Communicat
                 guard firstStage.imageChannels == 3 else {
                     throw DatasetError(
                         .mismatch,
-                        "\(options.firstStage ?? ""): takes images of \(firstStage.imageChannels) channels, expected 3")
+                        "\(options.firstStage ?? ""): takes images of \(firstStage.imageChannels) channels, expected 3"
+                    )
                 }
             }
             let source = try openSource(options.source, size: options.size, skipBad: options.skipBad)
@@ -134,8 +125,10 @@ private func openMaker(_ options: PrepareOptions, _ communicator: any Communicat
                 firstStageHash: firstStage?.weightsHash, flip: firstStage != nil && options.flip,
                 precision: firstStage == nil ? nil : usesBFloat16 ? "bf16" : "fp32")
             return ShardMaker(
-                job: job, source: source, transform: transform, firstStage: firstStage,
-                classNames: classNames(of: source, count: count), folder: options.output, batch: options.batch,
+                sourceName: options.source, job: job, source: source, transform: transform,
+                firstStage: firstStage,
+                classNames: classNames(of: source, count: count), folder: options.output,
+                batch: options.batch,
                 skipBad: options.skipBad)
         }
     }
@@ -192,7 +185,8 @@ private func makeShards(
     _ pending: [Int], _ maker: ShardMaker, _ communicator: any Communicator, showsProgress: Bool
 ) throws {
     let total = pending.reduce(0) { $0 + maker.job.items(ofShard: $1).count }
-    let progress = communicator.isRoot && showsProgress
+    let progress =
+        communicator.isRoot && showsProgress
         ? ProgressLine("prepare", unit: "images", total: total) : nil
     var done = 0
     var bad: [ShardMaker.BadItem] = []
@@ -204,7 +198,8 @@ private func makeShards(
             guard communicator.rank < round.count else { return }
             let shard = round[first + communicator.rank]
             // What rank 0 has done stands for all of this round.
-            let report = { (own: Int) in progress?.update(min(done + own * round.count, done + images)) ?? () }
+            let report = { (own: Int) in progress?.update(min(done + own * round.count, done + images)) ?? ()
+            }
             bad += try asDatasetError {
                 anyBad && !maker.skipBad
                     ? maker.scan(shard, progress: report) : try maker.make(shard, progress: report)
@@ -220,7 +215,8 @@ private func makeShards(
     let others = all.count == 1 ? "" : "; \(all.count) such images in all"
     throw DatasetError(
         .badImages,
-        "\(maker.source.name): \(all[0].item): \(all[0].reason)\(others); mend or remove, or leave out with --skip-bad")
+        "\(maker.sourceName): \(all[0].item): \(all[0].reason)\(others); mend or remove, or leave out with --skip-bad"
+    )
 }
 
 // MARK: Manifest
@@ -237,7 +233,8 @@ private func writeManifest(_ maker: ShardMaker, to path: String) throws {
         let name = PrepareJob.shardName(shard)
         // Another host may have written it: a network file system can show it with a delay.
         let record = try awaiting("\(maker.folder)/\(name)") {
-            guard let record = PrepareRecord.read(folder: maker.folder, shard: shard), record.job == job else {
+            guard let record = PrepareRecord.read(folder: maker.folder, shard: shard), record.job == job
+            else {
                 throw DatasetError(
                     .damaged,
                     "\(maker.folder)/\(name): no record of it, though a rank has written it; --output has to lie on a "
@@ -250,13 +247,14 @@ private func writeManifest(_ maker: ShardMaker, to path: String) throws {
         shards.append(.init(name: name, count: record.count, bytes: record.bytes, crc32: record.crc32))
     }
     let manifest = PreparedManifest(
-        job: job, sourceName: maker.source.name, height: shape.height, width: shape.width,
+        job: job, sourceName: maker.sourceName, height: shape.height, width: shape.width,
         channels: shape.channels, hasPosterior: maker.firstStage?.hasPosterior ?? false,
         firstStage: maker.firstStage?.record, statistics: statistics, classNames: maker.classNames,
         shards: shards, skipped: skipped)
     guard manifest.count > 0 else {
         throw DatasetError(
-            .badImages, "\(maker.source.name): none of \(job.itemCount) images can be decoded; the first: "
+            .badImages,
+            "\(maker.sourceName): none of \(job.itemCount) images can be decoded; the first: "
                 + (skipped.first.map { "\($0.item): \($0.reason)" } ?? ""))
     }
     do {

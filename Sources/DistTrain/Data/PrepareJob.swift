@@ -63,7 +63,8 @@ public struct PrepareJob: Equatable, Sendable {
     /// Keys with what a person calls them, in order.
     private static let titles = [
         ("kind", "kind"), ("source_fingerprint", "source content"), ("items", "number of images"),
-        ("size", "--size"), ("transform", "transform"), ("first_stage_hash", "first stage"), ("flip", "--flip"),
+        ("size", "--size"), ("transform", "transform"), ("first_stage_hash", "first stage"),
+        ("flip", "--flip"),
         ("precision", "precision"),
     ]
 
@@ -83,12 +84,14 @@ public struct PrepareJob: Equatable, Sendable {
     init(json: JSONValue, in file: String) throws(DatasetError) {
         let fields = JSONFields(json, file: file)
         guard let kind = Kind(rawValue: try fields.string("kind")) else {
-            throw DatasetError(.damaged, "\(file): kind is \(try fields.string("kind")), expected latents or pixels")
+            throw DatasetError(
+                .damaged, "\(file): kind is \(try fields.string("kind")), expected latents or pixels")
         }
         self.init(
             kind: kind, sourceFingerprint: try fields.string("source_fingerprint"),
             itemCount: try fields.int("items"), imageSize: try fields.int("size"),
-            transform: try fields.string("transform"), firstStageHash: json["first_stage_hash"]?.stringValue, flip: try fields.bool("flip"),
+            transform: try fields.string("transform"), firstStageHash: json["first_stage_hash"]?.stringValue,
+            flip: try fields.bool("flip"),
             precision: json["precision"]?.stringValue)
         guard itemCount > 0, (1...Self.maximumImageSize).contains(imageSize) else {
             throw DatasetError(.damaged, "\(file): \(itemCount) items of \(imageSize) pixels make no sense")
@@ -125,7 +128,9 @@ struct JSONFields {
     }
 
     func int(_ key: String) throws(DatasetError) -> Int {
-        guard let found = value[key]?.intValue, found >= 0 else { throw wrong(key, "a whole number of 0 or more") }
+        guard let found = value[key]?.intValue, found >= 0 else {
+            throw wrong(key, "a whole number of 0 or more")
+        }
         return found
     }
 
@@ -160,6 +165,7 @@ struct JSONFields {
 
     private func wrong(_ key: String, _ expected: String) -> DatasetError {
         let found = value[key]?.kind ?? "nothing"
-        return DatasetError(.damaged, "\(file): \(key) is \(found), expected \(expected); prepare the folder again")
+        return DatasetError(
+            .damaged, "\(file): \(key) is \(found), expected \(expected); prepare the folder again")
     }
 }

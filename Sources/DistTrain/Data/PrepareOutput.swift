@@ -17,14 +17,16 @@ func takeOutputFolder(_ folder: String, _ job: PrepareJob) throws(DatasetError) 
         guard earlier == job else {
             throw DatasetError(
                 .mismatch,
-                "\(folder): holds other work (\(job.difference(from: earlier))); choose another --output, or delete it")
+                "\(folder): holds other work (\(job.difference(from: earlier))); choose another --output, or delete it"
+            )
         }
     }
     guard makeFolder(folder), makeFolder(progress) else {
         throw DatasetError(.inaccessible, "\(progress): cannot be created: \(systemReason())")
     }
     for inside in [folder, progress] {
-        for name in (try? manager.contentsOfDirectory(atPath: inside)) ?? [] where name.contains(".partial-") {
+        for name in (try? manager.contentsOfDirectory(atPath: inside)) ?? [] where name.contains(".partial-")
+        {
             unlink("\(inside)/\(name)")
         }
     }

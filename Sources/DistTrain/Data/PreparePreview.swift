@@ -9,21 +9,31 @@ func writePreview(_ maker: ShardMaker, to path: String, _ communicator: any Comm
     // Decoding costs about as much as 100 training samples' encoding a megapixel: keep it within seconds.
     let budget = maker.firstStage == nil ? 64 : (64 * 128 * 128) / (size * size)
     let most = [64, 36, 16, 9, 4].first { $0 <= budget } ?? 1
-    var own: [(place: Int, rebuilt: Image?)] = []
     var originals: [Image] = []
-    try communicator.collectively("drawing the preview") {
-        try asDatasetError {
-            for index in 0..<maker.job.itemCount where originals.count < most {
-                guard let image = try? maker.source.image(at: index) else { continue }
-                originals.append(maker.transform.apply(image))
+    let chosen = try communicator.fromRoot("drawing the preview") {
+        var items: [Int] = []
+        for start in stride(from: 0, to: maker.job.itemCount, by: most) where items.count < most {
+            for (index, result) in maker.decode(start..<min(start + most, maker.job.itemCount)) {
+                guard case .success(let image) = result, items.count < most else { continue }
+                items.append(index)
+                originals.append(image)
             }
-            guard let firstStage = maker.firstStage else { return }
-            for place in stride(from: communicator.rank, to: originals.count, by: communicator.size) {
-                own.append((place, try rebuild(originals[place], firstStage)))
+        }
+        return items
+    }
+    var own: [Image] = []
+    try communicator.collectively("drawing the preview") {
+        guard let firstStage = maker.firstStage else { return }
+        try asDatasetError {
+            for place in stride(from: communicator.rank, to: chosen.count, by: communicator.size) {
+                let item = chosen[place]
+                let image =
+                    communicator.isRoot ? originals[place] : try maker.decode(item..<item + 1)[0].result.get()
+                own.append(try rebuild(image, firstStage))
             }
         }
     }
-    let pixels = own.flatMap { $0.rebuilt?.pixels ?? [] }
+    let pixels = own.flatMap(\.pixels)
     let gathered = try communicator.gather(pixels, root: 0)
     try communicator.collectively("writing the preview") {
         guard communicator.isRoot, let gathered, !originals.isEmpty else { return }
@@ -37,7 +47,8 @@ func writePreview(_ maker: ShardMaker, to path: String, _ communicator: any Comm
         }
         let grids = (maker.firstStage == nil ? [originals] : [originals, rebuilt]).map { images in
             // A grid that nobody can open is no use.
-            let cells = size > 256 ? images.map { $0.resized(width: 256, height: 256, filter: .area) } : images
+            let cells =
+                size > 256 ? images.map { $0.resized(width: 256, height: 256, filter: .area) } : images
             return ImageGrid.square(of: cells.count).render(cells)
         }
         try asDatasetError { try ImageGrid(columns: 2, padding: 4).render(grids).write(to: path) }

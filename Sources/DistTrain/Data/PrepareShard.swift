@@ -8,6 +8,8 @@ import TensorCore
 
 /// Makes the shards of one rank: decodes and transforms images, encodes them, writes the file.
 struct ShardMaker {
+    /// What the user called the source.
+    let sourceName: String
     let job: PrepareJob
     let source: any ImageSource
     let transform: ImageTransform
@@ -64,7 +66,8 @@ struct ShardMaker {
         if !waiting.isEmpty { try encode(waiting, into: &content) }
         guard content.statistics.isFinite else {
             throw DatasetError(
-                .mismatch, "\(PrepareJob.shardName(shard)): the first stage made values that are NaN or infinite; "
+                .mismatch,
+                "\(PrepareJob.shardName(shard)): the first stage made values that are NaN or infinite; "
                     + "check its weights, or use --precision fp32")
         }
         try write(content, shard: shard, bad: bad)
@@ -98,7 +101,7 @@ struct ShardMaker {
     }
 
     /// Decodes and transforms on all of this process's threads.
-    private func decode(_ items: Range<Int>) -> [(index: Int, result: Result<Image, ImageError>)] {
+    func decode(_ items: Range<Int>) -> [(index: Int, result: Result<Image, ImageError>)] {
         let results = Mutex<[Int: Result<Image, ImageError>]>([:])
         let threads = max(1, min(items.count, Processor.threads))
         let (source, transform) = (source, transform)
@@ -162,7 +165,8 @@ struct ShardMaker {
             labels: !classNames.isEmpty,
             shape: [content.count, shape.height, shape.width, shape.channels])
         do {
-            var writer = try SafetensorsWriter(path: file, tensors: entries, metadata: ["format": "disttrain"])
+            var writer = try SafetensorsWriter(
+                path: file, tensors: entries, metadata: ["format": "disttrain"])
             for entry in entries {
                 switch entry.name {
                 case "image": try content.pixels.withUnsafeBytes { try writer.append(entry.name, bytes: $0) }

@@ -51,7 +51,8 @@ public final class PreparedFolder: Sendable {
         }
         guard Int(status.st_size) == entry.bytes else {
             throw DatasetError(
-                .damaged, "\(file): \(status.st_size) bytes, expected \(entry.bytes): cut short or replaced; \(advice)")
+                .damaged,
+                "\(file): \(status.st_size) bytes, expected \(entry.bytes): cut short or replaced; \(advice)")
         }
         do throws(SafetensorsError) {
             let shard = try SafetensorsFile(path: file)
@@ -72,7 +73,8 @@ public final class PreparedFolder: Sendable {
 
     /// A hash of what the samples are made from, without reading them.
     public var fingerprint: String {
-        contentHash(manifest.shards.map { "\($0.name) \($0.count) \($0.crc32)" } + [manifest.job.kind.rawValue])
+        contentHash(
+            manifest.shards.map { "\($0.name) \($0.count) \($0.crc32)" } + [manifest.job.kind.rawValue])
     }
 
     /// The class of a sample as a place in the manifest's class names.
