@@ -18,6 +18,10 @@ import DistTrain
             """,
         version: Program.version,
         subcommands: [
-            TrainCommand.self, VAECommand.self, PrepareCommand.self, SampleCommand.self, BenchCommand.self,
+            TrainCommand.self, VAECommand.self, PrepareCommand.self, SampleCommand.self, LaunchCommand.self,
+            BenchCommand.self,
+            SelfTestCommand.self,
         ])
+
+    static func main() { runAndExit() }
 }
