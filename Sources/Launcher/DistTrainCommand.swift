@@ -1,3 +1,6 @@
-import DistTrain
 import ArgumentParser
-@main struct DistTrainCommand: ParsableCommand { static let configuration = CommandConfiguration(commandName: "disttrain") }
+import DistTrain
+
+@main struct DistTrainCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "disttrain", subcommands: [BenchCommand.self])
+}

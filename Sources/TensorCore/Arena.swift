@@ -1,0 +1,39 @@
+#if canImport(Glibc)
+    import Glibc
+#endif
+
+/// One region of memory for the activations of the tapes that run in turn. It grows while tapes are being
+/// planned and never shrinks; running a tape allocates nothing.
+///
+/// Tapes that share an arena overwrite each other's activations, so a tape's results are read before the
+/// next tape runs.
+public final class Arena {
+    /// 64-byte aligned (in fact page-aligned) start of the region.
+    public private(set) var base: UnsafeMutableRawPointer
+    public private(set) var byteCount: Int
+
+    public init() {
+        byteCount = 0
+        base = UnsafeMutableRawPointer(bitPattern: 64)!
+    }
+
+    /// Makes room for at least `bytes`. Contents are lost when the region moves.
+    func reserve(_ bytes: Int) {
+        guard bytes > byteCount else { return }
+        if byteCount > 0 { munmap(base, byteCount) }
+        // Whole 2 MiB pages, so that the kernel can back the region with huge pages.
+        let page = 1 << 21
+        let rounded = (bytes + page - 1) / page * page
+        let region = mmap(nil, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        guard let region, region != MAP_FAILED else {
+            fatalError("out of memory: \(rounded >> 20) MiB of activations; lower train.micro_batch_size")
+        }
+        madvise(region, rounded, MADV_HUGEPAGE)
+        base = region
+        byteCount = rounded
+    }
+
+    deinit {
+        if byteCount > 0 { munmap(base, byteCount) }
+    }
+}

@@ -1,0 +1,256 @@
+import CKernels
+
+/// What a library computes convolutions with.
+public enum Backend: String, Sendable, CaseIterable {
+    case openBLAS
+    case oneDNN
+
+    var kernel: ck_backend { self == .oneDNN ? CK_ONEDNN : CK_OPENBLAS }
+
+    /// Whether the program was built with it.
+    public var isAvailable: Bool { ck_backend_available(kernel) != 0 }
+
+    /// oneDNN where the program has it.
+    public static var best: Backend { Backend.oneDNN.isAvailable ? .oneDNN : .openBLAS }
+
+    /// Version and instruction set, for people to read.
+    public var summary: String { String(cString: ck_backend_description(kernel)) }
+}
+
+/// What an instruction spends its time on, for profiles.
+public enum Work: String, CaseIterable, Sendable {
+    case convolutionForward = "convolution forward"
+    case convolutionBackwardData = "convolution backward data"
+    case convolutionBackwardWeights = "convolution backward weights"
+    case pack = "weight packing"
+    case attention = "attention"
+    case matmul = "matmul"
+    case norm = "norms"
+    case elementwise = "other elementwise"
+}
+
+/// What changes from run to run of a tape: keys of the random draws, and whether parameter gradients add up.
+public final class RunContext {
+    /// The run's seed and the training step: keys of dropout.
+    public var seed: UInt64
+    public var step: UInt64 = 0
+    /// Global index of each sample of the batch: keys of dropout, so that masks depend on no rank.
+    public var samples: [Int64]
+    /// Add to parameter gradients instead of overwriting them (micro-batches after the first).
+    public var accumulatesGradients = false
+    /// Scratch memory that lives for one instruction.
+    public internal(set) var scratch = UnsafeMutableRawPointer(bitPattern: 64)!
+
+    public init(seed: UInt64 = 0, batch: Int) {
+        self.seed = seed
+        samples = (0..<Int64(batch)).map { $0 }
+    }
+}
+
+/// A recorded computation with its gradients: recorded once for a set of shapes, run at every step.
+///
+/// Recording a model's forward pass and then calling `backward(from:)` yields a fixed list of instructions.
+/// Because the list is fixed, the order in which gradients become ready is known before the first step,
+/// `plan()` can give every activation a place in an arena by lifetime, primitives are created once, and
+/// running allocates nothing.
+public final class Tape {
+    struct Instruction {
+        let name: String
+        let work: Work
+        let reads: [Storage]
+        let writes: [Storage]
+        let inPlace: (output: Storage, input: Storage)?
+        let run: (RunContext) -> Void
+    }
+
+    /// Type of the activations.
+    public let dtype: DType
+    public let backend: Backend
+    /// Whether gradients will be asked for; without it nothing is kept for a backward pass.
+    public let recordsGradients: Bool
+    let arena: Arena
+
+    private(set) var instructions: [Instruction] = []
+    private var backwards: [(output: Tensor, body: (Tensor) -> Void)] = []
+    private var gradients: [ObjectIdentifier: Tensor] = [:]
+    private var pinned: [Storage] = []
+    private var everyTensor: [Tensor] = []  // keeps identities unique while recording
+    private var lastGradientWrite: [ObjectIdentifier: Int] = [:]
+    private var scratchOffset = 0
+    private var scratchBytes = 0
+    private var planned = false
+    var dropoutLayers: UInt32 = 0
+
+    /// Seconds spent by kind of work since the last reset.
+    public private(set) var seconds: [Double]
+
+    public init(
+        dtype: DType = .float32, backend: Backend = .best, recordsGradients: Bool, arena: Arena = Arena()
+    ) {
+        self.dtype = dtype
+        self.backend = backend
+        self.recordsGradients = recordsGradients
+        self.arena = arena
+        seconds = Array(repeating: 0, count: Work.allCases.count)
+    }
+
+    // MARK: Recording
+
+    /// A tensor that the caller fills before each run; with `gradient`, its gradient can be read after.
+    public func input(_ shape: [Int], dtype: DType? = nil, gradient: Bool = false) -> Tensor {
+        let tensor = make(shape, dtype: dtype ?? self.dtype, needsGradient: gradient && recordsGradients)
+        tensor.storage.touch(at: -1)
+        keep(tensor)
+        return tensor
+    }
+
+    /// Lets a tensor live to the end of the run, so that the caller can read it.
+    public func keep(_ tensor: Tensor) {
+        precondition(!planned, "the tape is already planned")
+        pinned.append(tensor.storage)
+    }
+
+    /// A view of the same elements under another shape.
+    public func reshape(_ x: Tensor, _ shape: [Int]) -> Tensor {
+        precondition(shape.reduce(1, *) == x.count, "cannot view \(x.shape) as \(shape)")
+        let y = Tensor(shape: shape, dtype: x.dtype, needsGradient: x.needsGradient, storage: x.storage)
+        everyTensor.append(y)
+        differentiate(y) { gy in self.contribute(self.reshape(gy, x.shape), to: x) }
+        return y
+    }
+
+    /// A new tensor for an instruction to write.
+    func make(_ shape: [Int], dtype: DType, needsGradient: Bool) -> Tensor {
+        let bytes = shape.reduce(dtype.byteCount, *)
+        let tensor = Tensor(
+            shape: shape, dtype: dtype, needsGradient: needsGradient, storage: Storage(byteCount: bytes))
+        everyTensor.append(tensor)
+        return tensor
+    }
+
+    /// Appends an instruction. `inPlace` tells that `output` may take the bytes of `input` where nothing
+    /// later needs them; `gradientsOf` names the parameters whose gradients it writes.
+    func record(
+        _ name: String, _ work: Work, reads: [Tensor], writes: [Tensor],
+        inPlace: (output: Tensor, input: Tensor)? = nil, gradientsOf: [Parameter] = [], scratch: Int = 0,
+        _ run: @escaping (RunContext) -> Void
+    ) {
+        precondition(!planned, "the tape is already planned")
+        let index = instructions.count
+        for tensor in reads + writes { tensor.storage.touch(at: index) }
+        for parameter in gradientsOf { lastGradientWrite[ObjectIdentifier(parameter.declared)] = index }
+        scratchBytes = max(scratchBytes, scratch)
+        instructions.append(
+            Instruction(
+                name: name, work: work, reads: reads.map(\.storage), writes: writes.map(\.storage),
+                inPlace: inPlace.map { ($0.output.storage, $0.input.storage) }, run: run))
+    }
+
+    // MARK: Gradients
+
+    /// Registers how the gradient of `output` flows on; skipped where nothing before it needs one.
+    func differentiate(_ output: Tensor, _ body: @escaping (Tensor) -> Void) {
+        guard recordsGradients, output.needsGradient else { return }
+        backwards.append((output, body))
+    }
+
+    /// A tensor for the gradient of `x`, and what has flowed into it so far: the instruction that writes the
+    /// slot must add the addend. nil where `x` needs no gradient.
+    func gradientSlot(of x: Tensor) -> (slot: Tensor, addend: Tensor?)? {
+        guard x.needsGradient else { return nil }
+        let slot = make(x.shape, dtype: x.dtype, needsGradient: false)
+        let addend = gradients.updateValue(slot, forKey: ObjectIdentifier(x))
+        return (slot, addend)
+    }
+
+    /// Adds `gradient` to what has flowed into `x`.
+    func contribute(_ gradient: Tensor, to x: Tensor) {
+        guard x.needsGradient else { return }
+        let key = ObjectIdentifier(x)
+        guard let sofar = gradients[key] else {
+            gradients[key] = gradient
+            return
+        }
+        let sum = make(x.shape, dtype: x.dtype, needsGradient: false)
+        recordAdd("gradient sum", sofar, gradient, scaleA: 1, scaleB: 1, into: sum)
+        gradients[key] = sum
+    }
+
+    /// Records the backward pass, last operation first, from gradients that the caller or a loss has placed.
+    ///
+    /// - Parameter seeds: outputs with their gradients.
+    public func backward(from seeds: [(output: Tensor, gradient: Tensor)]) {
+        precondition(recordsGradients, "the tape does not record gradients")
+        for seed in seeds { contribute(seed.gradient, to: seed.output) }
+        while let (output, body) = backwards.popLast() {
+            if let gradient = gradients[ObjectIdentifier(output)] { body(gradient) }
+        }
+    }
+
+    /// The recorded gradient of an input that asked for one, kept to the end of the run.
+    public func gradient(of tensor: Tensor) -> Tensor? {
+        let gradient = gradients[ObjectIdentifier(tensor)]
+        if let gradient { keep(gradient) }
+        return gradient
+    }
+
+    /// Index of the instruction after which a parameter's gradient is whole; nil where none flows.
+    public func readyAfter(_ parameter: Parameter) -> Int? {
+        lastGradientWrite[ObjectIdentifier(parameter)]
+    }
+
+    /// Number of instructions, forward and backward.
+    public var instructionCount: Int { instructions.count }
+
+    // MARK: Running
+
+    /// Gives every tensor its place. Called once, after recording.
+    public func plan() {
+        guard !planned else { return }
+        for storage in pinned { storage.touch(at: instructions.count) }
+        let bytes = MemoryPlan.assign(instructions, pinned: pinned, arena: arena)
+        scratchOffset = bytes
+        arena.reserve(bytes + scratchBytes)
+        planned = true
+        everyTensor = []
+        gradients = [:]
+        backwards = []
+    }
+
+    /// Runs the instructions in order.
+    ///
+    /// - Parameter after: called after each instruction with its index; gradient reductions start here.
+    public func run(_ context: RunContext, after: ((Int) -> Void)? = nil) {
+        precondition(planned, "plan() comes before run()")
+        arena.reserve(scratchOffset + scratchBytes)
+        context.scratch = arena.base + scratchOffset
+        var clock = ContinuousClock.now
+        for index in instructions.indices {
+            instructions[index].run(context)
+            let now = ContinuousClock.now
+            seconds[instructions[index].work.index] += (now - clock).seconds
+            clock = now
+            if let after {
+                after(index)
+                clock = ContinuousClock.now
+            }
+        }
+    }
+
+    public func resetSeconds() { for index in seconds.indices { seconds[index] = 0 } }
+
+    /// Bytes of activations and scratch that this tape needs.
+    public var byteCount: Int { scratchOffset + scratchBytes }
+}
+
+extension Work {
+    /// Place in `Tape.seconds`.
+    public var index: Int { Self.allCases.firstIndex(of: self)! }
+}
+
+extension Duration {
+    /// The duration in seconds.
+    public var seconds: Double {
+        Double(components.seconds) + Double(components.attoseconds) * 1e-18
+    }
+}

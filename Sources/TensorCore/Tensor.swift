@@ -1,0 +1,98 @@
+import CKernels
+
+/// The element types of activations. Parameters, statistics, losses and the optimizer are always fp32.
+public enum DType: String, Sendable {
+    case float32
+    case bfloat16
+
+    /// Bytes an element takes.
+    public var byteCount: Int { self == .float32 ? 4 : 2 }
+
+    var kernel: ck_dtype { self == .float32 ? CK_F32 : CK_BF16 }
+}
+
+/// A named place in a tape: shape, type, and the storage that the memory plan gives it.
+///
+/// Layout is NHWC, [B, H, W, C], row-major. A tensor has no value while a tape is being recorded; the value
+/// is there while the tape runs, and stays readable after it for inputs and kept tensors.
+public final class Tensor {
+    public let shape: [Int]
+    public let dtype: DType
+    /// Whether a gradient flows into this tensor (it depends on a parameter, or is an input that asked for one).
+    public let needsGradient: Bool
+    let storage: Storage
+
+    init(shape: [Int], dtype: DType, needsGradient: Bool, storage: Storage) {
+        precondition(shape.allSatisfy { $0 > 0 }, "shape \(shape) has an empty dimension")
+        self.shape = shape
+        self.dtype = dtype
+        self.needsGradient = needsGradient
+        self.storage = storage
+    }
+
+    /// Number of elements.
+    public var count: Int { shape.reduce(1, *) }
+    public var byteCount: Int { count * dtype.byteCount }
+
+    /// The first element; valid once the tape has been planned.
+    public var pointer: UnsafeMutableRawPointer { storage.pointer }
+
+    /// The elements of an fp32 tensor.
+    public var floats: UnsafeMutableBufferPointer<Float> {
+        precondition(dtype == .float32, "floats of a \(dtype) tensor")
+        return UnsafeMutableBufferPointer(start: pointer.assumingMemoryBound(to: Float.self), count: count)
+    }
+
+    /// Copies the elements out as fp32, whatever the type.
+    public func readFloats() -> [Float] {
+        [Float](unsafeUninitializedCapacity: count) { buffer, initialized in
+            ck_cast(dtype.kernel, CK_F32, count, pointer, buffer.baseAddress!)
+            initialized = count
+        }
+    }
+
+    /// Writes fp32 values into the tensor, converting to its type.
+    public func write(_ values: UnsafeBufferPointer<Float>) {
+        precondition(values.count == count, "\(values.count) values for shape \(shape)")
+        ck_cast(CK_F32, dtype.kernel, count, values.baseAddress!, pointer)
+    }
+
+    public func write(_ values: [Float]) { values.withUnsafeBufferPointer { write($0) } }
+}
+
+/// Memory behind one or more tensors of a tape. Views share a storage.
+final class Storage {
+    let byteCount: Int
+    /// First and last instruction that touches it; the plan gives two storages the same bytes only where
+    /// their lifetimes do not meet.
+    var firstUse = Int.max
+    var lastUse = -1
+    /// Lives in another's bytes, because the instruction that writes this one consumes that one in place.
+    var inPlaceOf: Storage?
+    private var arena: Arena?
+    private var offset = 0
+
+    init(byteCount: Int) { self.byteCount = byteCount }
+
+    var pointer: UnsafeMutableRawPointer {
+        guard let arena else { preconditionFailure("a tensor is read before its tape was planned") }
+        return arena.base + offset
+    }
+
+    func place(in arena: Arena, at offset: Int) {
+        self.arena = arena
+        self.offset = offset
+    }
+
+    func touch(at instruction: Int) {
+        firstUse = min(firstUse, instruction)
+        lastUse = max(lastUse, instruction)
+    }
+
+    /// The storage whose bytes this one lives in.
+    var root: Storage {
+        var storage = self
+        while let next = storage.inPlaceOf { storage = next }
+        return storage
+    }
+}
