@@ -1,0 +1,133 @@
+import Foundation
+
+/// A failed file operation, in one line: what, which file, why.
+public struct FileError: Error, Equatable, Sendable, CustomStringConvertible {
+    public var path: String
+    /// The operation and the system's reason, without the path.
+    public var message: String
+    /// The system's error number; 0 where the reason is another.
+    public var code: Int32
+
+    public init(_ path: String, _ message: String, code: Int32 = 0) {
+        (self.path, self.message, self.code) = (path, message, code)
+    }
+
+    public var description: String { "\(path): \(message)" }
+
+    /// An error from `errno`, which must not have been overwritten since.
+    static func system(_ path: String, _ operation: String, code: Int32 = errno) -> FileError {
+        FileError(path, "\(operation): \(String(cString: strerror(code)))", code: code)
+    }
+}
+
+/// An open file descriptor, closed exactly once.
+struct FileHandleDescriptor: ~Copyable {
+    let descriptor: Int32
+    let path: String
+
+    init(path: String, flags: Int32, mode: mode_t = 0o644) throws(FileError) {
+        descriptor = open(path, flags | O_CLOEXEC, mode)
+        self.path = path
+        if descriptor < 0 {
+            throw .system(
+                path, flags & (O_WRONLY | O_RDWR) != 0 ? "cannot be opened for writing" : "cannot be opened")
+        }
+    }
+
+    deinit { _ = close(descriptor) }
+
+    /// Size in bytes; refuses folders, pipes and devices.
+    func regularFileSize() throws(FileError) -> Int {
+        var status = stat()
+        if fstat(descriptor, &status) != 0 { throw .system(path, "cannot be examined") }
+        guard status.st_mode & S_IFMT == S_IFREG else { throw FileError(path, "is not a file") }
+        return Int(status.st_size)
+    }
+
+    /// Writes all bytes, however many calls that takes.
+    func write(_ bytes: UnsafeRawBufferPointer) throws(FileError) {
+        var rest = bytes[...]
+        while !rest.isEmpty {
+            let slice = UnsafeRawBufferPointer(rebasing: rest)
+            // A single call writes 2 GB at most on Linux.
+            let written = Foundation.write(descriptor, slice.baseAddress, min(slice.count, 1 << 30))
+            if written < 0 {
+                if errno == EINTR { continue }
+                throw .system(path, "writing failed")
+            }
+            rest = rest.dropFirst(written)
+        }
+    }
+
+    /// Waits until the file's bytes are on the disk.
+    func synchronize() throws(FileError) {
+        // After a failed fsync the kernel may have dropped the bytes: never try again, report it.
+        if fsync(descriptor) != 0 { throw .system(path, "fsync failed") }
+    }
+}
+
+/// Reads a small file whole, refusing more than `limit` bytes.
+func readWholeFile(_ path: String, limit: Int) throws(FileError) -> [UInt8] {
+    let file = try FileHandleDescriptor(path: path, flags: O_RDONLY)
+    let size = try file.regularFileSize()
+    if size > limit { throw FileError(path, "is \(size) bytes, expected \(limit) at most") }
+    var bytes = [UInt8](repeating: 0, count: size)
+    var filled = 0
+    while filled < size {
+        let count = bytes.withUnsafeMutableBytes {
+            Foundation.read(file.descriptor, $0.baseAddress! + filled, size - filled)
+        }
+        if count < 0 {
+            if errno == EINTR { continue }
+            throw .system(path, "reading failed")
+        }
+        if count == 0 { throw FileError(path, "became shorter while it was read") }
+        filled += count
+    }
+    return bytes
+}
+
+/// Files that are there whole or not at all, also after a power cut.
+public enum AtomicFile {
+    /// Where a file is written before it gets its name: in the same folder, so that the rename is atomic.
+    public static func temporaryPath(for path: String) -> String { "\(path).partial-\(getpid())" }
+
+    /// Writes a file and waits until it is on the disk under its name.
+    public static func write(_ bytes: [UInt8], to path: String) throws(FileError) {
+        let temporary = temporaryPath(for: path)
+        do {
+            let file = try FileHandleDescriptor(path: temporary, flags: O_WRONLY | O_CREAT | O_TRUNC)
+            // Typed throws do not pass through withUnsafeBytes yet.
+            let result = bytes.withUnsafeBytes { raw -> Result<Void, FileError> in
+                do throws(FileError) { return .success(try file.write(raw)) } catch { return .failure(error) }
+            }
+            try result.get()
+            try file.synchronize()
+        } catch {
+            unlink(temporary)
+            throw FileError(path, error.message, code: error.code)
+        }
+        try commit(temporary, to: path)
+    }
+
+    /// Gives a finished, synchronized file its name, and waits until the name is on the disk.
+    public static func commit(_ temporary: String, to path: String) throws(FileError) {
+        if rename(temporary, path) != 0 {
+            let error = FileError.system(path, "cannot be renamed from \(temporary)")
+            unlink(temporary)
+            throw error
+        }
+        try synchronizeFolder(of: path)
+    }
+
+    /// Waits until the folder that holds `path` is on the disk with its names.
+    public static func synchronizeFolder(of path: String) throws(FileError) {
+        let folder = (path as NSString).deletingLastPathComponent
+        let handle = try FileHandleDescriptor(
+            path: folder.isEmpty ? "." : folder, flags: O_RDONLY | O_DIRECTORY)
+        // Some file systems (FUSE, some network mounts) know no fsync of folders.
+        if fsync(handle.descriptor) != 0, errno != EINVAL, errno != ENOTSUP {
+            throw .system(handle.path, "fsync failed")
+        }
+    }
+}

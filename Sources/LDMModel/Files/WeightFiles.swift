@@ -1,0 +1,170 @@
+import Foundation
+
+/// The index of a set of shards: which file holds which tensor (`….safetensors.index.json`).
+public struct SafetensorsIndex: Sendable, Equatable {
+    /// File name, in the index's folder, of each tensor.
+    public var weightMap: [String: String]
+    /// Bytes of all tensors together.
+    public var totalSize: Int?
+
+    public init(weightMap: [String: String], totalSize: Int?) {
+        (self.weightMap, self.totalSize) = (weightMap, totalSize)
+    }
+
+    /// Reads and checks an index; file names must be plain names, so an index cannot reach outside its folder.
+    public init(contentsOf path: String) throws(SafetensorsError) {
+        let json: JSONValue
+        do {
+            json = try JSONValue(parsing: try readWholeFile(path, limit: 100 << 20)[...])
+        } catch let error as FileError {
+            throw SafetensorsError(error)
+        } catch {
+            throw SafetensorsError(.header, path, "\(error)")
+        }
+        guard let map = json["weight_map"]?.objectValue else {
+            throw SafetensorsError(.header, path, "has no weight_map")
+        }
+        weightMap = [:]
+        for (name, value) in map.members {
+            guard let file = value.stringValue, !file.isEmpty, !file.contains("/"), !file.contains("\0"),
+                file != ".", file != ".."
+            else {
+                throw SafetensorsError(
+                    .header, path, "weight_map '\(name)': expected the name of a file in the same folder")
+            }
+            weightMap[name] = file
+        }
+        totalSize = json["metadata"]?["total_size"]?.intValue
+    }
+
+    /// Writes the index, atomically.
+    public func write(to path: String) throws(SafetensorsError) {
+        var map = JSONObject()
+        for name in weightMap.keys.sorted() { map[name] = weightMap[name].map { .string($0) } }
+        let metadata: JSONValue = totalSize.map { ["total_size": .integer($0)] } ?? [:]
+        let document: JSONValue = ["metadata": metadata, "weight_map": .object(map)]
+        do {
+            try AtomicFile.write(Array((try document.text(pretty: true) + "\n").utf8), to: path)
+        } catch let error as FileError {
+            throw SafetensorsError(error)
+        } catch {
+            throw SafetensorsError(.header, path, "\(error)")
+        }
+    }
+}
+
+/// A model's weights by name, whether they lie in one safetensors file or in shards with an index.
+public final class WeightFiles: Sendable {
+    /// The file, index or folder that was opened.
+    public let path: String
+    /// The files, opened.
+    public let files: [SafetensorsFile]
+    private let owner: [String: SafetensorsFile]
+
+    /// Base names that diffusers and transformers give to weights, tried in this order.
+    public static let baseNames = ["diffusion_pytorch_model", "model"]
+
+    /// Opens a `.safetensors` file, a `.safetensors.index.json`, or a folder that holds either under a name of
+    /// `baseNames` (or exactly one of them under any name).
+    public init(path: String) throws(SafetensorsError) {
+        self.path = path
+        let file = try Self.locate(path)
+        if !file.hasSuffix(".index.json") {
+            let single = try SafetensorsFile(path: file)
+            files = [single]
+            owner = Dictionary(uniqueKeysWithValues: single.names.map { ($0, single) })
+            return
+        }
+        let index = try SafetensorsIndex(contentsOf: file)
+        let folder = (file as NSString).deletingLastPathComponent
+        var opened: [String: SafetensorsFile] = [:]
+        for name in Set(index.weightMap.values).sorted() {
+            opened[name] = try SafetensorsFile(path: (folder as NSString).appendingPathComponent(name))
+        }
+        var owner: [String: SafetensorsFile] = [:]
+        for (tensor, name) in index.weightMap {
+            guard let shard = opened[name], shard.contains(tensor) else {
+                throw SafetensorsError(.missing, file, "says that '\(tensor)' is in \(name), but it is not")
+            }
+            owner[tensor] = shard
+        }
+        for shard in opened.values {
+            for tensor in shard.names where owner[tensor] !== shard {
+                throw SafetensorsError(
+                    .layout, shard.path, "holds '\(tensor)', which \(file) does not give to it")
+            }
+        }
+        files = opened.keys.sorted().compactMap { opened[$0] }
+        self.owner = owner
+    }
+
+    /// All names, sorted.
+    public var names: [String] { owner.keys.sorted() }
+
+    /// Whether there is a tensor of this name.
+    public func contains(_ name: String) -> Bool { owner[name] != nil }
+
+    /// The file that holds a tensor.
+    public func file(of name: String) throws(SafetensorsError) -> SafetensorsFile {
+        if let file = owner[name] { return file }
+        let hint = nearestName(to: name, among: names).map { "; did you mean '\($0)'?" } ?? ""
+        throw SafetensorsError(.missing, path, "has no tensor '\(name)'\(hint)")
+    }
+
+    /// Type and shape of a tensor.
+    public func info(of name: String) throws(SafetensorsError) -> SafetensorsInfo {
+        try file(of: name).info(of: name)
+    }
+
+    /// The tensor as fp32.
+    public func floats(of name: String) throws(SafetensorsError) -> [Float] {
+        try file(of: name).floats(of: name)
+    }
+
+    /// Converts the tensor to fp32 into `destination`, which must have room for exactly its elements.
+    public func copyFloats(
+        of name: String, into destination: UnsafeMutableBufferPointer<Float>
+    ) throws(SafetensorsError) {
+        try file(of: name).copyFloats(of: name, into: destination)
+    }
+
+    /// Calls `body` with the tensor's bytes, valid only inside it.
+    public func withBytes<Result>(
+        of name: String, _ body: (UnsafeRawBufferPointer) throws -> Result
+    ) throws -> Result {
+        try file(of: name).withBytes(of: name, body)
+    }
+
+    private static func locate(_ path: String) throws(SafetensorsError) -> String {
+        var isFolder: ObjCBool = false
+        guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else {
+            throw SafetensorsError(.file, path, "does not exist")
+        }
+        if !isFolder.boolValue { return path }
+        let entries: [String]
+        do {
+            entries = try FileManager.default.contentsOfDirectory(atPath: path)
+        } catch {
+            throw SafetensorsError(.file, path, "cannot be listed")
+        }
+        let indexes = entries.filter { $0.hasSuffix(".safetensors.index.json") }.sorted()
+        let singles = entries.filter { $0.hasSuffix(".safetensors") }.sorted()
+        for base in baseNames {
+            for suffix in [".safetensors.index.json", ".safetensors"] where entries.contains(base + suffix) {
+                return (path as NSString).appendingPathComponent(base + suffix)
+            }
+        }
+        let candidates = indexes.isEmpty ? singles : indexes
+        if candidates.count == 1 { return (path as NSString).appendingPathComponent(candidates[0]) }
+        if candidates.isEmpty {
+            let pickles = entries.filter {
+                $0.hasSuffix(".bin") || $0.hasSuffix(".pt") || $0.hasSuffix(".ckpt")
+            }.sorted()
+            let hint = pickles.first.map { "; '\($0)' is a PyTorch pickle, convert it to safetensors" } ?? ""
+            throw SafetensorsError(.file, path, "holds no .safetensors file\(hint)")
+        }
+        throw SafetensorsError(
+            .file, path,
+            "holds several weight files (\(candidates.prefix(5).joined(separator: ", "))); name one")
+    }
+}
