@@ -14,7 +14,8 @@ double ck_sum_of_squares(long n, const float *g);
 ///   g ← gradientScale·g;  w ← w·(1 − lr·weightDecay);  m ← β1·m + (1−β1)·g;  v ← β2·v + (1−β2)·g²
 ///   w ← w − lr/(1−β1ᵗ) · m / (sqrt(v)/sqrt(1−β2ᵗ) + eps)
 typedef struct {
-    float lr, beta1, beta2, eps, weightDecay, gradientScale;
+    // In double, as PyTorch's settings are: 1 − 0.999 in fp32 is off by 1e-5 of itself.
+    double lr, beta1, beta2, eps, weightDecay, gradientScale;
     double biasCorrection1, biasCorrection2;  // 1 − β1ᵗ, 1 − β2ᵗ
 } ck_adamw;
 void ck_adamw_step(const ck_adamw *settings, long n, float *w, const float *g, float *m, float *v);
@@ -23,7 +24,7 @@ void ck_adamw_step(const ck_adamw *settings, long n, float *w, const float *g, f
 void ck_ema_update(long n, float decay, const float *w, float *average);
 /// y ← y·factor
 void ck_scale(long n, float factor, float *y);
-/// FNV-1a over 64-bit words of the bytes, for the replica check.
+/// FNV-1a over 64-bit words of the bytes (each round also folds the high half into the low), for the replica check.
 uint64_t ck_hash(size_t bytes, const void *data);
 
 #ifdef __cplusplus

@@ -1,0 +1,112 @@
+// What the vector loops share: cloning for the processor, element types, exp.
+//
+// A kernel is written once as an always-inlined loop over elements whose type is a constant argument; the loop
+// parallel's body, cloned by CK_KERNEL, calls it once for each type. Every clone then vectorises its own copy.
+#pragma once
+#include "ckernels.h"
+
+#include <string.h>
+
+#if defined(__x86_64__)
+#define CK_KERNEL __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define CK_KERNEL
+#endif
+#define CK_INLINE static inline __attribute__((always_inline))
+
+/// Before a loop whose iterations are independent (an output may be one of the inputs). The width is stated because
+/// the compiler prefers 256 bits otherwise.
+#define CK_LOOP _Pragma("clang loop vectorize(assume_safety) vectorize_width(16) interleave_count(2)")
+/// The same for loops over channels, which are short: no unrolling, so that only C mod 16 elements are left over.
+#define CK_CHANNELS _Pragma("clang loop vectorize(assume_safety) vectorize_width(16) interleave_count(1)")
+
+/// Calls `call` with T as a constant type; and, in the second, ADD as a constant: is there an addend?
+#define CK_BY_TYPE(dtype, call)                                                                                          \
+    do {                                                                                                                 \
+        if ((dtype) == CK_BF16) {                                                                                        \
+            enum { T = CK_BF16 };                                                                                        \
+            call;                                                                                                        \
+        } else {                                                                                                         \
+            enum { T = CK_F32 };                                                                                         \
+            call;                                                                                                        \
+        }                                                                                                                \
+    } while (0)
+#define CK_BY_TYPE_AND_FLAG(dtype, flag, call)                                                                           \
+    do {                                                                                                                 \
+        if (flag) {                                                                                                      \
+            enum { FLAG = 1 };                                                                                           \
+            CK_BY_TYPE(dtype, call);                                                                                     \
+        } else {                                                                                                         \
+            enum { FLAG = 0 };                                                                                           \
+            CK_BY_TYPE(dtype, call);                                                                                     \
+        }                                                                                                                \
+    } while (0)
+
+/// Elements below which a pass is not worth a second thread.
+enum { CK_GRAIN = 16384 };
+
+CK_INLINE long ck_min(long a, long b) { return a < b ? a : b; }
+CK_INLINE long ck_max(long a, long b) { return a > b ? a : b; }
+
+CK_INLINE size_t ck_size(ck_dtype T) { return T == CK_BF16 ? 2 : 4; }
+/// The address of element i; NULL stays NULL.
+CK_INLINE const void *ck_at(ck_dtype T, const void *p, long i) {
+    return p ? (const char *)p + (size_t)i * ck_size(T) : p;
+}
+CK_INLINE void *ck_at_mutable(ck_dtype T, void *p, long i) { return (char *)p + (size_t)i * ck_size(T); }
+
+CK_INLINE float ck_from_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+CK_INLINE uint32_t ck_bits(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    return bits;
+}
+
+/// bf16 is the upper half of an fp32. Rounded to nearest, ties to even; a NaN stays one.
+CK_INLINE uint16_t ck_to_bf16(float value) {
+    uint32_t bits = ck_bits(value);
+    uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+    return (uint16_t)((bits & 0x7FFFFFFF) > 0x7F800000 ? (bits >> 16) | 0x40 : rounded);
+}
+
+CK_INLINE float ck_load(ck_dtype T, const void *p, long i) {
+    return T == CK_BF16 ? ck_from_bits((uint32_t)((const uint16_t *)p)[i] << 16) : ((const float *)p)[i];
+}
+
+CK_INLINE void ck_store(ck_dtype T, void *p, long i, float value) {
+    if (T == CK_BF16)
+        ((uint16_t *)p)[i] = ck_to_bf16(value);
+    else
+        ((float *)p)[i] = value;
+}
+
+/// exp to about 1e-7 relative: x = n·ln 2 + r, a polynomial in r (Cephes' expf), and n into the exponent.
+/// Saturates at exp(−87) and exp(88), so it is never 0, infinite or denormal; NaN stays NaN.
+CK_INLINE float ck_exp(float x) {
+    x = x < -87.0f ? -87.0f : x;
+    x = x > 88.0f ? 88.0f : x;
+    float shifted = x * 1.44269504088896341f + 12582912.0f;  // n lands in the low bits of the mantissa
+    float n = shifted - 12582912.0f;
+    float r = x - n * 0.693359375f;
+    r = r + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    return p * ck_from_bits((ck_bits(shifted) << 23) + 0x3F800000u);
+}
+
+CK_INLINE float ck_sigmoid(float x) { return 1.0f / (1.0f + ck_exp(-x)); }
+/// d (x·sigmoid(x)) / dx
+CK_INLINE float ck_silu_slope(float x) {
+    float s = ck_sigmoid(x);
+    return s * (1.0f + x * (1.0f - s));
+}
