@@ -40,7 +40,7 @@ struct FacePainter {
     private static func hairColor(_ base: Color, _ p: Point) -> Color {
         let light = glow(p - Point(-0.18, -0.56), Point(0.55, 0.34))
         let shade = 0.90 - 0.14 * min(max(p.y + 0.2, 0), 1)
-        return base * shade + (base * 0.45 + 0.07) * light
+        return base * shade + (base * 0.26 + 0.09) * light
     }
 
     private mutating func drawBackHair() {
@@ -55,14 +55,14 @@ struct FacePainter {
                 roundedBox($0 - center, half, width)
             }
         case .bob:
-            let center = Point(0, -0.04)
-            let half = Point(width + 0.02, 0.74)
+            let center = Point(0, -0.06)
+            let half = Point(width - 0.01, 0.72)
             canvas.fill(Box(center, half), color: { Self.hairColor(base * 0.82, $0) }) {
                 roundedBox($0 - center, half, 0.42)
             }
         case .curly:
             let center = Point(0, -0.16)
-            let radii = Point(traits.headWidth + 0.17 + traits.hairVolume, 0.74)
+            let radii = Point(traits.headWidth + 0.15 + traits.hairVolume, 0.70)
             canvas.fill(Box(center, radii + 0.06), color: { Self.hairColor(base * 0.9, $0) }) {
                 ellipse($0 - center, radii) - Self.curl($0 - center)
             }
@@ -91,14 +91,16 @@ struct FacePainter {
         let neck = Point(0, 0.85)
         let skin = traits.skin
         canvas.fill(
-            Box(neck, Point(0.28, 0.5)),
-            color: { p in skin * (0.90 - 0.05 * p.x) }
+            Box(neck, Point(0.25, 0.5)),
+            color: { p in
+                // The chin's shadow falls on the neck.
+                let shadow = min(max(1 - (p.y + 0.5 * p.x * p.x - 0.70) / 0.22, 0), 1)
+                return skin * (0.92 - 0.10 * p.x - 0.34 * shadow)
+            }
         ) { p in roundedBox(p - neck, Point(0.25, 0.5), 0.05) }
-        // The chin's shadow falls on the neck.
-        canvas.fillEllipse(Point(0.02, 0.66), Point(0.36, 0.23), soft: 0.14, opacity: 0.5, skin * 0.55)
 
         let clothes = traits.clothes
-        let shoulders = Point(0, 1.36)
+        let shoulders = Point(0, 1.28)
         let neckline = traits.neckline
         canvas.fill(
             Box(shoulders, Point(1.1, 0.52)),
@@ -107,17 +109,17 @@ struct FacePainter {
             let body = ellipse(p - shoulders, Point(1.02, 0.50))
             let opening =
                 switch neckline {
-                case .round: ellipse(p - Point(0, 0.84), Point(0.31, 0.15))
-                case .vee: (abs(p.x) * 1.25 + p.y - 1.16) * 0.62
-                case .collar: ellipse(p - Point(0, 0.80), Point(0.27, 0.13))
+                case .round: ellipse(p - Point(0, 0.78), Point(0.31, 0.13))
+                case .vee: (abs(p.x) * 1.25 + p.y - 1.08) * 0.62
+                case .collar: ellipse(p - Point(0, 0.74), Point(0.27, 0.12))
                 }
             return max(body, -opening)
         }
         if neckline == .collar {
             let color = mix(clothes, Color(1, 1, 1), 0.55)
             for side: Float in [-1, 1] {
-                canvas.fill(Box(Point(0.2 * side, 0.95), Point(0.2, 0.16)), color) { p in
-                    capsule(p, Point(0.28 * side, 0.86), Point(0.07 * side, 1.0), 0.055)
+                canvas.fill(Box(Point(0.2 * side, 0.87), Point(0.2, 0.16)), color) { p in
+                    capsule(p, Point(0.29 * side, 0.79), Point(0.08 * side, 0.93), 0.055)
                 }
             }
         }
@@ -135,6 +137,7 @@ struct FacePainter {
     }
 
     private mutating func drawEars() {
+        if traits.hairStyle == .long || traits.hairStyle == .bob { return }  // the hair hides them
         let skin = traits.skin
         for side: Float in [-1, 1] {
             let center = Point(side * (traits.headWidth + 0.015) - 0.35 * traits.yaw, 0.05)
@@ -169,7 +172,7 @@ struct FacePainter {
 
     private mutating func drawBeard() {
         let traits = traits
-        let color = mix(traits.hair, traits.skin, 0.12)
+        let color = mix(traits.hair * 0.82, traits.skin, 0.10)
         canvas.fill(
             Box(Point(0, 0.40), Point(0.68, 0.42)), soft: 0.05, color: { p in color * (1 - 0.18 * p.x) }
         ) { p in
@@ -276,7 +279,7 @@ struct FacePainter {
         canvas.fill(box, lips * 0.86) { p in
             let (square, y) = place(p)
             return max(
-                -y - upper * (1 - square) - 0.006, y - 0.012 - open * 0.5 * (1 - square),
+                -y - upper * (1 - square), y - (0.008 + open * 0.5) * (1 - square),
                 square.squareRoot() * half - half)
         }
         canvas.fill(
@@ -285,15 +288,15 @@ struct FacePainter {
             }
         ) { p in
             let (square, y) = place(p)
-            return max(-y, y - (lower + open) * (1 - square) - 0.006, square.squareRoot() * half - half)
+            return max(-y, y - (lower + open) * (1 - square), square.squareRoot() * half - half)
         }
         if open > 0 {
-            // Teeth above, the dark of the mouth below.
-            canvas.fill(
-                box, color: { p in place(p).y < open * 0.72 ? Color(0.97, 0.96, 0.93) : lips * 0.35 }
-            ) { p in
-                let (square, y) = place(p)
-                return max(-y, y - open * (1 - square)) + square * 0.004
+            // The dark of the mouth, and the upper teeth before it.
+            for (color, part) in [(traits.lips * 0.35, Float(1)), (Color(0.97, 0.96, 0.93), 0.72)] {
+                canvas.fill(box, color) { p in
+                    let (square, y) = place(p)
+                    return max(-y, y - part * open * (1 - square))
+                }
             }
         } else {
             canvas.fill(box, lips * 0.5) { p in
@@ -340,7 +343,7 @@ struct FacePainter {
         case .bob:
             fillHair(base) { p in
                 let face = roundedBox(p - Point(turn, 0.30), Point(width * 0.82, 0.55), 0.26)
-                let sides = roundedBox(p - Point(0, 0.0), Point(width + 0.08 + volume, 0.66), 0.34)
+                let sides = roundedBox(p - Point(0, 0.0), Point(width + 0.055 + volume, 0.62), 0.34)
                 return max(smoothUnion(cap(p), sides, 0.1), -face, p.y - 0.62)
             }
         case .long:

@@ -67,9 +67,9 @@ struct FaceTraits {
     var neckline: Neckline
 
     init(_ random: inout CounterRandom) {
-        origin = Point(random.uniform(-0.04, 0.04), random.uniform(0.03, 0.09))
+        origin = Point(random.uniform(-0.04, 0.04), random.uniform(0.0, 0.06))
         tilt = random.uniform(-0.08, 0.08)
-        scale = random.uniform(0.94, 1.04)
+        scale = random.uniform(1.06, 1.15)
         yaw = random.uniform(-0.06, 0.06)
 
         let tone = random.uniform()
@@ -103,7 +103,7 @@ struct FaceTraits {
         let lipTint = random.uniform() < 0.3 ? Color(0.78, 0.16, 0.24) : Color(0.74, 0.32, 0.32)
         lips = mix(skin, lipTint, beard ? 0.45 : random.uniform(0.5, 0.75))
         mouthWidth = random.uniform(0.165, 0.215)
-        smile = random.uniform(0.005, 0.075)
+        smile = random.uniform(0.02, 0.085)
         mouthOpening = random.uniform() < 0.4 ? random.uniform(0.045, 0.075) : 0
 
         let wearsGlasses = random.uniform() < 0.25

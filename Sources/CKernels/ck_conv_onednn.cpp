@@ -1,0 +1,388 @@
+// Convolution on oneDNN. Activations are plain NHWC, so nothing is reordered in a step but weights and their gradients,
+// whose layout oneDNN chooses. Primitives, memory objects and arguments are made with the plan; a call sets pointers.
+#ifdef DISTTRAIN_ONEDNN
+
+#include <oneapi/dnnl/dnnl.hpp>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ck_parallel.h"
+#include "conv_plan.h"
+
+namespace {
+
+using dnnl::memory;
+using dims = memory::dims;
+using tag = memory::format_tag;
+using type = memory::data_type;
+
+const dnnl::engine &processor() {
+    static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+    return engine;
+}
+
+/// A primitive with the memory objects of its arguments.
+class Call {
+  public:
+    Call() = default;
+    Call(dnnl::primitive primitive, dnnl_stream_t stream) : primitive(std::move(primitive)), stream(stream) {}
+
+    /// Declares argument `name`; returns its place, for `set`. An empty description declares nothing.
+    int add(int name, const memory::desc &desc) {
+        memories.emplace_back(desc, processor(), nullptr);
+        arguments.push_back({name, memories.back().get()});
+        return int(memories.size()) - 1;
+    }
+    void set(int place, const void *data) {
+        // The handle is not const in oneDNN's interface; sources are only read.
+        dnnl_memory_set_data_handle(arguments[size_t(place)].memory, const_cast<void *>(data));
+    }
+    void run() const {
+        auto status = dnnl_primitive_execute(primitive.get(), stream, int(arguments.size()), arguments.data());
+        dnnl::error::wrap_c_api(status, "oneDNN could not execute a convolution");
+    }
+
+  private:
+    dnnl::primitive primitive;
+    dnnl_stream_t stream = nullptr;
+    std::vector<memory> memories;
+    std::vector<dnnl_exec_arg_t> arguments;
+};
+
+size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+/// A convolution as oneDNN counts: dimensions are (B, C, H, W) in any layout.
+struct Geometry {
+    type element;
+    memory::desc x, y, bias;
+    dims weights, strides, before, after;
+};
+
+dnnl::convolution_forward::primitive_desc describe_forward(
+    const Geometry &g, const memory::desc &weights, bool hasBias, const dnnl::primitive_attr &attributes) {
+    auto kind = dnnl::prop_kind::forward_training;
+    auto algorithm = dnnl::algorithm::convolution_direct;
+    auto bias = hasBias ? g.bias : memory::desc();
+#if DNNL_VERSION_MAJOR >= 3
+    return {processor(), kind, algorithm, g.x, weights, bias, g.y, g.strides, g.before, g.after, attributes};
+#else
+    return {{kind, algorithm, g.x, weights, bias, g.y, g.strides, g.before, g.after}, attributes, processor()};
+#endif
+}
+
+dnnl::convolution_backward_data::primitive_desc describe_backward_data(
+    const Geometry &g, const memory::desc &weights, const dnnl::primitive_attr &attributes) {
+    auto algorithm = dnnl::algorithm::convolution_direct;
+    auto hint = describe_forward(g, weights, false, attributes);
+#if DNNL_VERSION_MAJOR >= 3
+    return {processor(), algorithm, g.x, weights, g.y, g.strides, g.before, g.after, hint, attributes};
+#else
+    return {{algorithm, g.x, weights, g.y, g.strides, g.before, g.after}, attributes, processor(), hint};
+#endif
+}
+
+dnnl::convolution_backward_weights::primitive_desc describe_backward_weights(
+    const Geometry &g, const memory::desc &hintWeights, bool hasBias, const dnnl::primitive_attr &attributes) {
+    auto algorithm = dnnl::algorithm::convolution_direct;
+    auto hint = describe_forward(g, hintWeights, hasBias, attributes);
+    // Gradients of parameters are fp32 whatever the activations are.
+    memory::desc gw(g.weights, type::f32, tag::any), gb = hasBias ? g.bias : memory::desc();
+#if DNNL_VERSION_MAJOR >= 3
+    return {processor(), algorithm, g.x, gw, gb, g.y, g.strides, g.before, g.after, hint, attributes};
+#else
+    return {{algorithm, g.x, gw, gb, g.y, g.strides, g.before, g.after}, attributes, processor(), hint};
+#endif
+}
+
+/// The turned and transposed kernels of backward-data plans pass through here, on their way to the packed layout.
+struct Staging {
+    std::mutex mutex;
+    std::vector<float> floats;
+};
+Staging &staging() {
+    static Staging shared;
+    return shared;
+}
+
+struct Plan : ck_conv {
+    dnnl::stream stream{processor()};
+    std::string name;
+    Call convolution, reorder, addition;  // addition: a reorder that sums into its target
+    int x = -1, weights = -1, bias = -1, y = -1, scratchpad = -1;  // places in `convolution`
+    int from = -1, to = -1, addFrom = -1, addTo = -1;              // places in the reorders
+    bool turned = false;         // backward-data as a forward convolution with the kernel turned round
+    bool weightsInPlace = false; // backward-weights: oneDNN's layout of the gradient is OIHW itself
+    size_t gradientBytes = 0, scratchpadBytes = 0, outputBytes = 0;
+
+    void build();
+
+  private:
+    template <class Description> void adopt(const Description &description) {
+        name = description.impl_info_str();
+        scratchpadBytes = aligned(description.scratchpad_desc().get_size());
+        scratch_bytes = scratchpadBytes;
+    }
+};
+
+/// Whether the implementation is vectorised: oneDNN's reference loops are many times slower than im2col.
+bool is_fast(const std::string &name) { return name.find("ref") == std::string::npos; }
+
+Geometry geometry_of(const ck_conv_shape &s) {
+    long B = s.B, H = s.H, W = s.W, OH = ck_conv_output_height(&s), OW = ck_conv_output_width(&s);
+    type t = s.dtype == CK_BF16 ? type::bf16 : type::f32;
+    return {t,
+            memory::desc({B, s.C, H, W}, t, tag::nhwc),
+            memory::desc({B, s.O, OH, OW}, t, tag::nhwc),
+            memory::desc({s.O}, type::f32, tag::x),
+            {s.O, s.C, s.kernelH, s.kernelW},
+            {s.stride, s.stride},
+            {s.padTop, s.padLeft},
+            {s.padBottom, s.padRight}};
+}
+
+/// Backward-data of a stride-1 convolution: gx = gy * weights', weights'[c, o, kh, kw] = weights[o, c, KH−1−kh, KW−1−kw].
+Geometry turned_geometry(const ck_conv_shape &s) {
+    Geometry g = geometry_of(s);
+    std::swap(g.x, g.y);
+    g.weights = {s.C, s.O, s.kernelH, s.kernelW};
+    g.before = {s.kernelH - 1 - s.padTop, s.kernelW - 1 - s.padLeft};
+    g.after = {s.kernelH - 1 - s.padBottom, s.kernelW - 1 - s.padRight};
+    return g;
+}
+
+bool prefers_turned(const ck_conv_shape &s) {
+    return s.stride == 1 && s.kernelH * s.kernelW > 1 && s.padTop < s.kernelH && s.padBottom < s.kernelH &&
+           s.padLeft < s.kernelW && s.padRight < s.kernelW;
+}
+
+/// Throws dnnl::error where oneDNN has no implementation.
+void Plan::build() {
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    turned = kind == CK_CONV_BACKWARD_DATA && prefers_turned(shape);
+    Geometry g = turned ? turned_geometry(shape) : geometry_of(shape);
+    memory::desc anyWeights(g.weights, g.element, tag::any), plain(g.weights, type::f32, tag::oihw);
+    outputBytes = g.y.get_size();
+
+    if (kind == CK_CONV_BACKWARD_WEIGHTS) {
+        auto d = describe_backward_weights(g, anyWeights, has_bias, attributes);
+        adopt(d);
+        auto gradient = d.diff_weights_desc();
+        weightsInPlace = gradient == plain;
+        gradientBytes = aligned(gradient.get_size());
+        scratch_bytes += gradientBytes + aligned(size_t(shape.O) * sizeof(float));
+        convolution = Call(dnnl::convolution_backward_weights(d), stream.get());
+        x = convolution.add(DNNL_ARG_SRC, d.src_desc());
+        y = convolution.add(DNNL_ARG_DIFF_DST, d.diff_dst_desc());
+        weights = convolution.add(DNNL_ARG_DIFF_WEIGHTS, gradient);
+        if (has_bias) bias = convolution.add(DNNL_ARG_DIFF_BIAS, d.diff_bias_desc());
+        scratchpad = convolution.add(DNNL_ARG_SCRATCHPAD, d.scratchpad_desc());
+
+        dnnl::primitive_attr summing;
+        dnnl::post_ops sum;
+        sum.append_sum(1.0f);
+        summing.set_post_ops(sum);
+        using reorder_desc = dnnl::reorder::primitive_desc;
+        reorder = Call(dnnl::reorder(reorder_desc(processor(), gradient, processor(), plain)), stream.get());
+        from = reorder.add(DNNL_ARG_FROM, gradient);
+        to = reorder.add(DNNL_ARG_TO, plain);
+        addition = Call(dnnl::reorder(reorder_desc(processor(), gradient, processor(), plain, summing)), stream.get());
+        addFrom = addition.add(DNNL_ARG_FROM, gradient);
+        addTo = addition.add(DNNL_ARG_TO, plain);
+        return;
+    }
+
+    memory::desc packed;
+    if (kind == CK_CONV_FORWARD || turned) {
+        if (has_addend) {
+            dnnl::post_ops sum;
+            sum.append_sum(1.0f);
+            attributes.set_post_ops(sum);
+        }
+        auto d = describe_forward(g, anyWeights, has_bias, attributes);
+        adopt(d);
+        packed = d.weights_desc();
+        convolution = Call(dnnl::convolution_forward(d), stream.get());
+        x = convolution.add(DNNL_ARG_SRC, d.src_desc());
+        weights = convolution.add(DNNL_ARG_WEIGHTS, packed);
+        if (has_bias) bias = convolution.add(DNNL_ARG_BIAS, d.bias_desc());
+        y = convolution.add(DNNL_ARG_DST, d.dst_desc());
+        scratchpad = convolution.add(DNNL_ARG_SCRATCHPAD, d.scratchpad_desc());
+    } else {
+        auto d = describe_backward_data(g, anyWeights, attributes);
+        adopt(d);
+        packed = d.weights_desc();
+        convolution = Call(dnnl::convolution_backward_data(d), stream.get());
+        y = convolution.add(DNNL_ARG_DIFF_DST, d.diff_dst_desc());
+        weights = convolution.add(DNNL_ARG_WEIGHTS, packed);
+        x = convolution.add(DNNL_ARG_DIFF_SRC, d.diff_src_desc());
+        scratchpad = convolution.add(DNNL_ARG_SCRATCHPAD, d.scratchpad_desc());
+    }
+    packed_bytes = packed.get_size();
+    using reorder_desc = dnnl::reorder::primitive_desc;
+    reorder = Call(dnnl::reorder(reorder_desc(processor(), plain, processor(), packed)), stream.get());
+    from = reorder.add(DNNL_ARG_FROM, plain);
+    to = reorder.add(DNNL_ARG_TO, packed);
+}
+
+Plan *plan_of(ck_conv *conv) { return static_cast<Plan *>(conv); }
+
+void destroy(ck_conv *conv) { delete plan_of(conv); }
+const char *implementation(const ck_conv *conv) { return static_cast<const Plan *>(conv)->name.c_str(); }
+
+struct Turn {
+    const ck_conv_shape *shape;
+    const float *weights;
+    float *turned;
+};
+
+/// turned [C, O, area] of input channels begin..<end.
+void turn_share(void *context, long begin, long end) {
+    const Turn &t = *static_cast<const Turn *>(context);
+    long O = t.shape->O, C = t.shape->C, area = t.shape->kernelH * t.shape->kernelW;
+    for (long o = 0; o < O; o++)
+        for (long c = begin; c < end; c++) {
+            const float *source = t.weights + (o * C + c) * area;
+            float *target = t.turned + (c * O + o) * area;
+            for (long i = 0; i < area; i++) target[i] = source[area - 1 - i];
+        }
+}
+
+void pack(ck_conv *conv, const float *weights, void *packed) {
+    Plan *plan = plan_of(conv);
+    plan->reorder.set(plan->to, packed);
+    if (!plan->turned) {
+        plan->reorder.set(plan->from, weights);
+        plan->reorder.run();
+        return;
+    }
+    const ck_conv_shape &s = plan->shape;
+    Staging &stage = staging();
+    std::lock_guard<std::mutex> lock(stage.mutex);
+    stage.floats.resize(std::max(stage.floats.size(), size_t(s.O * s.C * s.kernelH * s.kernelW)));
+    Turn turn{&s, weights, stage.floats.data()};
+    ck_parallel(s.C, 16, turn_share, &turn);
+    plan->reorder.set(plan->from, stage.floats.data());
+    plan->reorder.run();
+}
+
+struct Copy {
+    const char *from;
+    char *to;
+};
+void copy_share(void *context, long begin, long end) {
+    const Copy &copy = *static_cast<const Copy *>(context);
+    std::memcpy(copy.to + begin, copy.from + begin, size_t(end - begin));
+}
+
+void forward(ck_conv *conv, const void *x, const void *packed, const float *bias, const void *addend, void *y,
+             void *scratch) {
+    Plan *plan = plan_of(conv);
+    if (plan->has_addend && addend != y) {
+        Copy copy{static_cast<const char *>(addend), static_cast<char *>(y)};
+        ck_parallel(long(plan->outputBytes), 1 << 16, copy_share, &copy);
+    }
+    plan->convolution.set(plan->x, x);
+    plan->convolution.set(plan->weights, packed);
+    if (plan->has_bias) plan->convolution.set(plan->bias, bias);
+    plan->convolution.set(plan->y, y);
+    plan->convolution.set(plan->scratchpad, scratch);
+    plan->convolution.run();
+}
+
+void backward_data(ck_conv *conv, const void *gy, const void *packed, void *gx, void *scratch) {
+    Plan *plan = plan_of(conv);
+    plan->convolution.set(plan->turned ? plan->x : plan->y, gy);
+    plan->convolution.set(plan->weights, packed);
+    plan->convolution.set(plan->turned ? plan->y : plan->x, gx);
+    plan->convolution.set(plan->scratchpad, scratch);
+    plan->convolution.run();
+}
+
+void backward_weights(ck_conv *conv, const void *x, const void *gy, float *gw, float *gb, int accumulate,
+                      void *scratch) {
+    Plan *plan = plan_of(conv);
+    char *gradient = static_cast<char *>(scratch) + plan->scratchpadBytes;
+    auto *biasGradient = reinterpret_cast<float *>(gradient + plan->gradientBytes);
+    bool direct = plan->weightsInPlace && !accumulate;
+    plan->convolution.set(plan->x, x);
+    plan->convolution.set(plan->y, gy);
+    plan->convolution.set(plan->weights, direct ? static_cast<void *>(gw) : gradient);
+    if (plan->has_bias) plan->convolution.set(plan->bias, accumulate ? biasGradient : gb);
+    plan->convolution.set(plan->scratchpad, scratch);
+    plan->convolution.run();
+    if (accumulate) {
+        plan->addition.set(plan->addFrom, gradient);
+        plan->addition.set(plan->addTo, gw);
+        plan->addition.run();
+        if (plan->has_bias)
+            for (long o = 0; o < plan->shape.O; o++) gb[o] += biasGradient[o];
+    } else if (!direct) {
+        plan->reorder.set(plan->from, gradient);
+        plan->reorder.set(plan->to, gw);
+        plan->reorder.run();
+    }
+}
+
+const ck_conv_methods methods = {destroy, implementation, pack, forward, backward_data, backward_weights};
+
+const char *instruction_set() {
+    switch (dnnl::get_effective_cpu_isa()) {
+        case dnnl::cpu_isa::sse41: return "sse41";
+        case dnnl::cpu_isa::avx: return "avx";
+        case dnnl::cpu_isa::avx2: return "avx2";
+        case dnnl::cpu_isa::avx2_vnni: return "avx2_vnni";
+        case dnnl::cpu_isa::avx512_core: return "avx512_core";
+        case dnnl::cpu_isa::avx512_core_vnni: return "avx512_core_vnni";
+        case dnnl::cpu_isa::avx512_core_bf16: return "avx512_core_bf16";
+        case dnnl::cpu_isa::avx512_core_amx: return "avx512_core_amx";
+#if DNNL_VERSION_MAJOR >= 3
+        case dnnl::cpu_isa::avx512_core_fp16: return "avx512_core_fp16";
+#endif
+        default: return "other instruction set";
+    }
+}
+
+}  // namespace
+
+ck_conv *ck_conv_create_onednn(ck_conv_kind kind, const ck_conv_shape *shape, int has_bias, int has_addend,
+                               char *error, size_t error_size) {
+    ck_threads();  // oneDNN counts the threads when it makes a primitive
+    Plan *plan = nullptr;
+    try {
+        plan = new Plan;
+        static_cast<ck_conv &>(*plan) = ck_conv{&methods, *shape, kind, has_bias, has_addend, 0, 0};
+        plan->build();
+        if (is_fast(plan->name)) return plan;
+    } catch (const dnnl::error &failure) {
+        if (failure.status != dnnl_unimplemented) {
+            std::snprintf(error, error_size, "convolution: oneDNN: %s", failure.what());
+            delete plan;
+            return nullptr;
+        }
+    } catch (const std::exception &failure) {
+        std::snprintf(error, error_size, "convolution: %s", failure.what());
+        delete plan;
+        return nullptr;
+    }
+    // bf16 on a processor without it, for one.
+    delete plan;
+    return ck_conv_create_openblas(kind, shape, has_bias, has_addend, error, error_size);
+}
+
+const char *ck_conv_describe_onednn(void) {
+    static const std::string text = [] {
+        const dnnl_version_t *v = dnnl_version();
+        return "oneDNN " + std::to_string(v->major) + "." + std::to_string(v->minor) + "." +
+               std::to_string(v->patch) + ", " + instruction_set();
+    }();
+    return text.c_str();
+}
+
+#endif

@@ -1,0 +1,104 @@
+// fp32 matrix products on OpenBLAS, which runs single-threaded inside each of our threads' shares, and what the
+// processor can do, for the user to read.
+#include "ck_gemm.h"
+
+#include <cblas.h>
+#include <stdio.h>
+
+#include "ck_parallel.h"
+
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
+
+typedef struct {
+    int transA, transB, byColumns;
+    long M, N, K, lda, ldb, ldc;
+    float alpha, beta;
+    const float *A, *B;
+    float *C;
+} product;
+
+// Rows (or columns) begin..<end of C.
+static void multiply_share(void *context, long begin, long end) {
+    const product *p = context;
+    long rows = p->byColumns ? p->M : end - begin, columns = p->byColumns ? end - begin : p->N;
+    const float *A = p->A, *B = p->B;
+    float *C = p->C;
+    if (p->byColumns) {
+        B += p->transB ? begin * p->ldb : begin;
+        C += begin;
+    } else {
+        A += p->transA ? begin : begin * p->lda;
+        C += begin * p->ldc;
+    }
+    cblas_sgemm(CblasRowMajor, p->transA ? CblasTrans : CblasNoTrans, p->transB ? CblasTrans : CblasNoTrans,
+                (int)rows, (int)columns, (int)p->K, p->alpha, A, (int)p->lda, B, (int)p->ldb, p->beta, C,
+                (int)p->ldc);
+}
+
+void ck_sgemm(int transA, int transB, long M, long N, long K, float alpha, const float *A, long lda,
+              const float *B, long ldb, float beta, float *C, long ldc) {
+    product p = {transA, transB, N > M, M, N, K, lda, ldb, ldc, alpha, beta, A, B, C};
+    // A product below this does not repay waking the other threads (some microseconds).
+    double flops = 2.0 * (double)M * (double)N * (double)(K > 0 ? K : 1);
+    long count = p.byColumns ? N : M;
+    ck_parallel(count, flops < 2e6 ? count : 16, multiply_share, &p);
+}
+
+const char *ck_gemm_kernels(void) { return openblas_get_corename(); }
+
+typedef struct {
+    int avx2, avx512, vnni, bf16, amx;
+} features;
+
+static features find_features(void) {
+    features found = {0};
+#ifdef __x86_64__
+    unsigned a, b, c, d;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & (1u << 27))) return found;  // OSXSAVE
+    unsigned saved, high;
+    __asm__("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
+    // The operating system must save the registers too: bits 1-2 AVX, 5-7 AVX-512, 17-18 AMX tiles.
+    int os_avx = (saved & 0x6) == 0x6, os_avx512 = os_avx && (saved & 0xe0) == 0xe0;
+    int os_amx = (saved & 0x60000) == 0x60000;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return found;
+    unsigned leaves = a;
+    found.avx2 = os_avx && (b & (1u << 5));
+    found.avx512 = os_avx512 && (b & (1u << 16)) && (b & (1u << 30));  // F and BW
+    found.vnni = found.avx512 && (c & (1u << 11));
+    found.amx = os_amx && (d & (1u << 22)) && (d & (1u << 24));  // AMX-BF16 and tiles
+    if (leaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) found.bf16 = found.avx512 && (a & (1u << 5));
+#endif
+    return found;
+}
+
+const char *ck_processor_features(void) {
+    static char text[64];
+    features f = find_features();
+    if (f.avx512) {
+        const char *names[3];
+        int count = 0;
+        if (f.amx) names[count++] = "AMX";
+        if (f.bf16) names[count++] = "BF16";
+        if (f.vnni) names[count++] = "VNNI";
+        int length = snprintf(text, sizeof text, "AVX-512");
+        for (int i = 0; i < count; i++)
+            length += snprintf(text + length, sizeof text - (size_t)length, "%s%s", i ? ", " : " (", names[i]);
+        if (count) snprintf(text + length, sizeof text - (size_t)length, ")");
+        return text;
+    }
+    if (f.avx2) return "AVX2";
+#if defined(__x86_64__)
+    return "SSE2";
+#elif defined(__aarch64__)
+    return "NEON";
+#else
+    return "no known vector set";
+#endif
+}
+
+int ck_has_native_bf16(void) {
+    features f = find_features();
+    return f.bf16 || f.amx;
+}

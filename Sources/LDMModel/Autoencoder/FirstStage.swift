@@ -1,0 +1,190 @@
+import TensorCore
+
+/// What an encoder makes of a batch of images.
+public struct EncodedImages: Sendable {
+    /// Latents, not scaled: the mean of the Gaussian, or a VQ model's latents before quantization.
+    /// [B, h, w, latent channels].
+    public var mean: [Float]
+    /// The Gaussian's log-variance, clamped to [-30, 20] as diffusers does; nil for a VQ model.
+    public var logVariance: [Float]?
+    /// [B, h, w, latent channels]
+    public var shape: [Int]
+}
+
+/// Why images or latents cannot pass a first stage, in one line.
+public struct FirstStageError: Error, Equatable, Sendable, CustomStringConvertible {
+    public let description: String
+}
+
+/// The autoencoder before a latent diffusion model, ready to encode and decode: forward passes alone, recorded
+/// once a shape, in memory that does not grow with the batch.
+///
+/// Latents are not scaled here. Diffusion works on `(latent - shiftFactor)·scalingFactor`.
+public final class FirstStage {
+    /// The kinds of autoencoder.
+    public enum Model {
+        case autoencoderKL(AutoencoderKL)
+        case vqModel(VQModel)
+
+        public var store: ParameterStore {
+            switch self {
+            case .autoencoderKL(let model): return model.store
+            case .vqModel(let model): return model.store
+            }
+        }
+    }
+
+    public let model: Model
+    /// Image pixels along a side for one latent cell.
+    public let downsamplingFactor: Int
+    public let latentChannels: Int
+    /// Channels of the images.
+    public let imageChannels: Int
+    public let outputChannels: Int
+    public let scalingFactor: Float
+    public let shiftFactor: Float
+
+    private let dtype: DType
+    private let backend: Backend
+    private let arena: Arena
+    private let pixelsPerPass: Int
+    private var encoders: RecentCache<[Int], Pass>
+    private var decoders: RecentCache<[Int], Pass>
+
+    private struct Pass {
+        let tape: Tape
+        let context: RunContext
+        let input: Tensor
+        let output: Tensor
+    }
+
+    /// - Parameters:
+    ///   - arena: memory of the activations; one that other tapes also use saves memory
+    ///   - pixelsPerPass: image pixels that go through at once; a larger batch goes in several passes. Activations
+    ///     take about 4 KB a pixel in fp32 for Stable Diffusion's autoencoder.
+    public init(
+        _ model: Model, dtype: DType = .float32, backend: Backend = .best, arena: Arena = Arena(),
+        pixelsPerPass: Int = 1 << 17
+    ) {
+        self.model = model
+        self.dtype = dtype
+        self.backend = backend
+        self.arena = arena
+        self.pixelsPerPass = pixelsPerPass
+        // A pass of the full size, and one for what remains.
+        encoders = RecentCache(capacity: 2)
+        decoders = RecentCache(capacity: 2)
+        switch model {
+        case .autoencoderKL(let model):
+            downsamplingFactor = model.config.downsamplingFactor
+            latentChannels = model.config.latentChannels
+            (imageChannels, outputChannels) = (model.config.inChannels, model.config.outChannels)
+            scalingFactor = Float(model.config.scalingFactor)
+            shiftFactor = Float(model.config.shiftFactor ?? 0)
+        case .vqModel(let model):
+            downsamplingFactor = model.config.downsamplingFactor
+            latentChannels = model.config.codebookWidth
+            (imageChannels, outputChannels) = (model.config.inChannels, model.config.outChannels)
+            scalingFactor = Float(model.config.scalingFactor)
+            shiftFactor = 0
+        }
+    }
+
+    /// Loads a diffusers folder of an AutoencoderKL or a VQModel.
+    public convenience init(
+        folder: ModelFolder, dtype: DType = .float32, backend: Backend = .best, arena: Arena = Arena()
+    ) throws {
+        self.init(try folder.loadAutoencoder(), dtype: dtype, backend: backend, arena: arena)
+    }
+
+    /// The latent's height and width for an image's.
+    public func latentSize(height: Int, width: Int) throws(FirstStageError) -> (height: Int, width: Int) {
+        let f = downsamplingFactor
+        guard height > 0, width > 0, height % f == 0, width % f == 0 else {
+            throw FirstStageError(
+                description:
+                    "the first stage takes images whose sides are multiples of \(f), not \(height)×\(width)")
+        }
+        return (height / f, width / f)
+    }
+
+    /// Encodes images.
+    ///
+    /// - Parameter images: [batch, height, width, imageChannels] in [-1, 1]
+    public func encode(
+        _ images: UnsafeBufferPointer<Float>, batch: Int, height: Int, width: Int
+    ) throws(FirstStageError) -> EncodedImages {
+        let (h, w) = try latentSize(height: height, width: width)
+        let values = run(
+            images, batch: batch, shape: [height, width, imageChannels], pixels: height * width,
+            cache: &encoders
+        ) { tape, image in
+            switch model {
+            case .autoencoderKL(let model): return model.encode(tape, image)
+            case .vqModel(let model): return model.encode(tape, image)
+            }
+        }
+        let shape = [batch, h, w, latentChannels]
+        guard case .autoencoderKL = model else { return EncodedImages(mean: values, shape: shape) }
+        let C = latentChannels
+        let count = batch * h * w * C
+        var mean = [Float](repeating: 0, count: count)
+        var logVariance = mean
+        for cell in 0..<batch * h * w {
+            for c in 0..<C {
+                mean[cell * C + c] = values[cell * 2 * C + c]
+                logVariance[cell * C + c] = min(max(values[cell * 2 * C + C + c], -30), 20)
+            }
+        }
+        return EncodedImages(mean: mean, logVariance: logVariance, shape: shape)
+    }
+
+    /// Decodes latents; a VQ model takes each to its nearest code first.
+    ///
+    /// - Parameters:
+    ///   - latents: [batch, height, width, latentChannels], not scaled
+    ///   - height, width: of a latent, in cells
+    /// - Returns: images [batch, f·height, f·width, outputChannels], about [-1, 1], not clamped
+    public func decode(
+        _ latents: UnsafeBufferPointer<Float>, batch: Int, height: Int, width: Int
+    ) -> [Float] {
+        let pixels = height * width * downsamplingFactor * downsamplingFactor
+        return run(
+            latents, batch: batch, shape: [height, width, latentChannels], pixels: pixels, cache: &decoders
+        ) { tape, latent in
+            switch model {
+            case .autoencoderKL(let model): return model.decode(tape, latent)
+            case .vqModel(let model): return model.decode(tape, latent)
+            }
+        }
+    }
+
+    /// Runs a recorded pass over a batch, as many samples at once as `pixelsPerPass` allows.
+    private func run(
+        _ values: UnsafeBufferPointer<Float>, batch: Int, shape: [Int], pixels: Int,
+        cache: inout RecentCache<[Int], Pass>, _ body: (Tape, Tensor) -> Tensor
+    ) -> [Float] {
+        let perSample = shape.reduce(1, *)
+        precondition(values.count == batch * perSample, "\(values.count) values for \([batch] + shape)")
+        let most = max(1, pixelsPerPass / pixels)
+        var result: [Float] = []
+        for start in stride(from: 0, to: batch, by: most) {
+            let count = min(most, batch - start)
+            let pass = cache.value(for: [count] + shape) { record([count] + shape, body) }
+            let part = start * perSample..<(start + count) * perSample
+            pass.input.write(UnsafeBufferPointer(rebasing: values[part]))
+            pass.tape.run(pass.context)
+            result += pass.output.readFloats()
+        }
+        return result
+    }
+
+    private func record(_ shape: [Int], _ body: (Tape, Tensor) -> Tensor) -> Pass {
+        let tape = Tape(dtype: dtype, backend: backend, recordsGradients: false, arena: arena)
+        let input = tape.input(shape)
+        let output = body(tape, input)
+        tape.keep(output)
+        tape.plan()
+        return Pass(tape: tape, context: RunContext(batch: shape[0]), input: input, output: output)
+    }
+}

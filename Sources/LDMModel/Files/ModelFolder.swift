@@ -1,0 +1,140 @@
+import Foundation
+import TensorCore
+
+/// Why a model's folder cannot be used, in one line, with everything that does not fit at once.
+public struct ModelFolderError: Error, Equatable, Sendable, CustomStringConvertible {
+    /// The folder or file.
+    public var path: String
+    /// What is wrong besides tensors, or empty.
+    public var message: String
+    /// Parameters of the model that the files do not have.
+    public var missing: [String] = []
+    /// Tensors of the files that the model does not have.
+    public var unexpected: [String] = []
+    /// Tensors of another shape or of a type that is no floating-point number, with what was expected.
+    public var misshapen: [String] = []
+
+    public init(_ path: String, _ message: String = "") {
+        (self.path, self.message) = (path, message)
+    }
+
+    /// One line; of long lists the first eight.
+    public var description: String {
+        var parts = message.isEmpty ? [] : [message]
+        for (title, names) in [("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)]
+        where !names.isEmpty {
+            let shown = names.prefix(8).joined(separator: ", ")
+            let more = names.count > 8 ? " and \(names.count - 8) more" : ""
+            parts.append("\(names.count) \(title): \(shown)\(more)")
+        }
+        return "\(path): " + parts.joined(separator: "; ")
+    }
+}
+
+/// The configuration of a folder, by its class.
+public enum ModelConfig: Sendable, Equatable {
+    case unet(UNet2DConfig)
+    case autoencoderKL(AutoencoderKLConfig)
+    case vqModel(VQModelConfig)
+}
+
+/// A model as diffusers keeps it on disk: `config.json`, and the weights in
+/// `diffusion_pytorch_model.safetensors` or in shards with an index.
+public struct ModelFolder: Sendable {
+    public let path: String
+
+    /// Names of the files that `save` writes.
+    public static let configFile = "config.json"
+    public static let weightsFile = "diffusion_pytorch_model.safetensors"
+
+    public init(_ path: String) { self.path = path }
+
+    func file(_ name: String) -> String { (path as NSString).appendingPathComponent(name) }
+
+    // MARK: Configuration
+
+    /// Reads `config.json`; its `_class_name` decides the class.
+    ///
+    /// - Throws: `ModelFolderError` or `ConfigError`.
+    public func readModelConfig() throws -> ModelConfig {
+        let node = try readConfigNode()
+        guard let name = node["_class_name"] else {
+            throw ModelFolderError(
+                file(Self.configFile),
+                "has no _class_name; expected UNet2DModel, AutoencoderKL or VQModel")
+        }
+        switch name.value {
+        case .string("UNet2DModel"): return .unet(try UNet2DConfig(config: node, path: []))
+        case .string("AutoencoderKL"): return .autoencoderKL(try AutoencoderKLConfig(config: node, path: []))
+        case .string("VQModel"): return .vqModel(try VQModelConfig(config: node, path: []))
+        default:
+            throw ModelFolderError(
+                file(Self.configFile),
+                "_class_name is \(name.found); expected UNet2DModel, AutoencoderKL or VQModel")
+        }
+    }
+
+    private func readConfigNode() throws -> ConfigNode {
+        let manager = FileManager.default
+        guard !manager.fileExists(atPath: file(Self.configFile)) else {
+            return try ConfigNode(jsonFile: file(Self.configFile))
+        }
+        guard manager.fileExists(atPath: path) else {
+            throw ModelFolderError(
+                path, "does not exist; expected a folder with \(Self.configFile) and weights")
+        }
+        if manager.fileExists(atPath: file("model_index.json")) {
+            throw ModelFolderError(
+                path, "is a whole pipeline; name the folder of one model in it, such as \(file("unet"))")
+        }
+        throw ModelFolderError(path, "has no \(Self.configFile); expected a diffusers model folder")
+    }
+
+    // MARK: Whole models
+
+    /// The U-Net of this folder, with its weights.
+    ///
+    /// - Throws: `ModelFolderError`, `ConfigError` or `SafetensorsError`.
+    public func loadUNet() throws -> UNet2DModel {
+        guard case .unet(let config) = try readModelConfig() else {
+            throw ModelFolderError(path, "holds an autoencoder; expected a UNet2DModel")
+        }
+        let model = try UNet2DModel(config)
+        try loadWeights(into: model.store)
+        return model
+    }
+
+    /// The autoencoder of this folder, with its weights.
+    ///
+    /// - Throws: `ModelFolderError`, `ConfigError` or `SafetensorsError`.
+    public func loadAutoencoder() throws -> FirstStage.Model {
+        switch try readModelConfig() {
+        case .unet:
+            throw ModelFolderError(path, "holds a UNet2DModel; expected an AutoencoderKL or a VQModel")
+        case .autoencoderKL(let config):
+            let model = try AutoencoderKL(config)
+            try loadWeights(into: model.store)
+            return .autoencoderKL(model)
+        case .vqModel(let config):
+            let model = try VQModel(config)
+            try loadWeights(into: model.store)
+            return .vqModel(model)
+        }
+    }
+
+    /// Writes configuration and weights so that diffusers' `from_pretrained` opens the folder; the folder is
+    /// made where it is not there. Each file is written whole or not at all.
+    ///
+    /// - Parameter values: values in place of the store's own, in its layout (an average of the weights).
+    public func save(
+        _ config: some DiffusersConfig, _ store: ParameterStore, values: UnsafePointer<Float>? = nil
+    ) throws {
+        do {
+            try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+        } catch {
+            throw ModelFolderError(path, "cannot be created: \(error.localizedDescription)")
+        }
+        try config.write(to: file(Self.configFile))
+        try saveWeights(store, values: values)
+    }
+}

@@ -1,0 +1,85 @@
+import TensorCore
+
+extension ModelFolder {
+    /// Loads the folder's weights into a model's parameters, converted to fp32 from F16, BF16 or F64. Nothing is
+    /// loaded unless everything fits.
+    ///
+    /// Attention weights may have diffusers' old names (`query`, `key`, `value`, `proj_attn`), and may be those
+    /// of 1×1 convolutions, [C, C, 1, 1].
+    ///
+    /// - Throws: `ModelFolderError` that names all tensors that do not fit, or `SafetensorsError`.
+    public func loadWeights(into store: ParameterStore) throws {
+        try WeightLoading.load(WeightFiles(path: path), into: store)
+    }
+
+    /// Writes the weights, fp32, under diffusers' present names.
+    ///
+    /// - Parameter values: values in place of the store's own, in its layout.
+    public func saveWeights(_ store: ParameterStore, values: UnsafePointer<Float>? = nil) throws {
+        let parameters = store.parameters.sorted { $0.name < $1.name }
+        var writer = try SafetensorsWriter(
+            path: file(Self.weightsFile),
+            tensors: parameters.map { SafetensorsEntry($0.name, shape: $0.shape) },
+            // diffusers refuses a file that does not say which framework wrote it.
+            metadata: ["format": "pt"])
+        let base = values ?? UnsafePointer(store.values)
+        for parameter in parameters {
+            try writer.append(
+                parameter.name,
+                floats: UnsafeBufferPointer(start: base + parameter.offset, count: parameter.count))
+        }
+        try writer.finish()
+    }
+}
+
+/// Matches the tensors of weight files with a model's parameters, and copies them in.
+public enum WeightLoading {
+    /// Names of attention layers before and after diffusers 0.14.
+    private static let renamed = [
+        ("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0"),
+    ]
+
+    /// The present name of a tensor that may have an old one.
+    public static func presentName(_ name: String) -> String {
+        for (old, new) in renamed {
+            for kind in ["weight", "bias"] where name.hasSuffix(".\(old).\(kind)") {
+                return name.dropLast(old.count + kind.count + 1) + "\(new).\(kind)"
+            }
+        }
+        return name
+    }
+
+    /// Loads all parameters of a store; see `ModelFolder.loadWeights`.
+    public static func load(_ files: WeightFiles, into store: ParameterStore) throws {
+        let expected = Dictionary(uniqueKeysWithValues: store.parameters.map { ($0.name, $0) })
+        var sources: [String: String] = [:]  // parameter's name to the file's
+        var error = ModelFolderError(files.path)
+        for name in files.names {
+            let target = expected[name] == nil ? presentName(name) : name
+            guard let parameter = expected[target], sources[target] == nil else {
+                error.unexpected.append(name)
+                continue
+            }
+            sources[target] = name
+            let info = try files.info(of: name)
+            if !fits(info.shape, parameter) || !info.dtype.isFloatingPoint {
+                error.misshapen.append(
+                    "\(name) is \(info.dtype.rawValue) \(info.shape), expected \(parameter.shape)")
+            }
+        }
+        error.missing = store.parameters.map(\.name).filter { sources[$0] == nil }
+        guard error.missing.isEmpty, error.unexpected.isEmpty, error.misshapen.isEmpty else {
+            error.message = "the weights do not fit the model of \(store.parameters.count) tensors"
+            throw error
+        }
+        for parameter in store.parameters {
+            if let name = sources[parameter.name] { try files.copyFloats(of: name, into: parameter.values) }
+        }
+        store.valuesChanged()
+    }
+
+    /// Whether a tensor of the file is the parameter: the same shape, or a 1×1 convolution for a linear layer.
+    private static func fits(_ shape: [Int], _ parameter: Parameter) -> Bool {
+        shape == parameter.shape || parameter.shape.count == 2 && shape == parameter.shape + [1, 1]
+    }
+}

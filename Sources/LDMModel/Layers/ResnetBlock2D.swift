@@ -1,0 +1,75 @@
+import TensorCore
+
+/// What the residual blocks and attentions of a model have in common.
+public struct BlockSettings: Sendable {
+    /// Width of the time embedding; nil for blocks without one (autoencoders).
+    public var timeChannels: Int?
+    public var groups: Int
+    public var eps: Float
+    /// How the time embedding enters: added before the second norm, or as scale and shift after it
+    /// (Dhariwal and Nichol, 2021).
+    public var timeScaleShift = TimeScaleShift.add
+    public var dropout: Float = 0
+    /// Residual sums are divided by this.
+    public var outputScaleFactor: Float = 1
+
+    public init(timeChannels: Int?, groups: Int, eps: Float) {
+        self.timeChannels = timeChannels
+        self.groups = groups
+        self.eps = eps
+    }
+}
+
+/// diffusers' ResnetBlock2D:
+///
+///     h = conv1(silu(norm1(x)));  h = norm2(h + proj(silu(temb)));  y = (shortcut(x) + conv2(silu(h))) / factor
+public struct ResnetBlock2D {
+    let norm1: GroupNorm
+    let convShortcut: Conv2D?
+    let conv1: Conv2D
+    let timeProjection: Linear?
+    let norm2: GroupNorm
+    let conv2: Conv2D
+    let settings: BlockSettings
+
+    public init(_ scope: ParameterScope, _ inChannels: Int, _ outChannels: Int, _ settings: BlockSettings) {
+        let (groups, eps) = (settings.groups, settings.eps)
+        norm1 = GroupNorm(scope["norm1"], inChannels, groups: groups, eps: eps)
+        convShortcut =
+            inChannels == outChannels
+            ? nil : Conv2D(scope["conv_shortcut"], inChannels, outChannels, kernel: 1)
+        conv1 = Conv2D(scope["conv1"], inChannels, outChannels)
+        timeProjection = settings.timeChannels.map {
+            let width = settings.timeScaleShift == .scaleShift ? 2 * outChannels : outChannels
+            return Linear(scope["time_emb_proj"], $0, width)
+        }
+        norm2 = GroupNorm(scope["norm2"], outChannels, groups: groups, eps: eps)
+        conv2 = Conv2D(scope["conv2"], outChannels, outChannels)
+        self.settings = settings
+    }
+
+    /// - Parameters:
+    ///   - x: [B, H, W, in]
+    ///   - time: [B, timeChannels], silu(temb): the same for all blocks, so the model computes it once
+    /// - Returns: [B, H, W, out]
+    public func callAsFunction(_ tape: Tape, _ x: Tensor, time: Tensor?) -> Tensor {
+        precondition((time == nil) == (timeProjection == nil), "time embedding for \(norm1.weight.name)")
+        var h = norm1(tape, x, silu: true)
+        // The shortcut stands between norm1 and conv1: in the backward pass its gradient is then there when
+        // norm1's is written, and both are summed in that pass.
+        let residual = convShortcut.map { $0(tape, x) } ?? x
+        h = conv1(tape, h)
+        if let timeProjection, let time {
+            let projected = timeProjection(tape, time)
+            switch settings.timeScaleShift {
+            case .add: h = norm2(tape, tape.addChannels(h, projected), silu: true)
+            case .scaleShift: h = tape.silu(tape.scaleShift(norm2(tape, h), projected))
+            }
+        } else {
+            h = norm2(tape, h, silu: true)
+        }
+        let y = conv2(tape, tape.dropout(h, settings.dropout), addend: residual)
+        let factor = settings.outputScaleFactor
+        return factor == 1 ? y : tape.scale(y, by: 1 / factor)
+    }
+}

@@ -1,0 +1,79 @@
+import TensorCore
+
+/// Evaluates a U-Net for sampling: forward passes alone, recorded once a shape.
+///
+/// Samples are fp32 NHWC outside, whatever type the model computes in. Weights are the store's current ones
+/// at each call, so `store.withValues(average) { … }` samples from an average.
+public final class Denoiser {
+    public let model: UNet2DModel
+    private let dtype: DType
+    private let backend: Backend
+    private let arena: Arena
+    private var passes: RecentCache<[Int], Pass>
+
+    private struct Pass {
+        let tape: Tape
+        let context: RunContext
+        let sample: Tensor
+        let timestep: Tensor
+        let output: Tensor
+    }
+
+    /// - Parameters:
+    ///   - arena: memory of the activations; one that other tapes also use saves memory
+    ///   - shapes: how many shapes stay recorded; each holds its own copy of the packed weights
+    public init(
+        _ model: UNet2DModel, dtype: DType = .float32, backend: Backend = .best, arena: Arena = Arena(),
+        shapes: Int = 2
+    ) {
+        self.model = model
+        self.dtype = dtype
+        self.backend = backend
+        self.arena = arena
+        passes = RecentCache(capacity: max(1, shapes))
+    }
+
+    /// The model's output for a batch.
+    ///
+    /// - Parameters:
+    ///   - sample: [B, height, width, in] fp32
+    ///   - timesteps: [B]
+    ///   - output: [B, height, width, out] fp32; may be `sample`'s memory
+    public func predict(
+        _ sample: UnsafeBufferPointer<Float>, height: Int, width: Int, timesteps: [Float],
+        into output: UnsafeMutableBufferPointer<Float>
+    ) {
+        let pass = passes.value(for: [timesteps.count, height, width]) {
+            record(batch: timesteps.count, height: height, width: width)
+        }
+        precondition(output.count == pass.output.count, "output of \(output.count) values")
+        pass.sample.write(sample)
+        pass.timestep.write(timesteps)
+        pass.tape.run(pass.context)
+        pass.output.readFloats().withUnsafeBufferPointer { _ = output.update(from: $0) }
+    }
+
+    /// The model's output [B, height, width, out] for a batch of samples [B, height, width, in].
+    public func predict(_ sample: [Float], height: Int, width: Int, timesteps: [Float]) -> [Float] {
+        let count = timesteps.count * height * width * model.config.outChannels
+        return [Float](unsafeUninitializedCapacity: count) { output, initialized in
+            sample.withUnsafeBufferPointer {
+                predict(
+                    $0, height: height, width: width, timesteps: timesteps,
+                    into: UnsafeMutableBufferPointer(rebasing: output[..<count]))
+            }
+            initialized = count
+        }
+    }
+
+    private func record(batch: Int, height: Int, width: Int) -> Pass {
+        let tape = Tape(dtype: dtype, backend: backend, recordsGradients: false, arena: arena)
+        let sample = tape.input([batch, height, width, model.config.inChannels])
+        let timestep = tape.input([batch], dtype: .float32)
+        let output = model(tape, sample: sample, timestep: timestep)
+        tape.keep(output)
+        tape.plan()
+        return Pass(
+            tape: tape, context: RunContext(batch: batch), sample: sample, timestep: timestep, output: output)
+    }
+}
