@@ -2,5 +2,5 @@ import ArgumentParser
 import DistTrain
 
 @main struct DistTrainCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "disttrain")
+    static let configuration = CommandConfiguration(commandName: "disttrain", subcommands: [BenchCommand.self])
 }

@@ -69,7 +69,7 @@ extension Image {
         }
         let keys: [UnsafeMutablePointer<CChar>?] = text.map { strdup($0.key) }
         let values: [UnsafeMutablePointer<CChar>?] = text.map { strdup($0.value) }
-        defer { (keys + values).forEach { free($0) } }
+        defer { for string in keys + values { free(string) } }
         var file = cimg_file()
         let status = cimg_encode_png(
             pixels, UInt32(width), UInt32(height), keys.map { UnsafePointer($0) },

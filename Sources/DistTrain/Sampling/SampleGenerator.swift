@@ -92,7 +92,8 @@ public final class SampleGenerator {
         _ sample: UnsafeMutableBufferPointer<Float>, first: Int, _ sampler: any DiffusionSampler,
         _ settings: SamplingSettings, _ progress: ((Int) throws -> Void)?
     ) throws {
-        let count = sample.count / sampleSize
+        let size = sampleSize
+        let count = sample.count / size
         let predicted = UnsafeMutableBufferPointer<Float>.allocate(capacity: sample.count)
         defer { predicted.deallocate() }
         for (index, timestep) in sampler.timesteps.enumerated() {
@@ -107,7 +108,7 @@ public final class SampleGenerator {
                         seed: settings.seed, purpose: .samplingNoise, step: UInt64(index),
                         sample: UInt64(first + b))
                     random.fillNormal(
-                        UnsafeMutableBufferPointer(rebasing: noise[b * sampleSize..<(b + 1) * sampleSize]))
+                        UnsafeMutableBufferPointer(rebasing: noise[b * size..<(b + 1) * size]))
                 }
             }
             try progress?(count)

@@ -90,8 +90,9 @@ public final class DataParallelStep {
         let (rank, ranks, batch) = (communicator.rank, communicator.size, settings.batchSize)
         share = batch * rank / ranks..<batch * (rank + 1) / ranks
         let micro = settings.microBatchSize ?? share.count
-        microBatches = stride(from: share.lowerBound, to: share.upperBound, by: max(1, micro)).map {
-            $0..<min($0 + micro, share.upperBound)
+        let end = share.upperBound
+        microBatches = stride(from: share.lowerBound, to: end, by: max(1, micro)).map {
+            $0..<min($0 + micro, end)
         }
         bucketRanges = GradientBuckets.ranges(of: objective.store)
         reducer = BucketReducer(
