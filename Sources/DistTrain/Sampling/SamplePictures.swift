@@ -51,7 +51,9 @@ public final class SamplePictures {
         var (height, width) = (generator.height, generator.width)
         if let firstStage {
             let raw = latents.map { $0 / firstStage.scalingFactor + firstStage.shiftFactor }
-            pixels = try firstStage.decode(raw, batch: count, height: height, width: width)
+            pixels = raw.withUnsafeBufferPointer {
+                firstStage.decode($0, batch: count, height: height, width: width)
+            }
             height *= firstStage.downsamplingFactor
             width *= firstStage.downsamplingFactor
         }

@@ -37,7 +37,7 @@ public struct DDIMSampler: DiffusionSampler {
         let signalPrevious = alphaBarPrevious.squareRoot()
         // Rounding may leave a negative number where η = 1 makes it zero.
         let direction = max(0, 1 - alphaBarPrevious - sigma * sigma).squareRoot()
-        let denoiser = Denoiser(schedule, timestep: t)
+        let denoiser = CleanEstimate(schedule, timestep: t)
 
         for i in sample.indices {
             let (output, x) = (modelOutput[i], sample[i])

@@ -31,7 +31,7 @@ public struct DDPMSampler: DiffusionSampler {
         let beta = 1 - alpha
         let originalFactor = alphaBarPrevious.squareRoot() * beta / (1 - alphaBar)
         let sampleFactor = alpha.squareRoot() * (1 - alphaBarPrevious) / (1 - alphaBar)
-        let denoiser = Denoiser(schedule, timestep: t)
+        let denoiser = CleanEstimate(schedule, timestep: t)
 
         for i in sample.indices {
             let x = sample[i]

@@ -40,7 +40,7 @@ extension DiffusionSampler {
 }
 
 /// How the clean sample and the noise follow from x_t and the model's output, at one timestep.
-struct Denoiser {
+struct CleanEstimate {
     let prediction: PredictionType
     /// √ᾱ_t and √(1-ᾱ_t).
     let signal: Float
