@@ -59,7 +59,7 @@ let package = Package(
         // What needs mpirun is a shell script under Tests/Integration, called by `make test`.
         .testTarget(name: "TensorCoreTests", dependencies: ["TensorCore", "CKernels"]),
         .testTarget(name: "LDMModelTests", dependencies: ["LDMModel"]),
-        .testTarget(name: "DistTrainTests", dependencies: ["DistTrain"]),
+        .testTarget(name: "DistTrainTests", dependencies: ["DistTrain"], exclude: ["Fixtures"]),
         .testTarget(name: "LauncherTests", dependencies: ["Launcher"]),
     ],
     cxxLanguageStandard: .cxx17
