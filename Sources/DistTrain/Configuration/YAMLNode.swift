@@ -48,7 +48,7 @@ enum YAMLNode {
                 }
                 var child = try convert(value, source: source, depth: depth + 1)
                 // An error about a key is best shown on the key's line, also where its value starts below.
-                child.location?.line = key.mark?.line ?? child.location?.line
+                if let line = key.mark?.line { child.location?.line = line }
                 entries.append(.init(name, child))
             }
             return ConfigNode(.mapping(entries), at: location)
