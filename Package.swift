@@ -58,8 +58,8 @@ let package = Package(
 
         // What needs mpirun is a shell script under Tests/Integration, called by `make test`.
         .testTarget(name: "TensorCoreTests", dependencies: ["TensorCore", "CKernels"]),
-        .testTarget(name: "LDMModelTests", dependencies: ["LDMModel"]),
-        .testTarget(name: "DistTrainTests", dependencies: ["DistTrain"]),
+        .testTarget(name: "LDMModelTests", dependencies: ["LDMModel"], exclude: ["Fixtures"]),
+        .testTarget(name: "DistTrainTests", dependencies: ["DistTrain"], exclude: ["Fixtures"]),
         .testTarget(name: "LauncherTests", dependencies: ["Launcher"]),
     ],
     cxxLanguageStandard: .cxx17

@@ -7,12 +7,12 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
-#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "ck_parallel.h"
+#include "conv_pack.h"
 #include "conv_plan.h"
 
 extern "C" void omp_set_num_threads(int);  // libgomp's; this compiler has no omp.h
@@ -102,24 +102,65 @@ dnnl::convolution_backward_weights::primitive_desc describe_backward_weights(
 #endif
 }
 
-/// The turned and transposed kernels of backward-data plans pass through here, on their way to the packed layout.
-struct Staging {
-    std::mutex mutex;
-    std::vector<float> floats;
+/// The places of the weights in the layout that oneDNN chose; `turned` where its O is our C and its kernel is turned round.
+class Layout {
+  public:
+    Layout() = default;
+    Layout(const memory::desc &desc, bool turned) {
+#if DNNL_VERSION_MAJOR >= 3
+        bool blocked = desc.get_format_kind() == memory::format_kind::blocked;
+        dims extent = desc.get_dims(), padded = desc.get_padded_dims(), strides = desc.get_strides();
+        dims blocks = desc.get_inner_blks(), names = desc.get_inner_idxs();
+        long start = desc.get_submemory_offset();
+#else
+        const dnnl_memory_desc_t &d = desc.data;
+        const dnnl_blocking_desc_t &b = d.format_desc.blocking;
+        bool blocked = d.format_kind == dnnl_blocked && d.extra.flags == 0;
+        dims extent(d.dims, d.dims + d.ndims), padded(d.padded_dims, d.padded_dims + d.ndims);
+        dims strides(b.strides, b.strides + d.ndims);
+        dims blocks(b.inner_blks, b.inner_blks + b.inner_nblks), names(b.inner_idxs, b.inner_idxs + b.inner_nblks);
+        long start = d.offset0;
+#endif
+        if (!blocked) throw dnnl::error(dnnl_unimplemented, "oneDNN chose weights of an opaque layout");
+        // An index's blocks lie inside each other, the last innermost; what is left steps by the dimension's stride.
+        std::vector<long> place[4];
+        for (int d = 0; d < 4; d++)
+            for (long i = 0; i < extent[size_t(d)]; i++) {
+                long rest = i, offset = 0, step = 1;
+                for (size_t block = blocks.size(); block-- > 0;) {
+                    if (names[block] == d) {
+                        offset += rest % blocks[block] * step;
+                        rest /= blocks[block];
+                    }
+                    step *= blocks[block];
+                }
+                place[d].push_back(offset + rest * strides[size_t(d)]);
+            }
+        output = place[turned ? 1 : 0];
+        input = place[turned ? 0 : 1];
+        for (long h : place[2])
+            for (long w : place[3]) tap.push_back(start + h + w);
+        if (turned) std::reverse(tap.begin(), tap.end());
+        places = {long(output.size()), long(input.size()), long(tap.size()), output.data(),
+                  input.data(),        tap.data(),         desc.get_size(),  padded != extent};
+    }
+    Layout(const Layout &) = delete;
+    Layout &operator=(Layout &&) = default;
+
+    const ck_weight_layout &get() const { return places; }
+
+  private:
+    std::vector<long> output, input, tap;
+    ck_weight_layout places{};  // points into the vectors, whose memory moves along
 };
-Staging &staging() {
-    static Staging shared;
-    return shared;
-}
 
 struct Plan : ck_conv {
     dnnl::stream stream{processor()};
     std::string name;
-    Call convolution, reorder, addition;  // addition: a reorder that sums into its target
+    Call convolution;
     int x = -1, weights = -1, bias = -1, y = -1, scratchpad = -1;  // places in `convolution`
-    int from = -1, to = -1, addFrom = -1, addTo = -1;              // places in the reorders
-    bool turned = false;         // backward-data as a forward convolution with the kernel turned round
-    bool weightsInPlace = false; // backward-weights: oneDNN's layout of the gradient is OIHW itself
+    Layout layout;                                                 // of the weights, or of their gradient
+    bool turned = false;  // backward-data as a forward convolution with the kernel turned round
     size_t gradientBytes = 0, scratchpadBytes = 0, outputBytes = 0;
 
     void build();
@@ -165,18 +206,19 @@ bool prefers_turned(const ck_conv_shape &s) {
 
 /// Throws dnnl::error where oneDNN has no implementation.
 void Plan::build() {
+    if (shape.kernelH * shape.kernelW > CK_PACKED_TAPS)
+        throw dnnl::error(dnnl_unimplemented, "a kernel too large to be packed");
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     turned = kind == CK_CONV_BACKWARD_DATA && prefers_turned(shape);
     Geometry g = turned ? turned_geometry(shape) : geometry_of(shape);
-    memory::desc anyWeights(g.weights, g.element, tag::any), plain(g.weights, type::f32, tag::oihw);
+    memory::desc anyWeights(g.weights, g.element, tag::any);
     outputBytes = g.y.get_size();
 
     if (kind == CK_CONV_BACKWARD_WEIGHTS) {
         auto d = describe_backward_weights(g, anyWeights, has_bias, attributes);
         adopt(d);
         auto gradient = d.diff_weights_desc();
-        weightsInPlace = gradient == plain;
         gradientBytes = aligned(gradient.get_size());
         scratch_bytes += gradientBytes + aligned(size_t(shape.O) * sizeof(float));
         convolution = Call(dnnl::convolution_backward_weights(d), stream.get());
@@ -185,18 +227,7 @@ void Plan::build() {
         weights = convolution.add(DNNL_ARG_DIFF_WEIGHTS, gradient);
         if (has_bias) bias = convolution.add(DNNL_ARG_DIFF_BIAS, d.diff_bias_desc());
         scratchpad = convolution.add(DNNL_ARG_SCRATCHPAD, d.scratchpad_desc());
-
-        dnnl::primitive_attr summing;
-        dnnl::post_ops sum;
-        sum.append_sum(1.0f);
-        summing.set_post_ops(sum);
-        using reorder_desc = dnnl::reorder::primitive_desc;
-        reorder = Call(dnnl::reorder(reorder_desc(processor(), gradient, processor(), plain)), stream.get());
-        from = reorder.add(DNNL_ARG_FROM, gradient);
-        to = reorder.add(DNNL_ARG_TO, plain);
-        addition = Call(dnnl::reorder(reorder_desc(processor(), gradient, processor(), plain, summing)), stream.get());
-        addFrom = addition.add(DNNL_ARG_FROM, gradient);
-        addTo = addition.add(DNNL_ARG_TO, plain);
+        layout = Layout(gradient, false);
         return;
     }
 
@@ -227,10 +258,7 @@ void Plan::build() {
         scratchpad = convolution.add(DNNL_ARG_SCRATCHPAD, d.scratchpad_desc());
     }
     packed_bytes = packed.get_size();
-    using reorder_desc = dnnl::reorder::primitive_desc;
-    reorder = Call(dnnl::reorder(reorder_desc(processor(), plain, processor(), packed)), stream.get());
-    from = reorder.add(DNNL_ARG_FROM, plain);
-    to = reorder.add(DNNL_ARG_TO, packed);
+    layout = Layout(packed, turned);
 }
 
 Plan *plan_of(ck_conv *conv) { return static_cast<Plan *>(conv); }
@@ -238,40 +266,8 @@ Plan *plan_of(ck_conv *conv) { return static_cast<Plan *>(conv); }
 void destroy(ck_conv *conv) { delete plan_of(conv); }
 const char *implementation(const ck_conv *conv) { return static_cast<const Plan *>(conv)->name.c_str(); }
 
-struct Turn {
-    const ck_conv_shape *shape;
-    const float *weights;
-    float *turned;
-};
-
-/// turned [C, O, area] of input channels begin..<end.
-void turn_share(void *context, long begin, long end) {
-    const Turn &t = *static_cast<const Turn *>(context);
-    long O = t.shape->O, C = t.shape->C, area = t.shape->kernelH * t.shape->kernelW;
-    for (long o = 0; o < O; o++)
-        for (long c = begin; c < end; c++) {
-            const float *source = t.weights + (o * C + c) * area;
-            float *target = t.turned + (c * O + o) * area;
-            for (long i = 0; i < area; i++) target[i] = source[area - 1 - i];
-        }
-}
-
 void pack(ck_conv *conv, const float *weights, void *packed) {
-    Plan *plan = plan_of(conv);
-    plan->reorder.set(plan->to, packed);
-    if (!plan->turned) {
-        plan->reorder.set(plan->from, weights);
-        plan->reorder.run();
-        return;
-    }
-    const ck_conv_shape &s = plan->shape;
-    Staging &stage = staging();
-    std::lock_guard<std::mutex> lock(stage.mutex);
-    stage.floats.resize(std::max(stage.floats.size(), size_t(s.O * s.C * s.kernelH * s.kernelW)));
-    Turn turn{&s, weights, stage.floats.data()};
-    ck_parallel(s.C, 16, turn_share, &turn);
-    plan->reorder.set(plan->from, stage.floats.data());
-    plan->reorder.run();
+    ck_pack_weights(&plan_of(conv)->layout.get(), conv->shape.dtype, weights, packed);
 }
 
 struct Copy {
@@ -312,24 +308,15 @@ void backward_weights(ck_conv *conv, const void *x, const void *gy, float *gw, f
     Plan *plan = plan_of(conv);
     char *gradient = static_cast<char *>(scratch) + plan->scratchpadBytes;
     auto *biasGradient = reinterpret_cast<float *>(gradient + plan->gradientBytes);
-    bool direct = plan->weightsInPlace && !accumulate;
     plan->convolution.set(plan->x, x);
     plan->convolution.set(plan->y, gy);
-    plan->convolution.set(plan->weights, direct ? static_cast<void *>(gw) : gradient);
+    plan->convolution.set(plan->weights, gradient);
     if (plan->has_bias) plan->convolution.set(plan->bias, accumulate ? biasGradient : gb);
     plan->convolution.set(plan->scratchpad, scratch);
     plan->convolution.run();
-    if (accumulate) {
-        plan->addition.set(plan->addFrom, gradient);
-        plan->addition.set(plan->addTo, gw);
-        plan->addition.run();
-        if (plan->has_bias)
-            for (long o = 0; o < plan->shape.O; o++) gb[o] += biasGradient[o];
-    } else if (!direct) {
-        plan->reorder.set(plan->from, gradient);
-        plan->reorder.set(plan->to, gw);
-        plan->reorder.run();
-    }
+    ck_unpack_weights(&plan->layout.get(), reinterpret_cast<float *>(gradient), accumulate, gw);
+    if (plan->has_bias && accumulate)
+        for (long o = 0; o < plan->shape.O; o++) gb[o] += biasGradient[o];
 }
 
 const ck_conv_methods methods = {destroy, implementation, pack, forward, backward_data, backward_weights};

@@ -12,6 +12,7 @@
 
 #include "ck_attention.h"
 #include "ck_conv.h"
+#include "ck_edge.h"
 #include "ck_elementwise.h"
 #include "ck_gemm.h"
 #include "ck_group_norm.h"

@@ -48,6 +48,26 @@ extension Tape {
         return SampleLoss(output: x, gradient: gradient, sums: sums)
     }
 
+    /// Absolute error of the differences between neighbouring pixels: outlines that are blurred cost, flat areas
+    /// do not.
+    ///
+    /// - Parameters:
+    ///   - x, target: [B, H, W, C], the target fp32
+    ///   - weight: [B], fp32, as in `error`
+    public func edgeError(_ x: Tensor, _ target: Tensor, weight: Tensor) -> SampleLoss {
+        precondition(x.shape == target.shape && x.shape.count == 4, "edges of \(x.shape)")
+        let (B, H, W, C) = (x.shape[0], x.shape[1], x.shape[2], x.shape[3])
+        let sums = LossSums(batch: B)
+        let gradient = make(x.shape, dtype: x.dtype, needsGradient: false)
+        let dtype = x.dtype.kernel
+        record("edge loss", .elementwise, reads: [x, target, weight], writes: [gradient]) { _ in
+            ck_edge_error(
+                dtype, B, H, W, C, x.pointer, target.floats.baseAddress, weight.floats.baseAddress,
+                &sums.values, gradient.pointer)
+        }
+        return SampleLoss(output: x, gradient: gradient, sums: sums)
+    }
+
     /// Samples a diagonal Gaussian, z = mean + exp(logvar/2)·noise, with the gradient of its divergence from the
     /// standard normal, ½·Σ(mean² + exp(logvar) − 1 − logvar) (Kingma and Welling, 2014, appendix B).
     ///

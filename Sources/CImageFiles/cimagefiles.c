@@ -1,2 +1,0 @@
-#include "cimagefiles.h"
-int cimg_placeholder(void) { return 0; }

@@ -1,0 +1,201 @@
+import Foundation
+import LDMModel
+
+/// A flat fp32 buffer in the layout of the run's tensor table, and the folder of a checkpoint that it belongs in.
+public struct StateBuffer {
+    /// "unet", "ema-0.9999", "exp_avg", "exp_avg_sq".
+    public let folder: String
+    public let values: UnsafeMutablePointer<Float>
+
+    public init(_ folder: String, _ values: UnsafeMutablePointer<Float>) {
+        self.folder = folder
+        self.values = values
+    }
+}
+
+/// A training run between two steps: all that cannot be computed anew.
+public struct TrainingState {
+    /// Updates made.
+    public var step: Int
+    /// Samples that went into them.
+    public var samplesSeen: Int
+    /// The model's own weights first.
+    public var buffers: [StateBuffer]
+
+    public init(step: Int, samplesSeen: Int, buffers: [StateBuffer]) {
+        self.step = step
+        self.samplesSeen = samplesSeen
+        self.buffers = buffers
+    }
+}
+
+/// A checkpoint on its way: files in a folder that nobody takes for a checkpoint, until `commit` names it.
+///
+/// One rank calls `create`, then every rank `writeShards`, then one rank `commit`; who waits for whom is the
+/// caller's affair (`CheckpointWriter`), so that this part needs no other ranks to be tried out.
+public struct CheckpointDraft: Sendable {
+    public let folder: CheckpointFolder
+    public let step: Int
+    /// Where the files are put together.
+    public let path: String
+
+    public init(folder: CheckpointFolder, step: Int, id: String) {
+        self.folder = folder
+        self.step = step
+        path = folder.partialPath(step: step, id: id)
+    }
+
+    private func at(_ relative: String) -> String { (path as NSString).appendingPathComponent(relative) }
+
+    /// Makes the folders; fails where one of that name exists.
+    public func create(_ buffers: [StateBuffer]) throws(CheckpointError) {
+        for name in [path] + buffers.map({ at($0.folder) }) where mkdir(name, 0o755) != 0 {
+            throw CheckpointError(.inaccessible, name, "cannot be created: \(systemReason())")
+        }
+    }
+
+    /// Writes one rank's share of every folder: at most one file a folder, on the disk when this returns.
+    ///
+    /// - Returns: what was written, for `commit`.
+    public func writeShards(
+        _ buffers: [StateBuffer], _ table: TensorTable, rank: Int, of worldSize: Int
+    ) throws(CheckpointError) -> [CheckpointFile] {
+        let parts = table.partition(over: worldSize)
+        guard !parts[rank].isEmpty else { return [] }
+        guard FileManager.default.fileExists(atPath: path) else {
+            throw CheckpointError(
+                .inaccessible, path,
+                "rank 0 made this folder, but rank \(rank) does not see it; the run's folder must lie on a disk "
+                    + "that all hosts share")
+        }
+        let name = Self.shardName(rank, of: parts.filter { !$0.isEmpty }.count)
+        var written: [CheckpointFile] = []
+        for buffer in buffers {
+            let relative = "\(buffer.folder)/\(name)"
+            let checksum = try Self.writeShard(parts[rank], of: buffer.values, to: at(relative))
+            written.append(CheckpointFile(path: relative, checksum: checksum))
+        }
+        return written
+    }
+
+    /// Writes the indexes and configurations, then the manifest, and gives the checkpoint its name.
+    ///
+    /// - Parameters:
+    ///   - shards: what each rank wrote, in the order of the ranks.
+    ///   - manifest: makes the manifest, given all files.
+    /// - Returns: the checkpoint's path.
+    public func commit(
+        shards: [[CheckpointFile]], _ table: TensorTable, buffers: [StateBuffer], modelConfig: String,
+        manifest: ([CheckpointFile]) -> CheckpointManifest
+    ) throws(CheckpointError) -> String {
+        do {
+            var files = shards.flatMap { $0 }
+            for file in files { try checkSize(file) }
+            for buffer in buffers {
+                files.append(
+                    try write(Array(modelConfig.utf8), to: "\(buffer.folder)/\(ModelFolder.configFile)"))
+                if let index = try writeIndex(of: buffer.folder, table, ranks: shards.count) {
+                    files.append(index)
+                }
+            }
+            let bytes = try manifest(files.sorted { $0.path < $1.path }).encoded()
+            _ = try write(bytes, to: CheckpointManifest.fileName)
+            try AtomicFile.synchronizeFolder(of: at(CheckpointManifest.fileName))
+            return try name()
+        } catch {
+            throw CheckpointError(writing: error, to: path)
+        }
+    }
+
+    /// Removes what has been written.
+    public func discard() {
+        // The failure that led here is what the user has to hear of; a leftover is cleared at the next start.
+        try? FileManager.default.removeItem(atPath: path)
+    }
+
+    /// diffusers' names: one plain file, or numbered shards.
+    public static func shardName(_ index: Int, of count: Int) -> String {
+        if count == 1 { return ModelFolder.weightsFile }
+        func five(_ number: Int) -> String {
+            String(repeating: "0", count: max(0, 5 - "\(number)".count)) + "\(number)"
+        }
+        return "diffusion_pytorch_model-\(five(index + 1))-of-\(five(count)).safetensors"
+    }
+
+    // MARK: Parts
+
+    private static func writeShard(
+        _ entries: [TensorTable.Entry], of values: UnsafeMutablePointer<Float>, to path: String
+    ) throws(CheckpointError) -> CRC32C {
+        do {
+            var writer = try SafetensorsWriter(
+                path: path, tensors: entries.map { SafetensorsEntry($0.name, shape: $0.shape) },
+                metadata: ["format": "pt"])
+            var data = CRC32C()
+            for entry in entries {
+                let tensor = UnsafeBufferPointer(start: values + entry.offset, count: entry.count)
+                try writer.append(entry.name, floats: tensor)
+                data.update(UnsafeRawBufferPointer(tensor))
+            }
+            try writer.finish()
+            // The data is summed as it lies in memory, so that a write that went wrong is found; the header,
+            // which the writer makes, can only be read back.
+            var status = stat()
+            guard stat(path, &status) == 0, Int(status.st_size) >= data.count else {
+                throw CheckpointError(
+                    .damaged, path, "is not as long as what was written; is the disk sound?")
+            }
+            var whole = try CRC32C.ofFile(path, limit: Int(status.st_size) - data.count)
+            whole.append(data)
+            return whole
+        } catch {
+            throw CheckpointError(writing: error, to: path)
+        }
+    }
+
+    private func writeIndex(of folder: String, _ table: TensorTable, ranks: Int) throws -> CheckpointFile? {
+        let parts = table.partition(over: ranks).filter { !$0.isEmpty }
+        guard parts.count > 1 else { return nil }
+        var map: [String: String] = [:]
+        for (index, part) in parts.enumerated() {
+            for entry in part { map[entry.name] = Self.shardName(index, of: parts.count) }
+        }
+        let relative = "\(folder)/\(ModelFolder.weightsFile).index.json"
+        try SafetensorsIndex(weightMap: map, totalSize: table.bytes).write(to: at(relative))
+        return CheckpointFile(path: relative, checksum: try CRC32C.ofFile(at(relative)))
+    }
+
+    private func write(_ bytes: [UInt8], to relative: String) throws -> CheckpointFile {
+        try AtomicFile.write(bytes, to: at(relative))
+        return CheckpointFile(path: relative, checksum: CRC32C.of(bytes))
+    }
+
+    /// What another rank has written must be here too.
+    private func checkSize(_ file: CheckpointFile) throws(CheckpointError) {
+        var status = stat()
+        guard stat(at(file.path), &status) == 0 else {
+            throw CheckpointError(
+                .inaccessible, at(file.path),
+                "was written by another rank but is not seen by rank 0; the run's folder must lie on a disk that "
+                    + "all hosts share")
+        }
+        guard Int(status.st_size) == file.bytes else {
+            throw CheckpointError(
+                .damaged, at(file.path), "is \(status.st_size) bytes, expected \(file.bytes) as written")
+        }
+    }
+
+    private func name() throws -> String {
+        let target = folder.path(step: step)
+        // rename would replace an empty folder; only rank 0 of one run makes names here.
+        var status = stat()
+        guard lstat(target, &status) != 0 else {
+            throw CheckpointError(.inaccessible, target, "exists already; is another run using this folder?")
+        }
+        guard rename(path, target) == 0 else {
+            throw CheckpointError(.inaccessible, target, "cannot be named: \(systemReason())")
+        }
+        try AtomicFile.synchronizeFolder(of: target)
+        return target
+    }
+}

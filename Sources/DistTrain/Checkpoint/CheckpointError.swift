@@ -1,0 +1,46 @@
+import LDMModel
+
+/// What is wrong with a checkpoint, or with writing one, in one line that names the file or folder.
+public struct CheckpointError: ReportableError, Equatable {
+    public enum Kind: Equatable, Sendable {
+        /// A file or folder is missing or cannot be read or written.
+        case inaccessible
+        /// Damaged or cut short: an older checkpoint may serve.
+        case damaged
+        /// Whole, but of another model, or written by a newer program: an older checkpoint would not serve either.
+        case incompatible
+    }
+
+    public let kind: Kind
+    public let path: String
+    public let detail: String
+
+    public init(_ kind: Kind, _ path: String, _ detail: String) {
+        self.kind = kind
+        self.path = path
+        self.detail = detail
+    }
+
+    public var message: String { "\(path): \(detail)" }
+    public var exitStatus: Int32 { ExitStatus.refused }
+
+    /// The same failure, met while writing.
+    init(writing error: any Error, to path: String) {
+        switch error {
+        case let error as CheckpointError: self = error
+        case let error as SafetensorsError: self.init(.inaccessible, error.path, error.message)
+        case let error as FileError: self.init(.inaccessible, error.path, error.message)
+        default: self.init(.inaccessible, path, "cannot be written: \(error)")
+        }
+    }
+
+    /// The same failure, met while reading.
+    init(reading error: any Error, from path: String) {
+        switch error {
+        case let error as CheckpointError: self = error
+        case let error as SafetensorsError: self.init(.damaged, error.path, error.message)
+        case let error as FileError: self.init(.inaccessible, error.path, error.message)
+        default: self.init(.damaged, path, "cannot be read: \(error)")
+        }
+    }
+}

@@ -1,0 +1,120 @@
+import Foundation
+import LDMModel
+
+/// Which checkpoints stay when a new one has been saved.
+public struct Retention: Sendable, Equatable {
+    /// The newest so many; at least 1.
+    public var keepLast: Int
+    /// And all at multiples of this step; 0 for none.
+    public var keepEvery: Int
+
+    public init(keepLast: Int, keepEvery: Int) {
+        self.keepLast = max(1, keepLast)
+        self.keepEvery = max(0, keepEvery)
+    }
+
+    /// The steps to delete, of all that are there.
+    public func expired(of steps: [Int]) -> [Int] {
+        steps.sorted().dropLast(keepLast).filter { keepEvery == 0 || $0 % keepEvery != 0 }
+    }
+}
+
+/// The `checkpoints` folder of a run. Order is by the step in the name, never by a file's time.
+///
+/// Names: `step-00015000` is whole; `.partial-00015000-ID` is being written or deleted, and cleared at the next
+/// start; `superseded-00015000-ID` is of a past that the run has gone back behind.
+public struct CheckpointFolder: Sendable, Equatable {
+    public let path: String
+
+    public init(_ path: String) { self.path = path }
+
+    public static func name(step: Int) -> String { "step-\(digits(step))" }
+
+    private static func digits(_ step: Int) -> String {
+        let text = String(step)
+        return String(repeating: "0", count: max(0, 8 - text.count)) + text
+    }
+
+    /// The step of a checkpoint's name; nil for any other name.
+    public static func step(ofName name: String) -> Int? {
+        guard name.hasPrefix("step-") else { return nil }
+        let digits = name.dropFirst(5)
+        guard digits.count >= 8, digits.utf8.allSatisfy({ (0x30...0x39).contains($0) }) else { return nil }
+        return Int(digits)
+    }
+
+    public func path(step: Int) -> String { at(Self.name(step: step)) }
+
+    /// Where a checkpoint is put together before it has its name.
+    public func partialPath(step: Int, id: String) -> String { at(".partial-\(Self.digits(step))-\(id)") }
+
+    private func at(_ name: String) -> String { (path as NSString).appendingPathComponent(name) }
+
+    /// The steps of all checkpoints, ascending; none where the folder does not exist.
+    public func steps() throws(CheckpointError) -> [Int] {
+        try entries().compactMap { Self.step(ofName: $0) }.sorted()
+    }
+
+    private func entries() throws(CheckpointError) -> [String] {
+        guard FileManager.default.fileExists(atPath: path) else { return [] }
+        do {
+            return try FileManager.default.contentsOfDirectory(atPath: path)
+        } catch {
+            throw CheckpointError(.inaccessible, path, "cannot be listed: \(error.localizedDescription)")
+        }
+    }
+
+    /// Removes what an interrupted save or deletion has left. For one rank, when no save is under way.
+    ///
+    /// - Returns: the names removed.
+    @discardableResult
+    public func clearPartial() throws(CheckpointError) -> [String] {
+        let names = try entries().filter { $0.hasPrefix(".partial-") }.sorted()
+        for name in names { try remove(at(name)) }
+        return names
+    }
+
+    /// Deletes the checkpoints that need not be kept, oldest first. For one rank.
+    ///
+    /// - Returns: the steps deleted.
+    @discardableResult
+    public func prune(_ retention: Retention) throws(CheckpointError) -> [Int] {
+        let expired = retention.expired(of: try steps())
+        for step in expired {
+            // Under its own name, a checkpoint that is deleted half-way would look damaged.
+            let doomed = partialPath(step: step, id: "expired")
+            if rename(path(step: step), doomed) != 0 {
+                throw CheckpointError(.inaccessible, path(step: step), "cannot be deleted: \(systemReason())")
+            }
+            try remove(doomed)
+        }
+        return expired
+    }
+
+    /// Renames the checkpoints after `step`, which the run has gone back behind, so that their steps can be saved
+    /// again. They stay on the disk until somebody deletes them. For one rank.
+    ///
+    /// - Returns: the new paths.
+    @discardableResult
+    public func setAside(after step: Int, id: String) throws(CheckpointError) -> [String] {
+        var moved: [String] = []
+        for later in try steps() where later > step {
+            let aside = at("superseded-\(Self.digits(later))-\(id)")
+            if rename(path(step: later), aside) != 0 {
+                throw CheckpointError(
+                    .inaccessible, path(step: later), "cannot be renamed: \(systemReason())")
+            }
+            moved.append(aside)
+        }
+        return moved
+    }
+
+    /// Removes a folder and what is in it.
+    func remove(_ path: String) throws(CheckpointError) {
+        do {
+            try FileManager.default.removeItem(atPath: path)
+        } catch {
+            throw CheckpointError(.inaccessible, path, "cannot be removed: \(error.localizedDescription)")
+        }
+    }
+}

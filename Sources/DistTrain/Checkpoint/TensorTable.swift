@@ -1,0 +1,107 @@
+import LDMModel
+import TensorCore
+
+/// The named tensors of a flat buffer: what a checkpoint's folders all hold, under the same names.
+public struct TensorTable: Sendable, Equatable {
+    public struct Entry: Sendable, Equatable {
+        public let name: String
+        public let shape: [Int]
+        /// First element in the flat buffer.
+        public let offset: Int
+        /// Number of elements.
+        public let count: Int
+
+        public init(name: String, shape: [Int], offset: Int) {
+            self.name = name
+            self.shape = shape
+            self.offset = offset
+            count = shape.reduce(1, *)
+        }
+
+        var bytes: Int { count * MemoryLayout<Float>.stride }
+    }
+
+    /// In the order of their offsets.
+    public let entries: [Entry]
+
+    public init(entries: [Entry]) { self.entries = entries }
+
+    public init(_ store: ParameterStore) {
+        self.init(
+            entries: store.parameters.map { Entry(name: $0.name, shape: $0.shape, offset: $0.offset) })
+    }
+
+    /// Bytes of all tensors, fp32, without padding.
+    public var bytes: Int { entries.reduce(0) { $0 + $1.bytes } }
+
+    /// Gives each tensor to one rank so that the ranks' bytes are about equal: largest first, always to the rank
+    /// that has least. Deterministic, so all ranks agree without talking. Within a rank the table's order is
+    /// kept; of more ranks than tensors the last get none.
+    public func partition(over ranks: Int) -> [[Entry]] {
+        precondition(ranks > 0, "\(ranks) ranks")
+        var owner = [Int](repeating: 0, count: entries.count)
+        var load = [Int](repeating: 0, count: ranks)
+        let order = entries.indices.sorted { (entries[$1].bytes, $0) < (entries[$0].bytes, $1) }
+        for index in order {
+            let rank = load.indices.min { (load[$0], $0) < (load[$1], $1) } ?? 0
+            owner[index] = rank
+            load[rank] += entries[index].bytes
+        }
+        var parts = [[Entry]](repeating: [], count: ranks)
+        for index in entries.indices { parts[owner[index]].append(entries[index]) }
+        return parts
+    }
+
+    /// How the tensors `found` differ from these in name or shape, in one phrase; nil where they are the same.
+    /// Offsets may differ: they are a matter of each program's memory.
+    public func difference(from found: TensorTable) -> String? {
+        let wanted = Dictionary(entries.map { ($0.name, $0.shape) }) { first, _ in first }
+        let present = Dictionary(found.entries.map { ($0.name, $0.shape) }) { first, _ in first }
+        let missing = entries.map(\.name).filter { present[$0] == nil }
+        let unexpected = found.entries.map(\.name).filter { wanted[$0] == nil }
+        let misshapen = entries.compactMap { entry -> String? in
+            guard let shape = present[entry.name], shape != entry.shape else { return nil }
+            return "\(entry.name) is \(shape), expected \(entry.shape)"
+        }
+        let parts = [("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)]
+            .filter { !$0.1.isEmpty }
+            .map { title, names in
+                let more = names.count > 8 ? " and \(names.count - 8) more" : ""
+                return "\(names.count) \(title): \(names.prefix(8).joined(separator: ", "))\(more)"
+            }
+        return parts.isEmpty ? nil : parts.joined(separator: "; ")
+    }
+
+    /// The table as a manifest holds it.
+    var json: JSONValue {
+        .array(
+            entries.map {
+                [
+                    "name": .string($0.name), "shape": .array($0.shape.map { .integer($0) }),
+                    "offset": .integer($0.offset),
+                ]
+            })
+    }
+
+    /// Reads a manifest's table; nil where it makes no sense.
+    init?(_ json: JSONValue?) {
+        guard let rows = json?.arrayValue else { return nil }
+        var entries: [Entry] = []
+        for row in rows {
+            guard let name = row["name"]?.stringValue, let offset = row["offset"]?.intValue, offset >= 0,
+                let shape = row["shape"]?.arrayValue?.map(\.intValue)
+            else { return nil }
+            var sides: [Int] = []
+            var count = 1
+            for side in shape {
+                guard let side, side >= 0, !count.multipliedReportingOverflow(by: side).overflow else {
+                    return nil
+                }
+                count *= side
+                sides.append(side)
+            }
+            entries.append(Entry(name: name, shape: sides, offset: offset))
+        }
+        self.init(entries: entries)
+    }
+}

@@ -1,0 +1,52 @@
+import Foundation
+
+/// The exit codes of `disttrain`. Anything else is a crash.
+public enum ExitStatus {
+    public static let success: Int32 = 0
+    /// A failure that nobody foresaw.
+    public static let crash: Int32 = 1
+    /// Bad usage or configuration.
+    public static let usage: Int32 = 2
+    /// Data or a checkpoint was refused.
+    public static let refused: Int32 = 3
+    /// Training was stopped by a numerical fault.
+    public static let numericalFault: Int32 = 4
+    /// Stopped early with a checkpoint; run me again (EX_TEMPFAIL).
+    public static let runAgain: Int32 = 75
+}
+
+/// An error that knows what to tell the user and which code the process ends with.
+public protocol ReportableError: Error, CustomStringConvertible {
+    /// One line: what, where, found, expected, what to do. Empty when everything has been said already.
+    var message: String { get }
+    /// One of `ExitStatus`.
+    var exitStatus: Int32 { get }
+}
+
+extension ReportableError {
+    public var description: String { message }
+}
+
+/// What any error amounts to for the user: a line and an exit code.
+public struct FailureReport: Codable, Equatable, Sendable {
+    public let message: String
+    public let exitStatus: Int32
+
+    public init(message: String, exitStatus: Int32) {
+        self.message = message
+        self.exitStatus = exitStatus
+    }
+
+    public init(_ error: any Error) {
+        switch error {
+        case let error as any ReportableError:
+            self.init(message: error.message, exitStatus: error.exitStatus)
+        case let error as any LocalizedError where error.errorDescription != nil:
+            self.init(message: error.errorDescription ?? "", exitStatus: ExitStatus.crash)
+        case let error as CocoaError:
+            self.init(message: error.localizedDescription, exitStatus: ExitStatus.crash)
+        default:
+            self.init(message: String(describing: error), exitStatus: ExitStatus.crash)
+        }
+    }
+}

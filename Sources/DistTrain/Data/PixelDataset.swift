@@ -1,0 +1,117 @@
+import Foundation
+import Synchronization
+
+/// Images that `prepare` wrote as bytes, memory-mapped; a sample is pixel / 127.5 - 1.
+public final class PixelDataset: TrainingDataset {
+    public let folder: PreparedFolder
+
+    public init(_ folder: PreparedFolder) throws(DatasetError) {
+        guard folder.manifest.job.kind == .pixels else {
+            throw DatasetError(.mismatch, "\(folder.path): holds latents, expected pixels")
+        }
+        self.folder = folder
+    }
+
+    public var name: String { folder.path }
+    public var count: Int { folder.manifest.count }
+    public var height: Int { folder.manifest.height }
+    public var width: Int { folder.manifest.width }
+    public var channels: Int { folder.manifest.channels }
+    public var fingerprint: String { folder.fingerprint }
+    public var classNames: [String] { folder.manifest.classNames }
+    public func label(_ index: Int) -> Int? { folder.label(index) }
+
+    public func read(
+        _ index: Int, flipped: Bool, key: SampleKey, into out: UnsafeMutableBufferPointer<Float>
+    ) throws {
+        try folder.withSample("image", index) {
+            writePixels($0.bindMemory(to: UInt8.self), width: width, flipped: flipped, into: out)
+        }
+    }
+}
+
+/// Images decoded, cropped and resized when they are first touched, and kept as bytes: what a pixel-space run reads
+/// that names its images directly. Nothing is written to disk.
+public final class ImageDataset: TrainingDataset {
+    /// Bytes kept by default; images past it are decoded again at every visit.
+    public static let defaultCacheBytes = 4 << 30
+
+    public let source: any ImageSource
+    public let transform: ImageTransform
+    public let count: Int
+    public let fingerprint: String
+    private let cachedCount: Int
+    private let cache: Mutex<[Int: [UInt8]]>
+
+    /// - Parameters:
+    ///   - limit: take the first images alone.
+    ///   - cacheBytes: memory for decoded images.
+    public init(
+        _ source: any ImageSource, transform: ImageTransform, limit: Int? = nil,
+        cacheBytes: Int = ImageDataset.defaultCacheBytes
+    ) {
+        self.source = source
+        self.transform = transform
+        count = min(source.count, limit ?? source.count)
+        fingerprint = contentHash([source.fingerprint, transform.description, String(count)])
+        cachedCount = cacheBytes / (3 * transform.size * transform.size)
+        cache = Mutex([:])
+    }
+
+    public var name: String { source.name }
+    public var height: Int { transform.size }
+    public var width: Int { transform.size }
+    public var channels: Int { 3 }
+
+    public func read(
+        _ index: Int, flipped: Bool, key: SampleKey, into out: UnsafeMutableBufferPointer<Float>
+    ) throws {
+        try pixels(index).withUnsafeBufferPointer {
+            writePixels($0, width: width, flipped: flipped, into: out)
+        }
+    }
+
+    /// The image's bytes, [H, W, 3].
+    private func pixels(_ index: Int) throws(DatasetError) -> [UInt8] {
+        precondition((0..<count).contains(index), "sample \(index) of \(count)")
+        if let known = cache.withLock({ $0[index] }) { return known }
+        let image: Image
+        do {
+            image = transform.apply(try source.image(at: index))
+        } catch {
+            throw DatasetError(
+                .badImages,
+                "\(error.description); remove it, or make a clean set: disttrain prepare --skip-bad")
+        }
+        // Two threads may decode the same image once each; both results are the same.
+        if index < cachedCount { cache.withLock { $0[index] = image.pixels } }
+        return image.pixels
+    }
+}
+
+extension ImageDataset {
+    /// Faces of `size` by `size` pixels, drawn when they are first touched.
+    public convenience init(syntheticFaces count: Int, size: Int, seed: UInt64 = 0) {
+        self.init(
+            SyntheticFacesSource(count: count, size: size, seed: seed), transform: ImageTransform(size: size))
+    }
+}
+
+/// Bytes [H, W, 3] as floats in [-1, 1], mirrored or not.
+private func writePixels(
+    _ pixels: UnsafeBufferPointer<UInt8>, width: Int, flipped: Bool,
+    into out: UnsafeMutableBufferPointer<Float>
+) {
+    precondition(out.count == pixels.count, "\(out.count) values for a sample of \(pixels.count)")
+    let scale: Float = 1 / 127.5
+    guard flipped else {
+        for i in pixels.indices { out[i] = Float(pixels[i]) * scale - 1 }
+        return
+    }
+    for row in stride(from: 0, to: pixels.count, by: 3 * width) {
+        for x in 0..<width {
+            let (to, from) = (row + 3 * x, row + 3 * (width - 1 - x))
+            for c in 0..<3 { out[to + c] = Float(pixels[from + c]) * scale - 1 }
+        }
+    }
+}

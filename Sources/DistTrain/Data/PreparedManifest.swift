@@ -1,0 +1,201 @@
+import Foundation
+import LDMModel
+
+/// `manifest.json` of a prepared folder: what the samples are and how they were made. It is written last, so its
+/// presence says that the folder is whole.
+public struct PreparedManifest: Sendable {
+    public static let fileName = "manifest.json"
+    public static let formatVersion = 1
+
+    /// The first stage that made latents.
+    public struct FirstStageRecord: Sendable, Equatable {
+        /// diffusers' class: AutoencoderKL or VQModel.
+        public var className: String
+        /// Its config.json.
+        public var config: JSONValue
+        /// Hash of the tensors, whatever file they came from.
+        public var weightsHash: String
+        public var scalingFactor: Double
+        /// Subtracted before scaling, where the first stage has one.
+        public var shiftFactor: Double?
+
+        public init(
+            className: String, config: JSONValue, weightsHash: String, scalingFactor: Double,
+            shiftFactor: Double? = nil
+        ) {
+            self.className = className
+            self.config = config
+            self.weightsHash = weightsHash
+            self.scalingFactor = scalingFactor
+            self.shiftFactor = shiftFactor
+        }
+    }
+
+    public struct Shard: Sendable, Equatable {
+        public var name: String
+        public var count: Int
+        public var bytes: Int
+        public var crc32: UInt32
+    }
+
+    /// An image that was left out.
+    public struct Skipped: Sendable, Equatable {
+        public var item: String
+        public var reason: String
+    }
+
+    public var job: PrepareJob
+    /// What the source was called.
+    public var sourceName: String
+    /// Shape of a sample: [height, width, channels].
+    public var height: Int
+    public var width: Int
+    public var channels: Int
+    /// Whether latents come with a log-variance, so that training draws from the posterior.
+    public var hasPosterior: Bool
+    public var firstStage: FirstStageRecord?
+    public var statistics: LatentStatistics
+    /// Sorted; empty where the source has no classes.
+    public var classNames: [String]
+    public var shards: [Shard]
+    public var skipped: [Skipped]
+
+    /// Number of samples.
+    public var count: Int { shards.reduce(0) { $0 + $1.count } }
+
+    /// The manifest as JSON.
+    public var json: JSONValue {
+        var first: JSONValue = .null
+        if let firstStage {
+            first = [
+                "class": .string(firstStage.className),
+                "weights_hash": .string(firstStage.weightsHash),
+                "scaling_factor": .number(firstStage.scalingFactor),
+                "shift_factor": firstStage.shiftFactor.map { .number($0) } ?? .null,
+                "config": firstStage.config,
+            ]
+        }
+        return [
+            "format_version": .integer(Self.formatVersion),
+            "kind": .string(job.kind.rawValue),
+            "count": .integer(count),
+            "height": .integer(height),
+            "width": .integer(width),
+            "channels": .integer(channels),
+            "posterior": .bool(hasPosterior),
+            "flip": .bool(job.flip),
+            "source": ["name": .string(sourceName), "fingerprint": .string(job.sourceFingerprint)],
+            "transform": .string(job.transform),
+            "measured": statistics.summary,
+            "first_stage": first,
+            "class_names": .array(classNames.map { .string($0) }),
+            "job": job.json,
+            "sums": statistics.sums,
+            "shards": .array(
+                shards.map {
+                    [
+                        "name": .string($0.name), "count": .integer($0.count), "bytes": .integer($0.bytes),
+                        "crc32": .string(String($0.crc32, radix: 16)),
+                    ]
+                }),
+            "skipped": .array(skipped.map(\.json)),
+        ]
+    }
+
+    /// Reads `folder`/manifest.json.
+    public static func read(folder: String) throws(DatasetError) -> PreparedManifest {
+        let file = "\(folder)/\(fileName)"
+        guard let bytes = FileManager.default.contents(atPath: file) else {
+            let exists = FileManager.default.fileExists(atPath: folder)
+            throw DatasetError(
+                .inaccessible,
+                exists
+                    ? "\(folder): no readable \(fileName): not a prepared folder, or `disttrain prepare` has not "
+                        + "finished; run it again to go on where it stopped"
+                    : "\(folder): no such folder; make it with `disttrain prepare SOURCE --output \(folder)`")
+        }
+        return try PreparedManifest(json: parsed([UInt8](bytes), file: file), file: file)
+    }
+
+    init(json: JSONValue, file: String) throws(DatasetError) {
+        let fields = JSONFields(json, file: file)
+        let version = try fields.int("format_version")
+        guard version == Self.formatVersion else {
+            throw DatasetError(
+                .mismatch,
+                "\(file): format version \(version), this program reads \(Self.formatVersion); prepare it again"
+            )
+        }
+        job = try PrepareJob(json: fields.object("job").value, in: file)
+        sourceName = try fields.object("source").string("name")
+        height = try fields.int("height")
+        width = try fields.int("width")
+        channels = try fields.int("channels")
+        hasPosterior = try fields.bool("posterior")
+        statistics = try LatentStatistics(sums: fields.object("sums"))
+        classNames = try fields.array("class_names").compactMap(\.stringValue)
+        skipped = try Skipped.list(fields)
+        shards = []
+        for element in try fields.array("shards") {
+            let shard = JSONFields(element, file: file)
+            shards.append(
+                Shard(
+                    name: try shard.string("name"), count: try shard.int("count"),
+                    bytes: try shard.int("bytes"),
+                    crc32: UInt32(try shard.string("crc32"), radix: 16) ?? 0))
+        }
+        if json["first_stage"]?.objectValue != nil {
+            let first = try fields.object("first_stage")
+            firstStage = FirstStageRecord(
+                className: try first.string("class"), config: try first.object("config").value,
+                weightsHash: try first.string("weights_hash"),
+                scalingFactor: try first.double("scaling_factor"),
+                shiftFactor: first.value["shift_factor"]?.doubleValue)
+        }
+        guard height > 0, width > 0, channels > 0, count > 0, statistics.channels == channels,
+            count == (try fields.int("count")), (firstStage != nil) == (job.kind == .latents),
+            shards.allSatisfy({ !$0.name.contains("/") })
+        else {
+            throw DatasetError(
+                .damaged, "\(file): its numbers contradict each other; prepare the folder again")
+        }
+    }
+
+    init(
+        job: PrepareJob, sourceName: String, height: Int, width: Int, channels: Int, hasPosterior: Bool,
+        firstStage: FirstStageRecord?, statistics: LatentStatistics, classNames: [String], shards: [Shard],
+        skipped: [Skipped]
+    ) {
+        self.job = job
+        self.sourceName = sourceName
+        self.height = height
+        self.width = width
+        self.channels = channels
+        self.hasPosterior = hasPosterior
+        self.firstStage = firstStage
+        self.statistics = statistics
+        self.classNames = classNames
+        self.shards = shards
+        self.skipped = skipped
+    }
+
+    static func parsed(_ bytes: [UInt8], file: String) throws(DatasetError) -> JSONValue {
+        do { return try JSONValue(parsing: bytes[...]) } catch {
+            throw DatasetError(.damaged, "\(file): \(error); prepare the folder again")
+        }
+    }
+}
+
+extension PreparedManifest.Skipped {
+    var json: JSONValue { ["item": .string(item), "reason": .string(reason)] }
+
+    /// The list under the key `skipped`.
+    static func list(_ fields: JSONFields) throws(DatasetError) -> [Self] {
+        var list: [Self] = []
+        for element in try fields.array("skipped") {
+            let entry = JSONFields(element, file: fields.file)
+            list.append(Self(item: try entry.string("item"), reason: try entry.string("reason")))
+        }
+        return list
+    }
+}

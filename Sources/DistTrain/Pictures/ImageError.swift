@@ -1,0 +1,37 @@
+/// What is wrong with a picture, or with a collection of pictures, in one line that names it.
+public struct ImageError: Error, Equatable, Sendable, CustomStringConvertible {
+    public enum Kind: Equatable, Sendable {
+        /// The file or folder is missing or cannot be read or written.
+        case inaccessible
+        /// Neither PNG nor JPEG by its first bytes.
+        case notAnImage
+        /// PNG or JPEG, but damaged or cut short.
+        case corrupt
+        /// A side is below the least that makes sense for training.
+        case tooSmall
+        /// More pixels than is allowed: a mistake, or an attack.
+        case tooLarge
+        /// The archive or record file is damaged, cut short, or of another format.
+        case badArchive
+        /// There is no image in the source.
+        case empty
+        /// Files that are no images lie among the images.
+        case mixed
+        /// The source's name is none that is known.
+        case unknownSource
+    }
+
+    public let kind: Kind
+    /// The file, archive member or source concerned.
+    public let name: String
+    /// What was found, what was expected, and what to do.
+    public let detail: String
+
+    public init(_ kind: Kind, name: String, _ detail: String) {
+        self.kind = kind
+        self.name = name
+        self.detail = detail
+    }
+
+    public var description: String { "\(name): \(detail)" }
+}

@@ -1,0 +1,92 @@
+import Foundation
+import LDMModel
+
+/// Draws samples as pictures: every rank denoises and decodes its share, rank 0 receives them all.
+public final class SamplePictures {
+    let generator: SampleGenerator
+    let firstStage: FirstStage?
+    let communicator: any Communicator
+
+    /// - Parameter firstStage: decodes latents; nil in pixel space.
+    public init(_ generator: SampleGenerator, firstStage: FirstStage?, communicator: any Communicator) {
+        self.generator = generator
+        self.firstStage = firstStage
+        self.communicator = communicator
+    }
+
+    /// What one rank made.
+    public struct Share {
+        /// Which samples.
+        public let range: Range<Int>
+        /// [B, H, W, C], scaled latents or pixels in [-1, 1].
+        public let latents: [Float]
+        public let images: [Image]
+    }
+
+    /// This rank's part of `count` samples.
+    public func share(of count: Int) -> Range<Int> {
+        count * communicator.rank / communicator.size..<count * (communicator.rank + 1) / communicator.size
+    }
+
+    /// Draws this rank's share of samples 0..<count.
+    ///
+    /// - Parameters:
+    ///   - initial: initial noise of all samples, [count, H, W, C], or nil for the seed's own.
+    ///   - progress: see `SampleGenerator.generate`.
+    public func draw(
+        _ count: Int, _ settings: SamplingSettings, initial: [Float]? = nil,
+        progress: ((Int) throws -> Void)? = nil
+    ) throws -> Share {
+        let range = share(of: count)
+        let size = generator.sampleSize
+        let mine = initial.map { Array($0[range.lowerBound * size..<range.upperBound * size]) }
+        let latents = try generator.generate(range, settings, initial: mine, progress: progress)
+        return Share(range: range, latents: latents, images: try decode(latents, count: range.count))
+    }
+
+    /// Decodes latents [B, H, W, C] as the U-Net knows them into pictures.
+    public func decode(_ latents: [Float], count: Int) throws -> [Image] {
+        guard count > 0 else { return [] }
+        var pixels = latents
+        var (height, width) = (generator.height, generator.width)
+        if let firstStage {
+            let raw = latents.map { $0 / firstStage.scalingFactor + firstStage.shiftFactor }
+            pixels = raw.withUnsafeBufferPointer {
+                firstStage.decode($0, batch: count, height: height, width: width)
+            }
+            height *= firstStage.downsamplingFactor
+            width *= firstStage.downsamplingFactor
+        }
+        let size = pixels.count / count
+        return (0..<count).map { index in
+            pixels.withUnsafeBufferPointer { all in
+                Image(
+                    width: width, height: height,
+                    floats: UnsafeBufferPointer(rebasing: all[index * size..<(index + 1) * size]))
+            }
+        }
+    }
+
+    /// All pictures on rank 0, in order; nil elsewhere.
+    public func gather(_ share: Share, count: Int) throws -> [Image]? {
+        let bytes = share.images.reduce(into: [UInt8]()) { $0 += $1.pixels }
+        let size = share.images.first.map { ($0.width, $0.height) }
+        guard let everyone = try communicator.gather(bytes, root: 0) else { return nil }
+        // Rank 0's share is empty only where there is nothing at all.
+        guard let (width, height) = size ?? everySize(everyone, count: count) else { return [] }
+        return everyone.flatMap { bytes in
+            stride(from: 0, to: bytes.count, by: width * height * 3).map { start in
+                Image(
+                    width: width, height: height, pixels: Array(bytes[start..<start + width * height * 3]))
+            }
+        }
+    }
+
+    /// The pictures' size where rank 0 drew none itself: they are square.
+    private func everySize(_ everyone: [[UInt8]], count: Int) -> (Int, Int)? {
+        let total = everyone.reduce(0) { $0 + $1.count }
+        guard count > 0, total > 0 else { return nil }
+        let side = Int(Double(total / count / 3).squareRoot().rounded())
+        return (side, side)
+    }
+}

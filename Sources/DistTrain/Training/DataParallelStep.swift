@@ -1,0 +1,249 @@
+import CKernels
+import Foundation
+import TensorCore
+
+/// What one training step came to; the same on every rank.
+public struct StepResult: Sendable {
+    public var loss: Double
+    /// The loss's parts by name, where it has any.
+    public var parts: [(name: String, value: Double)]
+    /// Norm of the global gradient, before clipping.
+    public var gradientNorm: Double
+    public var learningRate: Float
+    /// This rank's seconds.
+    public var dataSeconds: Double
+    public var computeSeconds: Double
+    public var communicationSeconds: Double
+    public var totalSeconds: Double
+}
+
+/// Training stopped by a numerical fault; no parameter was changed by the step that met it.
+public struct NumericalFault: ReportableError {
+    public let step: Int
+    public let loss: Double
+    public let gradientNorm: Double
+    public var exitStatus: Int32 { ExitStatus.numericalFault }
+    public var message: String {
+        "step \(step): loss is \(loss), gradient norm is \(gradientNorm): expected finite numbers; the weights are "
+            + "those of step \(step), as before; resume from the last checkpoint with a lower "
+            + "optimizer.learning_rate or clip_norm, or train.precision: fp32"
+    }
+}
+
+/// One data-parallel training step.
+///
+/// The global batch is cut into the ranks' shares, a share into micro-batches. As the last micro-batch's backward
+/// pass finishes a bucket of gradients, its reduction starts; it goes on while the rest is computed.
+public final class DataParallelStep {
+    public struct Settings: Sendable {
+        public var seed: UInt64
+        public var batchSize: Int
+        /// Samples a tape holds at once; nil: the whole share.
+        public var microBatchSize: Int?
+        public var dtype: DType
+        public var backend: Backend
+        /// Global gradient norm above which gradients are scaled down; nil: never.
+        public var clipNorm: Float?
+
+        public init(
+            seed: UInt64, batchSize: Int, microBatchSize: Int?, dtype: DType, backend: Backend = .best,
+            clipNorm: Float?
+        ) {
+            self.seed = seed
+            self.batchSize = batchSize
+            self.microBatchSize = microBatchSize
+            self.dtype = dtype
+            self.backend = backend
+            self.clipNorm = clipNorm
+        }
+    }
+
+    let settings: Settings
+    let objective: any Objective
+    let optimizer: AdamW
+    let averages: [WeightAverage]
+    let learningRate: LearningRate
+    let communicator: any Communicator
+
+    /// This rank's share of the global batch, and its micro-batches.
+    public let share: Range<Int>
+    private let microBatches: [Range<Int>]
+    private var recordings: [Int: Recording] = [:]
+    private let arena = Arena()
+    private let reducer: BucketReducer
+    private let bucketRanges: [Range<Int>]
+    private let order: DataOrder
+    private var items: [BatchItem] = []
+
+    public init(
+        _ settings: Settings, objective: any Objective, optimizer: AdamW, averages: [WeightAverage],
+        learningRate: LearningRate, communicator: any Communicator
+    ) throws {
+        self.settings = settings
+        self.objective = objective
+        self.optimizer = optimizer
+        self.averages = averages
+        self.learningRate = learningRate
+        self.communicator = communicator
+        order = DataOrder(count: objective.sampleCount, seed: settings.seed)
+
+        let (rank, ranks, batch) = (communicator.rank, communicator.size, settings.batchSize)
+        share = batch * rank / ranks..<batch * (rank + 1) / ranks
+        let micro = settings.microBatchSize ?? share.count
+        let end = share.upperBound
+        microBatches = stride(from: share.lowerBound, to: end, by: max(1, micro)).map {
+            $0..<min($0 + micro, end)
+        }
+        bucketRanges = GradientBuckets.ranges(of: objective.store)
+        reducer = BucketReducer(
+            communicator: communicator, gradients: objective.store.gradients, buckets: bucketRanges)
+        for range in microBatches { _ = recording(range.count) }
+    }
+
+    /// Trains on the global batch of step `step`, counted from 0.
+    ///
+    /// - Throws: `NumericalFault` on every rank where loss or gradients are not finite on any; a data or
+    ///   communication error.
+    public func callAsFunction(step: Int) throws -> StepResult {
+        let start = ContinuousClock.now
+        var dataSeconds = 0.0
+        let store = objective.store
+
+        // Forward, loss, backward; reductions start as buckets become ready.
+        var loss = 0.0
+        var parts: [(name: String, value: Double)] = []
+        for (index, samples) in microBatches.enumerated() {
+            let recording = recording(samples.count)
+            let loading = ContinuousClock.now
+            try load(samples, step: step, into: recording)
+            dataSeconds += (ContinuousClock.now - loading).seconds
+            recording.context.accumulatesGradients = index > 0
+            let isLast = index == microBatches.count - 1
+            recording.tape.run(recording.context, after: isLast ? recording.startReductions : nil)
+            loss += recording.objective.loss
+            parts = Self.sum(parts, recording.objective.parts)
+        }
+        let waited = try reducer.finish().waitSeconds
+
+        // Every rank agrees that the step is sound before anything is changed.
+        var totals = [loss] + parts.map(\.value)
+        try communicator.allReduceSum(&totals)
+        loss = totals[0]
+        for index in parts.indices { parts[index].value = totals[index + 1] }
+        let norm = ck_sum_of_squares(store.count, store.gradients).squareRoot()
+        guard try communicator.allAgree(loss.isFinite && norm.isFinite) else {
+            throw NumericalFault(step: step, loss: loss, gradientNorm: norm)
+        }
+
+        // Clip, update, average.
+        let rate = learningRate(step: step)
+        let scale = settings.clipNorm.map { min(1, $0 / (Float(norm) + 1e-6)) } ?? 1
+        optimizer.step(update: step, learningRate: rate, gradientScale: scale)
+        for average in averages { average.step(update: step) }
+
+        let total = (ContinuousClock.now - start).seconds
+        return StepResult(
+            loss: loss, parts: parts, gradientNorm: norm, learningRate: rate, dataSeconds: dataSeconds,
+            computeSeconds: total - dataSeconds - waited, communicationSeconds: waited, totalSeconds: total)
+    }
+
+    // MARK: Recordings
+
+    /// A tape for one micro-batch size, recorded once.
+    private final class Recording {
+        let tape: Tape
+        let context: RunContext
+        let objective: any RecordedObjective
+        var startReductions: ((Int) -> Void)?
+
+        init(tape: Tape, context: RunContext, objective: any RecordedObjective) {
+            self.tape = tape
+            self.context = context
+            self.objective = objective
+        }
+    }
+
+    private func recording(_ batch: Int) -> Recording {
+        if let made = recordings[batch] { return made }
+        let tape = Tape(
+            dtype: settings.dtype, backend: settings.backend, recordsGradients: true, arena: arena)
+        let recorded = objective.record(on: tape, batch: batch, globalBatch: settings.batchSize)
+        let starts = GradientBuckets.starts(bucketRanges, store: objective.store, tape: tape)
+        tape.plan()
+        let context = RunContext(seed: settings.seed, batch: batch)
+        let recording = Recording(tape: tape, context: context, objective: recorded)
+        recording.startReductions = { [reducer] instruction in
+            for bucket in starts[instruction] { reducer.bucketReady(bucket) }
+            reducer.progress()
+        }
+        recordings[batch] = recording
+        return recording
+    }
+
+    private func load(_ samples: Range<Int>, step: Int, into recording: Recording) throws {
+        items.removeAll(keepingCapacity: true)
+        for sample in samples {
+            let index = order.index(at: step * settings.batchSize + sample)
+            let key = SampleKey(seed: settings.seed, step: UInt64(step), sample: UInt64(sample))
+            items.append(BatchItem(index: index, key: key))
+        }
+        recording.context.step = UInt64(step)
+        for (b, sample) in samples.enumerated() { recording.context.samples[b] = Int64(sample) }
+        try recording.objective.load(items)
+    }
+
+    private static func sum(
+        _ a: [(name: String, value: Double)], _ b: [(name: String, value: Double)]
+    ) -> [(name: String, value: Double)] {
+        a.isEmpty ? b : zip(a, b).map { ($0.name, $0.value + $1.value) }
+    }
+
+    /// Seconds of this rank's kernels by kind of work, since the last call.
+    public func takeProfile() -> [(work: Work, seconds: Double)] {
+        var totals = Array(repeating: 0.0, count: Work.allCases.count)
+        for recording in recordings.values {
+            for index in totals.indices { totals[index] += recording.tape.seconds[index] }
+            recording.tape.resetSeconds()
+        }
+        return zip(Work.allCases, totals).map { ($0, $1) }
+    }
+
+    /// Bytes of activations and scratch.
+    public var activationBytes: Int { arena.byteCount }
+}
+
+/// How the flat gradient buffer is cut for reduction.
+enum GradientBuckets {
+    /// 25 MB, as PyTorch's DDP: large enough for bandwidth, small enough to overlap.
+    static let elements = 25 * 1024 * 1024 / 4
+
+    /// Ranges that cover the store, last parameters first: the order in which the backward pass finishes them.
+    static func ranges(of store: ParameterStore) -> [Range<Int>] {
+        var ranges: [Range<Int>] = []
+        var end = store.count
+        for parameter in store.parameters.reversed() where end - parameter.offset >= elements {
+            ranges.append(parameter.offset..<end)
+            end = parameter.offset
+        }
+        if end > 0 { ranges.append(0..<end) }
+        return ranges
+    }
+
+    /// For every instruction of the tape, the buckets that are whole after it and after all before it.
+    /// Buckets are listed in order, since every rank must start them in the same one.
+    static func starts(_ buckets: [Range<Int>], store: ParameterStore, tape: Tape) -> [[Int]] {
+        var ready = Array(repeating: 0, count: buckets.count)
+        for parameter in store.parameters {
+            guard let instruction = tape.readyAfter(parameter) else { continue }
+            let bucket = buckets.firstIndex { $0.contains(parameter.offset) }!
+            ready[bucket] = max(ready[bucket], instruction)
+        }
+        var starts = Array(repeating: [Int](), count: tape.instructionCount)
+        var latest = 0
+        for (bucket, instruction) in ready.enumerated() {
+            latest = max(latest, instruction)
+            starts[latest].append(bucket)
+        }
+        return starts
+    }
+}

@@ -1,0 +1,65 @@
+/// Denoising diffusion implicit models: deterministic for η = 0, ancestral for η = 1.
+///
+/// x_prev = √ᾱ_prev x₀ + √(1 - ᾱ_prev - σ²) ε + σ z, with
+/// σ = η √((1 - ᾱ_prev)/(1 - ᾱ_t)) √(1 - ᾱ_t/ᾱ_prev).
+///
+/// Source: Song, Meng and Ermon 2021 (arXiv 2010.02502), equations 12 and 16; step for step diffusers'
+/// `DDIMScheduler.step`, which takes the previous timestep as t - T/steps whatever the spacing.
+public struct DDIMSampler: DiffusionSampler {
+    public let schedule: NoiseSchedule
+    public let timesteps: [Int]
+    /// η.
+    public let eta: Float
+
+    /// - Throws: `ConfigError` if there are more steps than training timesteps, or η lies outside 0...1.
+    public init(schedule: NoiseSchedule, steps: Int, eta: Double = 0) throws(ConfigError) {
+        guard eta >= 0, eta <= 1 else {
+            throw ConfigError(.invalidValue, at: ["eta"], "found \(eta), expected 0 to 1")
+        }
+        self.schedule = schedule
+        self.eta = Float(eta)
+        timesteps = try schedule.timesteps(steps: steps)
+    }
+
+    public func needsNoise(at index: Int) -> Bool { eta > 0 }
+
+    public func step(
+        modelOutput: UnsafeBufferPointer<Float>, sample: UnsafeMutableBufferPointer<Float>, index: Int,
+        noise: NoiseSource? = nil
+    ) {
+        precondition(modelOutput.count == sample.count, "model output and sample differ in length")
+        let t = timesteps[index]
+        let previous = t - schedule.count / timesteps.count
+        let alphaBar = schedule.alphasCumprod[t]
+        let alphaBarPrevious = previous >= 0 ? schedule.alphasCumprod[previous] : finalAlphaBar
+        let variance = (1 - alphaBarPrevious) / (1 - alphaBar) * (1 - alphaBar / alphaBarPrevious)
+        let sigma = eta * variance.squareRoot()
+        let signalPrevious = alphaBarPrevious.squareRoot()
+        // Rounding may leave a negative number where η = 1 makes it zero.
+        let direction = max(0, 1 - alphaBarPrevious - sigma * sigma).squareRoot()
+        let denoiser = CleanEstimate(schedule, timestep: t)
+
+        for i in sample.indices {
+            let (output, x) = (modelOutput[i], sample[i])
+            sample[i] =
+                signalPrevious * denoiser.original(output, x) + direction * denoiser.epsilon(output, x)
+        }
+        if eta > 0 { sample.addNoise(noise, scale: sigma) }
+    }
+
+    /// ᾱ before the first timestep.
+    private var finalAlphaBar: Float { schedule.config.setAlphaToOne ? 1 : schedule.alphasCumprod[0] }
+}
+
+extension UnsafeMutableBufferPointer where Element == Float {
+    /// Adds `scale` times standard normal numbers.
+    func addNoise(_ source: NoiseSource?, scale: Float) {
+        guard let source else {
+            preconditionFailure("this sampling step draws noise, and no source was given")
+        }
+        withUnsafeTemporaryAllocation(of: Float.self, capacity: count) { noise in
+            source(noise)
+            for i in indices { self[i] += scale * noise[i] }
+        }
+    }
+}

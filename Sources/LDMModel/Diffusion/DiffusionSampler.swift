@@ -1,0 +1,80 @@
+/// Fills a buffer with standard normal numbers; the caller keys them by seed, step and sample.
+public typealias NoiseSource = (UnsafeMutableBufferPointer<Float>) -> Void
+
+/// Goes from noise to sample, one model evaluation a step.
+///
+///     var sample = noise
+///     for (index, t) in sampler.timesteps.enumerated() {
+///         let output = model(sample, t)
+///         sampler.step(modelOutput: output, sample: sample, index: index, noise: …)
+///     }
+///
+/// Samplers are stateless and work element by element, so a batch may be stepped whole or sample by sample.
+public protocol DiffusionSampler: Sendable {
+    var schedule: NoiseSchedule { get }
+    /// The training timesteps to evaluate the model at, noisiest first.
+    var timesteps: [Int] { get }
+    /// Whether the step at this index draws noise.
+    func needsNoise(at index: Int) -> Bool
+    /// Replaces `sample` (x_t) by the sample of the next, less noisy timestep.
+    ///
+    /// - Parameters:
+    ///   - modelOutput: what the model answered for x_t and `timesteps[index]`; as many elements as `sample`.
+    ///   - sample: x_t, overwritten.
+    ///   - index: which step this is, from 0.
+    ///   - noise: called once, for all elements, where `needsNoise(at:)`; must be given there.
+    func step(
+        modelOutput: UnsafeBufferPointer<Float>, sample: UnsafeMutableBufferPointer<Float>, index: Int,
+        noise: NoiseSource?)
+}
+
+extension DiffusionSampler {
+    /// `step` for arrays, for tests and small samples.
+    public func step(modelOutput: [Float], sample: inout [Float], index: Int, noise: NoiseSource? = nil) {
+        modelOutput.withUnsafeBufferPointer { output in
+            sample.withUnsafeMutableBufferPointer {
+                step(modelOutput: output, sample: $0, index: index, noise: noise)
+            }
+        }
+    }
+}
+
+/// How the clean sample and the noise follow from x_t and the model's output, at one timestep.
+struct CleanEstimate {
+    let prediction: PredictionType
+    /// √ᾱ_t and √(1-ᾱ_t).
+    let signal: Float
+    let sigma: Float
+    /// Bound on |x₀|; infinite where it is not clipped.
+    let clip: Float
+
+    init(_ schedule: NoiseSchedule, timestep: Int) {
+        prediction = schedule.config.predictionType
+        signal = schedule.signalScale(timestep)
+        sigma = schedule.noiseScale(timestep)
+        clip = schedule.config.clipSample ? Float(schedule.config.clipSampleRange) : .infinity
+    }
+
+    /// x₀, clipped.
+    @inline(__always)
+    func original(_ output: Float, _ x: Float) -> Float {
+        let original: Float
+        switch prediction {
+        case .epsilon: original = (x - sigma * output) / signal
+        case .velocity: original = signal * x - sigma * output
+        case .sample: original = output
+        }
+        // In this order NaN passes through, so that a broken model is seen.
+        return max(min(original, clip), -clip)
+    }
+
+    /// ε, from the unclipped prediction as in diffusers.
+    @inline(__always)
+    func epsilon(_ output: Float, _ x: Float) -> Float {
+        switch prediction {
+        case .epsilon: return output
+        case .velocity: return signal * output + sigma * x
+        case .sample: return (x - signal * output) / sigma
+        }
+    }
+}

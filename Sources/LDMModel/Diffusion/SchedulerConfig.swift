@@ -1,0 +1,187 @@
+/// How β grows over the training timesteps.
+public enum BetaSchedule: String, ConfigChoice {
+    case linear
+    /// Linear in √β, as latent diffusion models use it.
+    case scaledLinear = "scaled_linear"
+    /// The cosine schedule of Nichol and Dhariwal, with s = 0.008 and β at most 0.999.
+    case squaredCosine = "squaredcos_cap_v2"
+}
+
+/// What the model predicts.
+public enum PredictionType: String, ConfigChoice {
+    /// The noise ε.
+    case epsilon
+    /// The velocity v = √ᾱ ε - √(1-ᾱ) x₀ (Salimans and Ho 2022).
+    case velocity = "v_prediction"
+    /// The clean sample x₀.
+    case sample
+}
+
+/// Which training timesteps a sampler visits (Lin et al. 2023, Table 2).
+public enum TimestepSpacing: String, ConfigChoice {
+    case leading, trailing, linspace
+}
+
+/// The variance of the noise that ancestral sampling adds.
+public enum VarianceType: String, ConfigChoice {
+    /// The posterior's variance β̃.
+    case fixedSmall = "fixed_small"
+    /// β̃ again, computed through its logarithm.
+    case fixedSmallLog = "fixed_small_log"
+    /// β itself.
+    case fixedLarge = "fixed_large"
+}
+
+/// The scheduler classes of diffusers whose files are read and written.
+public enum SchedulerClass: String, ConfigChoice {
+    case ddim = "DDIMScheduler"
+    case ddpm = "DDPMScheduler"
+}
+
+/// The configuration of diffusers' `DDIMScheduler` and `DDPMScheduler` (`scheduler_config.json`).
+///
+/// Source: diffusers 0.42, schedulers/scheduling_ddim.py and scheduling_ddpm.py. A key that only the other of
+/// the two classes has is accepted and takes effect if the other sampler is used.
+public struct SchedulerConfig: DiffusersConfig {
+    public var schedulerClass = SchedulerClass.ddim
+    /// T, the number of timesteps in training.
+    public var numTrainTimesteps = 1000
+    public var betaStart = 0.0001
+    public var betaEnd = 0.02
+    public var betaSchedule = BetaSchedule.linear
+    /// β of every timestep, in place of a schedule.
+    public var trainedBetas: [Double]?
+    /// Whether the predicted x₀ is clipped to `±clipSampleRange`.
+    public var clipSample = true
+    public var clipSampleRange = 1.0
+    /// Whether ᾱ before the first timestep is 1 (else that of timestep 0). DDIM only.
+    public var setAlphaToOne = true
+    /// Added to the timesteps of leading spacing.
+    public var stepsOffset = 0
+    public var predictionType = PredictionType.epsilon
+    public var timestepSpacing = TimestepSpacing.leading
+    /// Rescales β so that the last timestep is pure noise (Lin et al. 2023, Algorithm 1).
+    public var rescaleBetasZeroSNR = false
+    /// DDPM only.
+    public var varianceType = VarianceType.fixedSmall
+
+    public init() {}
+
+    enum Key: String, CaseIterable {
+        case betaEnd = "beta_end"
+        case betaSchedule = "beta_schedule"
+        case betaStart = "beta_start"
+        case clipSample = "clip_sample"
+        case clipSampleRange = "clip_sample_range"
+        case dynamicThresholdingRatio = "dynamic_thresholding_ratio"
+        case numTrainTimesteps = "num_train_timesteps"
+        case predictionType = "prediction_type"
+        case rescaleBetasZeroSNR = "rescale_betas_zero_snr"
+        case sampleMaxValue = "sample_max_value"
+        case setAlphaToOne = "set_alpha_to_one"
+        case stepsOffset = "steps_offset"
+        case thresholding
+        case timestepSpacing = "timestep_spacing"
+        case trainedBetas = "trained_betas"
+        case varianceType = "variance_type"
+    }
+
+    /// Keys of early diffusers files that have had no effect since.
+    private static let retiredKeys: Set<String> = ["tensor_format", "timestep_values", "skip_prk_steps"]
+
+    public init(config node: ConfigNode, path: [String] = []) throws(ConfigError) {
+        try Self.checkClassName(node, path: path, expected: SchedulerClass.allCases.map(\.rawValue))
+        let reader = try ConfigReader<Key>(
+            node, path: path, ignoringUnderscored: true, ignoring: Self.retiredKeys)
+        if let name = node["_class_name"] {
+            schedulerClass = try SchedulerClass(config: name, path: path + ["_class_name"])
+        }
+        numTrainTimesteps = try reader.read(.numTrainTimesteps, default: numTrainTimesteps)
+        betaStart = try reader.read(.betaStart, default: betaStart)
+        betaEnd = try reader.read(.betaEnd, default: betaEnd)
+        betaSchedule = try reader.read(.betaSchedule, default: betaSchedule)
+        trainedBetas = try reader.read(optional: .trainedBetas)
+        clipSample = try reader.read(.clipSample, default: clipSample)
+        clipSampleRange = try reader.read(.clipSampleRange, default: clipSampleRange)
+        setAlphaToOne = try reader.read(.setAlphaToOne, default: setAlphaToOne)
+        stepsOffset = try reader.read(.stepsOffset, default: stepsOffset)
+        predictionType = try reader.read(.predictionType, default: predictionType)
+        timestepSpacing = try reader.read(.timestepSpacing, default: timestepSpacing)
+        rescaleBetasZeroSNR = try reader.read(.rescaleBetasZeroSNR, default: rescaleBetasZeroSNR)
+        varianceType = try reader.read(.varianceType, default: varianceType)
+        // Read by thresholding alone, which is refused.
+        let _: Double = try reader.read(.dynamicThresholdingRatio, default: 0.995)
+        let _: Double = try reader.read(.sampleMaxValue, default: 1)
+        let thresholding = try reader.read(.thresholding, default: false)
+        do throws(ConfigError) {
+            if thresholding { throw ModelChecks.unsupported("thresholding", "true", "false") }
+            try validate()
+        } catch {
+            throw error.placed(in: node, under: path)
+        }
+    }
+
+    public var className: String { schedulerClass.rawValue }
+
+    public var node: ConfigNode {
+        var entries: [ConfigNode.Entry] = []
+        func add(_ key: Key, _ value: ConfigNode) { entries.append(.init(key.rawValue, value)) }
+        add(.betaEnd, .number(betaEnd))
+        add(.betaSchedule, .string(betaSchedule.rawValue))
+        add(.betaStart, .number(betaStart))
+        add(.clipSample, .bool(clipSample))
+        add(.clipSampleRange, .number(clipSampleRange))
+        add(.dynamicThresholdingRatio, .number(0.995))
+        add(.numTrainTimesteps, .integer(numTrainTimesteps))
+        add(.predictionType, .string(predictionType.rawValue))
+        add(.rescaleBetasZeroSNR, .bool(rescaleBetasZeroSNR))
+        add(.sampleMaxValue, .number(1))
+        if schedulerClass == .ddim { add(.setAlphaToOne, .bool(setAlphaToOne)) }
+        add(.stepsOffset, .integer(stepsOffset))
+        add(.thresholding, .bool(false))
+        add(.timestepSpacing, .string(timestepSpacing.rawValue))
+        add(.trainedBetas, trainedBetas.map { .numbers($0) } ?? .null)
+        if schedulerClass == .ddpm { add(.varianceType, .string(varianceType.rawValue)) }
+        return ConfigNode(.mapping(entries))
+    }
+
+    public func validate() throws(ConfigError) {
+        func fail(_ key: Key, _ message: String) -> ConfigError {
+            ConfigError(.invalidValue, at: [key.rawValue], message)
+        }
+        if numTrainTimesteps < 1 || numTrainTimesteps > 1_000_000 {
+            throw fail(.numTrainTimesteps, "found \(numTrainTimesteps), expected 1 to 1000000")
+        }
+        if !(betaStart > 0 && betaStart < 1) {
+            throw fail(.betaStart, "found \(betaStart), expected more than 0 and less than 1")
+        }
+        if !(betaEnd >= betaStart && betaEnd < 1) {
+            throw fail(
+                .betaEnd, "found \(betaEnd), expected beta_start (\(betaStart)) or more and less than 1")
+        }
+        if let betas = trainedBetas {
+            if betas.count != numTrainTimesteps {
+                throw fail(
+                    .trainedBetas,
+                    "found \(betas.count) values, expected num_train_timesteps (\(numTrainTimesteps))")
+            }
+            for beta in betas where !(beta > 0 && beta < 1) {
+                throw fail(.trainedBetas, "found \(beta), expected values between 0 and 1")
+            }
+        }
+        if !(clipSampleRange > 0 && clipSampleRange.isFinite) {
+            throw fail(.clipSampleRange, "found \(clipSampleRange), expected more than 0")
+        }
+        if stepsOffset < 0 { throw fail(.stepsOffset, "found \(stepsOffset), expected 0 or more") }
+        if rescaleBetasZeroSNR {
+            // x₀ = (x - √(1-ᾱ) ε)/√ᾱ divides by zero at the last timestep.
+            if predictionType == .epsilon {
+                throw fail(
+                    .rescaleBetasZeroSNR,
+                    "found true with prediction epsilon, which cannot predict x0 from pure noise;"
+                        + " choose v_prediction or sample")
+            }
+            if numTrainTimesteps < 2 { throw fail(.rescaleBetasZeroSNR, "needs two timesteps or more") }
+        }
+    }
+}
