@@ -1,8 +1,9 @@
 // Softmax attention over blocks of query rows and keys.
 //
-// Forward is the online softmax (Milakov and Gimelshein, 2018): a block of keys at a time, with a running maximum and
-// sum for every query. Backward recomputes the probabilities from lse (Dao et al., 2022). Products run on OpenBLAS,
-// on the calling thread; parallelism is over (sample, head), and in the forward pass over query blocks too.
+// Forward is the online softmax (Milakov and Gimelshein, 2018): a block of keys at a time, with a running
+// maximum and sum for every query. Backward recomputes the probabilities from lse (Dao et al., 2022).
+// Products run on OpenBLAS, on the calling thread; parallelism is over (sample, head), and in the forward
+// pass over query blocks too.
 #include "ck_vector.h"
 
 #include <cblas.h>
@@ -23,7 +24,8 @@ typedef struct {
     char *scratch;
 } pass;
 
-/// Floats that one share needs: k, v, gk, gv; a block of q, o (or go), gq; two blocks of scores; three numbers a query.
+/// Floats that one share needs: k, v, gk, gv; a block of q, o (or go), gq; two blocks of scores; three
+/// numbers a query.
 static long share_floats(long N, long D) {
     long queries = ck_min(QUERIES, N), keys = ck_min(KEYS, N);
     long floats = 4 * N * D + 3 * queries * D + 2 * queries * keys + 3 * queries;
@@ -61,8 +63,8 @@ CK_INLINE void store_rows(ck_dtype T, long rows, long D, const float *x, void *y
     }
 }
 
-static void product(int transA, int transB, long M, long N, long K, float alpha, matrix A, matrix B, float beta,
-                    float *C, long ldc) {
+static void product(int transA, int transB, long M, long N, long K, float alpha, matrix A, matrix B,
+                    float beta, float *C, long ldc) {
     cblas_sgemm(CblasRowMajor, transA ? CblasTrans : CblasNoTrans, transB ? CblasTrans : CblasNoTrans,
                 (blasint)M, (blasint)N, (blasint)K, alpha, A.data, (blasint)A.stride, B.data,
                 (blasint)B.stride, beta, C, (blasint)ldc);
@@ -75,7 +77,8 @@ CK_INLINE float largest(long n, const float *x) {
     long i = 0;
     if (n >= 16) {
         vector lanes = *(const vector *)x;
-        for (i = 16; i + 16 <= n; i += 16) lanes = __builtin_elementwise_max(lanes, *(const vector *)(x + i));
+        for (i = 16; i + 16 <= n; i += 16)
+            lanes = __builtin_elementwise_max(lanes, *(const vector *)(x + i));
         result = __builtin_reduce_max(lanes);
     }
     for (; i < n; i++) result = x[i] > result ? x[i] : result;
@@ -124,7 +127,8 @@ CK_INLINE void forward_share(ck_dtype T, const pass *p, long share) {
     long head = -1;  // whose k and v are at hand
     for (long task = p->tasks * share / p->shares; task < p->tasks * (share + 1) / p->shares; task++) {
         long bh = task / p->blocks, b = bh / p->heads, h = bh % p->heads;
-        long base = b * N * stride + h * D, first = task % p->blocks * QUERIES, rows = ck_min(QUERIES, N - first);
+        long base = b * N * stride + h * D, first = task % p->blocks * QUERIES;
+        long rows = ck_min(QUERIES, N - first), at = (b * N + first) * p->heads * D + h * D;
         if (bh != head) {
             k = as_float(T, N, D, ck_at(T, p->k, base), stride, kSpace);
             v = as_float(T, N, D, ck_at(T, p->v, base), stride, vSpace);
@@ -133,7 +137,8 @@ CK_INLINE void forward_share(ck_dtype T, const pass *p, long share) {
         matrix q = as_float(T, rows, D, ck_at(T, p->q, base + first * stride), stride, qSpace);
         for (long key = 0; key < N; key += KEYS) {
             long n = ck_min(KEYS, N - key);
-            matrix kBlock = {k.data + key * k.stride, k.stride}, vBlock = {v.data + key * v.stride, v.stride};
+            matrix kBlock = {k.data + key * k.stride, k.stride};
+            matrix vBlock = {v.data + key * v.stride, v.stride};
             product(0, 1, rows, n, D, p->scale, q, kBlock, 0, scores, n);
             online_softmax(rows, n, scores, key == 0, maximum, sum, D, o);
             product(0, 0, rows, D, n, 1, (matrix){scores, n}, vBlock, key == 0 ? 0 : 1, o, D);
@@ -144,7 +149,7 @@ CK_INLINE void forward_share(ck_dtype T, const pass *p, long share) {
             for (long d = 0; d < D; d++) from[d] *= factor;
             p->lse[bh * N + first + row] = maximum[row] + logf(sum[row]);
         }
-        store_rows(T, rows, D, o, ck_at_mutable(T, p->out, (b * N + first) * p->heads * D + h * D), p->heads * D);
+        store_rows(T, rows, D, o, ck_at_mutable(T, p->out, at), p->heads * D);
     }
 }
 
@@ -153,7 +158,8 @@ CK_KERNEL static void forward_body(void *context, long begin, long end) {
     for (long share = begin; share < end; share++) CK_BY_TYPE(p->dtype, forward_share(T, p, share));
 }
 
-static pass make_pass(ck_dtype dtype, long B, long N, long heads, long D, float scale, long stride, void *scratch) {
+static pass make_pass(
+    ck_dtype dtype, long B, long N, long heads, long D, float scale, long stride, void *scratch) {
     pass p = {.dtype = dtype, .B = B, .N = N, .heads = heads, .D = D, .scale = scale, .stride = stride};
     p.blocks = (N + QUERIES - 1) / QUERIES;
     p.shares = ck_threads();
@@ -175,7 +181,8 @@ void ck_attention_forward(ck_dtype dtype, long B, long N, long heads, long D, fl
 
 // MARK: backward
 
-/// probabilities ← exp(scores − lse), and gradients ← probabilities·(gradients − delta)·scale, the scores' gradients.
+/// probabilities ← exp(scores − lse), and gradients ← probabilities·(gradients − delta)·scale, the scores'
+/// gradients.
 CK_INLINE void score_gradients(
     long n, float scale, float lse, float delta, float *probabilities, float *gradients) {
     CK_LOOP
@@ -199,8 +206,9 @@ CK_INLINE void backward_share(ck_dtype T, const pass *p, long share) {
     const long queries = ck_min(QUERIES, N), keys = ck_min(KEYS, N);
     float *kSpace = (float *)p->scratch + share * share_floats(N, D), *vSpace = kSpace + N * D;
     float *gkSpace = vSpace + N * D, *gvSpace = gkSpace + N * D, *qSpace = gvSpace + N * D;
-    float *goSpace = qSpace + queries * D, *gqSpace = goSpace + queries * D, *scores = gqSpace + queries * D;
-    float *gradients = scores + queries * keys, *delta = gradients + queries * keys;
+    float *goSpace = qSpace + queries * D, *gqSpace = goSpace + queries * D;
+    float *scores = gqSpace + queries * D, *gradients = scores + queries * keys;
+    float *delta = gradients + queries * keys;
     for (long bh = p->tasks * share / p->shares; bh < p->tasks * (share + 1) / p->shares; bh++) {
         long b = bh / p->heads, h = bh % p->heads, base = b * N * stride + h * D;
         matrix k = as_float(T, N, D, ck_at(T, p->k, base), stride, kSpace);
@@ -218,7 +226,8 @@ CK_INLINE void backward_share(ck_dtype T, const pass *p, long share) {
                 delta[row] = dot(T, D, go.data + row * go.stride, ck_at(T, p->o, at + row * dense));
             for (long key = 0; key < N; key += KEYS) {
                 long n = ck_min(KEYS, N - key);
-                matrix kBlock = {k.data + key * k.stride, k.stride}, vBlock = {v.data + key * v.stride, v.stride};
+                matrix kBlock = {k.data + key * k.stride, k.stride};
+                matrix vBlock = {v.data + key * v.stride, v.stride};
                 product(0, 1, rows, n, D, p->scale, q, kBlock, 0, scores, n);
                 product(0, 1, rows, n, D, 1, go, vBlock, 0, gradients, n);
                 for (long row = 0; row < rows; row++)

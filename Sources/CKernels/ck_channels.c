@@ -1,7 +1,7 @@
 // What a sample's channels share: the time embedding's sum, and its scale and shift. x is [B, P, C].
 //
-// Forward, the rows b·P + p are split over the threads. Backward, gradients of [B, C] are sums over p: a task is
-// one sample and one tile of channels, so a sum's order does not depend on the number of threads.
+// Forward, the rows b·P + p are split over the threads. Backward, gradients of [B, C] are sums over p: a
+// task is one sample and one tile of channels, so a sum's order does not depend on the number of threads.
 #include "ck_vector.h"
 
 enum { TILE = 128, CHUNK = 64 };  // channels a task; rows summed in fp32 before they go into a double
@@ -43,7 +43,8 @@ void ck_add_channels_forward(ck_dtype dtype, long B, long P, long C, const void 
     parallel_rows(&p, add_forward_body);
 }
 
-/// total[c] = sum over rows of gy[row, c], for `width` channels; and weighted[c] = sum of gy·x where x is there.
+/// total[c] = sum over rows of gy[row, c], for `width` channels; and weighted[c] = sum of gy·x where x is
+/// there.
 CK_INLINE void sum_rows(ck_dtype T, int has_x, long rows, long width, long C, const void *gy, const void *x,
                         double *total, double *weighted) {
     float part[TILE], weightedPart[TILE];

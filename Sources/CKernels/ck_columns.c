@@ -30,7 +30,8 @@ void ck_concat_forward(ck_dtype dtype, long rows, long A, long B, const void *a,
 
 CK_INLINE void slice_add(ck_dtype T, const pass *p, long begin, long end) {
     for (long row = begin; row < end; row++) {
-        const void *x = ck_at(T, p->a, row * p->total + p->start), *addend = ck_at(T, p->addend, row * p->width);
+        const void *x = ck_at(T, p->a, row * p->total + p->start);
+        const void *addend = ck_at(T, p->addend, row * p->width);
         void *y = ck_at_mutable(T, p->y, row * p->width);
         CK_CHANNELS
         for (long c = 0; c < p->width; c++) ck_store(T, y, c, ck_load(T, x, c) + ck_load(T, addend, c));
@@ -44,21 +45,22 @@ CK_KERNEL static void slice_body(void *context, long begin, long end) {
         return;
     }
     for (long row = begin; row < end; row++)
-        memcpy(ck_at_mutable(p->dtype, p->y, row * p->width), ck_at(p->dtype, p->a, row * p->total + p->start),
-               (size_t)p->width * ck_size(p->dtype));
+        memcpy(ck_at_mutable(p->dtype, p->y, row * p->width),
+               ck_at(p->dtype, p->a, row * p->total + p->start), (size_t)p->width * ck_size(p->dtype));
 }
 
 void ck_slice_columns(ck_dtype dtype, long rows, long total, long start, long width, const void *y,
                       const void *addend, void *part) {
-    pass p = {.dtype = dtype, .total = total, .start = start, .width = width, .a = y, .addend = addend, .y = part};
+    pass p = {.dtype = dtype, .total = total, .start = start, .width = width, .a = y, .addend = addend,
+              .y = part};
     parallel_rows(rows, width, slice_body, &p);
 }
 
 static void place_body(void *context, long begin, long end) {
     const pass *p = context;
     for (long row = begin; row < end; row++)
-        memcpy(ck_at_mutable(p->dtype, p->y, row * p->total + p->start), ck_at(p->dtype, p->a, row * p->width),
-               (size_t)p->width * ck_size(p->dtype));
+        memcpy(ck_at_mutable(p->dtype, p->y, row * p->total + p->start),
+               ck_at(p->dtype, p->a, row * p->width), (size_t)p->width * ck_size(p->dtype));
 }
 
 void ck_place_columns(

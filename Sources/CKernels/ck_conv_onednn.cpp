@@ -15,6 +15,8 @@
 #include "ck_parallel.h"
 #include "conv_plan.h"
 
+extern "C" void omp_set_num_threads(int);  // libgomp's; this compiler has no omp.h
+
 namespace {
 
 using dnnl::memory;
@@ -353,7 +355,8 @@ const char *instruction_set() {
 
 ck_conv *ck_conv_create_onednn(ck_conv_kind kind, const ck_conv_shape *shape, int has_bias, int has_addend,
                                char *error, size_t error_size) {
-    ck_threads();  // oneDNN counts the threads when it makes a primitive
+    // oneDNN counts the calling thread's threads when it makes a primitive, and OpenMP's setting is each thread's own.
+    omp_set_num_threads(ck_threads());
     Plan *plan = nullptr;
     try {
         plan = new Plan;

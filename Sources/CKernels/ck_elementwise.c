@@ -47,7 +47,8 @@ void ck_fill(ck_dtype dtype, long n, float value, void *y) {
     ck_parallel(n, CK_GRAIN, fill_body, &p);
 }
 
-CK_INLINE void add(ck_dtype T, int both, long n, float alpha, const void *a, float beta, const void *b, void *y) {
+CK_INLINE void add(
+    ck_dtype T, int both, long n, float alpha, const void *a, float beta, const void *b, void *y) {
     CK_LOOP
     for (long i = 0; i < n; i++) {
         float sum = alpha * ck_load(T, a, i);

@@ -1,9 +1,9 @@
 // GroupNorm (Wu and He, 2018) over x [B, P, C], its C channels in G groups, with SiLU fused on request.
 //
-// A sample's P rows are cut into slabs whose height depends on C alone. Each slab leaves partial sums, a sample's
-// slabs are combined in order in double, and a second pass over the slabs writes the output: so results do not
-// depend on the number of threads. With samples enough for every thread a sample is finished in one go, while
-// it is still in the cache; otherwise the slabs of all samples are shared out.
+// A sample's P rows are cut into slabs whose height depends on C alone. Each slab leaves partial sums, a
+// sample's slabs are combined in order in double, and a second pass over the slabs writes the output: so
+// results do not depend on the number of threads. With samples enough for every thread a sample is finished
+// in one go, while it is still in the cache; otherwise the slabs of all samples are shared out.
 #include "ck_vector.h"
 
 #include <math.h>
@@ -61,8 +61,8 @@ CK_INLINE void spread(const pass *p, const float *statistics, long first, long n
 
 // MARK: forward
 
-/// Sums of x and x² over one slab, a group each. Within the slab x is taken relative to the slab's first row, which
-/// is what keeps fp32 sums exact enough where the mean is far larger than the deviation.
+/// Sums of x and x² over one slab, a group each. Within the slab x is taken relative to the slab's first
+/// row, which is what keeps fp32 sums exact enough where the mean is far larger than the deviation.
 CK_INLINE void slab_moments(ck_dtype T, const pass *p, long first, long rows, double *sums) {
     for (long g = 0; g < 2 * p->G; g++) sums[g] = 0;
     for (long tile = 0; tile < p->C; tile += TILE) {
@@ -246,7 +246,8 @@ CK_KERNEL static void gradients_body(void *context, long begin, long end) {
     }
 }
 
-/// Combines the slabs of samples begin ..< end: channel sums into each sample's first slab, group means into `groups`.
+/// Combines the slabs of samples begin ..< end: channel sums into each sample's first slab, group means
+/// into `groups`.
 CK_KERNEL static void combine_body(void *context, long begin, long end) {
     const pass *p = context;
     const double count = (double)p->P * (double)p->width;
@@ -288,7 +289,8 @@ CK_INLINE void slab_backward(
         spread(p, groups + p->G, tile, n, plain);
         for (long row = first; row < first + rows; row++) {
             long at = row * p->C + tile;
-            const void *x = ck_at(T, p->x, at), *gy = ck_at(T, p->gy, at), *addend = ck_at(T, p->addend, at);
+            const void *x = ck_at(T, p->x, at), *gy = ck_at(T, p->gy, at);
+            const void *addend = ck_at(T, p->addend, at);
             void *gx = ck_at_mutable(T, p->out, at);
             CK_CHANNELS
             for (long c = 0; c < n; c++) {

@@ -1,4 +1,5 @@
-// NCHW ↔ NHWC, for files and pictures. A block of pixels stays in the first-level cache while its channels go by.
+// NCHW ↔ NHWC, for files and pictures. A block of pixels stays in the first-level cache while its channels
+// go by.
 #include "ck_vector.h"
 
 enum { PIXELS = 64 };

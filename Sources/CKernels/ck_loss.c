@@ -1,7 +1,7 @@
 // Squared and absolute error, each with its gradient.
 //
-// A sample is cut into SEGMENTS parts whose sums are combined in order, so that neither the number of threads nor
-// whether they share samples or parts changes the loss.
+// A sample is cut into SEGMENTS parts whose sums are combined in order, so that neither the number of
+// threads nor whether they share samples or parts changes the loss.
 #include "ck_vector.h"
 
 enum { SEGMENTS = 16 };

@@ -1,10 +1,12 @@
 // The nearest entry of a codebook, for vector quantisation (van den Oord et al., 2017).
 //
-// Distances are summed as (x − c)², not as x² − 2xc + c², which would cancel. A tile of the codebook is transposed
-// once for a block of rows, so that the inner loop runs over codes.
+// Distances are summed as (x − c)², not as x² − 2xc + c², which would cancel. A tile of the codebook is
+// transposed once for a block of rows, so that the inner loop runs over codes.
 #include "ck_vector.h"
 
 enum { ROWS = 16, CODES = 64, DEPTH = 32 };
+
+typedef float vector __attribute__((ext_vector_type(16), aligned(4)));
 
 typedef struct {
     long K, D;
@@ -12,7 +14,8 @@ typedef struct {
     int32_t *index;
 } pass;
 
-/// distances [rows, CODES] of `rows` rows of x to codes first ..< first + n; unused columns are left at 0.
+/// distances [rows, CODES] of `rows` rows of x to codes first ..< first + n; columns past n repeat the last
+/// code.
 CK_INLINE void distances_to(const pass *p, const float *x, long rows, long first, long n, float *distances) {
     float tile[DEPTH * CODES];
     for (long i = 0; i < rows * CODES; i++) distances[i] = 0;
@@ -32,6 +35,13 @@ CK_INLINE void distances_to(const pass *p, const float *x, long rows, long first
     }
 }
 
+CK_INLINE float least(const float *distance) {
+    vector lanes = *(const vector *)distance;
+    for (long k = 16; k < CODES; k += 16)
+        lanes = __builtin_elementwise_min(lanes, *(const vector *)(distance + k));
+    return __builtin_reduce_min(lanes);
+}
+
 CK_KERNEL static void body(void *context, long begin, long end) {
     const pass *p = context;
     float distances[ROWS * CODES];
@@ -44,11 +54,12 @@ CK_KERNEL static void body(void *context, long begin, long end) {
             for (long row = 0; row < rows; row++) {
                 const float *distance = distances + row * CODES;
                 if (first == 0) best[row] = distance[0], p->index[block + row] = 0;
-                float least = distance[0];
-                for (long k = 1; k < CODES; k++) least = distance[k] < least ? distance[k] : least;
-                if (!(least < best[row]) && first > 0) continue;
-                for (long k = 0; k < n; k++)
-                    if (distance[k] < best[row]) best[row] = distance[k], p->index[block + row] = (int32_t)(first + k);
+                if (!(least(distance) < best[row])) continue;
+                for (long k = 0; k < n; k++) {
+                    if (!(distance[k] < best[row])) continue;
+                    best[row] = distance[k];
+                    p->index[block + row] = (int32_t)(first + k);
+                }
             }
         }
     }

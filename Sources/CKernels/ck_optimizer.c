@@ -16,8 +16,8 @@ typedef struct {
     double sums[PARTS];
 } squares;
 
-/// The order of the additions is spelled out, lane by lane, and a float's square is exact in double: every processor
-/// gets the same sum.
+/// The order of the additions is spelled out, lane by lane, and a float's square is exact in double: every
+/// processor gets the same sum.
 CK_KERNEL static void squares_body(void *context, long begin, long end) {
     squares *p = context;
     for (long part = begin; part < end; part++) {
@@ -111,15 +111,22 @@ void ck_scale(long n, float factor, float *y) {
 
 // MARK: hash
 
+/// FNV never carries a high bit downwards: without the fold, two flipped sign bits would cancel.
+CK_INLINE uint64_t mix(uint64_t hash, uint64_t word) {
+    hash = (hash ^ word) * UINT64_C(0x100000001B3);
+    return hash ^ hash >> 32;
+}
+
 uint64_t ck_hash(size_t bytes, const void *data) {
     const char *p = data;
-    uint64_t hash = UINT64_C(0xCBF29CE484222325);
-    for (size_t i = 0; i < bytes; i += 8) {
-        uint64_t word = 0;
-        memcpy(&word, p + i, bytes - i < 8 ? bytes - i : 8);
-        hash = (hash ^ word) * UINT64_C(0x100000001B3);
-        // FNV never carries a high bit downwards; without this, two flipped sign bits would cancel.
-        hash ^= hash >> 32;
+    uint64_t hash = UINT64_C(0xCBF29CE484222325), word = 0;
+    size_t i = 0;
+    for (; i + 8 <= bytes; i += 8) {
+        memcpy(&word, p + i, 8);
+        hash = mix(hash, word);
     }
-    return hash;
+    if (i == bytes) return hash;
+    word = 0;
+    memcpy(&word, p + i, bytes - i);
+    return mix(hash, word);
 }

@@ -54,7 +54,8 @@ CK_KERNEL static void spread_body(void *context, long begin, long end) {
 
 void ck_average_pool_backward(
     ck_dtype dtype, long B, long H, long W, long C, const void *gy, const void *addend, void *gx) {
-    pass p = {.dtype = dtype, .H = H / 2, .W = W / 2, .C = C, .factor = 0.25f, .x = gy, .addend = addend, .y = gx};
+    pass p = {.dtype = dtype, .H = H / 2, .W = W / 2, .C = C, .factor = 0.25f, .x = gy,
+              .addend = addend, .y = gx};
     parallel_rows(B, &p, spread_body);
 }
 
@@ -71,7 +72,8 @@ CK_INLINE void gather(ck_dtype T, int add, const pass *p, long begin, long end) 
             void *y = ck_at_mutable(T, p->y, at);
             CK_CHANNELS
             for (long c = 0; c < p->C; c++) {
-                float sum = (ck_load(T, x00, c) + ck_load(T, x01, c)) + (ck_load(T, x10, c) + ck_load(T, x11, c));
+                float above = ck_load(T, x00, c) + ck_load(T, x01, c);
+                float below = ck_load(T, x10, c) + ck_load(T, x11, c), sum = above + below;
                 ck_store(T, y, c, p->factor * sum + (add ? ck_load(T, addend, c) : 0));
             }
         }

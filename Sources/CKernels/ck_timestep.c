@@ -1,4 +1,5 @@
-// The sinusoidal embedding of a timestep. A few thousand numbers: written for agreement with PyTorch, not for speed.
+// The sinusoidal embedding of a timestep. A few thousand numbers: written for agreement with PyTorch, not
+// for speed.
 #include "ck_vector.h"
 
 #include <math.h>

@@ -1,7 +1,8 @@
 // What the vector loops share: cloning for the processor, element types, exp.
 //
-// A kernel is written once as an always-inlined loop over elements whose type is a constant argument; the loop
-// parallel's body, cloned by CK_KERNEL, calls it once for each type. Every clone then vectorises its own copy.
+// A kernel is written once as an always-inlined loop over elements whose type is a constant argument; the
+// loop parallel's body, cloned by CK_KERNEL, calls it once for each type. Every clone then vectorises its
+// own copy.
 #pragma once
 #include "ckernels.h"
 
@@ -14,32 +15,33 @@
 #endif
 #define CK_INLINE static inline __attribute__((always_inline))
 
-/// Before a loop whose iterations are independent (an output may be one of the inputs). The width is stated because
-/// the compiler prefers 256 bits otherwise.
+/// Before a loop whose iterations are independent (an output may be one of the inputs). The width is stated
+/// because the compiler prefers 256 bits otherwise.
 #define CK_LOOP _Pragma("clang loop vectorize(assume_safety) vectorize_width(16) interleave_count(2)")
-/// The same for loops over channels, which are short: no unrolling, so that only C mod 16 elements are left over.
+/// The same for loops over channels, which are short: no unrolling, so that only C mod 16 elements are left
+/// over.
 #define CK_CHANNELS _Pragma("clang loop vectorize(assume_safety) vectorize_width(16) interleave_count(1)")
 
 /// Calls `call` with T as a constant type; and, in the second, ADD as a constant: is there an addend?
-#define CK_BY_TYPE(dtype, call)                                                                                          \
-    do {                                                                                                                 \
-        if ((dtype) == CK_BF16) {                                                                                        \
-            enum { T = CK_BF16 };                                                                                        \
-            call;                                                                                                        \
-        } else {                                                                                                         \
-            enum { T = CK_F32 };                                                                                         \
-            call;                                                                                                        \
-        }                                                                                                                \
+#define CK_BY_TYPE(dtype, call)                                                                            \
+    do {                                                                                                   \
+        if ((dtype) == CK_BF16) {                                                                          \
+            enum { T = CK_BF16 };                                                                          \
+            call;                                                                                          \
+        } else {                                                                                           \
+            enum { T = CK_F32 };                                                                           \
+            call;                                                                                          \
+        }                                                                                                  \
     } while (0)
-#define CK_BY_TYPE_AND_FLAG(dtype, flag, call)                                                                           \
-    do {                                                                                                                 \
-        if (flag) {                                                                                                      \
-            enum { FLAG = 1 };                                                                                           \
-            CK_BY_TYPE(dtype, call);                                                                                     \
-        } else {                                                                                                         \
-            enum { FLAG = 0 };                                                                                           \
-            CK_BY_TYPE(dtype, call);                                                                                     \
-        }                                                                                                                \
+#define CK_BY_TYPE_AND_FLAG(dtype, flag, call)                                                             \
+    do {                                                                                                   \
+        if (flag) {                                                                                        \
+            enum { FLAG = 1 };                                                                             \
+            CK_BY_TYPE(dtype, call);                                                                       \
+        } else {                                                                                           \
+            enum { FLAG = 0 };                                                                             \
+            CK_BY_TYPE(dtype, call);                                                                       \
+        }                                                                                                  \
     } while (0)
 
 /// Elements below which a pass is not worth a second thread.

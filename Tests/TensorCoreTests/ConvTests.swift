@@ -1,0 +1,221 @@
+import CKernels
+import Testing
+
+/// What a test is run on, named for the report.
+struct ConvCase: CustomTestStringConvertible, Sendable {
+    var shape: ck_conv_shape
+    var backend: ck_backend
+    var threads: Int32
+
+    var testDescription: String {
+        let s = shape
+        return "\(backend == CK_ONEDNN ? "oneDNN" : "OpenBLAS") \(s.dtype == CK_BF16 ? "bf16" : "fp32") "
+            + "[\(s.B), \(s.H), \(s.W), \(s.C)] -> \(s.O), \(s.kernelH)x\(s.kernelW) / \(s.stride), "
+            + "pad (\(s.padTop), \(s.padLeft), \(s.padBottom), \(s.padRight)), \(threads) threads"
+    }
+
+    static let shapes: [ck_conv_shape] = [
+        .init(1, 1, 1, 1, 1, kernel: (1, 1)),
+        .init(2, 5, 7, 3, 5, kernel: (3, 3), pad: (1, 1, 1, 1)),
+        .init(2, 6, 6, 32, 3, kernel: (3, 3), pad: (1, 1, 1, 1)),
+        .init(1, 9, 6, 17, 35, kernel: (3, 3), pad: (1, 1, 1, 1)),
+        .init(1, 2, 2, 64, 64, kernel: (3, 3), pad: (1, 1, 1, 1)),
+        // Strides, with diffusers' two paddings of a downsampling convolution, on even and odd sizes.
+        .init(1, 8, 8, 16, 32, kernel: (3, 3), stride: 2, pad: (0, 0, 1, 1)),
+        .init(3, 9, 7, 4, 6, kernel: (3, 3), stride: 2, pad: (0, 0, 1, 1)),
+        .init(3, 9, 7, 4, 6, kernel: (3, 3), stride: 2, pad: (1, 1, 1, 1)),
+        .init(1, 6, 8, 32, 16, kernel: (3, 3), stride: 2, pad: (1, 1, 1, 1)),
+        .init(1, 7, 10, 8, 8, kernel: (3, 3), stride: 3, pad: (1, 1, 1, 1)),
+        .init(1, 7, 5, 10, 20, kernel: (1, 1), stride: 2),
+        .init(1, 10, 10, 4, 4, kernel: (1, 1), stride: 3),
+        // 1×1: a shortcut, and linear layers both ways round.
+        .init(2, 4, 4, 64, 48, kernel: (1, 1)),
+        .init(1, 13, 1, 17, 33, kernel: (1, 1)),
+        .init(1, 1, 13, 128, 70, kernel: (1, 1)),
+        .init(16, 1, 1, 32, 128, kernel: (1, 1)),
+        // Kernels and paddings that no model has.
+        .init(2, 6, 9, 5, 7, kernel: (5, 3), pad: (2, 0, 1, 2)),
+        .init(1, 5, 6, 8, 16, kernel: (2, 4), stride: 2, pad: (1, 2, 0, 1)),
+        .init(1, 4, 4, 3, 4, kernel: (2, 2), pad: (2, 3, 2, 2)),
+    ]
+
+    static let all: [ConvCase] = {
+        var cases: [ConvCase] = []
+        for backend in [CK_OPENBLAS, CK_ONEDNN] where ck_backend_available(backend) == 1 {
+            for dtype in [CK_F32, CK_BF16] {
+                for threads: Int32 in [1, 2] {
+                    for var shape in shapes {
+                        shape.dtype = dtype
+                        cases.append(.init(shape: shape, backend: backend, threads: threads))
+                    }
+                }
+            }
+        }
+        return cases
+    }()
+}
+
+/// A plan with its scratch and packed weights.
+final class Conv {
+    let plan: OpaquePointer
+    let scratch: Buffer
+    let packed: Buffer
+
+    init(
+        _ backend: ck_backend, _ kind: ck_conv_kind, _ shape: ck_conv_shape, bias: Bool = false,
+        addend: Bool = false
+    )
+        throws
+    {
+        var shape = shape
+        var error = [CChar](repeating: 0, count: 256)
+        plan = try #require(
+            ck_conv_create(backend, kind, &shape, bias ? 1 : 0, addend ? 1 : 0, &error, error.count),
+            "\(String(decoding: error.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self))")
+        scratch = Buffer(bytes: ck_conv_scratch_bytes(plan))
+        packed = Buffer(bytes: ck_conv_packed_bytes(plan))
+    }
+
+    deinit { ck_conv_destroy(plan) }
+
+    func pack(_ weights: [Float]) { ck_conv_pack(plan, weights, packed.pointer) }
+}
+
+// Serialized, since the number of threads is the process's.
+@Suite("Convolution", .serialized) struct ConvTests {
+    @Test("agrees with its definition", arguments: ConvCase.all)
+    func definition(_ test: ConvCase) throws {
+        ck_set_threads(test.threads)
+        let s = test.shape
+        var draw = Draw(UInt64(s.weightCount + s.inputCount))
+        let x = draw.values(s.inputCount)
+        let weights = draw.values(s.weightCount)
+        let bias = draw.values(s.O)
+        let gy = draw.values(s.outputCount)
+        let addend = draw.values(s.outputCount)
+        let expected = ConvReference(s, x: x, weights: weights, bias: bias, gy: gy)
+        let xs = Buffer(s.dtype, x)
+        let gys = Buffer(s.dtype, gy)
+
+        let forward = try Conv(test.backend, CK_CONV_FORWARD, s, bias: true)
+        forward.pack(weights)
+        let y = Buffer(s.dtype, count: s.outputCount)
+        ck_conv_forward(
+            forward.plan, xs.pointer, forward.packed.pointer, bias, nil, y.pointer, forward.scratch.pointer)
+        #expect(worstError(y.values, expected.y, s.dtype) <= 1)
+
+        // Without a bias, onto an addend: another tensor, then the output itself.
+        let adding = try Conv(test.backend, CK_CONV_FORWARD, s, addend: true)
+        adding.pack(weights)
+        var sums = expected.y
+        for i in sums.indices { sums[i].add(Double(addend[i]) - Double(bias[i % s.O])) }
+        let other = Buffer(s.dtype, addend)
+        ck_conv_forward(
+            adding.plan, xs.pointer, adding.packed.pointer, nil, other.pointer, y.pointer,
+            adding.scratch.pointer)
+        #expect(worstError(y.values, sums, s.dtype) <= 1)
+        #expect(other.values == addend)
+        ck_conv_forward(
+            adding.plan, xs.pointer, adding.packed.pointer, nil, other.pointer, other.pointer,
+            adding.scratch.pointer)
+        #expect(worstError(other.values, sums, s.dtype) <= 1)
+
+        let backwardData = try Conv(test.backend, CK_CONV_BACKWARD_DATA, s)
+        backwardData.pack(weights)
+        let gx = Buffer(s.dtype, count: s.inputCount)
+        ck_conv_backward_data(
+            backwardData.plan, gys.pointer, backwardData.packed.pointer, gx.pointer,
+            backwardData.scratch.pointer)
+        #expect(worstError(gx.values, expected.gx, s.dtype) <= 1)
+
+        let gw = Buffer(CK_F32, count: s.weightCount)
+        let gb = Buffer(CK_F32, count: s.O)
+        for bias in [true, false] {
+            let plan = try Conv(test.backend, CK_CONV_BACKWARD_WEIGHTS, s, bias: bias)
+            // Overwritten, then added to.
+            for times in [1.0, 2.0] {
+                ck_conv_backward_weights(
+                    plan.plan, xs.pointer, gys.pointer, gw.floats, bias ? gb.floats : nil, times > 1 ? 1 : 0,
+                    plan.scratch.pointer)
+                let scale = { (sum: Sum) in Sum(value: times * sum.value, magnitude: times * sum.magnitude) }
+                #expect(worstError(gw.values, expected.gw.map(scale), CK_F32) <= 1)
+                if bias { #expect(worstError(gb.values, expected.gb.map(scale), CK_F32) <= 1) }
+            }
+        }
+    }
+
+    /// Shapes of the configurations, too large for the definition: there the backends are each other's reference.
+    @Test(
+        "backends agree on the models' shapes", .enabled(if: ck_backend_available(CK_ONEDNN) == 1),
+        arguments: [
+            ck_conv_shape(2, 32, 32, 128, 128, kernel: (3, 3), pad: (1, 1, 1, 1)),
+            .init(2, 16, 16, 256, 512, kernel: (1, 1)),
+            .init(3, 8, 8, 512, 256, kernel: (3, 3), pad: (1, 1, 1, 1)),
+            .init(1, 16, 16, 224, 448, kernel: (3, 3), stride: 2, pad: (0, 0, 1, 1)),
+            .init(2, 32, 32, 192, 192, kernel: (3, 3), stride: 2, pad: (1, 1, 1, 1)),
+            .init(2, 64, 64, 3, 64, kernel: (3, 3), pad: (1, 1, 1, 1)),
+            .init(2, 64, 64, 64, 4, kernel: (3, 3), pad: (1, 1, 1, 1)),
+            .init(1, 256, 256, 32, 32, kernel: (3, 3), pad: (1, 1, 1, 1)),
+            .init(64, 1, 1, 128, 512, kernel: (1, 1)),
+        ], [CK_F32, CK_BF16])
+    func backendsAgree(_ shape: ck_conv_shape, _ dtype: ck_dtype) throws {
+        ck_set_threads(2)
+        var s = shape
+        s.dtype = dtype
+        var draw = Draw(UInt64(s.weightCount))
+        let x = draw.values(s.inputCount)
+        let weights = draw.values(s.weightCount)
+        let bias = draw.values(s.O)
+        let gy = draw.values(s.outputCount)
+        let xs = Buffer(dtype, x)
+        let gys = Buffer(dtype, gy)
+        var results: [[[Float]]] = []
+        for backend in [CK_OPENBLAS, CK_ONEDNN] {
+            let y = Buffer(dtype, count: s.outputCount)
+            let gx = Buffer(dtype, count: s.inputCount)
+            let gw = Buffer(CK_F32, count: s.weightCount)
+            let gb = Buffer(CK_F32, count: s.O)
+            let forward = try Conv(backend, CK_CONV_FORWARD, s, bias: true)
+            forward.pack(weights)
+            ck_conv_forward(
+                forward.plan, xs.pointer, forward.packed.pointer, bias, nil, y.pointer,
+                forward.scratch.pointer)
+            let data = try Conv(backend, CK_CONV_BACKWARD_DATA, s)
+            data.pack(weights)
+            ck_conv_backward_data(
+                data.plan, gys.pointer, data.packed.pointer, gx.pointer, data.scratch.pointer)
+            let gradient = try Conv(backend, CK_CONV_BACKWARD_WEIGHTS, s, bias: true)
+            ck_conv_backward_weights(
+                gradient.plan, xs.pointer, gys.pointer, gw.floats, gb.floats, 0, gradient.scratch.pointer)
+            results.append([y.values, gx.values, gw.values, gb.values])
+        }
+        for (name, (a, b)) in zip(["y", "gx", "gw", "gb"], zip(results[0], results[1])) {
+            // Terms are of size 1/3 at random signs: sums of n of them are of the size of sqrt(n).
+            let size = (b.reduce(0.0) { $0 + Double($1) * Double($1) } / Double(b.count)).squareRoot()
+            let worst = zip(a, b).map { abs(Double($0) - Double($1)) }.max() ?? 0
+            let allowed = dtype == CK_BF16 && (name == "y" || name == "gx") ? 0.05 : 2e-4
+            #expect(worst <= allowed * size, "\(name): \(worst) of \(size)")
+            #expect(size > 0.3, "\(name)")
+        }
+    }
+
+    @Test func `refuses shapes that are none`() {
+        for (shape, word) in [
+            (ck_conv_shape(1, 2, 2, 3, 3, kernel: (3, 3)), "larger than the padded input"),
+            (ck_conv_shape(0, 2, 2, 3, 3, kernel: (1, 1)), "B 0"),
+            (ck_conv_shape(1, 2, 2, 3, 3, kernel: (1, 1), stride: 0), "stride 0"),
+            (ck_conv_shape(1, 2, 2, 3, 3, kernel: (1, 1), pad: (-1, 0, 0, 0)), "padding (-1"),
+        ] {
+            var shape = shape
+            var error = [CChar](repeating: 0, count: 256)
+            #expect(ck_conv_create(CK_OPENBLAS, CK_CONV_FORWARD, &shape, 0, 0, &error, error.count) == nil)
+            let text = String(decoding: error.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+            #expect(text.contains(word))
+        }
+    }
+
+    @Test func `describes its backends`() {
+        #expect(String(cString: ck_backend_description(CK_OPENBLAS)).hasPrefix("OpenBLAS, "))
+        #expect(String(cString: ck_backend_description(CK_ONEDNN)).hasPrefix("oneDNN "))
+    }
+}
