@@ -223,10 +223,13 @@ struct CommunicationCheck {
         let reducer = BucketReducer(communicator: communicator, gradients: gradients, buckets: buckets)
         for step in 0..<3 {
             for index in 0..<length { gradients[index] = Float(value(index + step, of: rank)) }
+            for bucket in buckets.dropLast() { for index in bucket { gradients[index] = 0 } }
             var order = Array(0..<count)
             if shuffled { order.swapAt(step, (rank + 3) % count) }
             // The last step leaves a bucket undeclared, as parameters without gradients do.
-            for bucket in step == 2 ? order.dropLast() : order[...] {
+            for bucket in order where step < 2 || bucket != count - 1 {
+                // Only now, as backward does: a reduction that started too early sums zeros.
+                for index in buckets[bucket] { gradients[index] = Float(value(index + step, of: rank)) }
                 reducer.bucketReady(bucket)
                 reducer.progress()
             }

@@ -45,7 +45,7 @@ struct TrainCommand: ParsableCommand {
     func run() throws {
         try finish(
             runOnAllRanks { communicator in
-                let configuration = try Configuration(file: options.config, overrides: options.overrides)
+                let configuration = try Configuration.load(path: options.config, overrides: options.overrides)
                 try DenoisingRun(
                     configuration, output: options.output, resume: Resume(options.resume)
                 ).train(communicator)

@@ -23,8 +23,8 @@ struct VAETrainCommand: ParsableCommand {
     func run() throws {
         try finish(
             runOnAllRanks { communicator in
-                let configuration = try AutoencoderConfiguration(
-                    file: options.config, overrides: options.overrides)
+                let configuration = try AutoencoderConfiguration.load(
+                    path: options.config, overrides: options.overrides)
                 try AutoencoderRun(
                     configuration, output: options.output, resume: Resume(options.resume)
                 ).train(communicator)
@@ -53,7 +53,7 @@ struct VAEEncodeCommand: ParsableCommand {
     var pictures: [String]
 
     func run() throws {
-        let dtype = try Precision.dtype(named: precision)
+        let dtype = try ComputeType.dtype(named: precision)
         try finish(
             runOnAllRanks { _ in
                 try FirstStagePass(folder: model, dtype: dtype).encode(pictures, size: size, to: output)
@@ -79,7 +79,7 @@ struct VAEDecodeCommand: ParsableCommand {
     var latents: String
 
     func run() throws {
-        let dtype = try Precision.dtype(named: precision)
+        let dtype = try ComputeType.dtype(named: precision)
         try finish(
             runOnAllRanks { _ in
                 try FirstStagePass(folder: model, dtype: dtype).decode(latents, to: output)

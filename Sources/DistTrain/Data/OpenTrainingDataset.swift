@@ -28,7 +28,8 @@ public func openTrainingDataset(
     let path = options.path
     guard FileManager.default.fileExists(atPath: "\(path)/\(PreparedManifest.fileName)") else {
         let unfinished = FileManager.default.fileExists(atPath: "\(path)/\(PrepareRecord.folderName)")
-        if unfinished || firstStage != nil && !FileManager.default.fileExists(atPath: path) {
+        let isDrawn = path.hasPrefix("synthetic-faces")
+        if unfinished || firstStage != nil && !isDrawn && !FileManager.default.fileExists(atPath: path) {
             // Says that the folder is missing or not finished.
             _ = try PreparedManifest.read(folder: path)
         }

@@ -37,7 +37,7 @@ public struct PrepareJob: Equatable, Sendable {
         self.precision = precision
     }
 
-    /// Items of every shard but the last: at most 256, few enough that a small set still makes 64 shards for as many
+    /// Items of every shard but the last: at most 256, few enough that 256 images already make 32 shards for as many
     /// ranks, and that pixels stay below 128 MiB. A multiple of 8, and no matter of the number of ranks.
     public var shardSize: Int {
         let most = kind == .pixels ? min(256, (128 << 20) / (3 * imageSize * imageSize)) : 256

@@ -57,7 +57,7 @@ public final class ProgressLine {
     }
 
     /// `prepare: 1024/30000 images (3 %), 12.3 images/s, 39 min left`
-    func line(_ done: Int, seconds: Double) -> String {
+    public func line(_ done: Int, seconds: Double) -> String {
         var text = "\(title): \(done)/\(total) \(unit) (\(total > 0 ? 100 * done / total : 100) %)"
         guard done > 0, seconds > 0 else { return text }
         let rate = Double(done) / seconds

@@ -17,7 +17,7 @@ public struct AutoencoderRun {
     public func train(_ communicator: any Communicator) throws {
         let c = configuration
         let dataset = try communicator.collectively("opening the data") {
-            try openTrainingDataset(c.data.options(seed: c.seed), firstStage: nil)
+            try openTrainingDataset(c.data.options, firstStage: nil)
         }
         let model = try AutoencoderKL(c.model)
         guard c.model.inChannels == dataset.channels else {
@@ -31,13 +31,13 @@ public struct AutoencoderRun {
                 l1: Float(c.loss.l1), mse: Float(c.loss.mse), kl: Float(c.loss.kl), edge: Float(c.loss.edge)),
             flips: c.data.flip)
         let stage = FirstStage(.autoencoderKL(model), dtype: c.train.dtype)
-        let run = try RunFolder.open(
-            output, name: c.name, configuration: c.resolvedYAML(), resume: resume, communicator: communicator)
+        let yaml = c.resolvedYAML()
+        let run = try RunFolder.open(output, c.name, yaml, resume, communicator)
         let session = try TrainingSession(
             TrainingSession.Subject(
                 modelFolder: "vae", objective: objective,
                 identity: RunIdentity(
-                    name: c.name, seed: c.seed, configuration: c.resolvedYAML(), modelFolder: "vae",
+                    name: c.name, seed: c.seed, configuration: yaml, modelFolder: "vae",
                     modelConfig: try c.model.jsonText(), datasetFingerprint: dataset.fingerprint,
                     programVersion: Program.version),
                 pictures: {
@@ -46,19 +46,19 @@ public struct AutoencoderRun {
                 export: { folder in
                     var config = c.model
                     config.scalingFactor = try Self.measuredScalingFactor(dataset, stage)
-                    try ModelFolder(folder).save(config, store: model.store)
+                    try ModelFolder(folder).save(config, model.store)
                 }),
             c.session, run: run, communicator: communicator)
         if communicator.isRoot {
             printLine(
                 "Training first stage \(c.name): \(model.store.parameterCount) parameters on \(dataset.count) images "
                     + "\(dataset.height)×\(dataset.width) of \(dataset.name), \(communicator.size) ranks × "
-                    + "\(Processor.threads) threads, \(c.train.dtype == .bfloat16 ? "bf16" : "fp32"), "
+                    + "\(Processor.threads) threads, \(c.session.precision), "
                     + "batch \(c.train.batchSize), in \(output)")
         }
         try session.train(resume: resume)
         if communicator.isRoot {
-            printLine("Done: reconstructions in \(run.path)/samples, first stage \(run.modelPath)")
+            printLine("Done: reconstructions in \(run.path)/samples, first stage \(run.model)")
         }
     }
 
@@ -66,9 +66,12 @@ public struct AutoencoderRun {
     private static func reconstructions(_ dataset: any TrainingDataset, _ stage: FirstStage) throws -> Image {
         let count = min(32, dataset.count)
         let pixels = try Self.images(dataset, 0..<count)
-        let encoded = try stage.encode(pixels, batch: count, height: dataset.height, width: dataset.width)
-        let decoded = try stage.decode(
-            encoded.mean, batch: count, height: encoded.shape[1], width: encoded.shape[2])
+        let encoded = try pixels.withUnsafeBufferPointer {
+            try stage.encode($0, batch: count, height: dataset.height, width: dataset.width)
+        }
+        let decoded = encoded.mean.withUnsafeBufferPointer {
+            stage.decode($0, batch: count, height: encoded.shape[1], width: encoded.shape[2])
+        }
         let size = dataset.sampleSize
         let images = (0..<count).flatMap { index in
             [pixels, decoded].map { values in
@@ -89,8 +92,9 @@ public struct AutoencoderRun {
         var statistics = (count: 0.0, sum: 0.0, squares: 0.0)
         for start in stride(from: 0, to: count, by: 32) {
             let range = start..<min(start + 32, count)
-            let encoded = try stage.encode(
-                try images(dataset, range), batch: range.count, height: dataset.height, width: dataset.width)
+            let encoded = try images(dataset, range).withUnsafeBufferPointer {
+                try stage.encode($0, batch: range.count, height: dataset.height, width: dataset.width)
+            }
             for (index, mean) in encoded.mean.enumerated() {
                 // A sample of the posterior has its mean's spread and its own variance.
                 let variance = encoded.logVariance.map { exp(Double($0[index])) } ?? 0

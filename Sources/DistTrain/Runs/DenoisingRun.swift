@@ -16,15 +16,15 @@ public struct DenoisingRun {
 
     public func train(_ communicator: any Communicator) throws {
         let c = configuration
-        let firstStage = try c.firstStage.map { try FirstStage(folder: $0.path, dtype: c.train.dtype) }
+        let firstStage = try c.firstStagePath.map { try FirstStage(folder: ModelFolder($0), dtype: c.train.dtype) }
         let dataset = try communicator.collectively("opening the data") {
-            try openTrainingDataset(c.data.options(seed: c.seed), firstStage: firstStage)
+            try openTrainingDataset(c.data.options, firstStage: firstStage)
         }
         let unet = try UNet2DModel(c.model)
         try checkChannels(unet.config, dataset)
         unet.store.initialize(seed: c.seed)
 
-        let scheduler = c.diffusion.scheduler
+        let scheduler = c.schedulerConfig()
         let objective = DenoisingObjective(
             unet: unet, dataset: dataset, schedule: try NoiseSchedule(scheduler),
             minSNRGamma: c.diffusion.minSNRGamma, flips: c.data.flip)
@@ -34,27 +34,28 @@ public struct DenoisingRun {
                 height: dataset.height, width: dataset.width),
             firstStage: firstStage, communicator: communicator)
 
-        let run = try RunFolder.open(
-            output, name: c.name, configuration: c.resolvedYAML(), resume: resume, communicator: communicator)
+        let yaml = c.resolvedYAML()
+        let run = try RunFolder.open(output, c.name, yaml, resume, communicator)
         let session = try TrainingSession(
             TrainingSession.Subject(
                 modelFolder: "unet", objective: objective,
                 identity: RunIdentity(
-                    name: c.name, seed: c.seed, configuration: c.resolvedYAML(), modelFolder: "unet",
+                    name: c.name, seed: c.seed, configuration: yaml, modelFolder: "unet",
                     modelConfig: try unet.config.jsonText(), schedulerConfig: try scheduler.jsonText(),
                     datasetFingerprint: dataset.fingerprint,
-                    firstStage: c.firstStage.flatMap { stage in
-                        firstStage.map { FirstStageReference(path: stage.path, weightsHash: $0.weightsHash) }
+                    firstStage: firstStage.map {
+                        FirstStageReference(
+                            path: c.firstStagePath ?? "", weightsHash: $0.weightsHash,
+                            scalingFactor: Double($0.scalingFactor), shiftFactor: Double($0.shiftFactor))
                     },
                     programVersion: Program.version),
                 pictures: {
-                    let share = try pictures.draw(c.sampling.count, c.sampling.settings(seed: c.seed))
+                    let share = try pictures.draw(c.sampling.count, c.samplingSettings)
                     let images = try pictures.gather(share, count: c.sampling.count)
                     return images.map { ImageGrid.square(of: $0.count).render($0) }
                 },
                 export: { folder in
-                    try PipelineFolder.write(
-                        folder, unet: unet, scheduler: scheduler, firstStage: c.firstStage?.path)
+                    try ModelFolder("\(folder)/unet").save(unet.config, unet.store)
                 }),
             c.session, run: run, communicator: communicator)
         if communicator.isRoot {
@@ -62,11 +63,11 @@ public struct DenoisingRun {
                 "Training \(c.name): \(unet.store.parameterCount) parameters on \(dataset.count) samples "
                     + "\(dataset.height)×\(dataset.width)×\(dataset.channels) of \(dataset.name), "
                     + "\(communicator.size) ranks × \(Processor.threads) threads, "
-                    + "\(c.train.dtype == .bfloat16 ? "bf16" : "fp32"), batch \(c.train.batchSize), in \(output)")
+                    + "\(c.session.precision), batch \(c.train.batchSize), in \(output)")
         }
         try session.train(resume: resume)
         if communicator.isRoot {
-            printLine("Done: samples in \(run.path)/samples, loss curve \(run.path)/loss.png, model \(run.modelPath)")
+            printLine("Done: samples in \(run.path)/samples, loss curve \(run.path)/loss.png, model \(run.model)")
         }
     }
 

@@ -25,7 +25,6 @@ final class TrainingSession {
     let step: DataParallelStep
     private let table: TensorTable
     private let checkpoints: CheckpointWriter
-    private let metrics: MetricsWriter
     private var store: ParameterStore { subject.objective.store }
 
     init(
@@ -61,7 +60,6 @@ final class TrainingSession {
         checkpoints = try CheckpointWriter(
             folder: run.checkpoints, table: table, run: subject.identity, retention: settings.retention,
             communicator: communicator)
-        metrics = MetricsWriter(run)
     }
 
     private var buffers: [StateBuffer] {
@@ -73,31 +71,45 @@ final class TrainingSession {
     /// Restores, trains to the last step, exports.
     func train(resume: Resume) throws {
         let first = try restore(resume)
-        let progress = TrainingProgress(
-            from: first, to: settings.cadence.steps, shown: communicator.isRoot)
-        try communicator.collectively("opening metrics.jsonl") {
-            if communicator.isRoot { try metrics.open(resumedAt: first, description) }
+        let description = try describe()
+        let progress = communicator.isRoot ? TrainingProgress(total: settings.cadence.steps, first: first ?? 0) : nil
+        let metrics = try communicator.collectively("opening metrics.jsonl") {
+            try progress.map { progress in
+                try MetricsLog(path: run.metrics, run: description, resumedStep: first) { progress.note($0) }
+            }
         }
         let trainer = Trainer(
             step: step, cadence: settings.cadence, communicator: communicator,
             actions: Trainer.Actions(
                 log: { [self] entry in
-                    guard communicator.isRoot else { return }
-                    try metrics.append(entry, batchSize: settings.batchSize, samples: subject.objective.sampleCount)
-                    progress.show(entry)
+                    metrics?.append(record(entry))
+                    progress?.update(
+                        step: entry.step, loss: entry.loss, learningRate: entry.learningRate,
+                        imagesPerSecond: entry.imagesPerSecond)
                 },
                 sample: { [self] in try savePictures(at: $0) },
                 checkpoint: { [self] in try saveCheckpoint(at: $0) }))
-        try trainer.train(from: first)
-        progress.finish()
+        try trainer.train(from: first ?? 0)
+        progress?.finish()
         try export()
     }
 
-    private func restore(_ resume: Resume) throws -> Int {
+    private func record(_ entry: Trainer.LogEntry) -> StepMetrics {
+        let seen = entry.step * settings.batchSize
+        return StepMetrics(
+            step: entry.step, loss: entry.loss, learningRate: entry.learningRate,
+            gradientNorm: entry.gradientNorm, imagesPerSecond: entry.imagesPerSecond,
+            dataSeconds: entry.dataSeconds, computeSeconds: entry.computeSeconds,
+            communicationSeconds: entry.communicationSeconds, totalSeconds: entry.stepSeconds,
+            epoch: Double(seen) / Double(subject.objective.sampleCount), samplesSeen: seen, parts: entry.parts)
+    }
+
+    /// The step that a checkpoint was restored from; nil for a fresh start.
+    private func restore(_ resume: Resume) throws -> Int? {
         let found = try run.checkpoints.restore(
             resume, into: buffers, table, communicator: communicator,
             warn: { printLine("Warning: \($0)") })
-        guard let checkpoint = found else { return 0 }
+        guard let checkpoint = found else { return nil }
         store.valuesChanged()
         if communicator.isRoot {
             for difference in checkpoint.manifest.differences(from: subject.identity) {
@@ -118,15 +130,15 @@ final class TrainingSession {
         try communicator.collectively("writing the samples of step \(step)") {
             guard let grid else { return }
             try grid.write(
-                to: run.samplePath(step: step), text: [("run", subject.identity.name), ("step", String(step))])
-            try metrics.plotLoss()
+                to: run.samples(step: step), text: ["run": subject.identity.name, "step": String(step)])
+            try LossCurve(run).write()
         }
     }
 
     private func export() throws {
         try withAverage {
-            try communicator.collectively("writing \(run.modelPath)") {
-                if communicator.isRoot { try subject.export(run.modelPath) }
+            try communicator.collectively("writing \(run.model)") {
+                if communicator.isRoot { try subject.export(run.model) }
             }
         }
     }
@@ -138,12 +150,14 @@ final class TrainingSession {
         return try store.withValues(slowest.values, body)
     }
 
-    private var description: RunDescription {
-        RunDescription(
-            name: subject.identity.name, seed: settings.seed, ranks: communicator.size,
-            threads: Processor.threads, precision: settings.dtype == .bfloat16 ? "bf16" : "fp32",
-            parameters: store.parameterCount, batchSize: settings.batchSize,
-            samples: subject.objective.sampleCount)
+    private func describe() throws -> RunDescription {
+        let hosts = try communicator.allGather(communicator.hostName)
+        return RunDescription(
+            name: subject.identity.name, seed: settings.seed, programVersion: Program.version,
+            hosts: Array(Set(hosts)).sorted(), ranks: communicator.size, threads: Processor.threads,
+            precision: settings.precision, processor: Processor.features,
+            kernels: "\(Backend.best.summary); OpenBLAS \(Processor.openBLASKernels)",
+            configurationHash: subject.identity.configurationHash)
     }
 }
 
@@ -160,6 +174,9 @@ struct SessionSettings {
     var emaWarmup: Bool
     var cadence: Cadence
     var retention: Retention
+
+    /// As a configuration names it.
+    var precision: String { dtype == .bfloat16 ? "bf16" : "fp32" }
 }
 
 /// A run that cannot start as it was asked to.
@@ -169,5 +186,42 @@ public struct RunError: ReportableError {
     public init(_ message: String, exitStatus: Int32 = ExitStatus.usage) {
         self.message = message
         self.exitStatus = exitStatus
+    }
+}
+
+/// The run's loss over its steps as a picture, `loss.png`.
+struct LossCurve {
+    let run: RunFolder
+    init(_ run: RunFolder) { self.run = run }
+
+    func write() throws {
+        guard FileManager.default.fileExists(atPath: run.metrics) else { return }
+        let points = try MetricsHistory(contentsOf: run.metrics).series("loss")
+        guard points.count > 1 else { return }
+        let series = LinePlot.Series(
+            "loss", points: points.map { (x: Double($0.step), y: $0.value) }, smooth: true)
+        let title = (run.path as NSString).lastPathComponent
+        try LinePlot(title: title, xLabel: "step", yLabel: "loss", series: [series], logY: true).render()
+            .write(to: "\(run.path)/loss.png")
+    }
+}
+
+/// Prints a line on standard output at once, whether it is a terminal or a file.
+func printLine(_ line: String) {
+    print(line)
+    fflush(nil)
+}
+
+extension RunFolder {
+    /// Opens the run's folder on rank 0 and notes the configuration in it. Collective.
+    static func open(
+        _ path: String, _ name: String, _ yaml: String, _ resume: Resume, _ communicator: any Communicator
+    ) throws -> RunFolder {
+        try communicator.collectively("opening \(path)") {
+            guard communicator.isRoot else { return RunFolder(path) }
+            let run = try RunFolder.open(path, name: name, resume: resume)
+            try run.writeConfiguration(yaml)
+            return run
+        }
     }
 }

@@ -1,0 +1,111 @@
+import LDMModel
+
+/// What a run is and runs on: the first line of `metrics.jsonl`, and again whenever it is resumed.
+public struct RunDescription: Sendable, Equatable {
+    public var name: String
+    public var seed: UInt64
+    public var programVersion: String
+    /// Each machine once.
+    public var hosts: [String]
+    public var ranks: Int
+    /// Threads of each rank.
+    public var threads: Int
+    /// "fp32" or "bf16".
+    public var precision: String
+    /// The processor's features.
+    public var processor: String
+    /// The libraries that compute.
+    public var kernels: String
+    public var configurationHash: String
+
+    public init(
+        name: String, seed: UInt64, programVersion: String, hosts: [String], ranks: Int, threads: Int,
+        precision: String, processor: String, kernels: String, configurationHash: String
+    ) {
+        self.name = name
+        self.seed = seed
+        self.programVersion = programVersion
+        self.hosts = hosts
+        self.ranks = ranks
+        self.threads = threads
+        self.precision = precision
+        self.processor = processor
+        self.kernels = kernels
+        self.configurationHash = configurationHash
+    }
+
+    var fields: JSONObject {
+        [
+            "name": .string(name), "seed": .string(String(seed)), "program_version": .string(programVersion),
+            "hosts": .array(hosts.map { .string($0) }), "ranks": .integer(ranks),
+            "threads": .integer(threads),
+            "precision": .string(precision), "processor": .string(processor), "kernels": .string(kernels),
+            "config_hash": .string(configurationHash),
+        ]
+    }
+}
+
+/// One logged step of `metrics.jsonl`.
+public struct StepMetrics: Sendable, Equatable {
+    /// Updates made.
+    public var step: Int
+    /// Mean since the last logged step.
+    public var loss: Double
+    public var learningRate: Double
+    /// Before clipping.
+    public var gradientNorm: Double
+    public var imagesPerSecond: Double
+    /// Seconds a step, of the slowest rank.
+    public var dataSeconds: Double
+    public var computeSeconds: Double
+    public var communicationSeconds: Double
+    public var totalSeconds: Double
+    public var epoch: Double
+    public var samplesSeen: Int
+    /// Terms of the loss by name, where it has several.
+    public var parts: [(name: String, value: Double)]
+
+    public init(
+        step: Int, loss: Double, learningRate: Double, gradientNorm: Double, imagesPerSecond: Double,
+        dataSeconds: Double, computeSeconds: Double, communicationSeconds: Double, totalSeconds: Double,
+        epoch: Double, samplesSeen: Int, parts: [(name: String, value: Double)] = []
+    ) {
+        self.step = step
+        self.loss = loss
+        self.learningRate = learningRate
+        self.gradientNorm = gradientNorm
+        self.imagesPerSecond = imagesPerSecond
+        self.dataSeconds = dataSeconds
+        self.computeSeconds = computeSeconds
+        self.communicationSeconds = communicationSeconds
+        self.totalSeconds = totalSeconds
+        self.epoch = epoch
+        self.samplesSeen = samplesSeen
+        self.parts = parts
+    }
+
+    public static func == (first: StepMetrics, second: StepMetrics) -> Bool { first.fields == second.fields }
+
+    var fields: JSONObject {
+        var fields: JSONObject = [
+            "loss": .finite(loss), "lr": .finite(learningRate), "grad_norm": .finite(gradientNorm),
+            "images_per_second": .finite(imagesPerSecond),
+            "seconds": [
+                "data": .finite(dataSeconds), "compute": .finite(computeSeconds),
+                "communication": .finite(communicationSeconds), "total": .finite(totalSeconds),
+            ],
+            "epoch": .finite(epoch), "samples_seen": .integer(samplesSeen),
+        ]
+        if !parts.isEmpty {
+            var terms = JSONObject()
+            for part in parts { terms[part.name] = .finite(part.value) }
+            fields["loss_parts"] = .object(terms)
+        }
+        return fields
+    }
+}
+
+extension JSONValue {
+    /// A number, or null for NaN and infinities, of which JSON has none.
+    public static func finite(_ value: Double) -> JSONValue { value.isFinite ? .number(value) : .null }
+}

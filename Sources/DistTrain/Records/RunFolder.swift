@@ -1,0 +1,136 @@
+import Foundation
+import LDMModel
+import Yams
+
+/// Why a folder cannot be a run's, in one line.
+public struct RunFolderError: ReportableError, Equatable {
+    public let path: String
+    public let detail: String
+
+    public var message: String { "\(path): \(detail)" }
+    public var exitStatus: Int32 { ExitStatus.usage }
+}
+
+/// A run's folder: configuration, metrics, samples, checkpoints and the finished model, each at a fixed place.
+public struct RunFolder: Sendable, Equatable {
+    public let path: String
+
+    public init(_ path: String) { self.path = path }
+
+    public var configuration: String { at("config.yaml") }
+    public var metrics: String { at("metrics.jsonl") }
+    public var samples: String { at("samples") }
+    public var checkpoints: CheckpointFolder { CheckpointFolder(at("checkpoints")) }
+    /// The averaged weights as a diffusers pipeline.
+    public var model: String { at("model") }
+
+    /// `samples/samples_00001000.png`.
+    public func samples(step: Int) -> String {
+        let digits = String(step)
+        let zeros = String(repeating: "0", count: max(0, 8 - digits.count))
+        return at("samples/samples_\(zeros)\(digits).png")
+    }
+
+    private func at(_ name: String) -> String { (path as NSString).appendingPathComponent(name) }
+
+    /// Makes the folder ready for a run, or takes up the run that is in it. For one rank.
+    ///
+    /// - Parameters:
+    ///   - name: the run's name in its configuration.
+    ///   - resume: with `none` the folder must be empty or not there.
+    /// - Throws: where the folder holds something else or another run, or cannot be written.
+    public static func open(_ path: String, name: String, resume: Resume) throws(RunFolderError) -> RunFolder
+    {
+        let folder = RunFolder(path)
+        func refuse(_ detail: String) -> RunFolderError { RunFolderError(path: path, detail: detail) }
+
+        var isFolder: ObjCBool = false
+        if FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), !isFolder.boolValue {
+            throw refuse("is a file, expected a folder for the run; choose another --output")
+        }
+        for part in [path, folder.samples, folder.checkpoints.path] {
+            if part == path, isFolder.boolValue {
+                try folder.check(name: name, resume: resume)
+                try folder.checkWritable()
+            }
+            do {
+                try FileManager.default.createDirectory(atPath: part, withIntermediateDirectories: true)
+            } catch {
+                throw RunFolderError(path: part, detail: "cannot be created: \(reason(of: error))")
+            }
+        }
+        return folder
+    }
+
+    /// Writes the resolved configuration, whole or not at all.
+    public func writeConfiguration(_ yaml: String) throws(RunFolderError) {
+        do {
+            try AtomicFile.write(Array(yaml.utf8), to: configuration)
+        } catch {
+            throw RunFolderError(path: error.path, detail: error.message)
+        }
+    }
+
+    /// Refuses a folder with other things in it, and a run that is not to be resumed.
+    private func check(name: String, resume: Resume) throws(RunFolderError) {
+        let entries: [String]
+        do {
+            entries = try FileManager.default.contentsOfDirectory(atPath: path)
+        } catch {
+            throw RunFolderError(path: path, detail: "cannot be listed: \(Self.reason(of: error))")
+        }
+        if entries.isEmpty { return }
+        guard !Set(entries).isDisjoint(with: ["config.yaml", "metrics.jsonl", "checkpoints"]) else {
+            throw RunFolderError(
+                path: path,
+                detail:
+                    "holds \(entries.count) other files and no run, first '\(entries.sorted()[0])'; choose an "
+                    + "empty or new folder as --output")
+        }
+        // A run that ended before its first file leaves empty folders.
+        if !entries.contains("config.yaml"), !entries.contains("metrics.jsonl"),
+            (try? checkpoints.steps())?.isEmpty == true
+        {
+            return
+        }
+        if resume == .none {
+            throw RunFolderError(
+                path: path,
+                detail: "holds a run already; go on with it by --resume auto, or choose another --output")
+        }
+        if let found = runName, found != name {
+            throw RunFolderError(
+                path: path,
+                detail:
+                    "holds the run '\(found)', expected '\(name)' as in the configuration; choose another "
+                    + "--output")
+        }
+    }
+
+    /// The name in the folder's configuration; nil where there is none.
+    public var runName: String? {
+        guard let data = FileManager.default.contents(atPath: configuration),
+            let tree = try? Yams.load(yaml: String(decoding: data, as: UTF8.self)) as? [String: Any]
+        else { return nil }
+        return tree["name"] as? String
+    }
+
+    /// Tries to make a file: permissions alone do not tell of read-only disks, nor bind root.
+    private func checkWritable() throws(RunFolderError) {
+        let probe = at(".write-test-\(getpid())")
+        let descriptor = Foundation.open(probe, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else {
+            throw RunFolderError(path: path, detail: "cannot be written: \(systemReason())")
+        }
+        close(descriptor)
+        unlink(probe)
+    }
+
+    private static func reason(of error: any Error) -> String {
+        let underlying = (error as NSError).userInfo[NSUnderlyingErrorKey] as? NSError
+        if let underlying, underlying.domain == NSPOSIXErrorDomain {
+            return systemReason(Int32(underlying.code))
+        }
+        return error.localizedDescription
+    }
+}

@@ -1,0 +1,74 @@
+import Foundation
+
+/// One line on standard error that tells how things stand: redrawn in place on a terminal, a line each time
+/// elsewhere.
+public final class StatusLine {
+    private let write: (String) -> Void
+    private let width: () -> Int?
+    private var shown: String?
+
+    /// On a file: standard error unless told otherwise.
+    public convenience init(descriptor: Int32 = STDERR_FILENO) {
+        self.init(
+            width: { Self.terminalWidth(descriptor) }, write: { Self.writeAll($0, to: descriptor) })
+    }
+
+    /// - Parameters:
+    ///   - width: columns of the terminal, asked for each time since windows change; nil where it is none.
+    ///   - write: takes the text, control characters included.
+    public init(width: @escaping () -> Int?, write: @escaping (String) -> Void) {
+        self.width = width
+        self.write = write
+    }
+
+    /// Whether the line is redrawn in place.
+    public var isTerminal: Bool { width() != nil }
+
+    /// Shows the fields in place of those shown before. On a terminal, fields that do not fit are left out from the
+    /// end: the first ones matter most.
+    public func show(_ fields: [String], separator: String = "  ") {
+        guard let width = width() else {
+            return write(fields.joined(separator: separator) + "\n")
+        }
+        // The last column stays free: some terminals wrap when it is written.
+        let room = max(1, width - 1)
+        var fitting = fields
+        while fitting.count > 1, fitting.joined(separator: separator).count > room { fitting.removeLast() }
+        let text = String(fitting.joined(separator: separator).prefix(room))
+        shown = text
+        write("\r\u{1B}[K\(text)")
+    }
+
+    /// Prints a line that stays, above the one that is redrawn.
+    public func print(_ line: String) {
+        guard let shown else { return write(line + "\n") }
+        write("\r\u{1B}[K\(line)\n\(shown)")
+    }
+
+    /// Leaves the line as it is and goes to the next.
+    public func finish() {
+        if shown != nil { write("\n") }
+        shown = nil
+    }
+
+    /// nil where the file is no terminal that can redraw.
+    static func terminalWidth(_ descriptor: Int32) -> Int? {
+        guard isatty(descriptor) == 1, ProcessInfo.processInfo.environment["TERM"] != "dumb" else {
+            return nil
+        }
+        var size = winsize()
+        guard ioctl(descriptor, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0 else { return 80 }
+        return Int(size.ws_col)
+    }
+
+    /// Failures are no matter: whoever read the messages has gone, and the work goes on.
+    static func writeAll(_ text: String, to descriptor: Int32) {
+        var rest = Array(text.utf8)[...]
+        while !rest.isEmpty {
+            let count = rest.withUnsafeBytes { Foundation.write(descriptor, $0.baseAddress, $0.count) }
+            if count < 0 && errno == EINTR { continue }
+            if count <= 0 { return }
+            rest = rest.dropFirst(count)
+        }
+    }
+}
