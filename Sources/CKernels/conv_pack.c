@@ -1,17 +1,9 @@
-// Blocked layouts keep 8 or more output (or input) channels side by side: the lanes. In [O, C, taps] lanes stand far
-// apart and taps side by side, so both directions are transpositions of 8×8 tiles, held in registers.
+// Blocked layouts keep 8 or more output (or input) channels side by side: the lanes. In [O, C, taps] lanes
+// stand far apart and taps side by side, so both directions are transpositions of 8×8 tiles, held in
+// registers.
 #include "conv_pack.h"
 
-#include <string.h>
-
-#include "ck_parallel.h"
-
-#if defined(__x86_64__)
-#define CLONED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define CLONED
-#endif
-#define INLINE static inline __attribute__((always_inline))
+#include "ck_vector.h"
 
 typedef float floats8 __attribute__((vector_size(32)));
 typedef uint32_t bits8 __attribute__((vector_size(32)));
@@ -23,7 +15,7 @@ enum {
 };
 
 /// r[i][j] ↔ r[j][i]
-INLINE void transpose8(floats8 *r) {
+CK_INLINE void transpose8(floats8 *r) {
     floats8 a[8], b[8];
     for (int i = 0; i < 8; i += 2) {  // pairs of elements
         a[i] = __builtin_shufflevector(r[i], r[i + 1], 0, 8, 2, 10, 4, 12, 6, 14);
@@ -41,7 +33,7 @@ INLINE void transpose8(floats8 *r) {
 }
 
 /// tile [rows, 8] ← source, whose lane l starts at l·stride.
-INLINE void transpose_in(const float *source, long stride, long rows, float *tile) {
+CK_INLINE void transpose_in(const float *source, long stride, long rows, float *tile) {
     if (stride == 1 && rows == 1) {  // 1×1 kernels, with lanes of input channels
         memcpy(tile, source, lanes * sizeof *tile);
         return;
@@ -58,7 +50,7 @@ INLINE void transpose_in(const float *source, long stride, long rows, float *til
 }
 
 /// The way back, added to what is there where `accumulate` is set.
-INLINE void transpose_out(const float *tile, long stride, long rows, int accumulate, float *target) {
+CK_INLINE void transpose_out(const float *tile, long stride, long rows, int accumulate, float *target) {
     long row = 0;
     for (; row + 8 <= rows; row += 8) {
         floats8 r[8];
@@ -79,16 +71,8 @@ INLINE void transpose_out(const float *tile, long stride, long rows, int accumul
         }
 }
 
-/// A bf16: rounded to nearest, ties to even; a NaN stays one.
-INLINE uint16_t narrow(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    uint32_t rounded = bits + 0x7fff + ((bits >> 16) & 1);
-    return (uint16_t)(((bits & 0x7fffffff) > 0x7f800000 ? bits | 0x400000 : rounded) >> 16);
-}
-
-/// The same of 8, each left in its lane's upper half.
-INLINE void narrow8(const float *x, bits8 *y) {
+/// ck_to_bf16 of 8, each left in its lane's upper half.
+CK_INLINE void narrow8(const float *x, bits8 *y) {
     bits8 bits;
     memcpy(&bits, x, sizeof bits);
     bits8 rounded = bits + 0x7fff + ((bits >> 16) & 1), isNaN = (bits8)((bits & 0x7fffffff) > 0x7f800000);
@@ -102,7 +86,8 @@ typedef struct {
     void *packed;
     float *gradient;
     int accumulate;
-    // Lanes are output channels (or input channels), rows the others; `place` is the packed layout's offset of each.
+    // Lanes are output channels (or input channels), rows the others; `place` is the packed layout's offset
+    // of each.
     int lanesAreOutputs;
     const long *lanePlace, *rowPlace;
     // Source: a lane's and a row's distance in [O, C, taps].
@@ -110,7 +95,7 @@ typedef struct {
 } packing;
 
 /// The distance of the 8 lanes from `lane` in the packed layout, or 0 where they have none in common.
-INLINE long lane_step(const packing *k, long lane) {
+CK_INLINE long lane_step(const packing *k, long lane) {
     const long *place = k->lanePlace + lane;
     long step = place[1] - place[0];
     for (int l = 2; l < lanes; l++)
@@ -119,7 +104,7 @@ INLINE long lane_step(const packing *k, long lane) {
 }
 
 /// packed ← tile [rows, taps, 8], whose first row and lane are given.
-INLINE void write_tile(const packing *k, long row, long rows, long lane, const float *tile) {
+CK_INLINE void write_tile(const packing *k, long row, long rows, long lane, const float *tile) {
     long taps = k->layout->taps;
     const long *place = k->rowPlace + row, *tap = k->layout->tap;
     long start = k->lanePlace[lane], step = lane_step(k, lane);
@@ -154,13 +139,13 @@ INLINE void write_tile(const packing *k, long row, long rows, long lane, const f
         for (long t = 0; t < taps; t++) {
             const float *x = tile + (r * taps + t) * lanes;
             uint16_t *y = packed + place[r] + tap[t];
-            for (long l = 0; l < lanes; l++) y[k->lanePlace[lane + l]] = narrow(x[l]);
+            for (long l = 0; l < lanes; l++) y[k->lanePlace[lane + l]] = ck_to_bf16(x[l]);
         }
     }
 }
 
 /// tile [rows, taps, 8] ← packed fp32.
-INLINE void read_tile(const packing *k, long row, long rows, long lane, float *tile) {
+CK_INLINE void read_tile(const packing *k, long row, long rows, long lane, float *tile) {
     long taps = k->layout->taps, step = lane_step(k, lane);
     const float *packed = k->packed;
     for (long r = 0; r < rows; r++)
@@ -174,23 +159,24 @@ INLINE void read_tile(const packing *k, long row, long rows, long lane, float *t
         }
 }
 
-/// What no tile of 8 lanes covers, weight by weight.
-INLINE void move_rest(const packing *k, long row, long rows, long lane, long laneEnd) {
+/// What no tile covers, weight by weight.
+CK_INLINE void move_rest(const packing *k, long row, long rows, long lane, long laneEnd) {
     for (long r = row; r < row + rows; r++)
         for (long l = lane; l < laneEnd; l++)
             for (long t = 0; t < k->layout->taps; t++) {
                 long place = k->rowPlace[r] + k->lanePlace[l] + k->layout->tap[t];
                 long index = r * k->rowStride + l * k->laneStride + t;
                 if (k->gradient)
-                    k->gradient[index] = (k->accumulate ? k->gradient[index] : 0) + ((float *)k->packed)[place];
+                    k->gradient[index] =
+                        (k->accumulate ? k->gradient[index] : 0) + ((float *)k->packed)[place];
                 else if (k->dtype == CK_F32)
                     ((float *)k->packed)[place] = k->weights[index];
                 else
-                    ((uint16_t *)k->packed)[place] = narrow(k->weights[index]);
+                    ((uint16_t *)k->packed)[place] = ck_to_bf16(k->weights[index]);
             }
 }
 
-INLINE void move_tile(const packing *k, long row, long rows, long lane) {
+CK_INLINE void move_tile(const packing *k, long row, long rows, long lane) {
     float tile[tileFloats] __attribute__((aligned(64)));
     long taps = k->layout->taps, at = row * k->rowStride + lane * k->laneStride;
     // With lanes of output channels, a lane's rows and taps are one run of memory.
@@ -207,19 +193,20 @@ INLINE void move_tile(const packing *k, long row, long rows, long lane) {
     write_tile(k, row, rows, lane, tile);
 }
 
-static inline long least(long a, long b) { return a < b ? a : b; }
-
-// Output channels begin..<end, tile by tile. Outputs are the outer loop, so that [O, C, taps] is passed once, in order.
-CLONED static void move_share(void *context, long begin, long end) {
+// Output channels begin..<end, tile by tile. Outputs are the outer loop, so that [O, C, taps] is passed once,
+// in order.
+CK_KERNEL static void move_share(void *context, long begin, long end) {
     const packing *k = context;
-    long rowsOfTile = least(rowsAtMost, tileFloats / lanes / k->layout->taps & ~1L);
-    long outputStep = k->lanesAreOutputs ? lanes : rowsOfTile, inputStep = k->lanesAreOutputs ? rowsOfTile : lanes;
+    long rowsOfTile = ck_max(2, ck_min(rowsAtMost, tileFloats / lanes / k->layout->taps & ~1L));
+    int fits = rowsOfTile * k->layout->taps * lanes <= tileFloats;
+    long outputStep = k->lanesAreOutputs ? lanes : rowsOfTile;
+    long inputStep = k->lanesAreOutputs ? rowsOfTile : lanes;
     for (long o = begin; o < end; o += outputStep)
         for (long c = 0; c < k->layout->inputs; c += inputStep) {
-            long outputs = least(outputStep, end - o), inputs = least(inputStep, k->layout->inputs - c);
+            long outputs = ck_min(outputStep, end - o), inputs = ck_min(inputStep, k->layout->inputs - c);
             long row = k->lanesAreOutputs ? c : o, rows = k->lanesAreOutputs ? inputs : outputs;
             long lane = k->lanesAreOutputs ? o : c, width = k->lanesAreOutputs ? outputs : inputs;
-            if (width == lanes)
+            if (fits && width == lanes)
                 move_tile(k, row, rows, lane);
             else
                 move_rest(k, row, rows, lane, lane + width);
@@ -229,7 +216,7 @@ CLONED static void move_share(void *context, long begin, long end) {
 static void move(packing k) {
     const ck_weight_layout *layout = k.layout;
     // Lanes are the channels that lie closer together.
-    long o = least(lanes, layout->outputs) - 1, c = least(lanes, layout->inputs) - 1;
+    long o = ck_min(lanes, layout->outputs) - 1, c = ck_min(lanes, layout->inputs) - 1;
     k.lanesAreOutputs = c < lanes - 1 || (o == lanes - 1 && layout->output[o] - layout->output[0] <=
                                                                 layout->input[c] - layout->input[0]);
     k.lanePlace = k.lanesAreOutputs ? layout->output : layout->input;
@@ -246,5 +233,6 @@ void ck_pack_weights(const ck_weight_layout *layout, ck_dtype dtype, const float
 }
 
 void ck_unpack_weights(const ck_weight_layout *layout, const float *packed, int accumulate, float *weights) {
-    move((packing){.layout = layout, .packed = (void *)packed, .gradient = weights, .accumulate = accumulate});
+    move(
+        (packing){.layout = layout, .packed = (void *)packed, .gradient = weights, .accumulate = accumulate});
 }

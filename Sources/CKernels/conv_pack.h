@@ -1,14 +1,11 @@
-// Weights on their way between PyTorch's layout and a blocked one, as fast as memory allows: a training step packs every
-// weight twice and brings every gradient back once.
+// Weights on their way between PyTorch's layout and a blocked one, as fast as memory allows: a training step
+// packs every weight twice and brings every gradient back once.
 #pragma once
 #include "ck_types.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-/// The largest kernel area that a layout may have.
-enum { CK_PACKED_TAPS = 256 };
 
 /// Where weight (o, c, tap) of [O, C, taps] lies in the packed layout: element output[o] + input[c] + tap[t].
 /// Every blocked layout is such a sum; so is one with the kernel turned round, or with O and C exchanged.
