@@ -18,7 +18,7 @@ import DistTrain
             """,
         version: Program.version,
         subcommands: [
-            TrainCommand.self, VAECommand.self, PrepareCommand.self, LaunchCommand.self,
+            TrainCommand.self, VAECommand.self, PrepareCommand.self, SampleCommand.self, LaunchCommand.self,
             BenchCommand.self,
             SelfTestCommand.self,
         ])

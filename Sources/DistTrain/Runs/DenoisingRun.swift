@@ -55,7 +55,8 @@ public struct DenoisingRun {
                     return images.map { ImageGrid.square(of: $0.count).render($0) }
                 },
                 export: { folder in
-                    try ModelFolder("\(folder)/unet").save(unet.config, unet.store)
+                    try PipelineFolder.write(
+                        folder, unet: unet, scheduler: scheduler, firstStage: c.firstStagePath)
                 }),
             c.session, run: run, communicator: communicator)
         if communicator.isRoot {
