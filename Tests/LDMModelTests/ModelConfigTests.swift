@@ -53,7 +53,8 @@ private func unet(_ json: String) throws -> UNet2DConfig {
         let cifar = try unet(
             """
             {"_class_name": "UNet2DModel", "_diffusers_version": "0.0.4", "act_fn": "silu",
-             "attention_head_dim": null, "block_out_channels": [128, 256, 256, 256], "center_input_sample": false,
+             "attention_head_dim": null, "block_out_channels": [128, 256, 256, 256],
+             "center_input_sample": false,
              "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
              "downsample_padding": 0, "flip_sin_to_cos": false, "freq_shift": 1, "in_channels": 3,
              "layers_per_block": 2, "mid_block_scale_factor": 1, "norm_eps": 1e-06, "norm_num_groups": 32,

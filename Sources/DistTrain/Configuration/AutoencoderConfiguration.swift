@@ -91,7 +91,8 @@ public struct AutoencoderConfiguration: Sendable, Equatable {
         if model.inChannels != model.outChannels {
             throw ConfigError(
                 .invalidValue, at: ["model", "out_channels"],
-                "found \(model.outChannels), expected in_channels (\(model.inChannels)): it is trained to give back its input",
+                "found \(model.outChannels), expected in_channels (\(model.inChannels)):"
+                    + " it is trained to give back its input",
                 location: modelNode["out_channels"]?.location ?? modelNode.location)
         }
         if optimizer.warmupSteps > train.steps {

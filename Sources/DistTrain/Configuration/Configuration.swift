@@ -1,7 +1,8 @@
 import Foundation
 import LDMModel
 
-/// The whole configuration of a diffusion training run, as design and defaults leave it: `disttrain train --config`.
+/// The whole configuration of a diffusion training run, as design and defaults leave it: `disttrain train
+/// --config`.
 ///
 ///     let configuration = try Configuration.load(path: "configs/tiny.yaml", overrides: ["train.steps=100"])
 ///
@@ -89,7 +90,8 @@ public struct Configuration: Sendable, Equatable {
         if model.inChannels != model.outChannels {
             throw ConfigError(
                 .invalidValue, at: ["model", "out_channels"],
-                "found \(model.outChannels), expected in_channels (\(model.inChannels)): the model predicts what it is given",
+                "found \(model.outChannels), expected in_channels (\(model.inChannels)):"
+                    + " the model predicts what it is given",
                 location: modelNode["out_channels"]?.location ?? modelNode.location)
         }
         if optimizer.warmupSteps > train.steps {
@@ -119,7 +121,8 @@ public struct Configuration: Sendable, Equatable {
         if size % model.downsamplingFactor != 0 {
             throw ConfigError(
                 .invalidValue, at: ["data", "size"],
-                "found \(size), expected a multiple of \(model.downsamplingFactor), which the model's levels halve it to",
+                "found \(size), expected a multiple of \(model.downsamplingFactor),"
+                    + " which the model's levels divide it by",
                 location: location)
         }
     }

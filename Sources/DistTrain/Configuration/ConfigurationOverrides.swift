@@ -5,7 +5,8 @@ struct ConfigurationOverride {
     let path: [String]
     let node: ConfigNode
 
-    /// Parses `a.b=c`; the value is YAML, so `[0.9, 0.99]`, `null` and `"text"` mean what they do in the file.
+    /// Parses `a.b=c`; the value is YAML, so `[0.9, 0.99]`, `null` and `"text"` mean what they do in the
+    /// file.
     init(_ text: String) throws(ConfigError) {
         let source = "--set \(text)"
         guard let equals = text.firstIndex(of: "=") else {

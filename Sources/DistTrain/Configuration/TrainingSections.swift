@@ -20,7 +20,8 @@ public struct TrainConfiguration: Sendable, Equatable {
     public var steps: Int
     /// Images of one step on all ranks together.
     public var batchSize: Int
-    /// Images a rank takes at once; nil for its whole share. Smaller values save memory and change nothing else.
+    /// Images a rank takes at once; nil for its whole share. Smaller values save memory and change nothing
+    /// else.
     public var microBatchSize: Int?
     public var precision = Precision.auto
     public var sharding = Sharding.optimizer

@@ -3,8 +3,8 @@ import Yams
 
 /// YAML text to `ConfigNode` and back.
 ///
-/// Plain scalars follow the core schema of YAML 1.2: `true` and `false` are the only truth values (`yes`, `on`
-/// and `off` are strings), `~` and `null` are null, and `2e-4` is a number.
+/// Plain scalars follow the core schema of YAML 1.2: `true` and `false` are the only truth values (`yes`,
+/// `on` and `off` are strings), `~` and `null` are null, and `2e-4` is a number.
 enum YAMLNode {
     /// Reads one document. Duplicate keys, several documents and non-string keys are refused.
     static func parse(_ text: String, source: String) throws(ConfigError) -> ConfigNode {

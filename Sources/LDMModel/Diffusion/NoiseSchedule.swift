@@ -2,8 +2,9 @@ import Foundation
 
 /// The forward process x_t = √ᾱ_t x₀ + √(1-ᾱ_t) ε, and what training needs of it.
 ///
-/// Tables go through the same precision as in diffusers (β and α in fp32, their product accumulated in fp64 and
-/// rounded to fp32, as PyTorch's cumprod does on CPUs), so that a model sees the same noise levels in both.
+/// Tables go through the same precision as in diffusers (β and α in fp32, their product accumulated in fp64
+/// and rounded to fp32, as PyTorch's cumprod does on CPUs), so that a model sees the same noise levels in
+/// both.
 ///
 /// Notation: β_t, α_t = 1 - β_t, ᾱ_t = α_0 ⋯ α_t, SNR_t = ᾱ_t / (1 - ᾱ_t), with t in 0..<T.
 /// Source: Ho, Jain and Abbeel 2020 (arXiv 2006.11239); diffusers 0.42, schedulers/scheduling_ddpm.py.
@@ -102,7 +103,8 @@ public struct NoiseSchedule: Sendable {
             guard last < count else {
                 throw ConfigError(
                     .invalidValue, at: ["steps_offset"],
-                    "\(steps) steps with offset \(config.stepsOffset) reach timestep \(last), the last one is \(count - 1)"
+                    "\(steps) steps with offset \(config.stepsOffset) reach timestep \(last),"
+                        + " the last one is \(count - 1)"
                 )
             }
             return (0..<steps).reversed().map { $0 * ratio + config.stepsOffset }
@@ -140,7 +142,8 @@ extension NoiseSchedule {
         }
     }
 
-    /// PyTorch's linspace in fp32, bit for bit: each half is counted from its own end, with fused multiply-add.
+    /// PyTorch's linspace in fp32, bit for bit: each half is counted from its own end, with fused
+    /// multiply-add.
     private static func linspace(_ start: Float, _ end: Float, _ count: Int) -> [Float] {
         if count == 1 { return [start] }
         let step = (end - start) / Float(count - 1)

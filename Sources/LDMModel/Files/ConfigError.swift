@@ -40,8 +40,8 @@ public struct ConfigError: Error, Equatable, Sendable, CustomStringConvertible {
         return text + message
     }
 
-    /// The same error, for a configuration that stands under `prefix` in a larger one: the path grows, and the
-    /// location is looked up in the section's node.
+    /// The same error, for a configuration that stands under `prefix` in a larger one: the path grows, and
+    /// the location is looked up in the section's node.
     public func placed(in node: ConfigNode, under prefix: [String]) -> ConfigError {
         var error = self
         error.path = prefix + path
@@ -59,8 +59,8 @@ public struct ConfigError: Error, Equatable, Sendable, CustomStringConvertible {
 
 /// The candidate nearest to a misspelt name, or nil if none is near.
 ///
-/// Distance is optimal string alignment (insertions, deletions, substitutions, swaps of neighbours); a third of
-/// the name's length may differ, two letters at least. A name that contains the other counts as near, too.
+/// Distance is optimal string alignment (insertions, deletions, substitutions, swaps of neighbours); a third
+/// of the name's length may differ, two letters at least. A name that contains the other counts as near, too.
 public func nearestName(to name: String, among candidates: [String]) -> String? {
     let scored = candidates.map { (name: $0, distance: editDistance(name, $0)) }
     if let best = scored.min(by: { $0.distance < $1.distance }), best.distance <= max(2, name.count / 3) {

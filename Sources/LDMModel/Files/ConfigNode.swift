@@ -86,7 +86,8 @@ public struct ConfigNode: Sendable, Equatable {
         return nil
     }
 
-    /// The value of a key in a mapping. Setting a new key appends it; setting on anything else makes a mapping.
+    /// The value of a key in a mapping. Setting a new key appends it; setting on anything else makes a
+    /// mapping.
     public subscript(key: String) -> ConfigNode? {
         get { entries?.first { $0.key == key }?.node }
         set {

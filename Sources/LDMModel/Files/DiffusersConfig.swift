@@ -2,8 +2,8 @@ import Foundation
 
 /// A part of a diffusers pipeline described by a JSON file (`config.json`, `scheduler_config.json`).
 ///
-/// Reading is strict: an unknown key or a value this program does not build is an error, because a model built
-/// from half its configuration loads without complaint and computes something else.
+/// Reading is strict: an unknown key or a value this program does not build is an error, because a model
+/// built from half its configuration loads without complaint and computes something else.
 public protocol DiffusersConfig: Sendable, Equatable {
     /// Reads and validates a section; `path` is the section's place in a larger configuration.
     init(config node: ConfigNode, path: [String]) throws(ConfigError)
@@ -126,8 +126,8 @@ enum ModelChecks {
             if channel % groups != 0 {
                 throw ConfigError(
                     .invalidValue, at: ["block_out_channels"],
-                    "\(channel) channels do not divide by \(groupsKey) \(groups); choose multiples of \(groups)"
-                        + " or fewer groups")
+                    "\(channel) channels do not divide by \(groupsKey) \(groups); choose"
+                        + " multiples of \(groups) or fewer groups")
             }
         }
     }

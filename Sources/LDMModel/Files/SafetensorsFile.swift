@@ -1,10 +1,11 @@
 import Foundation
 
-/// A safetensors file, mapped into memory: opening it reads the header alone, and a tensor's bytes come from the
-/// disk when they are first touched.
+/// A safetensors file, mapped into memory: opening it reads the header alone, and a tensor's bytes come from
+/// the disk when they are first touched.
 ///
-/// Everything in the header is checked before anything is used, so a hostile or damaged file is refused with one
-/// line. The file must not be cut short by others while it is open: the system would end the process (SIGBUS).
+/// Everything in the header is checked before anything is used, so a hostile or damaged file is refused with
+/// one line. The file must not be cut short by others while it is open: the system would end the process
+/// (SIGBUS).
 // The mapping is read-only and lives as long as the object; all other members are immutable.
 public final class SafetensorsFile: @unchecked Sendable {
     public let path: String
@@ -79,7 +80,8 @@ public final class SafetensorsFile: @unchecked Sendable {
         try copy(bytes(of: try info(of: name)), of: try info(of: name), into: destination)
     }
 
-    /// Converts rows of the first dimension to fp32 into `destination`, of exactly `rows.count * rowCount` elements.
+    /// Converts rows of the first dimension to fp32 into `destination`, of exactly `rows.count * rowCount`
+    /// elements.
     public func copyFloats(
         of name: String, rows: Range<Int>, into destination: UnsafeMutableBufferPointer<Float>
     ) throws(SafetensorsError) {

@@ -117,7 +117,8 @@ struct SafetensorsHeader {
         for value in shapeValues {
             guard let dimension = value.intValue, dimension >= 0 else {
                 throw fail(
-                    "a dimension is \((try? value.text()) ?? value.kind), expected a whole number of 0 or more"
+                    "a dimension is \((try? value.text()) ?? value.kind),"
+                        + " expected a whole number of 0 or more"
                 )
             }
             shape.append(dimension)
@@ -148,7 +149,8 @@ struct SafetensorsHeader {
         return shape.contains(0) ? 0 : count
     }
 
-    /// The header's bytes, length prefix included, padded with spaces so that the data starts on a cache line.
+    /// The header's bytes, length prefix included, padded with spaces so that the data starts on a cache
+    /// line.
     static func encode(
         _ tensors: [SafetensorsInfo], metadata: [String: String]
     ) throws(JSONError) -> [UInt8] {

@@ -13,8 +13,9 @@ public struct SafetensorsEntry: Sendable, Equatable {
 
 /// Writes a safetensors file of any size in one pass: the table first, then the tensors' data in its order.
 ///
-/// The data goes to a temporary name beside the file; `finish()` checks that every tensor is whole, waits until
-/// the bytes are on the disk and only then gives the file its name. A writer that is dropped before leaves nothing.
+/// The data goes to a temporary name beside the file; `finish()` checks that every tensor is whole, waits
+/// until the bytes are on the disk and only then gives the file its name. A writer that is dropped before
+/// leaves nothing.
 public struct SafetensorsWriter: ~Copyable {
     /// Where the file will be.
     public let path: String
@@ -103,7 +104,8 @@ public struct SafetensorsWriter: ~Copyable {
         return output
     }
 
-    /// Appends bytes to the named tensor, which must be the next one in the table. A tensor may come in pieces.
+    /// Appends bytes to the named tensor, which must be the next one in the table. A tensor may come in
+    /// pieces.
     public mutating func append(_ name: String, bytes: UnsafeRawBufferPointer) throws(SafetensorsError) {
         if bytes.isEmpty { return }
         let tensor = try next(name, adding: bytes.count)
@@ -152,7 +154,8 @@ public struct SafetensorsWriter: ~Copyable {
             let tensor = tensors[current]
             throw SafetensorsError(
                 .incomplete, path,
-                "tensor '\(tensor.name)' has \(written) of \(tensor.byteRange.count) bytes, the file was not written"
+                "tensor '\(tensor.name)' has \(written) of \(tensor.byteRange.count) bytes,"
+                    + " the file was not written"
             )
         }
         do throws(FileError) {

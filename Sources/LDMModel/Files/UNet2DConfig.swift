@@ -226,8 +226,8 @@ extension UNet2DConfig {
             for side in [size.height, size.width] where side < 1 || side % factor != 0 {
                 throw ConfigError(
                     .invalidValue, at: ["sample_size"],
-                    "found \(side), expected a multiple of \(factor): \(blockOutChannels.count) levels halve the"
-                        + " picture \(blockOutChannels.count - 1) times")
+                    "found \(side), expected a multiple of \(factor): \(blockOutChannels.count) levels halve"
+                        + " the picture \(blockOutChannels.count - 1) times")
             }
         }
     }

@@ -20,7 +20,8 @@ public struct VQModelConfig: DiffusersConfig {
     public var normNumGroups = 32
     /// Width of a codebook vector; nil means `latentChannels`. See `codebookWidth`.
     public var vqEmbedDim: Int?
-    /// Latents are multiplied by this before diffusion. The LDM pipeline of diffusers divides by it in decoding.
+    /// Latents are multiplied by this before diffusion. The LDM pipeline of diffusers divides by it in
+    /// decoding.
     public var scalingFactor = 0.18215
     /// Whether the middle blocks have attention.
     public var midBlockAddAttention = true

@@ -11,7 +11,8 @@ public struct SafetensorsIndex: Sendable, Equatable {
         (self.weightMap, self.totalSize) = (weightMap, totalSize)
     }
 
-    /// Reads and checks an index; file names must be plain names, so an index cannot reach outside its folder.
+    /// Reads and checks an index; file names must be plain names, so an index cannot reach outside its
+    /// folder.
     public init(contentsOf path: String) throws(SafetensorsError) {
         let json: JSONValue
         do {
@@ -64,8 +65,8 @@ public final class WeightFiles: Sendable {
     /// Base names that diffusers and transformers give to weights, tried in this order.
     public static let baseNames = ["diffusion_pytorch_model", "model"]
 
-    /// Opens a `.safetensors` file, a `.safetensors.index.json`, or a folder that holds either under a name of
-    /// `baseNames` (or exactly one of them under any name).
+    /// Opens a `.safetensors` file, a `.safetensors.index.json`, or a folder that holds either under a name
+    /// of `baseNames` (or exactly one of them under any name).
     public init(path: String) throws(SafetensorsError) {
         self.path = path
         let file = try Self.locate(path)
