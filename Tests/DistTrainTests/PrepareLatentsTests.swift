@@ -5,7 +5,8 @@ import TensorCore
 import Testing
 
 @Suite struct PrepareLatentsTests {
-    /// z = mean + exp(logvar / 2)·noise, less the shift, times the scaling factor, from the encoder's own numbers.
+    /// z = mean + exp(logvar / 2)·noise, less the shift, times the scaling factor, from the encoder's own
+    /// numbers.
     @Test(arguments: [false, true])
     func samplesFollowThePosterior(storesFlipped: Bool) throws {
         let scratch = try ScratchFolder()

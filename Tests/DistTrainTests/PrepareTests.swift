@@ -44,7 +44,8 @@ import Testing
         let names = whole.manifest.shards.map { scratch.file("out/\($0.name)") }
         let before = try names.map(bytes)
 
-        // As a crash may leave it: no manifest, a shard missing, one cut short, one without record, one half-written.
+        // As a crash may leave it: no manifest, a shard missing, one cut short, one without record, one
+        // half-written.
         for name in ["manifest.json", "shard-00000.safetensors", "progress/shard-00002.json"] {
             try FileManager.default.removeItem(atPath: scratch.file("out/\(name)"))
         }

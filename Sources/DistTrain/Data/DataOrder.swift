@@ -1,11 +1,12 @@
 import TensorCore
 
-/// The order in which a run visits its samples: for every epoch a permutation of 0..<count, keyed by (seed, epoch).
+/// The order in which a run visits its samples: for every epoch a permutation of 0..<count, keyed by (seed,
+/// epoch).
 ///
-/// Epochs follow each other without a gap, so the cursor of a run is one number: position = step · batch + i, and
-/// a batch may span two epochs. No array is shuffled or kept. The permutation is a Feistel network over the
-/// smallest power of two that holds `count`; a result outside 0..<count is put through the network again until
-/// it falls inside (cycle walking), which keeps it a bijection.
+/// Epochs follow each other without a gap, so the cursor of a run is one number: position = step · batch + i,
+/// and a batch may span two epochs. No array is shuffled or kept. The permutation is a Feistel network over
+/// the smallest power of two that holds `count`; a result outside 0..<count is put through the network again
+/// until it falls inside (cycle walking), which keeps it a bijection.
 ///
 /// Source: Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002.
 public struct DataOrder: Sendable, Equatable {

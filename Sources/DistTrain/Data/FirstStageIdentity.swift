@@ -2,8 +2,8 @@ import LDMModel
 import TensorCore
 
 extension FirstStage {
-    /// A hash of the tensors' names, shapes and fp32 values, the same on any host and whatever file format they
-    /// came in. 16 hexadecimal digits.
+    /// A hash of the tensors' names, shapes and fp32 values, the same on any host and whatever file format
+    /// they came in. 16 hexadecimal digits.
     public var weightsHash: String {
         var hash = SourceFingerprint()
         for parameter in model.store.parameters.sorted(by: { $0.name < $1.name }) {

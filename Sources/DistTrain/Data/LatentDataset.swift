@@ -3,10 +3,10 @@ import TensorCore
 
 /// Latents that `prepare` wrote, memory-mapped: only the samples that a rank reads enter its memory.
 ///
-/// A sample is (z - shift)·scaling, where z = mean + exp(logvar / 2)·noise is drawn from the posterior anew at every
-/// visit, or is the latent itself where the first stage has no posterior. A mirrored sample is the encoder's latent
-/// of the mirrored image where the folder holds those, since an encoder commutes with mirroring only roughly; without
-/// them the latent itself is mirrored.
+/// A sample is (z - shift)·scaling, where z = mean + exp(logvar / 2)·noise is drawn from the posterior anew
+/// at every visit, or is the latent itself where the first stage has no posterior. A mirrored sample is the
+/// encoder's latent of the mirrored image where the folder holds those, since an encoder commutes with
+/// mirroring only roughly; without them the latent itself is mirrored.
 public final class LatentDataset: TrainingDataset {
     public let folder: PreparedFolder
     /// What latents are multiplied by.

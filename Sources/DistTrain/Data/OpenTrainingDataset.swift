@@ -3,8 +3,9 @@ import LDMModel
 
 /// What a run trains on: the `data` section of its configuration.
 public struct DataOptions: Equatable, Sendable {
-    /// A folder that `prepare` wrote; or, in pixel space, also a source as ``openImageSource(_:size:seed:skipBad:)``
-    /// knows it: a folder of images, a tar archive, CIFAR-10 batches, or `synthetic-faces:COUNT[:SEED]`.
+    /// A folder that `prepare` wrote; or, in pixel space, also a source as
+    /// ``openImageSource(_:size:seed:skipBad:)`` knows it: a folder of images, a tar archive, CIFAR-10
+    /// batches, or `synthetic-faces:COUNT[:SEED]`.
     public var path: String
     /// Side of a training image where the source's images are resized at loading.
     public var imageSize: Int
@@ -36,8 +37,9 @@ public func openTrainingDataset(
         guard firstStage == nil else {
             throw DatasetError(
                 .mismatch,
-                "\(path): holds images, but a first stage trains on latents; make them with `disttrain prepare "
-                    + "\(path) --size N --first-stage FOLDER --output FOLDER` and name that folder as data.path"
+                "\(path): holds images, but a first stage trains on latents; make them with `disttrain "
+                    + "prepare \(path) --size N --first-stage FOLDER --output FOLDER` and name that folder "
+                    + "as data.path"
             )
         }
         let source: any ImageSource
@@ -69,12 +71,13 @@ public func openTrainingDataset(
     case (nil, _):
         throw DatasetError(
             .mismatch,
-            "\(path): holds pixels, but first_stage is configured; prepare the images with --first-stage, or remove "
-                + "first_stage to train in pixel space")
+            "\(path): holds pixels, but first_stage is configured; prepare the images with --first-stage, "
+                + "or remove first_stage to train in pixel space")
     case (let made?, nil):
         throw DatasetError(
             .mismatch,
-            "\(path): holds latents of an \(made.className), but no first_stage is configured; set first_stage.path"
+            "\(path): holds latents of an \(made.className), but no first_stage is configured; set "
+                + "first_stage.path"
         )
     }
 }

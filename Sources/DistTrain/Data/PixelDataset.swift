@@ -30,8 +30,8 @@ public final class PixelDataset: TrainingDataset {
     }
 }
 
-/// Images decoded, cropped and resized when they are first touched, and kept as bytes: what a pixel-space run reads
-/// that names its images directly. Nothing is written to disk.
+/// Images decoded, cropped and resized when they are first touched, and kept as bytes: what a pixel-space run
+/// reads that names its images directly. Nothing is written to disk.
 public final class ImageDataset: TrainingDataset {
     /// Bytes kept by default; images past it are decoded again at every visit.
     public static let defaultCacheBytes = 4 << 30

@@ -38,9 +38,10 @@ public struct PrepareOptions: Sendable {
 
 /// Turns images into sharded training samples on all ranks; all ranks call it and all get the same result.
 ///
-/// A shard is written whole, with a record of what it was made from, so a run that was cut off goes on where it
-/// stopped, on any number of ranks. After every round of shards the ranks tell each other how far they are and
-/// whether an image could not be decoded: the rest is then only looked through, so that the error names all.
+/// A shard is written whole, with a record of what it was made from, so a run that was cut off goes on where
+/// it stopped, on any number of ranks. After every round of shards the ranks tell each other how far they are
+/// and whether an image could not be decoded: the rest is then only looked through, so that the error names
+/// all.
 ///
 /// - Parameter showsProgress: rank 0 writes a progress line to standard error.
 /// - Throws: `DatasetError` in one line, or `RemoteFailure` where another rank failed.
@@ -112,7 +113,8 @@ private func openMaker(_ options: PrepareOptions, _ communicator: any Communicat
                 guard firstStage.imageChannels == 3 else {
                     throw DatasetError(
                         .mismatch,
-                        "\(options.firstStage ?? ""): takes images of \(firstStage.imageChannels) channels, expected 3"
+                        "\(options.firstStage ?? ""): takes images of \(firstStage.imageChannels) "
+                            + "channels, expected 3"
                     )
                 }
             }
@@ -136,8 +138,8 @@ private func openMaker(_ options: PrepareOptions, _ communicator: any Communicat
     guard try communicator.allEqual(identity) else {
         throw DatasetError(
             .mismatch,
-            "\(options.source): the ranks see different images or first stages under the same path; use paths on a "
-                + "file system that all hosts share")
+            "\(options.source): the ranks see different images or first stages under the same path; use "
+                + "paths on a file system that all hosts share")
     }
     return maker
 }
@@ -168,14 +170,15 @@ extension PrepareOptions {
 
 // MARK: Shards
 
-/// Whether a shard is there, whole, made by the same work, and without left-out images that are not to be left out.
+/// Whether a shard is there, whole, made by the same work, and without left-out images that are not to be
+/// left out.
 private func isFinished(_ shard: Int, _ maker: ShardMaker) throws(DatasetError) -> Bool {
     guard let record = PrepareRecord.read(folder: maker.folder, shard: shard) else { return false }
     guard record.job == maker.job else {
         throw DatasetError(
             .mismatch,
-            "\(maker.folder): holds shards of other work (\(maker.job.difference(from: record.job))); choose another "
-                + "--output, or delete the folder")
+            "\(maker.folder): holds shards of other work (\(maker.job.difference(from: record.job))); "
+                + "choose another --output, or delete the folder")
     }
     return (record.skipped.isEmpty || maker.skipBad) && record.matchesFile(folder: maker.folder, shard: shard)
 }
@@ -215,7 +218,8 @@ private func makeShards(
     let others = all.count == 1 ? "" : "; \(all.count) such images in all"
     throw DatasetError(
         .badImages,
-        "\(maker.sourceName): \(all[0].item): \(all[0].reason)\(others); mend or remove, or leave out with --skip-bad"
+        "\(maker.sourceName): \(all[0].item): \(all[0].reason)\(others); mend or remove, or leave out "
+            + "with --skip-bad"
     )
 }
 
@@ -237,8 +241,8 @@ private func writeManifest(_ maker: ShardMaker, to path: String) throws {
             else {
                 throw DatasetError(
                     .damaged,
-                    "\(maker.folder)/\(name): no record of it, though a rank has written it; --output has to lie on a "
-                        + "file system that all hosts share")
+                    "\(maker.folder)/\(name): no record of it, though a rank has written it; --output has "
+                        + "to lie on a file system that all hosts share")
             }
             return record
         }

@@ -1,7 +1,7 @@
 import LDMModel
 
-/// What decides the bytes of a prepared folder. Every finished shard keeps it beside itself, so that a restart can
-/// tell that the shard belongs to the same work; the number of ranks has no part in it.
+/// What decides the bytes of a prepared folder. Every finished shard keeps it beside itself, so that a
+/// restart can tell that the shard belongs to the same work; the number of ranks has no part in it.
 public struct PrepareJob: Equatable, Sendable {
     public enum Kind: String, Sendable {
         case latents
@@ -37,8 +37,9 @@ public struct PrepareJob: Equatable, Sendable {
         self.precision = precision
     }
 
-    /// Items of every shard but the last: at most 256, few enough that 256 images already make 32 shards for as many
-    /// ranks, and that pixels stay below 128 MiB. A multiple of 8, and no matter of the number of ranks.
+    /// Items of every shard but the last: at most 256, few enough that 256 images already make 32 shards for
+    /// as many ranks, and that pixels stay below 128 MiB. A multiple of 8, and no matter of the number of
+    /// ranks.
     public var shardSize: Int {
         let most = kind == .pixels ? min(256, (128 << 20) / (3 * imageSize * imageSize)) : 256
         return max(8, min(most / 8 * 8, (itemCount + 511) / 512 * 8))

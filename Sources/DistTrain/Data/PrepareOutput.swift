@@ -17,7 +17,8 @@ func takeOutputFolder(_ folder: String, _ job: PrepareJob) throws(DatasetError) 
         guard earlier == job else {
             throw DatasetError(
                 .mismatch,
-                "\(folder): holds other work (\(job.difference(from: earlier))); choose another --output, or delete it"
+                "\(folder): holds other work (\(job.difference(from: earlier))); choose another --output, "
+                    + "or delete it"
             )
         }
     }

@@ -2,8 +2,8 @@ import LDMModel
 
 // B: pictures, H, W: image, h, w, c: latent.
 
-/// Writes a picture of the first images that can be decoded: up to 8 by 8, as they go into training; for latents with
-/// what the first stage makes of them beside. All ranks decode a share, rank 0 writes.
+/// Writes a picture of the first images that can be decoded: up to 8 by 8, as they go into training; for
+/// latents with what the first stage makes of them beside. All ranks decode a share, rank 0 writes.
 func writePreview(_ maker: ShardMaker, to path: String, _ communicator: any Communicator) throws {
     let size = maker.job.imageSize
     // Decoding costs about as much as 100 training samples' encoding a megapixel: keep it within seconds.

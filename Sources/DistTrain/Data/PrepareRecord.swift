@@ -2,8 +2,8 @@ import CZlib
 import Foundation
 import LDMModel
 
-/// What is noted beside a finished shard, in `progress/shard-00000.json`: a restart skips the shard, and the last
-/// rank's work is put together from all of them.
+/// What is noted beside a finished shard, in `progress/shard-00000.json`: a restart skips the shard, and the
+/// manifest is put together from all of them.
 struct PrepareRecord: Equatable {
     static let folderName = "progress"
 

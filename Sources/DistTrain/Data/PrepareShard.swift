@@ -44,7 +44,8 @@ struct ShardMaker {
     func make(_ shard: Int, progress: (Int) -> Void) throws -> [BadItem] {
         var bad: [BadItem] = []
         var content = ShardContent(channels: try sampleShape().channels)
-        // Whole batches go to the encoder, whatever is skipped between, since each batch size costs a recording.
+        // Whole batches go to the encoder, whatever is skipped between, since each batch size costs a
+        // recording.
         var waiting: [(index: Int, image: Image)] = []
         var done = 0
         for items in batches(shard) {

@@ -20,9 +20,9 @@ public struct PrepareSummary: Sendable {
         let measured = manifest.statistics.scalingFactor
         guard abs(configured / measured - 1) > Self.tolerance else { return nil }
         return
-            "the first stage's scaling_factor is \(Self.short(configured)), but these latents have unit variance at "
-            + "\(Self.short(measured)); set it in the first stage's config.json, unless you continue training of a "
-            + "U-Net that was made for \(Self.short(configured))"
+            "the first stage's scaling_factor is \(Self.short(configured)), but these latents have unit "
+            + "variance at \(Self.short(measured)); set it in the first stage's config.json, unless you "
+            + "continue training of a U-Net that was made for \(Self.short(configured))"
     }
 
     /// The lines that a person sees at the end.
@@ -32,14 +32,16 @@ public struct PrepareSummary: Sendable {
         for item in m.skipped.prefix(Self.listed) { lines.append("left out: \(item.item): \(item.reason)") }
         if m.skipped.count > Self.listed {
             lines.append(
-                "left out: \(m.skipped.count - Self.listed) more, listed in \(output)/\(PreparedManifest.fileName)"
+                "left out: \(m.skipped.count - Self.listed) more, listed in "
+                    + "\(output)/\(PreparedManifest.fileName)"
             )
         }
         let shape = "\(m.height)x\(m.width)x\(m.channels)"
         let reused = reusedShards > 0 ? " (\(reusedShards) were there already)" : ""
         let bytes = m.shards.reduce(0) { $0 + $1.bytes }
         lines += [
-            "\(m.count) \(m.job.kind == .latents ? "latents" : "images") of \(shape) in \(m.shards.count) shards\(reused), "
+            "\(m.count) \(m.job.kind == .latents ? "latents" : "images") of \(shape) in \(m.shards.count) "
+                + "shards\(reused), "
                 + "\(String(format: "%.1f", Double(bytes) / 1e6)) MB, \(ProgressLine.duration(seconds))",
             "measured: mean \(Self.short(s.mean)), std \(Self.short(s.std)); by channel: mean "
                 + "\(Self.list(s.channelMeans)), std \(Self.list(s.channelStds))",

@@ -1,10 +1,11 @@
 import Foundation
 import LDMModel
 
-/// A folder that `disttrain prepare` wrote, open for reading: the manifest, and its shards mapped into memory.
+/// A folder that `disttrain prepare` wrote, open for reading: the manifest, and its shards mapped into
+/// memory.
 ///
-/// Opening checks that every shard is there, has the size and the tensors that the manifest says, and reads no more
-/// than their headers.
+/// Opening checks that every shard is there, has the size and the tensors that the manifest says, and reads
+/// no more than their headers.
 public final class PreparedFolder: Sendable {
     public let path: String
     public let manifest: PreparedManifest
@@ -94,7 +95,8 @@ public final class PreparedFolder: Sendable {
         }
     }
 
-    /// The last shard that starts at or before the sample, by bisection; empty shards start where the next does.
+    /// The last shard that starts at or before the sample, by bisection; empty shards start where the next
+    /// does.
     private func shard(of index: Int) -> Int {
         var (low, high) = (0, starts.count)
         while high - low > 1 {

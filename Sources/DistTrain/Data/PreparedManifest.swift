@@ -1,8 +1,8 @@
 import Foundation
 import LDMModel
 
-/// `manifest.json` of a prepared folder: what the samples are and how they were made. It is written last, so its
-/// presence says that the folder is whole.
+/// `manifest.json` of a prepared folder: what the samples are and how they were made. It is written last, so
+/// its presence says that the folder is whole.
 public struct PreparedManifest: Sendable {
     public static let fileName = "manifest.json"
     public static let formatVersion = 1
@@ -123,7 +123,8 @@ public struct PreparedManifest: Sendable {
         guard version == Self.formatVersion else {
             throw DatasetError(
                 .mismatch,
-                "\(file): format version \(version), this program reads \(Self.formatVersion); prepare it again"
+                "\(file): format version \(version), this program reads \(Self.formatVersion); prepare it "
+                    + "again"
             )
         }
         job = try PrepareJob(json: fields.object("job").value, in: file)

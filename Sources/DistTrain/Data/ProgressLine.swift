@@ -1,7 +1,7 @@
 import Foundation
 
-/// How far a long command has come, on standard error: one line that is redrawn on a terminal, else a line now and
-/// then.
+/// How far a long command has come, on standard error: one line that is redrawn on a terminal, else a line
+/// now and then.
 public final class ProgressLine {
     private let title: String
     private let unit: String

@@ -14,7 +14,8 @@ public protocol TrainingDataset: Sendable {
     var height: Int { get }
     var width: Int { get }
     var channels: Int { get }
-    /// A hash of what the samples are made from; equal on every host, so ranks and resumed runs can compare it.
+    /// A hash of what the samples are made from; equal on every host, so ranks and resumed runs can compare
+    /// it.
     var fingerprint: String { get }
     /// The class names, where the source has classes; sorted.
     var classNames: [String] { get }
