@@ -37,8 +37,8 @@ private func failure(_ yaml: String, _ overrides: [String] = []) throws -> Confi
         #expect(configuration.ema.decays == [0.9999] && configuration.ema.warmup)
         #expect(configuration.train.microBatchSize == nil)
         #expect(configuration.train.precision == .auto)
-        #expect(configuration.train.sharding == .optimizer)
-        #expect(configuration.checkpoint.keepLast == 3 && configuration.checkpoint.isAsync)
+        #expect(configuration.train.sharding == .none)
+        #expect(configuration.checkpoint.keepLast == 3 && !configuration.checkpoint.isAsync)
         #expect(configuration.sampling.steps == 50 && configuration.sampling.sampler == .ddim)
         #expect(configuration.model.attentionHeadDim == 8)
     }
