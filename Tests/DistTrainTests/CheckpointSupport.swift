@@ -81,17 +81,27 @@ func checkpointWriter(
 }
 
 /// Saves as `ranks` ranks would, one after the other.
-func saveCheckpoint(_ state: CheckpointState, step: Int, in folder: CheckpointFolder, ranks: Int) throws -> String {
+func saveCheckpoint(_ state: CheckpointState, step: Int, in folder: CheckpointFolder, ranks: Int) throws
+    -> String
+{
     try FileManager.default.createDirectory(atPath: folder.path, withIntermediateDirectories: true)
     let draft = CheckpointDraft(folder: folder, step: step, id: "test")
     try draft.create(state.buffers)
-    let shards = try (0..<ranks).map { try draft.writeShards(state.buffers, state.table, rank: $0, of: ranks) }
-    return try draft.commit(
+    let shards = try (0..<ranks).map {
+        try draft.writeShards(state.buffers, state.table, rank: $0, of: ranks)
+    }
+    return try commit(draft, state, shards)
+}
+
+func commit(_ draft: CheckpointDraft, _ state: CheckpointState, _ shards: [[CheckpointFile]]) throws -> String
+{
+    try draft.commit(
         shards: shards, state.table, buffers: state.buffers, modelConfig: checkpointRun.modelConfig
     ) { files in
         CheckpointManifest(
-            run: checkpointRun, step: step, samplesSeen: step * 64, worldSize: ranks, attemptID: "test",
-            savedAt: 1, folders: state.buffers.map(\.folder), parameters: state.table, files: files)
+            run: checkpointRun, step: draft.step, samplesSeen: draft.step * 64, worldSize: shards.count,
+            attemptID: "test", savedAt: 1, folders: state.buffers.map(\.folder), parameters: state.table,
+            files: files)
     }
 }
 

@@ -38,7 +38,9 @@ import Testing
             #expect(try files.floats(of: entry.name) == expected)
             #expect(try files.info(of: entry.name).shape == entry.shape)
         }
-        #expect(try ConfigNode(jsonFile: "\(path)/exp_avg_sq/config.json")["_class_name"]?.found.contains("UNet2D") == true)
+        #expect(
+            try ConfigNode(jsonFile: "\(path)/exp_avg_sq/config.json")["_class_name"]?.found.contains(
+                "UNet2D") == true)
     }
 
     @Test func manifestKeepsEverything() throws {
@@ -63,7 +65,9 @@ import Testing
     }
 
     @Test func partitionIsBalancedAndWhole() {
-        let entries = (0..<100).map { TensorTable.Entry(name: "t\($0)", shape: [($0 * 37) % 91 + 1, 64], offset: $0 * 8192) }
+        let entries = (0..<100).map {
+            TensorTable.Entry(name: "t\($0)", shape: [($0 * 37) % 91 + 1, 64], offset: $0 * 8192)
+        }
         let table = TensorTable(entries: entries)
         for ranks in [1, 2, 3, 8] {
             let parts = table.partition(over: ranks)
@@ -125,7 +129,8 @@ import Testing
         let loaded = CheckpointState()
         var warnings: [String] = []
         let checkpoint = try folder.restore(
-            .auto, into: loaded.buffers, loaded.table, communicator: SingleProcess(), warn: { warnings.append($0) })
+            .auto, into: loaded.buffers, loaded.table, communicator: SingleProcess(),
+            warn: { warnings.append($0) })
         #expect(checkpoint?.manifest.step == 20)
         #expect(loaded.bits() == states[20]?.bits())
         #expect(warnings.count == 2)
@@ -209,7 +214,9 @@ import Testing
         let state = CheckpointState(folders: ["unet"], seed: 1)
         let writer = try checkpointWriter(folder, state.table, keepLast: 2, keepEvery: 100)
         // Saved out of order, so that times say something else.
-        for step in [250, 100, 50, 300, 200, 99_999_999, 100_000_000] { try writer.save(state.state(step: step)) }
+        for step in [250, 100, 50, 300, 200, 99_999_999, 100_000_000] {
+            try writer.save(state.state(step: step))
+        }
         #expect(try folder.steps() == [100, 200, 300, 99_999_999, 100_000_000])
         #expect(Retention(keepLast: 0, keepEvery: 0).expired(of: [5]) == [])
         #expect(Retention(keepLast: 1, keepEvery: 0).expired(of: [3, 1, 2]) == [1, 2])
@@ -250,9 +257,7 @@ import Testing
         let shards = try (0..<2).map { try draft.writeShards(state.buffers, state.table, rank: $0, of: 2) }
         try truncate("\(draft.path)/\(shards[1][0].path)", by: 4)
         let error = #expect(throws: CheckpointError.self) {
-            try draft.commit(shards: shards, state.table, buffers: state.buffers, modelConfig: "{}") { _ in
-                fatalError("not reached")
-            }
+            try commit(draft, state, shards)
         }
         #expect(error?.message.contains("expected") == true)
         #expect(try folder.steps() == [])
@@ -273,7 +278,9 @@ import Testing
         #expect(CheckpointFolder.name(step: 15000) == "step-00015000")
         #expect(CheckpointFolder.name(step: 123_456_789) == "step-123456789")
         #expect(CheckpointFolder.step(ofName: "step-00015000") == 15000)
-        for name in ["step-15000", "step-0001500x", "step-+0015000", ".partial-00015000-ab", "superseded-00015000-ab"] {
+        for name in [
+            "step-15000", "step-0001500x", "step-+0015000", ".partial-00015000-ab", "superseded-00015000-ab",
+        ] {
             #expect(CheckpointFolder.step(ofName: name) == nil)
         }
     }
