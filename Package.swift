@@ -64,3 +64,9 @@ let package = Package(
     ],
     cxxLanguageStandard: .cxx17
 )
+
+// Warnings are errors in this package's own code.
+for target in package.targets
+where target.type == .regular || target.type == .executable || target.type == .test {
+    target.swiftSettings = (target.swiftSettings ?? []) + [.treatAllWarnings(as: .error)]
+}

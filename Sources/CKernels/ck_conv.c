@@ -30,13 +30,15 @@ const char *ck_backend_description(ck_backend backend) {
 // Writes what is wrong with the shape, and returns 0, or returns 1.
 static int shape_is_valid(const ck_conv_shape *s, char *error, size_t error_size) {
     if (s->B < 1 || s->H < 1 || s->W < 1 || s->C < 1 || s->O < 1) {
-        snprintf(error, error_size, "convolution: found B %ld, H %ld, W %ld, C %ld, O %ld, expected 1 or more of each",
-                 s->B, s->H, s->W, s->C, s->O);
+        snprintf(error, error_size,
+                 "convolution: found B %ld, H %ld, W %ld, C %ld, O %ld, expected 1 or more of each", s->B,
+                 s->H, s->W, s->C, s->O);
         return 0;
     }
     if (s->kernelH < 1 || s->kernelW < 1 || s->stride < 1) {
-        snprintf(error, error_size, "convolution: found kernel %ldx%ld and stride %ld, expected 1 or more of each",
-                 s->kernelH, s->kernelW, s->stride);
+        snprintf(error, error_size,
+                 "convolution: found kernel %ldx%ld and stride %ld, expected 1 or more of each", s->kernelH,
+                 s->kernelW, s->stride);
         return 0;
     }
     if (s->padTop < 0 || s->padLeft < 0 || s->padBottom < 0 || s->padRight < 0) {
@@ -51,8 +53,9 @@ static int shape_is_valid(const ck_conv_shape *s, char *error, size_t error_size
     }
     // OpenBLAS counts in int.
     if (s->kernelH * s->kernelW > INT_MAX / s->C || s->kernelH * s->kernelW > INT_MAX / s->O) {
-        snprintf(error, error_size, "convolution: %ld input and %ld output channels under a %ldx%ld kernel are too many",
-                 s->C, s->O, s->kernelH, s->kernelW);
+        snprintf(error, error_size,
+                 "convolution: %ld input and %ld output channels under a %ldx%ld kernel are too many", s->C,
+                 s->O, s->kernelH, s->kernelW);
         return 0;
     }
     if (s->dtype != CK_F32 && s->dtype != CK_BF16) {
@@ -68,7 +71,8 @@ ck_conv *ck_conv_create(ck_backend backend, ck_conv_kind kind, const ck_conv_sha
     if (!error || !error_size) error = unread, error_size = sizeof unread;
     error[0] = 0;
     if (!shape_is_valid(shape, error, error_size)) return NULL;
-    if (kind == CK_CONV_BACKWARD_DATA) has_bias = 0;  // only the forward pass and the weights' gradient see it
+    if (kind == CK_CONV_BACKWARD_DATA)
+        has_bias = 0;  // only the forward pass and the weights' gradient see it
     if (kind != CK_CONV_FORWARD) has_addend = 0;
     if (backend == CK_OPENBLAS)
         return ck_conv_create_openblas(kind, shape, has_bias, has_addend, error, error_size);
@@ -98,7 +102,7 @@ void ck_conv_forward(ck_conv *conv, const void *x, const void *packed, const flo
 void ck_conv_backward_data(ck_conv *conv, const void *gy, const void *packed, void *gx, void *scratch) {
     conv->methods->backward_data(conv, gy, packed, gx, scratch);
 }
-void ck_conv_backward_weights(
-    ck_conv *conv, const void *x, const void *gy, float *gw, float *gb, int accumulate, void *scratch) {
+void ck_conv_backward_weights(ck_conv *conv, const void *x, const void *gy, float *gw, float *gb,
+                              int accumulate, void *scratch) {
     conv->methods->backward_weights(conv, x, gy, gw, gb, accumulate, scratch);
 }

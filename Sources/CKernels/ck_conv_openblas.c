@@ -1,27 +1,29 @@
 // Convolution as matrix products on OpenBLAS: the portable backend, and the reference for the fast one.
 //
-// Forward and backward-data are one loop: each target pixel gathers the source pixels under the kernel's taps into a
-// row of `columns`, and columns times packed weights are the targets. In backward-data with a stride, targets fall
-// into stride² phases, each seeing its own subset of the taps; so no product is spent on zeros.
-// Columns are made for some rows at a time, in each thread's part of the scratch. bf16 is widened on the way in.
+// Forward and backward-data are one loop: each target pixel gathers the source pixels under the kernel's taps
+// into a row of `columns`, and columns times packed weights are the targets. In backward-data with a stride,
+// targets fall into stride² phases, each seeing its own subset of the taps; so no product is spent on zeros.
+// Columns are made for some rows at a time, in each thread's part of the scratch. bf16 is widened on the way
+// in.
 #include <cblas.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "ck_parallel.h"
+#include "ck_vector.h"
+#include "conv_pack.h"
 #include "conv_plan.h"
 
 enum { columnsFloats = 1 << 19, leastRows = 64, mostRows = 1024 };
 
 // The targets of one phase, and where their taps lie in the source.
 typedef struct {
-    long sourceH, sourceW, channels;    // the source [B, sourceH, sourceW, channels]
-    long targetH, targetW, step;        // target (i, j) looks at source (i·step, j·step) + a tap's offset
-    long firstH, firstW, spacing;       // target (i, j) is the output's pixel (firstH + i·spacing, …)
-    long outputH, outputW, outputs;     // the output [B, outputH, outputW, outputs]
-    long taps, *kernelH, *kernelW, *offsetH, *offsetW;  // each tap's place in the kernel, and in the source
-    long firstTap;                      // of the packed weights [taps of all phases, channels, outputs]
+    long sourceH, sourceW, channels;  // the source [B, sourceH, sourceW, channels]
+    long targetH, targetW, step;      // target (i, j) looks at source (i·step, j·step) + a tap's offset
+    long firstH, firstW, spacing;     // target (i, j) is the output's pixel (firstH + i·spacing, …)
+    long outputH, outputW, outputs;   // the output [B, outputH, outputW, outputs]
+    long taps, *offsetH, *offsetW;
+    long firstTap;  // of the packed weights [taps of all phases, channels, outputs]
 } phase;
 
 typedef struct {
@@ -29,40 +31,22 @@ typedef struct {
     long phases, slots;  // slots: shares of the work, one a thread
     long rows, slotFloats;
     phase *phase;
-    long *offsets;
+    ck_weight_layout layout;  // of the packed weights, or of their gradient while it is summed
+    long *offsets, *places;   // the memory of all phases' offsets, and of the layout
 } plan;
 
-static inline float widen(uint16_t x) {
-    uint32_t bits = (uint32_t)x << 16;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-// Rounds to nearest, ties to even; a NaN stays one.
-static inline uint16_t narrow(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    return (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? (bits >> 16) | 0x40 : rounded);
-}
-
-static void load(ck_dtype dtype, const void *source, long index, long n, float *y) {
-    if (dtype == CK_F32) {
+CK_INLINE void load(ck_dtype dtype, const void *source, long index, long n, float *y) {
+    if (dtype == CK_F32)
         memcpy(y, (const float *)source + index, (size_t)n * sizeof *y);
-        return;
-    }
-    const uint16_t *x = (const uint16_t *)source + index;
-    for (long i = 0; i < n; i++) y[i] = widen(x[i]);
+    else
+        for (long i = 0; i < n; i++) y[i] = ck_load(CK_BF16, source, index + i);
 }
 
-static void store(ck_dtype dtype, void *target, long index, long n, const float *x) {
-    if (dtype == CK_F32) {
+CK_INLINE void store(ck_dtype dtype, void *target, long index, long n, const float *x) {
+    if (dtype == CK_F32)
         memcpy((float *)target + index, x, (size_t)n * sizeof *x);
-        return;
-    }
-    uint16_t *y = (uint16_t *)target + index;
-    for (long i = 0; i < n; i++) y[i] = narrow(x[i]);
+    else
+        for (long i = 0; i < n; i++) ck_store(CK_BF16, target, index + i, x[i]);
 }
 
 // A dense 1×1 kernel in fp32 needs no columns: the source is them.
@@ -71,9 +55,10 @@ static int source_is_columns(const phase *p, ck_dtype dtype) {
            p->targetH == p->sourceH && p->targetW == p->sourceW;
 }
 
-// columns [rows, end − begin]: elements begin..<end of each target's (tap, channel) row, for targets first..<first + rows.
-static void gather(const phase *p, ck_dtype dtype, const void *source, long first, long rows, long begin, long end,
-                   float *columns) {
+// columns [rows, end − begin]: elements begin..<end of each target's (tap, channel) row, for targets
+// first..<first + rows.
+CK_INLINE void gather(const phase *p, ck_dtype dtype, const void *source, long first, long rows, long begin,
+                      long end, float *columns) {
     long C = p->channels, width = end - begin;
     for (long row = 0; row < rows; row++) {
         long target = first + row, j = target % p->targetW, i = target / p->targetW % p->targetH;
@@ -101,7 +86,7 @@ typedef struct {
 } transform;
 
 // output ← columns · packed + bias + addend, for the slots' shares of one phase's targets.
-static void transform_share(void *context, long firstSlot, long endSlot) {
+CK_KERNEL static void transform_share(void *context, long firstSlot, long endSlot) {
     const transform *t = context;
     const plan *plan = t->plan;
     const phase *p = t->phase;
@@ -114,10 +99,12 @@ static void transform_share(void *context, long firstSlot, long endSlot) {
         for (long first = targets * slot / plan->slots; first < end; first += plan->rows) {
             long rows = end - first < plan->rows ? end - first : plan->rows;
             float *y = dense ? (float *)t->output + first * N : tile;
-            if (t->addend && !(dense && t->addend == t->output)) load(dtype, t->addend, first * N, rows * N, y);
+            if (t->addend && !(dense && t->addend == t->output))
+                load(dtype, t->addend, first * N, rows * N, y);
             if (t->bias)
                 for (long row = 0; row < rows; row++)
-                    for (long n = 0; n < N; n++) y[row * N + n] = t->addend ? y[row * N + n] + t->bias[n] : t->bias[n];
+                    for (long n = 0; n < N; n++)
+                        y[row * N + n] = t->addend ? y[row * N + n] + t->bias[n] : t->bias[n];
             float beta = t->addend || t->bias ? 1 : 0;
             if (K == 0) {
                 memset(y, 0, (size_t)(rows * N) * sizeof *y);  // a phase that no tap reaches
@@ -127,8 +114,9 @@ static void transform_share(void *context, long firstSlot, long endSlot) {
                     rowsOfColumns = (const float *)t->source + first * K;
                 else
                     gather(p, dtype, t->source, first, rows, 0, K, columns);
-                cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)rows, (int)N, (int)K, 1, rowsOfColumns,
-                            (int)K, t->packed + p->firstTap * p->channels * N, (int)N, beta, y, (int)N);
+                cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)rows, (int)N, (int)K, 1,
+                            rowsOfColumns, (int)K, t->packed + p->firstTap * p->channels * N, (int)N, beta, y,
+                            (int)N);
             }
             if (dense) continue;
             if (p->spacing == 1) {
@@ -145,62 +133,52 @@ static void transform_share(void *context, long firstSlot, long endSlot) {
     }
 }
 
-static void forward(ck_conv *conv, const void *x, const void *packed, const float *bias, const void *addend, void *y,
-                    void *scratch) {
+static void forward(ck_conv *conv, const void *x, const void *packed, const float *bias, const void *addend,
+                    void *y, void *scratch) {
     plan *plan = (void *)conv;
-    transform t = {plan, plan->phase, x,       conv->has_addend ? addend : NULL, packed, conv->has_bias ? bias : NULL,
-                   y,    scratch};
+    transform t = {
+        .plan = plan, .phase = plan->phase, .source = x, .packed = packed, .output = y, .scratch = scratch};
+    if (conv->has_bias) t.bias = bias;
+    if (conv->has_addend) t.addend = addend;
     ck_parallel(plan->slots, 1, transform_share, &t);
 }
 
 static void backward_data(ck_conv *conv, const void *gy, const void *packed, void *gx, void *scratch) {
     plan *plan = (void *)conv;
     for (long i = 0; i < plan->phases; i++) {
-        transform t = {plan, plan->phase + i, gy, NULL, packed, NULL, gx, scratch};
+        transform t = {.plan = plan,
+                       .phase = plan->phase + i,
+                       .source = gy,
+                       .packed = packed,
+                       .output = gx,
+                       .scratch = scratch};
         ck_parallel(plan->slots, 1, transform_share, &t);
     }
 }
 
-typedef struct {
-    const plan *plan;
-    const float *weights;
-    float *packed;
-} packing;
-
-// packed [taps, channels, outputs] fp32, with bf16's values where the plan is in bf16; for outputs begin..<end.
-// A cache line of outputs at a time: then the weights of each are read through once.
-static void pack_share(void *context, long begin, long end) {
-    const packing *k = context;
-    const ck_conv_shape *s = &k->plan->base.shape;
-    int forward = k->plan->base.kind == CK_CONV_FORWARD;
-    long area = s->kernelH * s->kernelW, outputs = forward ? s->O : s->C, channels = forward ? s->C : s->O;
-    for (long first = begin; first < end; first += 16)
-        for (long channel = 0; channel < channels; channel++)
-            for (const phase *p = k->plan->phase; p < k->plan->phase + k->plan->phases; p++)
-                for (long tap = 0; tap < p->taps; tap++) {
-                    const float *place = k->weights + p->kernelH[tap] * s->kernelW + p->kernelW[tap];
-                    float *y = k->packed + ((p->firstTap + tap) * channels + channel) * outputs;
-                    for (long n = first; n < first + 16 && n < end; n++) {
-                        float w = place[(forward ? n * s->C + channel : channel * s->C + n) * area];
-                        y[n] = s->dtype == CK_BF16 ? widen(narrow(w)) : w;
-                    }
-                }
+CK_KERNEL static void round_share(void *packed, long begin, long end) {
+    float *x = packed;
+    for (long i = begin; i < end; i++) x[i] = ck_from_bits((uint32_t)ck_to_bf16(x[i]) << 16);
 }
 
+// packed [taps, channels, outputs] fp32, with bf16's values where the plan is in bf16.
 static void pack(ck_conv *conv, const float *weights, void *packed) {
-    packing k = {(void *)conv, weights, packed};
-    ck_parallel(k.plan->phase->outputs, 16, pack_share, &k);
+    const plan *plan = (const void *)conv;
+    ck_pack_weights(&plan->layout, CK_F32, weights, packed);
+    if (conv->shape.dtype == CK_BF16)
+        ck_parallel((long)(plan->layout.bytes / sizeof(float)), CK_GRAIN, round_share, packed);
 }
 
 typedef struct {
     const plan *plan;
     const void *x, *gy;
-    float *gw, *gb, *scratch;
+    float *gb, *scratch;
     int accumulate;
 } reduction;
 
-// sums [O, taps·C] ← gyᵀ · columns, each slot its own columns. The rows' order is the same for any number of threads.
-static void reduce_share(void *context, long firstSlot, long endSlot) {
+// sums [O, taps·C] ← gyᵀ · columns, each slot its own columns. The rows' order is the same for any number of
+// threads.
+CK_KERNEL static void reduce_share(void *context, long firstSlot, long endSlot) {
     const reduction *r = context;
     const plan *plan = r->plan;
     const ck_conv_shape *s = &plan->base.shape;
@@ -224,35 +202,26 @@ static void reduce_share(void *context, long firstSlot, long endSlot) {
             } else {
                 gather(p, s->dtype, r->x, first, rows, begin, end, columns);
             }
-            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)O, (int)(end - begin), (int)rows, 1, left, (int)O,
-                        right, (int)stride, first ? 1 : 0, r->scratch + begin, (int)K);
+            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)O, (int)(end - begin), (int)rows, 1,
+                        left, (int)O, right, (int)stride, first ? 1 : 0, r->scratch + begin, (int)K);
         }
     }
 }
 
-// gw, gb of output channels begin..<end.
-static void write_share(void *context, long begin, long end) {
+// gb of output channels begin..<end. Rows are summed in blocks, so that rounding grows with the block, not
+// the batch.
+CK_KERNEL static void sum_share(void *context, long begin, long end) {
+    enum { width = 16, block = 256 };
     const reduction *r = context;
     const ck_conv_shape *s = &r->plan->base.shape;
-    const phase *p = r->plan->phase;
-    long O = s->O, C = s->C, taps = p->taps, rows = s->B * p->targetH * p->targetW;
-    for (long o = begin; o < end; o++) {
-        float *y = r->gw + o * C * taps;
-        const float *x = r->scratch + o * C * taps;
-        for (long c = 0; c < C; c++)
-            for (long tap = 0; tap < taps; tap++)
-                y[c * taps + tap] = (r->accumulate ? y[c * taps + tap] : 0) + x[tap * C + c];
-    }
-    if (!r->gb) return;
-    // Rows are summed in blocks, so that rounding grows with the block and not with the batch.
-    enum { width = 16, block = 256 };
+    long rows = s->B * r->plan->phase->targetH * r->plan->phase->targetW;
     for (long o = begin; o < end; o += width) {
-        long n = end - o < width ? end - o : width;
+        long n = ck_min(width, end - o);
         double total[width] = {0};
         for (long first = 0; first < rows; first += block) {
             float sum[width] = {0}, values[width];
-            for (long row = first; row < rows && row < first + block; row++) {
-                load(s->dtype, r->gy, row * O + o, n, values);
+            for (long row = first; row < ck_min(first + block, rows); row++) {
+                load(s->dtype, r->gy, row * s->O + o, n, values);
                 for (long i = 0; i < n; i++) sum[i] += values[i];
             }
             for (long i = 0; i < n; i++) total[i] += sum[i];
@@ -261,12 +230,13 @@ static void write_share(void *context, long begin, long end) {
     }
 }
 
-static void backward_weights(ck_conv *conv, const void *x, const void *gy, float *gw, float *gb, int accumulate,
-                             void *scratch) {
+static void backward_weights(ck_conv *conv, const void *x, const void *gy, float *gw, float *gb,
+                             int accumulate, void *scratch) {
     plan *plan = (void *)conv;
-    reduction r = {plan, x, gy, gw, conv->has_bias ? gb : NULL, scratch, accumulate};
+    reduction r = {plan, x, gy, gb, scratch, accumulate};
     ck_parallel(plan->slots, 1, reduce_share, &r);
-    ck_parallel(conv->shape.O, 16, write_share, &r);
+    ck_unpack_weights(&plan->layout, scratch, accumulate, gw);
+    if (conv->has_bias) ck_parallel(conv->shape.O, 16, sum_share, &r);
 }
 
 static const char *implementation(const ck_conv *conv) {
@@ -278,52 +248,85 @@ static void destroy(ck_conv *conv) {
     plan *plan = (void *)conv;
     free(plan->phase);
     free(plan->offsets);
+    free(plan->places);
     free(plan);
 }
 
-static const ck_conv_methods methods = {destroy, implementation, pack, forward, backward_data, backward_weights};
+static const ck_conv_methods methods = {destroy, implementation, pack,
+                                        forward, backward_data,  backward_weights};
 
-// Forward and backward-weights: one phase, whose targets are the output's pixels.
-static void lay_forward(plan *plan) {
+// Forward and backward-weights: one phase, whose targets are the output's pixels. `tap` lists the taps'
+// order.
+static void lay_forward(plan *plan, long *tap) {
     const ck_conv_shape *s = &plan->base.shape;
-    long taps = s->kernelH * s->kernelW, *places = plan->offsets;
-    long OH = ck_conv_output_height(s), OW = ck_conv_output_width(s);
+    long OH = ck_conv_output_height(s), OW = ck_conv_output_width(s), *offsets = plan->offsets;
     phase *p = plan->phase;
-    *p = (phase){s->H, s->W, s->C, OH, OW, s->stride, 0, 0, 1, OH, OW, s->O, taps,
-                 places, places + taps, places + 2 * taps, places + 3 * taps, 0};
+    *p = (phase){.sourceH = s->H,
+                 .sourceW = s->W,
+                 .channels = s->C,
+                 .targetH = OH,
+                 .targetW = OW,
+                 .step = s->stride,
+                 .spacing = 1,
+                 .outputH = OH,
+                 .outputW = OW,
+                 .outputs = s->O,
+                 .offsetH = offsets,
+                 .offsetW = offsets + s->kernelH * s->kernelW};
     for (long kh = 0; kh < s->kernelH; kh++)
         for (long kw = 0; kw < s->kernelW; kw++) {
-            long tap = kh * s->kernelW + kw;
-            p->kernelH[tap] = kh;
-            p->kernelW[tap] = kw;
-            p->offsetH[tap] = kh - s->padTop;
-            p->offsetW[tap] = kw - s->padLeft;
+            p->offsetH[p->taps] = kh - s->padTop;
+            p->offsetW[p->taps] = kw - s->padLeft;
+            *tap++ = p->taps++;
         }
 }
 
 // Backward-data: input pixel h is reached from output row (h + padTop − kh)/stride by the taps that divide.
-static void lay_backward(plan *plan) {
+static void lay_backward(plan *plan, long *tap) {
     const ck_conv_shape *s = &plan->base.shape;
-    long all = s->kernelH * s->kernelW, stride = s->stride, firstTap = 0;
+    long stride = s->stride, firstTap = 0;
     for (long ph = 0; ph < stride; ph++)
         for (long pw = 0; pw < stride; pw++) {
             phase *p = plan->phase + ph * stride + pw;
-            long h0 = ((ph - s->padTop) % stride + stride) % stride, w0 = ((pw - s->padLeft) % stride + stride) % stride;
-            long *places = plan->offsets + firstTap;
-            *p = (phase){ck_conv_output_height(s), ck_conv_output_width(s), s->O,
-                         s->H > h0 ? (s->H - h0 + stride - 1) / stride : 0,
-                         s->W > w0 ? (s->W - w0 + stride - 1) / stride : 0, 1, h0, w0, stride, s->H, s->W, s->C, 0,
-                         places, places + all, places + 2 * all, places + 3 * all, firstTap};
+            long h0 = ((ph - s->padTop) % stride + stride) % stride;
+            long w0 = ((pw - s->padLeft) % stride + stride) % stride;
+            long *offsets = plan->offsets + firstTap;
+            *p = (phase){.sourceH = ck_conv_output_height(s),
+                         .sourceW = ck_conv_output_width(s),
+                         .channels = s->O,
+                         .targetH = s->H > h0 ? (s->H - h0 + stride - 1) / stride : 0,
+                         .targetW = s->W > w0 ? (s->W - w0 + stride - 1) / stride : 0,
+                         .step = 1,
+                         .firstH = h0,
+                         .firstW = w0,
+                         .spacing = stride,
+                         .outputH = s->H,
+                         .outputW = s->W,
+                         .outputs = s->C,
+                         .offsetH = offsets,
+                         .offsetW = offsets + s->kernelH * s->kernelW,
+                         .firstTap = firstTap};
             for (long kh = ph; kh < s->kernelH; kh += stride)
                 for (long kw = pw; kw < s->kernelW; kw += stride) {
-                    long tap = p->taps++;
-                    p->kernelH[tap] = kh;
-                    p->kernelW[tap] = kw;
-                    p->offsetH[tap] = (h0 + s->padTop - kh) / stride;
-                    p->offsetW[tap] = (w0 + s->padLeft - kw) / stride;
+                    p->offsetH[p->taps] = (h0 + s->padTop - kh) / stride;
+                    p->offsetW[p->taps] = (w0 + s->padLeft - kw) / stride;
+                    tap[kh * s->kernelW + kw] = firstTap + p->taps++;
                 }
             firstTap += p->taps;
         }
+}
+
+// Packed weights are [taps, C, O], or [taps, O, C] for backward-data; their gradient is [O, taps, C].
+static void lay_weights(plan *plan) {
+    const ck_conv_shape *s = &plan->base.shape;
+    ck_conv_kind kind = plan->base.kind;
+    long taps = s->kernelH * s->kernelW, *output = plan->places, *input = output + s->O, *tap = input + s->C;
+    for (long o = 0; o < s->O; o++)
+        output[o] = o * (kind == CK_CONV_FORWARD ? 1 : kind == CK_CONV_BACKWARD_DATA ? s->C : taps * s->C);
+    for (long c = 0; c < s->C; c++) input[c] = c * (kind == CK_CONV_FORWARD ? s->O : 1);
+    for (long t = 0; t < taps; t++) tap[t] *= kind == CK_CONV_BACKWARD_WEIGHTS ? s->C : s->C * s->O;
+    size_t bytes = (size_t)(s->O * s->C * taps) * sizeof(float);
+    plan->layout = (ck_weight_layout){s->O, s->C, taps, output, input, tap, bytes, 0};
 }
 
 ck_conv *ck_conv_create_openblas(ck_conv_kind kind, const ck_conv_shape *shape, int has_bias, int has_addend,
@@ -334,17 +337,19 @@ ck_conv *ck_conv_create_openblas(ck_conv_kind kind, const ck_conv_shape *shape, 
         plan->base = (ck_conv){&methods, *shape, kind, has_bias, has_addend, 0, 0};
         plan->phases = kind == CK_CONV_BACKWARD_DATA ? shape->stride * shape->stride : 1;
         plan->phase = calloc((size_t)plan->phases, sizeof *plan->phase);
-        plan->offsets = calloc((size_t)(4 * taps), sizeof *plan->offsets);
+        plan->offsets = calloc((size_t)(2 * taps), sizeof *plan->offsets);
+        plan->places = calloc((size_t)(shape->O + shape->C + taps), sizeof *plan->places);
     }
-    if (!plan || !plan->phase || !plan->offsets) {
+    if (!plan || !plan->phase || !plan->offsets || !plan->places) {
         if (plan) destroy(&plan->base);
         snprintf(error, error_size, "convolution: no memory left for a plan");
         return NULL;
     }
     if (kind == CK_CONV_BACKWARD_DATA)
-        lay_backward(plan);
+        lay_backward(plan, plan->places + shape->O + shape->C);
     else
-        lay_forward(plan);
+        lay_forward(plan, plan->places + shape->O + shape->C);
+    lay_weights(plan);
 
     long K = 0, N = kind == CK_CONV_BACKWARD_DATA ? shape->C : shape->O, targets = 0;
     for (long i = 0; i < plan->phases; i++) {
@@ -363,8 +368,8 @@ ck_conv *ck_conv_create_openblas(ck_conv_kind kind, const ck_conv_shape *shape, 
     plan->slotFloats = (plan->rows * (K + N) + 15) / 16 * 16;
     plan->base.scratch_bytes = (size_t)(plan->slots * plan->slotFloats) * sizeof(float);
     if (kind == CK_CONV_BACKWARD_WEIGHTS)
-        plan->base.scratch_bytes += (size_t)(shape->O * shape->C * taps) * sizeof(float);
+        plan->base.scratch_bytes += plan->layout.bytes;
     else
-        plan->base.packed_bytes = (size_t)(shape->O * shape->C * taps) * sizeof(float);
+        plan->base.packed_bytes = plan->layout.bytes;
     return &plan->base;
 }

@@ -1,5 +1,5 @@
-// fp32 matrix products on OpenBLAS, which runs single-threaded inside each of our threads' shares, and what the
-// processor can do, for the user to read.
+// fp32 matrix products on OpenBLAS, which runs single-threaded inside each of our threads' shares, and what
+// the processor can do, for the user to read.
 #include "ck_gemm.h"
 
 #include <cblas.h>
@@ -84,7 +84,8 @@ const char *ck_processor_features(void) {
         if (f.vnni) names[count++] = "VNNI";
         int length = snprintf(text, sizeof text, "AVX-512");
         for (int i = 0; i < count; i++)
-            length += snprintf(text + length, sizeof text - (size_t)length, "%s%s", i ? ", " : " (", names[i]);
+            length +=
+                snprintf(text + length, sizeof text - (size_t)length, "%s%s", i ? ", " : " (", names[i]);
         if (count) snprintf(text + length, sizeof text - (size_t)length, ")");
         return text;
     }

@@ -214,7 +214,7 @@ void ck_group_norm_forward(ck_dtype dtype, long B, long P, long C, long G, float
 /// sums [2, C]: of gz·x̂ and of gz over one slab, where gz is the gradient before the activation.
 CK_INLINE void slab_gradients(
     ck_dtype T, int silu, const pass *p, long b, long first, long rows, float *sums) {
-    float mean[TILE], rstd[TILE];
+    float mean[TILE], rstd[TILE], scale[TILE];
     for (long tile = 0; tile < p->C; tile += TILE) {
         long n = ck_min(TILE, p->C - tile), C = p->C;
         const float *gamma = p->gamma + tile, *beta = p->beta + tile;
@@ -222,17 +222,19 @@ CK_INLINE void slab_gradients(
         spread(p, p->mean + b * p->G, tile, n, mean);
         spread(p, p->rstd + b * p->G, tile, n, rstd);
         CK_CHANNELS
-        for (long c = 0; c < n; c++) weighted[c] = plain[c] = 0;
+        for (long c = 0; c < n; c++) weighted[c] = plain[c] = 0, scale[c] = gamma[c] * rstd[c];
         for (long row = first; row < first + rows; row++) {
             const void *x = ck_at(T, p->x, row * C + tile), *gy = ck_at(T, p->gy, row * C + tile);
             CK_CHANNELS
             for (long c = 0; c < n; c++) {
-                float normal = (ck_load(T, x, c) - mean[c]) * rstd[c], g = ck_load(T, gy, c);
-                if (silu) g *= ck_silu_slope(normal * gamma[c] + beta[c]);
-                weighted[c] += g * normal;
+                float d = ck_load(T, x, c) - mean[c], g = ck_load(T, gy, c);
+                if (silu) g *= ck_silu_slope(d * scale[c] + beta[c]);
+                weighted[c] += g * d;
                 plain[c] += g;
             }
         }
+        CK_CHANNELS
+        for (long c = 0; c < n; c++) weighted[c] *= rstd[c];
     }
 }
 
@@ -275,10 +277,11 @@ CK_KERNEL static void combine_body(void *context, long begin, long end) {
     }
 }
 
-/// gx = rstd·(gamma·gz − mean(gamma·gz) − x̂·mean(gamma·gz·x̂)) + addend
+/// gx = rstd·(gamma·gz − mean(gamma·gz) − x̂·mean(gamma·gz·x̂)) + addend, with rstd multiplied into the factors of
+/// gz, of 1 and of x − mean.
 CK_INLINE void slab_backward(
     ck_dtype T, int silu, int add, const pass *p, long b, long first, long rows) {
-    float mean[TILE], rstd[TILE], weighted[TILE], plain[TILE];
+    float mean[TILE], scale[TILE], rstd[TILE], weighted[TILE], plain[TILE];
     const float *groups = p->groups + b * 2 * p->G;
     for (long tile = 0; tile < p->C; tile += TILE) {
         long n = ck_min(TILE, p->C - tile);
@@ -287,6 +290,12 @@ CK_INLINE void slab_backward(
         spread(p, p->rstd + b * p->G, tile, n, rstd);
         spread(p, groups, tile, n, weighted);
         spread(p, groups + p->G, tile, n, plain);
+        CK_CHANNELS
+        for (long c = 0; c < n; c++) {
+            scale[c] = gamma[c] * rstd[c];
+            plain[c] *= rstd[c];
+            weighted[c] *= rstd[c] * rstd[c];
+        }
         for (long row = first; row < first + rows; row++) {
             long at = row * p->C + tile;
             const void *x = ck_at(T, p->x, at), *gy = ck_at(T, p->gy, at);
@@ -294,9 +303,9 @@ CK_INLINE void slab_backward(
             void *gx = ck_at_mutable(T, p->out, at);
             CK_CHANNELS
             for (long c = 0; c < n; c++) {
-                float normal = (ck_load(T, x, c) - mean[c]) * rstd[c], g = ck_load(T, gy, c);
-                if (silu) g *= ck_silu_slope(normal * gamma[c] + beta[c]);
-                g = rstd[c] * (g * gamma[c] - plain[c] - normal * weighted[c]);
+                float d = ck_load(T, x, c) - mean[c], g = ck_load(T, gy, c);
+                if (silu) g *= ck_silu_slope(d * scale[c] + beta[c]);
+                g = g * scale[c] - plain[c] - d * weighted[c];
                 if (add) g += ck_load(T, addend, c);
                 ck_store(T, gx, c, g);
             }

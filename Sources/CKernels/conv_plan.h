@@ -14,8 +14,8 @@ typedef struct {
     void (*forward)(ck_conv *conv, const void *x, const void *packed, const float *bias, const void *addend,
                     void *y, void *scratch);
     void (*backward_data)(ck_conv *conv, const void *gy, const void *packed, void *gx, void *scratch);
-    void (*backward_weights)(ck_conv *conv, const void *x, const void *gy, float *gw, float *gb, int accumulate,
-                             void *scratch);
+    void (*backward_weights)(ck_conv *conv, const void *x, const void *gy, float *gw, float *gb,
+                             int accumulate, void *scratch);
 } ck_conv_methods;
 
 struct ck_conv {
@@ -34,10 +34,12 @@ static inline long ck_conv_output_width(const ck_conv_shape *s) {
     return (s->W + s->padLeft + s->padRight - s->kernelW) / s->stride + 1;
 }
 
-/// The backends' constructors; the shape has been checked. NULL, with a line in `error`, where memory is short.
+/// The backends' constructors; the shape has been checked. NULL, with a line in `error`, where memory is
+/// short.
 ck_conv *ck_conv_create_openblas(ck_conv_kind kind, const ck_conv_shape *shape, int has_bias, int has_addend,
                                  char *error, size_t error_size);
-/// Falls back to the OpenBLAS plan where oneDNN has no vectorised implementation of the shape on this processor.
+/// Falls back to the OpenBLAS plan where oneDNN has no vectorised implementation of the shape on this
+/// processor.
 ck_conv *ck_conv_create_onednn(ck_conv_kind kind, const ck_conv_shape *shape, int has_bias, int has_addend,
                                char *error, size_t error_size);
 const char *ck_conv_describe_onednn(void);

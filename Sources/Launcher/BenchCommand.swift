@@ -43,7 +43,7 @@ struct BenchStepCommand: ParsableCommand {
         guard backend.isAvailable else {
             throw ValidationError("--backend \(self.backend): this program was built without it")
         }
-        let dtype = try Precision.dtype(named: precision)
+        let dtype = try ComputeType.dtype(named: precision)
         try finish(
             runOnAllRanks { communicator in
                 if let threads { Processor.setThreads(threads) }
@@ -89,7 +89,7 @@ func finish(_ status: Int32) throws {
     if status != 0 { throw ExitCode(status) }
 }
 
-enum Precision {
+enum ComputeType {
     /// The type that `train.precision` names.
     static func dtype(named name: String) throws -> DType {
         switch name {

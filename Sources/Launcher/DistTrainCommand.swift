@@ -2,5 +2,26 @@ import ArgumentParser
 import DistTrain
 
 @main struct DistTrainCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "disttrain", subcommands: [BenchCommand.self])
+    static let configuration = CommandConfiguration(
+        commandName: "disttrain",
+        abstract: "Train latent diffusion models on the computers you have.",
+        discussion: """
+            From images to samples:
+
+              disttrain vae train --config configs/vae_quickstart.yaml --output runs/vae
+              disttrain prepare photos/ --size 64 --first-stage runs/vae/model --output data/photos
+              disttrain train --config configs/quickstart.yaml --output runs/photos
+              disttrain sample --model runs/photos --count 64 --output samples
+
+            Every command runs bare, under mpirun or srun, or as `disttrain launch -n 4 -- COMMAND` on 4 ranks of \
+            this machine.
+            """,
+        version: Program.version,
+        subcommands: [
+            TrainCommand.self, VAECommand.self, PrepareCommand.self, LaunchCommand.self,
+            BenchCommand.self,
+            SelfTestCommand.self,
+        ])
+
+    static func main() { runAndExit() }
 }

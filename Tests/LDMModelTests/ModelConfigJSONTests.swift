@@ -15,11 +15,13 @@ import Testing
     }
 
     @Test func numbersRoundTrip() throws {
-        for value in [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, -0.0, 123_456_789_012_345_680, 2e-4] {
+        let doubles = [0.1, 1 / 3, .leastNonzeroMagnitude, .greatestFiniteMagnitude, -0.0, 1e17 + 16, 2e-4]
+        for value in doubles {
             let back = try JSONValue(parsing: JSONValue.number(value).text())
             #expect(back.doubleValue?.bitPattern == value.bitPattern)
         }
-        for value: Float in [0.1, 1 / 3, 3.4028235e38, 1e-45, 16_777_217] {
+        let floats: [Float] = [0.1, 1 / 3, .leastNonzeroMagnitude, .greatestFiniteMagnitude, 16_777_215]
+        for value in floats {
             let text = try JSONValue.float(value).text()
             #expect(text.count <= value.description.count + 2)
             #expect(Float(try #require(JSONValue(parsing: text).doubleValue)) == value)

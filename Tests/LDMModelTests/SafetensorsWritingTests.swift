@@ -31,8 +31,12 @@ import Testing
         let file = try SafetensorsFile(path: path)
         let read = try file.floats(of: "a")
         switch dtype {
-        case .bf16: #expect(Array(read[..<4]) == [1, 1 + 0x4p-8, 1, -0.10009765625])
-        case .f16: #expect(Array(read[..<4]) == [1 + 0x1p-8, 1 + 0x3p-8, 1, -0.0999755859375])
+        case .bf16:
+            let expected: [Float] = [1, 1.015625, 1, -0.10009765625]
+            #expect(Array(read[..<4]) == expected)
+        case .f16:
+            let expected: [Float] = [1.00390625, 1.01171875, 1, -0.0999755859375]
+            #expect(Array(read[..<4]) == expected)
         default: #expect(Array(read[..<4]) == Array(values[..<4]))
         }
         #expect(read[5] == .infinity)

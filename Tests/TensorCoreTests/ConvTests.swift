@@ -37,6 +37,8 @@ struct ConvCase: CustomTestStringConvertible, Sendable {
         .init(2, 6, 9, 5, 7, kernel: (5, 3), pad: (2, 0, 1, 2)),
         .init(1, 5, 6, 8, 16, kernel: (2, 4), stride: 2, pad: (1, 2, 0, 1)),
         .init(1, 4, 4, 3, 4, kernel: (2, 2), pad: (2, 3, 2, 2)),
+        .init(1, 9, 8, 24, 20, kernel: (7, 7), pad: (3, 3, 3, 3)),
+        .init(1, 5, 4, 9, 10, kernel: (17, 16), pad: (8, 8, 8, 7)),
     ]
 
     static let all: [ConvCase] = {

@@ -2,8 +2,9 @@ import CKernels
 import TensorCore
 import Testing
 
-/// Memory for one kernel operand, of either element type.
-final class KernelBuffer {
+/// Memory for one kernel operand, of either element type. It is never freed: kernels are given bare pointers, which
+/// would not keep an owner alive up to the end of a call.
+struct KernelBuffer {
     let dtype: ck_dtype
     let count: Int
     let pointer: UnsafeMutableRawPointer
@@ -24,18 +25,16 @@ final class KernelBuffer {
         (pointer + count * size).initializeMemory(as: UInt8.self, repeating: 0xA5, count: Self.guardBytes)
     }
 
-    convenience init(_ dtype: ck_dtype, _ values: [Float]) {
+    init(_ dtype: ck_dtype, _ values: [Float]) {
         self.init(dtype, count: values.count)
         for (index, value) in values.enumerated() { self[index] = value }
     }
 
     /// Normal numbers, rounded to the type.
-    convenience init(_ dtype: ck_dtype, normal count: Int, seed: UInt64, mean: Float = 0, std: Float = 1) {
+    init(_ dtype: ck_dtype, normal count: Int, seed: UInt64, mean: Float = 0, std: Float = 1) {
         var random = CounterRandom(seed: seed, purpose: .test)
         self.init(dtype, (0..<count).map { _ in mean + std * random.normal() })
     }
-
-    deinit { pointer.deallocate() }
 
     private static let guardBytes = 64
 
@@ -45,7 +44,7 @@ final class KernelBuffer {
             let bits = pointer.load(fromByteOffset: index * 2, as: UInt16.self)
             return Float(bitPattern: UInt32(bits) << 16)
         }
-        set {
+        nonmutating set {
             if dtype == CK_F32 {
                 pointer.storeBytes(of: newValue, toByteOffset: index * 4, as: Float.self)
             } else {

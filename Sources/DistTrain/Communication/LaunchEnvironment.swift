@@ -1,3 +1,5 @@
+import Foundation
+
 /// Who started this process, told by the variables that launchers set.
 public enum LaunchEnvironment: Equatable, Sendable {
     /// A program by itself: MPI stays untouched.
@@ -26,6 +28,16 @@ public enum LaunchEnvironment: Equatable, Sendable {
         } else {
             self = .alone
         }
+    }
+
+    /// Whether this process is rank 0 or alone, before MPI runs: for errors in the words that every rank was
+    /// started with.
+    public static func speaksForAll(
+        _ environment: [String: String] = ProcessInfo.processInfo.environment
+    ) -> Bool {
+        let rank =
+            ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"].lazy.compactMap { environment[$0] }.first
+        return rank == nil || rank == "0"
     }
 
     private static let slurmPMI = ["PMI_FD", "PMI_JOBID", "PMI2_FD", "PMIX_NAMESPACE"]

@@ -209,3 +209,9 @@ private func text(_ write: (UnsafeMutablePointer<CChar>, Int) -> Int32) -> Strin
         return String(cString: start)
     }
 }
+
+/// Whether one process of this machine may read another's memory, which MPI's shared memory uses for large
+/// messages: a container or a security policy may forbid it, and MPI has to be told then.
+public func sharedMemorySingleCopyWorks() -> Bool {
+    mpishim_single_copy_works() != 0
+}

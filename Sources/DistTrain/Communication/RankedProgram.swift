@@ -32,7 +32,9 @@ extension MPICommunicator {
     /// How one rank's program ended, as the ranks tell each other.
     private struct Ending {
         enum Kind: Int64 {
-            case success = 0, ownError = 1, remoteError = 2
+            case success = 0
+            case ownError = 1
+            case remoteError = 2
         }
         var kind: Kind
         var exitStatus: Int64

@@ -41,10 +41,12 @@ public struct FailureReport: Codable, Equatable, Sendable {
         switch error {
         case let error as any ReportableError:
             self.init(message: error.message, exitStatus: error.exitStatus)
+        case let error as CocoaError:
+            // Foundation's words leave out the file.
+            let place = error.filePath.map { "\($0): " } ?? ""
+            self.init(message: place + error.localizedDescription, exitStatus: ExitStatus.crash)
         case let error as any LocalizedError where error.errorDescription != nil:
             self.init(message: error.errorDescription ?? "", exitStatus: ExitStatus.crash)
-        case let error as CocoaError:
-            self.init(message: error.localizedDescription, exitStatus: ExitStatus.crash)
         default:
             self.init(message: String(describing: error), exitStatus: ExitStatus.crash)
         }

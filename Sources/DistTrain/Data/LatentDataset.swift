@@ -67,7 +67,8 @@ public final class LatentDataset: TrainingDataset {
     }
 
     private func float(_ bytes: UnsafeRawBufferPointer, _ index: Int) -> Float {
-        Float(bitPattern: UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 4 * index, as: UInt32.self)))
+        Float(
+            bitPattern: UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 4 * index, as: UInt32.self)))
     }
 
     /// The element that lands at `i` of [H, W, C].

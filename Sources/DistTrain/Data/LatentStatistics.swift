@@ -21,7 +21,8 @@ public struct LatentStatistics: Equatable, Sendable {
     }
 
     /// Adds values of shape [..., C]; `logvar` has the same shape.
-    public mutating func add(_ values: UnsafeBufferPointer<Float>, logvar: UnsafeBufferPointer<Float>? = nil) {
+    public mutating func add(_ values: UnsafeBufferPointer<Float>, logvar: UnsafeBufferPointer<Float>? = nil)
+    {
         precondition(values.count % channels == 0 && logvar?.count ?? values.count == values.count)
         for c in 0..<channels {
             var (s, q, v) = (0.0, 0.0, 0.0)
@@ -48,6 +49,9 @@ public struct LatentStatistics: Equatable, Sendable {
         }
     }
 
+    /// False where a value was NaN or infinite.
+    public var isFinite: Bool { (sum + sumOfSquares + sumOfVariances).allSatisfy(\.isFinite) }
+
     /// Mean of each channel.
     public var channelMeans: [Double] { sum.map { $0 / max(count, 1) } }
 
@@ -61,7 +65,8 @@ public struct LatentStatistics: Equatable, Sendable {
     /// Standard deviation of all values together around their one mean.
     public var std: Double {
         Self.std(
-            count * Double(channels), sum.reduce(0, +), sumOfSquares.reduce(0, +), sumOfVariances.reduce(0, +))
+            count * Double(channels), sum.reduce(0, +), sumOfSquares.reduce(0, +), sumOfVariances.reduce(0, +)
+        )
     }
 
     /// 1/std: what latents are multiplied by to have unit variance.

@@ -66,7 +66,9 @@ public final class ImageDataset: TrainingDataset {
     public func read(
         _ index: Int, flipped: Bool, key: SampleKey, into out: UnsafeMutableBufferPointer<Float>
     ) throws {
-        try pixels(index).withUnsafeBufferPointer { writePixels($0, width: width, flipped: flipped, into: out) }
+        try pixels(index).withUnsafeBufferPointer {
+            writePixels($0, width: width, flipped: flipped, into: out)
+        }
     }
 
     /// The image's bytes, [H, W, 3].

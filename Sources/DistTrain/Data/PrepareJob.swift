@@ -13,7 +13,8 @@ public struct PrepareJob: Equatable, Sendable {
     public var sourceFingerprint: String
     /// Items of the source that are prepared; damaged ones count too.
     public var itemCount: Int
-    /// ``ImageTransform``'s text.
+    /// Side of a transformed image in pixels, and ``ImageTransform``'s text.
+    public var imageSize: Int
     public var transform: String
     /// Hash of the first stage's weights; nil for pixels.
     public var firstStageHash: String?
@@ -23,21 +24,25 @@ public struct PrepareJob: Equatable, Sendable {
     public var precision: String?
 
     public init(
-        kind: Kind, sourceFingerprint: String, itemCount: Int, transform: String, firstStageHash: String?,
-        flip: Bool, precision: String?
+        kind: Kind, sourceFingerprint: String, itemCount: Int, imageSize: Int, transform: String,
+        firstStageHash: String?, flip: Bool, precision: String?
     ) {
         self.kind = kind
         self.sourceFingerprint = sourceFingerprint
         self.itemCount = itemCount
+        self.imageSize = imageSize
         self.transform = transform
         self.firstStageHash = firstStageHash
         self.flip = flip
         self.precision = precision
     }
 
-    /// Items of a shard, all but the last: at most 256, and few enough that a small set still makes 64 shards for
-    /// as many ranks. It follows from the number of items alone.
-    public var shardSize: Int { min(256, max(8, (itemCount + 511) / 512 * 8)) }
+    /// Items of every shard but the last: at most 256, few enough that 256 images already make 32 shards for as many
+    /// ranks, and that pixels stay below 128 MiB. A multiple of 8, and no matter of the number of ranks.
+    public var shardSize: Int {
+        let most = kind == .pixels ? min(256, (128 << 20) / (3 * imageSize * imageSize)) : 256
+        return max(8, min(most / 8 * 8, (itemCount + 511) / 512 * 8))
+    }
     public var shardCount: Int { (itemCount + shardSize - 1) / shardSize }
     /// The source's items in a shard.
     public func items(ofShard shard: Int) -> Range<Int> {
@@ -58,7 +63,8 @@ public struct PrepareJob: Equatable, Sendable {
     /// Keys with what a person calls them, in order.
     private static let titles = [
         ("kind", "kind"), ("source_fingerprint", "source content"), ("items", "number of images"),
-        ("transform", "transform"), ("first_stage_hash", "first stage"), ("flip", "--flip"),
+        ("size", "--size"), ("transform", "transform"), ("first_stage_hash", "first stage"),
+        ("flip", "--flip"),
         ("precision", "precision"),
     ]
 
@@ -67,6 +73,7 @@ public struct PrepareJob: Equatable, Sendable {
             "kind": .string(kind.rawValue),
             "source_fingerprint": .string(sourceFingerprint),
             "items": .integer(itemCount),
+            "size": .integer(imageSize),
             "transform": .string(transform),
             "first_stage_hash": firstStageHash.map { .string($0) } ?? .null,
             "flip": .bool(flip),
@@ -77,14 +84,22 @@ public struct PrepareJob: Equatable, Sendable {
     init(json: JSONValue, in file: String) throws(DatasetError) {
         let fields = JSONFields(json, file: file)
         guard let kind = Kind(rawValue: try fields.string("kind")) else {
-            throw DatasetError(.damaged, "\(file): kind is \(try fields.string("kind")), expected latents or pixels")
+            throw DatasetError(
+                .damaged, "\(file): kind is \(try fields.string("kind")), expected latents or pixels")
         }
         self.init(
             kind: kind, sourceFingerprint: try fields.string("source_fingerprint"),
-            itemCount: try fields.int("items"), transform: try fields.string("transform"),
-            firstStageHash: json["first_stage_hash"]?.stringValue, flip: try fields.bool("flip"),
+            itemCount: try fields.int("items"), imageSize: try fields.int("size"),
+            transform: try fields.string("transform"), firstStageHash: json["first_stage_hash"]?.stringValue,
+            flip: try fields.bool("flip"),
             precision: json["precision"]?.stringValue)
+        guard itemCount > 0, (1...Self.maximumImageSize).contains(imageSize) else {
+            throw DatasetError(.damaged, "\(file): \(itemCount) items of \(imageSize) pixels make no sense")
+        }
     }
+
+    /// The largest side that images are prepared at.
+    public static let maximumImageSize = 8192
 
     /// What differs, for a person: `transform was "…", now "…"`.
     func difference(from earlier: PrepareJob) -> String {
@@ -113,7 +128,9 @@ struct JSONFields {
     }
 
     func int(_ key: String) throws(DatasetError) -> Int {
-        guard let found = value[key]?.intValue, found >= 0 else { throw wrong(key, "a whole number of 0 or more") }
+        guard let found = value[key]?.intValue, found >= 0 else {
+            throw wrong(key, "a whole number of 0 or more")
+        }
         return found
     }
 
@@ -148,6 +165,7 @@ struct JSONFields {
 
     private func wrong(_ key: String, _ expected: String) -> DatasetError {
         let found = value[key]?.kind ?? "nothing"
-        return DatasetError(.damaged, "\(file): \(key) is \(found), expected \(expected); prepare the folder again")
+        return DatasetError(
+            .damaged, "\(file): \(key) is \(found), expected \(expected); prepare the folder again")
     }
 }

@@ -51,7 +51,8 @@ public final class PreparedFolder: Sendable {
         }
         guard Int(status.st_size) == entry.bytes else {
             throw DatasetError(
-                .damaged, "\(file): \(status.st_size) bytes, expected \(entry.bytes): cut short or replaced; \(advice)")
+                .damaged,
+                "\(file): \(status.st_size) bytes, expected \(entry.bytes): cut short or replaced; \(advice)")
         }
         do throws(SafetensorsError) {
             let shard = try SafetensorsFile(path: file)
@@ -72,7 +73,8 @@ public final class PreparedFolder: Sendable {
 
     /// A hash of what the samples are made from, without reading them.
     public var fingerprint: String {
-        contentHash(manifest.shards.map { "\($0.name) \($0.count) \($0.crc32)" } + [manifest.job.kind.rawValue])
+        contentHash(
+            manifest.shards.map { "\($0.name) \($0.count) \($0.crc32)" } + [manifest.job.kind.rawValue])
     }
 
     /// The class of a sample as a place in the manifest's class names.
@@ -106,14 +108,21 @@ public final class PreparedFolder: Sendable {
 extension PreparedManifest {
     /// The tensors of a shard of `count` samples, in the order of the file.
     func tensors(count: Int) -> [SafetensorsEntry] {
-        let shape = [count, height, width, channels]
-        var names = hasPosterior ? ["mean", "logvar"] : ["latent"]
-        if job.flip { names += names.map { "\($0)_flipped" } }
+        Self.tensors(
+            kind: job.kind, posterior: hasPosterior, flip: job.flip, labels: !classNames.isEmpty,
+            shape: [count, height, width, channels])
+    }
+
+    static func tensors(
+        kind: PrepareJob.Kind, posterior: Bool, flip: Bool, labels: Bool, shape: [Int]
+    ) -> [SafetensorsEntry] {
+        var names = posterior ? ["mean", "logvar"] : ["latent"]
+        if flip { names += names.map { "\($0)_flipped" } }
         var entries =
-            job.kind == .pixels
+            kind == .pixels
             ? [SafetensorsEntry("image", dtype: .u8, shape: shape)]
             : names.map { SafetensorsEntry($0, dtype: .f32, shape: shape) }
-        if !classNames.isEmpty { entries.append(SafetensorsEntry("label", dtype: .i64, shape: [count])) }
+        if labels { entries.append(SafetensorsEntry("label", dtype: .i64, shape: [shape[0]])) }
         return entries
     }
 }

@@ -123,7 +123,8 @@ public struct PreparedManifest: Sendable {
         guard version == Self.formatVersion else {
             throw DatasetError(
                 .mismatch,
-                "\(file): format version \(version), this program reads \(Self.formatVersion); prepare it again")
+                "\(file): format version \(version), this program reads \(Self.formatVersion); prepare it again"
+            )
         }
         job = try PrepareJob(json: fields.object("job").value, in: file)
         sourceName = try fields.object("source").string("name")
@@ -139,21 +140,24 @@ public struct PreparedManifest: Sendable {
             let shard = JSONFields(element, file: file)
             shards.append(
                 Shard(
-                    name: try shard.string("name"), count: try shard.int("count"), bytes: try shard.int("bytes"),
+                    name: try shard.string("name"), count: try shard.int("count"),
+                    bytes: try shard.int("bytes"),
                     crc32: UInt32(try shard.string("crc32"), radix: 16) ?? 0))
         }
         if json["first_stage"]?.objectValue != nil {
             let first = try fields.object("first_stage")
             firstStage = FirstStageRecord(
                 className: try first.string("class"), config: try first.object("config").value,
-                weightsHash: try first.string("weights_hash"), scalingFactor: try first.double("scaling_factor"),
+                weightsHash: try first.string("weights_hash"),
+                scalingFactor: try first.double("scaling_factor"),
                 shiftFactor: first.value["shift_factor"]?.doubleValue)
         }
         guard height > 0, width > 0, channels > 0, count > 0, statistics.channels == channels,
             count == (try fields.int("count")), (firstStage != nil) == (job.kind == .latents),
             shards.allSatisfy({ !$0.name.contains("/") })
         else {
-            throw DatasetError(.damaged, "\(file): its numbers contradict each other; prepare the folder again")
+            throw DatasetError(
+                .damaged, "\(file): its numbers contradict each other; prepare the folder again")
         }
     }
 

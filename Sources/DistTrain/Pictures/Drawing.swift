@@ -32,12 +32,13 @@ struct Drawing {
                 let b = points[min(index + 1, points.count - 1)]
                 if index == points.count - 1 && points.count > 1 { break }
                 guard a.x.isFinite, a.y.isFinite, b.x.isFinite, b.y.isFinite else { continue }
-                // Far outside, an Int of the coordinate could overflow; nothing there is visible.
-                let firstX = Int(max(Double(minX), (min(a.x, b.x) - reach).rounded(.down)))
-                let lastX = Int(max(-1, min(Double(maxX), (max(a.x, b.x) + reach).rounded(.up))))
+                // Clamped as Double first: far outside, an Int of the coordinate would overflow.
+                let firstX = Int(
+                    min(max((min(a.x, b.x) - reach).rounded(.down), Double(minX)), Double(width)))
                 let firstY = Int(
-                    min(Double(height), max(Double(minY), (min(a.y, b.y) - reach).rounded(.down))))
-                let lastY = Int(max(-1, min(Double(maxY), (max(a.y, b.y) + reach).rounded(.up))))
+                    min(max((min(a.y, b.y) - reach).rounded(.down), Double(minY)), Double(height)))
+                let lastX = Int(max(min((max(a.x, b.x) + reach).rounded(.up), Double(maxX)), -1))
+                let lastY = Int(max(min((max(a.y, b.y) + reach).rounded(.up), Double(maxY)), -1))
                 guard firstX <= lastX, firstY <= lastY else { continue }
                 touched = (min(touched.low, firstY), max(touched.high, lastY))
                 let along = b - a

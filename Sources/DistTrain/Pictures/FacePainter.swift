@@ -201,7 +201,6 @@ struct FacePainter {
         @inline(__always)
         func cap(_ p: Point) -> Float { ellipse(p - center, outer) }
 
-        // The hair's own shadow on the forehead sets it off from the skin.
         switch traits.hairStyle {
         case .short, .bun:
             let end: Float = traits.hairStyle == .bun ? -0.02 : 0.02
@@ -250,6 +249,7 @@ struct FacePainter {
     @inline(__always)
     private mutating func fillHair(_ base: Color, _ distance: (Point) -> Float) {
         let box = Box(Point(0, 0.0), Point(0.80, 0.95))
+        // The hair's own shadow on the forehead sets it off from the skin.
         let shadow = traits.skin * 0.45
         let traits = traits
         canvas.fill(box, soft: 0.09, opacity: 0.35, shadow) {

@@ -121,7 +121,7 @@ extension Image {
     public func writeFloats(to out: UnsafeMutableBufferPointer<Float>) {
         precondition(out.count >= pixels.count, "the destination is smaller than the image")
         pixels.withUnsafeBufferPointer { pixels in
-            for index in pixels.indices { out[index] = Float(pixels[index]) * (1 / 127.5) - 1 }
+            for index in pixels.indices { out[index] = Float(pixels[index]) / 127.5 - 1 }
         }
     }
 

@@ -88,7 +88,9 @@ struct PlotCurve {
 
     init(_ series: LinePlot.Series, logY: Bool) {
         points = series.points.map { point in
-            let visible = point.x.isFinite && point.y.isFinite && (!logY || point.y > 0)
+            // Beyond 1e100 the axis' own arithmetic would overflow; no loss is there and worth a look.
+            let inside = abs(point.x) < 1e100 && abs(point.y) < 1e100
+            let visible = inside && (!logY || point.y > 1e-100)
             return visible ? SIMD2(point.x, point.y) : SIMD2(.nan, .nan)
         }
         smoothed = series.smooth ? Self.smooth(points.filter { $0.x.isFinite }, logY: logY) : nil

@@ -61,7 +61,7 @@ public final class FirstStage {
     /// - Parameters:
     ///   - arena: memory of the activations; one that other tapes also use saves memory
     ///   - pixelsPerPass: image pixels that go through at once; a larger batch goes in several passes. Activations
-    ///     take about 4 KB a pixel in fp32 for Stable Diffusion's autoencoder.
+    ///     take about 3 KB a pixel in fp32 for Stable Diffusion's autoencoder.
     public init(
         _ model: Model, dtype: DType = .float32, backend: Backend = .best, arena: Arena = Arena(),
         pixelsPerPass: Int = 1 << 17

@@ -140,12 +140,13 @@ extension NoiseSchedule {
         }
     }
 
-    /// PyTorch's linspace in fp32: each half is counted from its own end.
+    /// PyTorch's linspace in fp32, bit for bit: each half is counted from its own end, with fused multiply-add.
     private static func linspace(_ start: Float, _ end: Float, _ count: Int) -> [Float] {
         if count == 1 { return [start] }
         let step = (end - start) / Float(count - 1)
-        return (0..<count).map {
-            $0 < count / 2 ? start + step * Float($0) : end - step * Float(count - $0 - 1)
+        return (0..<count).map { index in
+            index < count / 2
+                ? start.addingProduct(step, Float(index)) : end.addingProduct(-step, Float(count - index - 1))
         }
     }
 

@@ -90,9 +90,9 @@ public struct SchedulerConfig: DiffusersConfig {
     private static let retiredKeys: Set<String> = ["tensor_format", "timestep_values", "skip_prk_steps"]
 
     public init(config node: ConfigNode, path: [String] = []) throws(ConfigError) {
+        try Self.checkClassName(node, path: path, expected: SchedulerClass.allCases.map(\.rawValue))
         let reader = try ConfigReader<Key>(
             node, path: path, ignoringUnderscored: true, ignoring: Self.retiredKeys)
-        try Self.checkClassName(node, path: path, expected: SchedulerClass.allCases.map(\.rawValue))
         if let name = node["_class_name"] {
             schedulerClass = try SchedulerClass(config: name, path: path + ["_class_name"])
         }

@@ -61,8 +61,8 @@ public struct AutoencoderKLConfig: DiffusersConfig {
     }
 
     public init(config node: ConfigNode, path: [String] = []) throws(ConfigError) {
-        let reader = try ConfigReader<Key>(node, path: path, ignoringUnderscored: true)
         try Self.checkClassName(node, path: path, expected: ["AutoencoderKL"])
+        let reader = try ConfigReader<Key>(node, path: path, ignoringUnderscored: true)
         inChannels = try reader.read(.inChannels, default: inChannels)
         outChannels = try reader.read(.outChannels, default: outChannels)
         downBlockTypes = try reader.read(.downBlockTypes, default: downBlockTypes)

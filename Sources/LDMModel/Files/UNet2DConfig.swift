@@ -90,8 +90,8 @@ public struct UNet2DConfig: DiffusersConfig {
     }
 
     public init(config node: ConfigNode, path: [String] = []) throws(ConfigError) {
-        let reader = try ConfigReader<Key>(node, path: path, ignoringUnderscored: true)
         try Self.checkClassName(node, path: path, expected: ["UNet2DModel"])
+        let reader = try ConfigReader<Key>(node, path: path, ignoringUnderscored: true)
         sampleSize = try reader.read(optional: .sampleSize)
         inChannels = try reader.read(.inChannels, default: inChannels)
         outChannels = try reader.read(.outChannels, default: outChannels)

@@ -1,0 +1,44 @@
+# DistTrain: everything that a clone needs. `make` alone lists the targets.
+
+SHELL := /bin/bash
+CONFIGURATION := release
+BINARY := .build/$(CONFIGURATION)/disttrain
+# Tests use the public API alone. Without this flag `swift test` would compile everything anew, with
+# internal symbols exported, and the next build once more without.
+SWIFT_TEST := swift test -c $(CONFIGURATION) --disable-testable-imports
+SWIFT_SOURCES := Package.swift Sources Tests
+
+.PHONY: help deps build demo test test-unit test-integration lint format clean
+.NOTPARALLEL:
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
+
+deps: ## Install the Debian packages that are missing
+	@scripts/deps.sh
+
+build: deps ## Build the program: .build/release/disttrain
+	swift build -c $(CONFIGURATION) --product disttrain
+	@echo "built $(BINARY)"
+
+demo: build ## Train on drawn faces with two ranks and sample a grid of them
+	scripts/demo.sh
+
+test: test-unit test-integration ## Run every test
+	@echo "all tests passed"
+
+test-unit: build ## Run the tests of one process; FILTER=NAME for some of them
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(SWIFT_TEST) $(if $(FILTER),--filter $(FILTER))
+
+test-integration: build ## Run the tests under mpirun; NAMES="launch ..." for some of them
+	Tests/Integration/run.sh $(NAMES)
+
+lint: deps ## Check format and scripts
+	swift format lint --strict --recursive $(SWIFT_SOURCES)
+	scripts/lint.sh
+
+format: ## Format the Swift sources in place
+	swift format --in-place --recursive $(SWIFT_SOURCES)
+
+clean: ## Remove everything that was built
+	swift package clean

@@ -1,0 +1,238 @@
+// Blocked layouts keep 8 or more output (or input) channels side by side: the lanes. In [O, C, taps] lanes
+// stand far apart and taps side by side, so both directions are transpositions of 8×8 tiles, held in
+// registers.
+#include "conv_pack.h"
+
+#include "ck_vector.h"
+
+typedef float floats8 __attribute__((vector_size(32)));
+typedef uint32_t bits8 __attribute__((vector_size(32)));
+
+enum {
+    lanes = 8,
+    rowsAtMost = 16,      // channels that a tile has beside its lanes
+    tileFloats = 1 << 12  // rows · taps · lanes of a tile at most
+};
+
+/// r[i][j] ↔ r[j][i]
+CK_INLINE void transpose8(floats8 *r) {
+    floats8 a[8], b[8];
+    for (int i = 0; i < 8; i += 2) {  // pairs of elements
+        a[i] = __builtin_shufflevector(r[i], r[i + 1], 0, 8, 2, 10, 4, 12, 6, 14);
+        a[i + 1] = __builtin_shufflevector(r[i], r[i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
+    }
+    for (int i = 0; i < 8; i += 4)  // pairs of pairs
+        for (int j = 0; j < 2; j++) {
+            b[i + j] = __builtin_shufflevector(a[i + j], a[i + j + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+            b[i + j + 2] = __builtin_shufflevector(a[i + j], a[i + j + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+        }
+    for (int j = 0; j < 4; j++) {  // halves
+        r[j] = __builtin_shufflevector(b[j], b[j + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+        r[j + 4] = __builtin_shufflevector(b[j], b[j + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+}
+
+/// tile [rows, 8] ← source, whose lane l starts at l·stride.
+CK_INLINE void transpose_in(const float *source, long stride, long rows, float *tile) {
+    if (stride == 1 && rows == 1) {  // 1×1 kernels, with lanes of input channels
+        memcpy(tile, source, lanes * sizeof *tile);
+        return;
+    }
+    long row = 0;
+    for (; row + 8 <= rows; row += 8) {
+        floats8 r[8];
+        for (int l = 0; l < 8; l++) memcpy(&r[l], source + l * stride + row, sizeof *r);
+        transpose8(r);
+        for (int l = 0; l < 8; l++) memcpy(tile + (row + l) * lanes, &r[l], sizeof *r);
+    }
+    for (; row < rows; row++)
+        for (long l = 0; l < lanes; l++) tile[row * lanes + l] = source[l * stride + row];
+}
+
+/// The way back, added to what is there where `accumulate` is set.
+CK_INLINE void transpose_out(const float *tile, long stride, long rows, int accumulate, float *target) {
+    long row = 0;
+    for (; row + 8 <= rows; row += 8) {
+        floats8 r[8];
+        for (int l = 0; l < 8; l++) memcpy(&r[l], tile + (row + l) * lanes, sizeof *r);
+        transpose8(r);
+        for (int l = 0; l < 8; l++) {
+            float *y = target + l * stride + row;
+            floats8 before;
+            memcpy(&before, y, sizeof before);
+            if (accumulate) r[l] += before;
+            memcpy(y, &r[l], sizeof *r);
+        }
+    }
+    for (; row < rows; row++)
+        for (long l = 0; l < lanes; l++) {
+            float *y = target + l * stride + row;
+            *y = (accumulate ? *y : 0) + tile[row * lanes + l];
+        }
+}
+
+/// ck_to_bf16 of 8, each left in its lane's upper half.
+CK_INLINE void narrow8(const float *x, bits8 *y) {
+    bits8 bits;
+    memcpy(&bits, x, sizeof bits);
+    bits8 rounded = bits + 0x7fff + ((bits >> 16) & 1), isNaN = (bits8)((bits & 0x7fffffff) > 0x7f800000);
+    *y = ((rounded & ~isNaN) | ((bits | 0x400000) & isNaN)) & 0xffff0000;
+}
+
+typedef struct {
+    const ck_weight_layout *layout;
+    ck_dtype dtype;
+    const float *weights;
+    void *packed;
+    float *gradient;
+    int accumulate;
+    // Lanes are output channels (or input channels), rows the others; `place` is the packed layout's offset
+    // of each.
+    int lanesAreOutputs;
+    const long *lanePlace, *rowPlace;
+    // Source: a lane's and a row's distance in [O, C, taps].
+    long laneStride, rowStride;
+} packing;
+
+/// The distance of the 8 lanes from `lane` in the packed layout, or 0 where they have none in common.
+CK_INLINE long lane_step(const packing *k, long lane) {
+    const long *place = k->lanePlace + lane;
+    long step = place[1] - place[0];
+    for (int l = 2; l < lanes; l++)
+        if (place[l] - place[l - 1] != step) return 0;
+    return step;
+}
+
+/// packed ← tile [rows, taps, 8], whose first row and lane are given.
+CK_INLINE void write_tile(const packing *k, long row, long rows, long lane, const float *tile) {
+    long taps = k->layout->taps;
+    const long *place = k->rowPlace + row, *tap = k->layout->tap;
+    long start = k->lanePlace[lane], step = lane_step(k, lane);
+    if (k->dtype == CK_F32) {
+        float *packed = k->packed;
+        for (long r = 0; r < rows; r++)
+            for (long t = 0; t < taps; t++) {
+                const float *x = tile + (r * taps + t) * lanes;
+                float *y = packed + place[r] + tap[t];
+                if (step == 1)
+                    memcpy(y + start, x, lanes * sizeof *x);
+                else
+                    for (long l = 0; l < lanes; l++) y[k->lanePlace[lane + l]] = x[l];
+            }
+        return;
+    }
+    uint16_t *packed = k->packed;
+    for (long r = 0; r < rows; r++) {
+        if (step == 2 && r + 1 < rows && place[r + 1] == place[r] + 1) {
+            // bf16's layouts keep pairs of rows together, as the processor's dot products take them.
+            for (long t = 0; t < taps; t++) {
+                const float *even = tile + (r * taps + t) * lanes, *odd = even + taps * lanes;
+                bits8 low, pairs;
+                narrow8(even, &low);
+                narrow8(odd, &pairs);
+                pairs |= low >> 16;
+                memcpy(packed + start + place[r] + tap[t], &pairs, sizeof pairs);
+            }
+            r++;
+            continue;
+        }
+        for (long t = 0; t < taps; t++) {
+            const float *x = tile + (r * taps + t) * lanes;
+            uint16_t *y = packed + place[r] + tap[t];
+            for (long l = 0; l < lanes; l++) y[k->lanePlace[lane + l]] = ck_to_bf16(x[l]);
+        }
+    }
+}
+
+/// tile [rows, taps, 8] ← packed fp32.
+CK_INLINE void read_tile(const packing *k, long row, long rows, long lane, float *tile) {
+    long taps = k->layout->taps, step = lane_step(k, lane);
+    const float *packed = k->packed;
+    for (long r = 0; r < rows; r++)
+        for (long t = 0; t < taps; t++) {
+            const float *x = packed + k->rowPlace[row + r] + k->layout->tap[t];
+            float *y = tile + (r * taps + t) * lanes;
+            if (step == 1)
+                memcpy(y, x + k->lanePlace[lane], lanes * sizeof *y);
+            else
+                for (long l = 0; l < lanes; l++) y[l] = x[k->lanePlace[lane + l]];
+        }
+}
+
+/// What no tile covers, weight by weight.
+CK_INLINE void move_rest(const packing *k, long row, long rows, long lane, long laneEnd) {
+    for (long r = row; r < row + rows; r++)
+        for (long l = lane; l < laneEnd; l++)
+            for (long t = 0; t < k->layout->taps; t++) {
+                long place = k->rowPlace[r] + k->lanePlace[l] + k->layout->tap[t];
+                long index = r * k->rowStride + l * k->laneStride + t;
+                if (k->gradient)
+                    k->gradient[index] =
+                        (k->accumulate ? k->gradient[index] : 0) + ((float *)k->packed)[place];
+                else if (k->dtype == CK_F32)
+                    ((float *)k->packed)[place] = k->weights[index];
+                else
+                    ((uint16_t *)k->packed)[place] = ck_to_bf16(k->weights[index]);
+            }
+}
+
+CK_INLINE void move_tile(const packing *k, long row, long rows, long lane) {
+    float tile[tileFloats] __attribute__((aligned(64)));
+    long taps = k->layout->taps, at = row * k->rowStride + lane * k->laneStride;
+    // With lanes of output channels, a lane's rows and taps are one run of memory.
+    long runs = k->lanesAreOutputs ? 1 : rows, length = k->lanesAreOutputs ? rows * taps : taps;
+    if (k->gradient) {
+        read_tile(k, row, rows, lane, tile);
+        for (long run = 0; run < runs; run++)
+            transpose_out(tile + run * taps * lanes, k->laneStride, length, k->accumulate,
+                          k->gradient + at + run * k->rowStride);
+        return;
+    }
+    for (long run = 0; run < runs; run++)
+        transpose_in(k->weights + at + run * k->rowStride, k->laneStride, length, tile + run * taps * lanes);
+    write_tile(k, row, rows, lane, tile);
+}
+
+// Output channels begin..<end, tile by tile. Outputs are the outer loop, so that [O, C, taps] is passed once,
+// in order.
+CK_KERNEL static void move_share(void *context, long begin, long end) {
+    const packing *k = context;
+    long rowsOfTile = ck_max(2, ck_min(rowsAtMost, tileFloats / lanes / k->layout->taps & ~1L));
+    int fits = rowsOfTile * k->layout->taps * lanes <= tileFloats;
+    long outputStep = k->lanesAreOutputs ? lanes : rowsOfTile;
+    long inputStep = k->lanesAreOutputs ? rowsOfTile : lanes;
+    for (long o = begin; o < end; o += outputStep)
+        for (long c = 0; c < k->layout->inputs; c += inputStep) {
+            long outputs = ck_min(outputStep, end - o), inputs = ck_min(inputStep, k->layout->inputs - c);
+            long row = k->lanesAreOutputs ? c : o, rows = k->lanesAreOutputs ? inputs : outputs;
+            long lane = k->lanesAreOutputs ? o : c, width = k->lanesAreOutputs ? outputs : inputs;
+            if (fits && width == lanes)
+                move_tile(k, row, rows, lane);
+            else
+                move_rest(k, row, rows, lane, lane + width);
+        }
+}
+
+static void move(packing k) {
+    const ck_weight_layout *layout = k.layout;
+    // Lanes are the channels that lie closer together.
+    long o = ck_min(lanes, layout->outputs) - 1, c = ck_min(lanes, layout->inputs) - 1;
+    k.lanesAreOutputs = c < lanes - 1 || (o == lanes - 1 && layout->output[o] - layout->output[0] <=
+                                                                layout->input[c] - layout->input[0]);
+    k.lanePlace = k.lanesAreOutputs ? layout->output : layout->input;
+    k.rowPlace = k.lanesAreOutputs ? layout->input : layout->output;
+    long run = layout->inputs * layout->taps;
+    k.laneStride = k.lanesAreOutputs ? run : layout->taps;
+    k.rowStride = k.lanesAreOutputs ? layout->taps : run;
+    ck_parallel(layout->outputs, 16, move_share, &k);
+}
+
+void ck_pack_weights(const ck_weight_layout *layout, ck_dtype dtype, const float *weights, void *packed) {
+    if (layout->padded) memset(packed, 0, layout->bytes);
+    move((packing){.layout = layout, .dtype = dtype, .weights = weights, .packed = packed});
+}
+
+void ck_unpack_weights(const ck_weight_layout *layout, const float *packed, int accumulate, float *weights) {
+    move(
+        (packing){.layout = layout, .packed = (void *)packed, .gradient = weights, .accumulate = accumulate});
+}

@@ -1,0 +1,141 @@
+import Foundation
+import LDMModel
+
+/// `loss` of an autoencoder: the weights of its terms.
+public struct AutoencoderLossConfiguration: Sendable, Equatable {
+    /// Weight of the mean absolute error.
+    public var l1 = 1.0
+    /// Weight of the mean squared error.
+    public var mse = 0.0
+    /// Weight of the KL divergence of the posterior from N(0, 1).
+    public var kl = 1e-6
+    /// Weight of the absolute error of image gradients, which sharpens edges.
+    public var edge = 0.0
+
+    enum Key: String, CaseIterable { case l1, mse, kl, edge }
+
+    init(config node: ConfigNode, path: [String]) throws(ConfigError) {
+        let reader = try ConfigReader<Key>(node, path: path)
+        l1 = try reader.read(.l1, default: l1)
+        mse = try reader.read(.mse, default: mse)
+        kl = try reader.read(.kl, default: kl)
+        edge = try reader.read(.edge, default: edge)
+        for (key, weight) in [(Key.l1, l1), (.mse, mse), (.kl, kl), (.edge, edge)] {
+            try reader.check(weight >= 0, key, "found \(weight), expected 0 or more")
+        }
+        try reader.check(l1 > 0 || mse > 0, .l1, "l1 and mse are both 0: nothing would be reconstructed")
+    }
+
+    var node: ConfigNode {
+        .mapping(["l1": .number(l1), "mse": .number(mse), "kl": .number(kl), "edge": .number(edge)])
+    }
+}
+
+/// The whole configuration of an autoencoder's training: `disttrain vae train --config`.
+public struct AutoencoderConfiguration: Sendable, Equatable {
+    /// Names the run's folder.
+    public var name: String
+    public var seed: UInt64
+    public var data: DataConfiguration
+    public var model: AutoencoderKLConfig
+    public var loss: AutoencoderLossConfiguration
+    public var optimizer: OptimizerConfiguration
+    public var ema: EMAConfiguration
+    public var train: TrainConfiguration
+    public var checkpoint: CheckpointConfiguration
+    public var logging: LoggingConfiguration
+
+    enum Key: String, CaseIterable {
+        case name, seed, data, model, loss, optimizer, ema, train, checkpoint, logging
+    }
+
+    /// Reads a YAML file and applies `--set` overrides, each `a.b=value`.
+    public static func load(
+        path: String, overrides: [String] = []
+    ) throws(ConfigError) -> AutoencoderConfiguration {
+        try AutoencoderConfiguration(
+            yaml: ConfigurationFile.read(path), source: path, overrides: overrides,
+            folder: (path as NSString).deletingLastPathComponent)
+    }
+
+    /// Reads YAML text; see `Configuration.init(yaml:source:overrides:folder:)`.
+    public init(
+        yaml: String, source: String, overrides: [String] = [], folder: String = ""
+    ) throws(ConfigError) {
+        let root = try ConfigurationFile.tree(yaml, source: source, overrides: overrides)
+        let reader = try ConfigReader<Key>(root)
+        name = try ConfigurationFile.name(reader, .name)
+        seed = try ConfigurationFile.seed(reader, .seed)
+        guard let dataNode = reader.child(.data) else { throw reader.missing(.data) }
+        data = try DataConfiguration(config: dataNode, path: reader.path(of: .data))
+        guard let modelNode = reader.child(.model) else { throw reader.missing(.model) }
+        let resolvedModel = try ConfigurationFile.model(
+            modelNode, path: reader.path(of: .model), folder: folder)
+        model = try AutoencoderKLConfig(config: resolvedModel, path: reader.path(of: .model))
+        loss = try AutoencoderLossConfiguration(config: reader.section(.loss), path: reader.path(of: .loss))
+        optimizer = try OptimizerConfiguration(
+            config: reader.section(.optimizer), path: reader.path(of: .optimizer))
+        ema = try EMAConfiguration(config: reader.section(.ema), path: reader.path(of: .ema))
+        guard let trainNode = reader.child(.train) else { throw reader.missing(.train) }
+        train = try TrainConfiguration(config: trainNode, path: reader.path(of: .train))
+        checkpoint = try CheckpointConfiguration(
+            config: reader.section(.checkpoint), path: reader.path(of: .checkpoint))
+        logging = try LoggingConfiguration(config: reader.section(.logging), path: reader.path(of: .logging))
+        try checkAcrossSections(dataNode: dataNode, modelNode: resolvedModel, root: root)
+    }
+
+    /// What no section can see alone; fills in the image size from the model's `sample_size`.
+    private mutating func checkAcrossSections(
+        dataNode: ConfigNode, modelNode: ConfigNode, root: ConfigNode
+    ) throws(ConfigError) {
+        if model.inChannels != model.outChannels {
+            throw ConfigError(
+                .invalidValue, at: ["model", "out_channels"],
+                "found \(model.outChannels), expected in_channels (\(model.inChannels)): it is trained to give back its input",
+                location: modelNode["out_channels"]?.location ?? modelNode.location)
+        }
+        if optimizer.warmupSteps > train.steps {
+            throw ConfigError(
+                .invalidValue, at: ["optimizer", "warmup_steps"],
+                "found \(optimizer.warmupSteps), more than train.steps (\(train.steps))",
+                location: root["optimizer"]?["warmup_steps"]?.location)
+        }
+        if data.size == nil, modelNode["sample_size"] != nil,
+            model.sampleSize.height == model.sampleSize.width
+        {
+            data.size = model.sampleSize.height
+        }
+        let location = dataNode["size"]?.location ?? dataNode.location
+        guard let size = data.size else {
+            throw ConfigError(
+                .missingKey, at: ["data", "size"],
+                "must be given: the side in pixels of the images to train on",
+                location: location)
+        }
+        if size % model.downsamplingFactor != 0 {
+            throw ConfigError(
+                .invalidValue, at: ["data", "size"],
+                "found \(size), expected a multiple of \(model.downsamplingFactor), the model's downsampling",
+                location: location)
+        }
+        // diffusers' sample_size is the training size; left out, it follows the data.
+        if modelNode["sample_size"] == nil { model.sampleSize = SpatialSize(size) }
+    }
+}
+
+extension AutoencoderConfiguration {
+    /// The whole configuration, defaults and overrides filled in, as a tree.
+    public var node: ConfigNode {
+        .mapping([
+            "name": .string(name), "seed": .integer(Int(clamping: seed)), "data": data.node,
+            "model": model.node, "loss": loss.node, "optimizer": optimizer.node, "ema": ema.node,
+            "train": train.node, "checkpoint": checkpoint.node, "logging": logging.node,
+        ])
+    }
+
+    /// The whole configuration as YAML; reading it gives the same configuration.
+    public func resolvedYAML() -> String { YAMLNode.text(node) }
+
+    /// 16 hexadecimal digits that are the same wherever the resolved configuration is the same.
+    public var stableHash: String { ConfigurationFile.hash(node) }
+}

@@ -1,0 +1,185 @@
+import LDMModel
+
+/// The type of activations and compute weights; master weights and optimizer are fp32 always.
+public enum Precision: String, ConfigChoice {
+    case fp32, bf16
+    /// bf16 where the processor multiplies it natively, else fp32.
+    case auto
+}
+
+/// What the ranks share out among them.
+public enum Sharding: String, ConfigChoice {
+    /// Every rank holds everything.
+    case none
+    /// Each rank owns a slice of optimizer state, master weights and averages (ZeRO stage 1).
+    case optimizer
+}
+
+/// `train`: how long, how much at once, and what happens every so many steps.
+public struct TrainConfiguration: Sendable, Equatable {
+    public var steps: Int
+    /// Images of one step on all ranks together.
+    public var batchSize: Int
+    /// Images a rank takes at once; nil for its whole share. Smaller values save memory and change nothing else.
+    public var microBatchSize: Int?
+    public var precision = Precision.auto
+    public var sharding = Sharding.optimizer
+    /// A metrics line every so many steps.
+    public var logEvery = 50
+    /// Sample grids every so many steps; 0 for never.
+    public var sampleEvery = 1000
+    /// Checkpoints every so many steps; 0 for at the end alone.
+    public var checkpointEvery = 1000
+    /// Comparison of all ranks' weights every so many steps; 0 for never.
+    public var checkReplicasEvery = 1000
+
+    enum Key: String, CaseIterable {
+        case steps
+        case batchSize = "batch_size"
+        case microBatchSize = "micro_batch_size"
+        case precision, sharding
+        case logEvery = "log_every"
+        case sampleEvery = "sample_every"
+        case checkpointEvery = "checkpoint_every"
+        case checkReplicasEvery = "check_replicas_every"
+    }
+
+    init(config node: ConfigNode, path: [String]) throws(ConfigError) {
+        let reader = try ConfigReader<Key>(node, path: path)
+        steps = try reader.read(required: .steps)
+        batchSize = try reader.read(required: .batchSize)
+        microBatchSize = try reader.read(optional: .microBatchSize)
+        precision = try reader.read(.precision, default: precision)
+        sharding = try reader.read(.sharding, default: sharding)
+        logEvery = try reader.read(.logEvery, default: logEvery)
+        sampleEvery = try reader.read(.sampleEvery, default: sampleEvery)
+        checkpointEvery = try reader.read(.checkpointEvery, default: checkpointEvery)
+        checkReplicasEvery = try reader.read(.checkReplicasEvery, default: checkReplicasEvery)
+        try reader.check(steps >= 1, .steps, "found \(steps), expected 1 or more")
+        try reader.check(
+            (1...1 << 24).contains(batchSize), .batchSize, "found \(batchSize), expected 1 to \(1 << 24)")
+        if let size = microBatchSize {
+            try reader.check(
+                (1...batchSize).contains(size), .microBatchSize,
+                "found \(size), expected 1 to batch_size (\(batchSize)), or null for a rank's whole share")
+        }
+        try reader.check(logEvery >= 1, .logEvery, "found \(logEvery), expected 1 or more")
+        for (key, every) in [
+            (Key.sampleEvery, sampleEvery), (.checkpointEvery, checkpointEvery),
+            (.checkReplicasEvery, checkReplicasEvery),
+        ] {
+            try reader.check(every >= 0, key, "found \(every), expected 1 or more, or 0 for never")
+        }
+    }
+
+    var node: ConfigNode {
+        .mapping([
+            "steps": .integer(steps), "batch_size": .integer(batchSize),
+            "micro_batch_size": .integer(microBatchSize),
+            "precision": .string(precision.rawValue), "sharding": .string(sharding.rawValue),
+            "log_every": .integer(logEvery), "sample_every": .integer(sampleEvery),
+            "checkpoint_every": .integer(checkpointEvery),
+            "check_replicas_every": .integer(checkReplicasEvery),
+        ])
+    }
+}
+
+/// `checkpoint`: which checkpoints stay, and whether training waits for them.
+public struct CheckpointConfiguration: Sendable, Equatable {
+    /// How many of the newest are kept.
+    public var keepLast = 3
+    /// Checkpoints at multiples of this step are kept for good; nil for none.
+    public var keepEvery: Int?
+    /// Whether a checkpoint is written while training goes on (`async` in the file).
+    public var isAsync = true
+
+    enum Key: String, CaseIterable {
+        case keepLast = "keep_last"
+        case keepEvery = "keep_every"
+        case isAsync = "async"
+    }
+
+    init(config node: ConfigNode, path: [String]) throws(ConfigError) {
+        let reader = try ConfigReader<Key>(node, path: path)
+        keepLast = try reader.read(.keepLast, default: keepLast)
+        keepEvery = try reader.read(optional: .keepEvery)
+        isAsync = try reader.read(.isAsync, default: isAsync)
+        try reader.check(keepLast >= 1, .keepLast, "found \(keepLast), expected 1 or more")
+        if let every = keepEvery {
+            try reader.check(every >= 1, .keepEvery, "found \(every), expected 1 or more, or null for none")
+        }
+    }
+
+    var node: ConfigNode {
+        .mapping([
+            "keep_last": .integer(keepLast), "keep_every": .integer(keepEvery), "async": .bool(isAsync),
+        ])
+    }
+}
+
+/// How a trained model is sampled.
+public enum SamplerKind: String, ConfigChoice {
+    case ddim, ddpm
+}
+
+/// `sampling`: the grids made during training, and the defaults of `disttrain sample`.
+public struct SamplingConfiguration: Sendable, Equatable {
+    /// Samples in a grid.
+    public var count = 64
+    /// Denoising steps.
+    public var steps = 50
+    /// η of DDIM: 0 deterministic, 1 ancestral.
+    public var eta = 0.0
+    public var spacing = TimestepSpacing.leading
+    public var sampler = SamplerKind.ddim
+
+    enum Key: String, CaseIterable { case count, steps, eta, spacing, sampler }
+
+    init(config node: ConfigNode, path: [String], timesteps: Int) throws(ConfigError) {
+        let reader = try ConfigReader<Key>(node, path: path)
+        count = try reader.read(.count, default: count)
+        steps = try reader.read(.steps, default: min(steps, timesteps))
+        eta = try reader.read(.eta, default: eta)
+        spacing = try reader.read(.spacing, default: spacing)
+        sampler = try reader.read(.sampler, default: sampler)
+        try reader.check(count >= 1, .count, "found \(count), expected 1 or more")
+        try reader.check(
+            (1...timesteps).contains(steps), .steps,
+            "found \(steps), expected 1 to diffusion.timesteps (\(timesteps))")
+        try reader.check(eta >= 0 && eta <= 1, .eta, "found \(eta), expected 0 to 1")
+        try reader.check(sampler == .ddim || eta == 0, .eta, "is for sampler: ddim alone")
+    }
+
+    var node: ConfigNode {
+        .mapping([
+            "count": .integer(count), "steps": .integer(steps), "eta": .number(eta),
+            "spacing": .string(spacing.rawValue), "sampler": .string(sampler.rawValue),
+        ])
+    }
+}
+
+/// `logging`: where metrics go besides metrics.jsonl, which is always written.
+public struct LoggingConfiguration: Sendable, Equatable {
+    enum Key: String, CaseIterable { case tensorboard, wandb }
+
+    init(config node: ConfigNode, path: [String]) throws(ConfigError) {
+        let reader = try ConfigReader<Key>(node, path: path)
+        let tensorboard = try reader.read(.tensorboard, default: false)
+        // `off`, `offline` and `online` are words in YAML 1.2, and false means off.
+        var wandb = "off"
+        if let value = reader.child(.wandb), value.value != .bool(false), value.value != .null {
+            wandb = try String(config: value, path: reader.path(of: .wandb))
+            try reader.check(
+                ["off", "offline", "online"].contains(wandb), .wandb,
+                "found '\(wandb)', expected one of off, offline, online")
+        }
+        for (key, isWanted) in [(Key.tensorboard, tensorboard), (.wandb, wandb != "off")] where isWanted {
+            throw ConfigError(
+                .unsupported, at: reader.path(of: key),
+                "is not yet available; leave it out, metrics.jsonl holds the same numbers",
+                location: reader.child(key)?.location)
+        }
+    }
+
+    var node: ConfigNode { .mapping(["tensorboard": .bool(false), "wandb": .string("off")]) }
+}

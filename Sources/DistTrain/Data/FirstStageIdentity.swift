@@ -1,0 +1,36 @@
+import LDMModel
+import TensorCore
+
+extension FirstStage {
+    /// A hash of the tensors' names, shapes and fp32 values, the same on any host and whatever file format they
+    /// came in. 16 hexadecimal digits.
+    public var weightsHash: String {
+        var hash = SourceFingerprint()
+        for parameter in model.store.parameters.sorted(by: { $0.name < $1.name }) {
+            hash.add(parameter.name)
+            for side in parameter.shape { hash.add(side) }
+            hash.add([UInt8](UnsafeRawBufferPointer(parameter.values)))
+        }
+        return hash.text
+    }
+
+    /// What a prepared folder notes of the first stage that made it.
+    public var record: PreparedManifest.FirstStageRecord {
+        switch model {
+        case .autoencoderKL(let model):
+            return PreparedManifest.FirstStageRecord(
+                className: model.config.className, config: model.config.node.json, weightsHash: weightsHash,
+                scalingFactor: model.config.scalingFactor, shiftFactor: model.config.shiftFactor)
+        case .vqModel(let model):
+            return PreparedManifest.FirstStageRecord(
+                className: model.config.className, config: model.config.node.json, weightsHash: weightsHash,
+                scalingFactor: model.config.scalingFactor)
+        }
+    }
+
+    /// Whether latents come as a Gaussian that is to be sampled.
+    var hasPosterior: Bool {
+        if case .autoencoderKL = model { return true }
+        return false
+    }
+}

@@ -1,0 +1,94 @@
+import Foundation
+import LDMModel
+
+/// What a run trains on: the `data` section of its configuration.
+public struct DataOptions: Equatable, Sendable {
+    /// A folder that `prepare` wrote; or, in pixel space, also a source as ``openImageSource(_:size:seed:skipBad:)``
+    /// knows it: a folder of images, a tar archive, CIFAR-10 batches, or `synthetic-faces:COUNT[:SEED]`.
+    public var path: String
+    /// Side of a training image where the source's images are resized at loading.
+    public var imageSize: Int
+    public var filter: ResizeFilter
+
+    public init(path: String, imageSize: Int, filter: ResizeFilter = .lanczos) {
+        self.path = path
+        self.imageSize = imageSize
+        self.filter = filter
+    }
+}
+
+/// Opens what a run trains on, and refuses data that do not fit the first stage.
+///
+/// - Parameters:
+///   - firstStage: nil trains in pixel space.
+/// - Throws: `DatasetError` in one line.
+public func openTrainingDataset(
+    _ options: DataOptions, firstStage: FirstStage?
+) throws(DatasetError) -> any TrainingDataset {
+    let path = options.path
+    guard FileManager.default.fileExists(atPath: "\(path)/\(PreparedManifest.fileName)") else {
+        let unfinished = FileManager.default.fileExists(atPath: "\(path)/\(PrepareRecord.folderName)")
+        let isDrawn = path.hasPrefix("synthetic-faces")
+        if unfinished || firstStage != nil && !isDrawn && !FileManager.default.fileExists(atPath: path) {
+            // Says that the folder is missing or not finished.
+            _ = try PreparedManifest.read(folder: path)
+        }
+        guard firstStage == nil else {
+            throw DatasetError(
+                .mismatch,
+                "\(path): holds images, but a first stage trains on latents; make them with `disttrain prepare "
+                    + "\(path) --size N --first-stage FOLDER --output FOLDER` and name that folder as data.path"
+            )
+        }
+        let source: any ImageSource
+        do throws(ImageError) {
+            source = try openSource(path, size: options.imageSize, skipBad: false)
+        } catch {
+            throw DatasetError(.inaccessible, error.description)
+        }
+        return ImageDataset(
+            source, transform: ImageTransform(size: options.imageSize, filter: options.filter))
+    }
+
+    let folder = try PreparedFolder(path)
+    switch (folder.manifest.firstStage, firstStage) {
+    case (nil, nil):
+        return try PixelDataset(folder)
+    case (let made?, let firstStage?):
+        let hash = firstStage.weightsHash
+        guard made.weightsHash == hash else {
+            throw DatasetError(
+                .mismatch,
+                "\(path): these latents were made by another first stage (\(made.className), weights "
+                    + "\(made.weightsHash)) than the one configured (weights \(hash)); configure that one, or prepare "
+                    + "the images again")
+        }
+        return try LatentDataset(
+            folder, scalingFactor: Double(firstStage.scalingFactor),
+            shiftFactor: Double(firstStage.shiftFactor))
+    case (nil, _):
+        throw DatasetError(
+            .mismatch,
+            "\(path): holds pixels, but first_stage is configured; prepare the images with --first-stage, or remove "
+                + "first_stage to train in pixel space")
+    case (let made?, nil):
+        throw DatasetError(
+            .mismatch,
+            "\(path): holds latents of an \(made.className), but no first_stage is configured; set first_stage.path"
+        )
+    }
+}
+
+/// Opens a source of images; of drawn faces also with their seed, as `synthetic-faces:COUNT:SEED`.
+func openSource(_ specification: String, size: Int, skipBad: Bool) throws(ImageError) -> any ImageSource {
+    let parts = specification.split(separator: ":", omittingEmptySubsequences: false)
+    guard parts.count == 3, parts[0] == "synthetic-faces" else {
+        return try openImageSource(specification, size: size, skipBad: skipBad)
+    }
+    guard let seed = UInt64(parts[2]) else {
+        throw ImageError(
+            .unknownSource, name: specification,
+            "\"\(parts[2])\" is no seed; expected synthetic-faces:COUNT:SEED with a whole number")
+    }
+    return try openImageSource("synthetic-faces:\(parts[1])", size: size, seed: seed, skipBad: skipBad)
+}

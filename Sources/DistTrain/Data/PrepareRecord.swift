@@ -1,0 +1,86 @@
+import CZlib
+import Foundation
+import LDMModel
+
+/// What is noted beside a finished shard, in `progress/shard-00000.json`: a restart skips the shard, and the last
+/// rank's work is put together from all of them.
+struct PrepareRecord: Equatable {
+    static let folderName = "progress"
+
+    var job: PrepareJob
+    /// Samples in the shard, its size and CRC-32.
+    var count: Int
+    var bytes: Int
+    var crc32: UInt32
+    var skipped: [PreparedManifest.Skipped]
+    var statistics: LatentStatistics
+
+    /// The record of a shard; nil where the shard is not finished, or not readable as this format.
+    static func read(folder: String, shard: Int) -> PrepareRecord? {
+        let file = path(folder, shard)
+        guard let bytes = FileManager.default.contents(atPath: file) else { return nil }
+        return try? PrepareRecord(PreparedManifest.parsed([UInt8](bytes), file: file), file: file)
+    }
+
+    func write(folder: String, shard: Int) throws {
+        try AtomicFile.write(Array(json.text(pretty: true).utf8), to: Self.path(folder, shard))
+    }
+
+    /// Whether the shard that it describes lies there whole: its size and checksum are compared.
+    func matchesFile(folder: String, shard: Int) -> Bool {
+        guard let found = try? fileChecksum("\(folder)/\(PrepareJob.shardName(shard))") else { return false }
+        return found.bytes == bytes && found.crc32 == crc32
+    }
+
+    private static func path(_ folder: String, _ shard: Int) -> String {
+        "\(folder)/\(folderName)/\(PrepareJob.recordName(shard))"
+    }
+
+    private var json: JSONValue {
+        [
+            "job": job.json,
+            "count": .integer(count),
+            "bytes": .integer(bytes),
+            "crc32": .string(String(crc32, radix: 16)),
+            "skipped": .array(skipped.map(\.json)),
+            "sums": statistics.sums,
+        ]
+    }
+
+    private init(_ json: JSONValue, file: String) throws(DatasetError) {
+        let fields = JSONFields(json, file: file)
+        job = try PrepareJob(json: fields.object("job").value, in: file)
+        count = try fields.int("count")
+        bytes = try fields.int("bytes")
+        guard let crc32 = UInt32(try fields.string("crc32"), radix: 16) else {
+            throw DatasetError(.damaged, "\(file): crc32 is no hexadecimal number")
+        }
+        self.crc32 = crc32
+        skipped = try PreparedManifest.Skipped.list(fields)
+        statistics = try LatentStatistics(sums: fields.object("sums"))
+    }
+
+    init(
+        job: PrepareJob, count: Int, bytes: Int, crc32: UInt32, skipped: [PreparedManifest.Skipped],
+        statistics: LatentStatistics
+    ) {
+        self.job = job
+        self.count = count
+        self.bytes = bytes
+        self.crc32 = crc32
+        self.skipped = skipped
+        self.statistics = statistics
+    }
+}
+
+/// Size and CRC-32 of a file, read in pieces.
+func fileChecksum(_ path: String) throws(ImageError) -> (bytes: Int, crc32: UInt32) {
+    let file = try ReadOnlyFile(path)
+    var checksum = crc32_z(0, nil, 0)
+    let piece = 4 << 20
+    for offset in stride(from: 0, to: file.size, by: piece) {
+        let bytes = try file.read(at: offset, count: min(piece, file.size - offset))
+        checksum = crc32_z(checksum, bytes, bytes.count)
+    }
+    return (file.size, UInt32(truncatingIfNeeded: checksum))
+}

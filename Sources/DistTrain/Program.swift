@@ -1,0 +1,4 @@
+/// This program.
+public enum Program {
+    public static let version = "0.1.0"
+}

@@ -1,0 +1,114 @@
+import Foundation
+import LDMModel
+import TensorCore
+
+/// `disttrain vae train`: an AutoencoderKL on images.
+public struct AutoencoderRun {
+    public let configuration: AutoencoderConfiguration
+    public let output: String
+    public let resume: Resume
+
+    public init(_ configuration: AutoencoderConfiguration, output: String?, resume: Resume) {
+        self.configuration = configuration
+        self.output = output ?? "runs/\(configuration.name)"
+        self.resume = resume
+    }
+
+    public func train(_ communicator: any Communicator) throws {
+        let c = configuration
+        let dataset = try communicator.collectively("opening the data") {
+            try openTrainingDataset(c.data.options, firstStage: nil)
+        }
+        let model = try AutoencoderKL(c.model)
+        guard c.model.inChannels == dataset.channels else {
+            throw RunError(
+                "model.in_channels is \(c.model.inChannels), but \(dataset.name) has \(dataset.channels) channels")
+        }
+        model.store.initialize(seed: c.seed)
+        let objective = AutoencoderObjective(
+            model: model, dataset: dataset,
+            weights: AutoencoderObjective.Weights(
+                l1: Float(c.loss.l1), mse: Float(c.loss.mse), kl: Float(c.loss.kl), edge: Float(c.loss.edge)),
+            flips: c.data.flip)
+        let stage = FirstStage(.autoencoderKL(model), dtype: c.train.dtype)
+        let yaml = c.resolvedYAML()
+        let run = try RunFolder.open(output, c.name, yaml, resume, communicator)
+        let session = try TrainingSession(
+            TrainingSession.Subject(
+                modelFolder: "vae", objective: objective,
+                identity: RunIdentity(
+                    name: c.name, seed: c.seed, configuration: yaml, modelFolder: "vae",
+                    modelConfig: try c.model.jsonText(), datasetFingerprint: dataset.fingerprint,
+                    programVersion: Program.version),
+                pictures: {
+                    communicator.isRoot ? try Self.reconstructions(dataset, stage) : nil
+                },
+                export: { folder in
+                    var config = c.model
+                    config.scalingFactor = try Self.measuredScalingFactor(dataset, stage)
+                    try ModelFolder(folder).save(config, model.store)
+                }),
+            c.session, run: run, communicator: communicator)
+        if communicator.isRoot {
+            printLine(
+                "Training first stage \(c.name): \(model.store.parameterCount) parameters on \(dataset.count) images "
+                    + "\(dataset.height)×\(dataset.width) of \(dataset.name), \(communicator.size) ranks × "
+                    + "\(Processor.threads) threads, \(c.session.precision), "
+                    + "batch \(c.train.batchSize), in \(output)")
+        }
+        try session.train(resume: resume)
+        if communicator.isRoot {
+            printLine("Done: reconstructions in \(run.path)/samples, first stage \(run.model)")
+        }
+    }
+
+    /// The first images of the dataset, each with its reconstruction on the right.
+    private static func reconstructions(_ dataset: any TrainingDataset, _ stage: FirstStage) throws -> Image {
+        let count = min(32, dataset.count)
+        let pixels = try Self.images(dataset, 0..<count)
+        let encoded = try pixels.withUnsafeBufferPointer {
+            try stage.encode($0, batch: count, height: dataset.height, width: dataset.width)
+        }
+        let decoded = encoded.mean.withUnsafeBufferPointer {
+            stage.decode($0, batch: count, height: encoded.shape[1], width: encoded.shape[2])
+        }
+        let size = dataset.sampleSize
+        let images = (0..<count).flatMap { index in
+            [pixels, decoded].map { values in
+                Image(
+                    width: dataset.width, height: dataset.height,
+                    floats: Array(values[index * size..<(index + 1) * size]))
+            }
+        }
+        return ImageGrid(columns: 8).render(images)
+    }
+
+    /// 1 over the standard deviation of the latents of up to 512 images, as Rombach et al. (2022, section G) scale
+    /// theirs, so that the diffusion works on unit variance.
+    private static func measuredScalingFactor(
+        _ dataset: any TrainingDataset, _ stage: FirstStage
+    ) throws -> Double {
+        let count = min(512, dataset.count)
+        var statistics = (count: 0.0, sum: 0.0, squares: 0.0)
+        for start in stride(from: 0, to: count, by: 32) {
+            let range = start..<min(start + 32, count)
+            let encoded = try images(dataset, range).withUnsafeBufferPointer {
+                try stage.encode($0, batch: range.count, height: dataset.height, width: dataset.width)
+            }
+            for (index, mean) in encoded.mean.enumerated() {
+                // A sample of the posterior has its mean's spread and its own variance.
+                let variance = encoded.logVariance.map { exp(Double($0[index])) } ?? 0
+                statistics.count += 1
+                statistics.sum += Double(mean)
+                statistics.squares += Double(mean) * Double(mean) + variance
+            }
+        }
+        let mean = statistics.sum / statistics.count
+        return 1 / (statistics.squares / statistics.count - mean * mean).squareRoot()
+    }
+
+    /// Images `range`, [B, H, W, 3] in [-1, 1].
+    private static func images(_ dataset: any TrainingDataset, _ range: Range<Int>) throws -> [Float] {
+        try range.flatMap { try dataset.sample($0, key: SampleKey(seed: 0, step: 0, sample: 0)) }
+    }
+}

@@ -1,0 +1,65 @@
+import LDMModel
+import TensorCore
+
+// What runs make of their configurations.
+
+extension TrainConfiguration {
+    /// The type that `precision` names; `auto` is bf16 where the processor multiplies it natively.
+    var dtype: DType {
+        switch precision {
+        case .fp32: return .float32
+        case .bf16: return .bfloat16
+        case .auto: return Processor.hasNativeBFloat16 ? .bfloat16 : .float32
+        }
+    }
+}
+
+extension DataConfiguration {
+    /// Where the samples are, and how images are read.
+    var options: DataOptions {
+        DataOptions(path: isSynthetic ? "\(path):\(count)" : path, imageSize: size ?? 64)
+    }
+}
+
+extension OptimizerConfiguration {
+    func learningRate(steps: Int) -> LearningRate {
+        LearningRate(
+            peak: Float(learningRate), warmupSteps: warmupSteps,
+            shape: schedule == .cosine ? .cosine : .constant, final: Float(minLearningRate), totalSteps: steps)
+    }
+
+    var adamW: AdamW.Settings {
+        AdamW.Settings(beta1: beta1, beta2: beta2, eps: eps, weightDecay: weightDecay)
+    }
+}
+
+extension SessionSettings {
+    init(
+        seed: UInt64, _ train: TrainConfiguration, _ optimizer: OptimizerConfiguration, _ ema: EMAConfiguration,
+        _ checkpoint: CheckpointConfiguration
+    ) {
+        self.init(
+            seed: seed, batchSize: train.batchSize, microBatchSize: train.microBatchSize, dtype: train.dtype,
+            clipNorm: optimizer.clipNorm, optimizer: optimizer.adamW,
+            learningRate: optimizer.learningRate(steps: train.steps), emaDecays: ema.decays, emaWarmup: ema.warmup,
+            cadence: Cadence(
+                steps: train.steps, logEvery: train.logEvery, sampleEvery: train.sampleEvery,
+                checkpointEvery: train.checkpointEvery, checkReplicasEvery: train.checkReplicasEvery),
+            retention: Retention(keepLast: checkpoint.keepLast, keepEvery: checkpoint.keepEvery ?? 0))
+    }
+}
+
+extension Configuration {
+    var session: SessionSettings { SessionSettings(seed: seed, train, optimizer, ema, checkpoint) }
+
+    /// The grids of a run show the same noise at every step.
+    var samplingSettings: SamplingSettings {
+        SamplingSettings(
+            method: sampling.sampler == .ddpm ? .ddpm : .ddim, steps: sampling.steps, eta: sampling.eta,
+            spacing: sampling.spacing, seed: seed)
+    }
+}
+
+extension AutoencoderConfiguration {
+    var session: SessionSettings { SessionSettings(seed: seed, train, optimizer, ema, checkpoint) }
+}

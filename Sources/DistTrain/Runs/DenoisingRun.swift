@@ -1,0 +1,92 @@
+import Foundation
+import LDMModel
+import TensorCore
+
+/// `disttrain train`: a U-Net on latents or pixels.
+public struct DenoisingRun {
+    public let configuration: Configuration
+    public let output: String
+    public let resume: Resume
+
+    public init(_ configuration: Configuration, output: String?, resume: Resume) {
+        self.configuration = configuration
+        self.output = output ?? "runs/\(configuration.name)"
+        self.resume = resume
+    }
+
+    public func train(_ communicator: any Communicator) throws {
+        let c = configuration
+        let firstStage = try c.firstStagePath.map { try FirstStage(folder: ModelFolder($0), dtype: c.train.dtype) }
+        let dataset = try communicator.collectively("opening the data") {
+            try openTrainingDataset(c.data.options, firstStage: firstStage)
+        }
+        let unet = try UNet2DModel(c.model)
+        try checkChannels(unet.config, dataset)
+        unet.store.initialize(seed: c.seed)
+
+        let scheduler = c.schedulerConfig()
+        let objective = DenoisingObjective(
+            unet: unet, dataset: dataset, schedule: try NoiseSchedule(scheduler),
+            minSNRGamma: c.diffusion.minSNRGamma, flips: c.data.flip)
+        let pictures = SamplePictures(
+            SampleGenerator(
+                Denoiser(unet, dtype: c.train.dtype, shapes: 1), scheduler: scheduler,
+                height: dataset.height, width: dataset.width),
+            firstStage: firstStage, communicator: communicator)
+
+        let yaml = c.resolvedYAML()
+        let run = try RunFolder.open(output, c.name, yaml, resume, communicator)
+        let session = try TrainingSession(
+            TrainingSession.Subject(
+                modelFolder: "unet", objective: objective,
+                identity: RunIdentity(
+                    name: c.name, seed: c.seed, configuration: yaml, modelFolder: "unet",
+                    modelConfig: try unet.config.jsonText(), schedulerConfig: try scheduler.jsonText(),
+                    datasetFingerprint: dataset.fingerprint,
+                    firstStage: firstStage.map {
+                        FirstStageReference(
+                            path: c.firstStagePath ?? "", weightsHash: $0.weightsHash,
+                            scalingFactor: Double($0.scalingFactor), shiftFactor: Double($0.shiftFactor))
+                    },
+                    programVersion: Program.version),
+                pictures: {
+                    let share = try pictures.draw(c.sampling.count, c.samplingSettings)
+                    let images = try pictures.gather(share, count: c.sampling.count)
+                    return images.map { ImageGrid.square(of: $0.count).render($0) }
+                },
+                export: { folder in
+                    try ModelFolder("\(folder)/unet").save(unet.config, unet.store)
+                }),
+            c.session, run: run, communicator: communicator)
+        if communicator.isRoot {
+            printLine(
+                "Training \(c.name): \(unet.store.parameterCount) parameters on \(dataset.count) samples "
+                    + "\(dataset.height)×\(dataset.width)×\(dataset.channels) of \(dataset.name), "
+                    + "\(communicator.size) ranks × \(Processor.threads) threads, "
+                    + "\(c.session.precision), batch \(c.train.batchSize), in \(output)")
+        }
+        try session.train(resume: resume)
+        if communicator.isRoot {
+            printLine("Done: samples in \(run.path)/samples, loss curve \(run.path)/loss.png, model \(run.model)")
+        }
+    }
+
+    private func checkChannels(_ unet: UNet2DConfig, _ dataset: any TrainingDataset) throws {
+        guard unet.inChannels == dataset.channels else {
+            throw RunError(
+                "model.in_channels is \(unet.inChannels), but the samples of \(dataset.name) have "
+                    + "\(dataset.channels) channels; set model.in_channels and out_channels to \(dataset.channels)")
+        }
+        guard unet.outChannels == unet.inChannels else {
+            throw RunError(
+                "model.out_channels is \(unet.outChannels), expected \(unet.inChannels), as model.in_channels")
+        }
+        let factor = unet.downsamplingFactor
+        guard dataset.height % factor == 0, dataset.width % factor == 0 else {
+            throw RunError(
+                "samples of \(dataset.name) are \(dataset.height)×\(dataset.width), but the model halves them "
+                    + "\(unet.blockOutChannels.count - 1) times: expected multiples of \(factor); remove a block or "
+                    + "prepare another size")
+        }
+    }
+}

@@ -1,0 +1,227 @@
+import Foundation
+import LDMModel
+import TensorCore
+
+/// What a U-Net's run and an autoencoder's run have in common: optimizer, averages, the step, checkpoints, records.
+final class TrainingSession {
+    /// What is different between the two.
+    struct Subject {
+        /// Folder of the weights in a checkpoint: "unet" or "vae".
+        var modelFolder: String
+        var objective: any Objective
+        var identity: RunIdentity
+        /// Pictures of the model's work with the store's present values, on rank 0; nil elsewhere.
+        var pictures: () throws -> Image?
+        /// Writes what others open, from the store's present values; called on rank 0.
+        var export: (_ folder: String) throws -> Void
+    }
+
+    let subject: Subject
+    let settings: SessionSettings
+    let communicator: any Communicator
+    let run: RunFolder
+    let optimizer: AdamW
+    let averages: [WeightAverage]
+    let step: DataParallelStep
+    private let table: TensorTable
+    private let checkpoints: CheckpointWriter
+    private var store: ParameterStore { subject.objective.store }
+
+    init(
+        _ subject: Subject, _ settings: SessionSettings, run: RunFolder, communicator: any Communicator
+    ) throws {
+        self.subject = subject
+        self.settings = settings
+        self.run = run
+        self.communicator = communicator
+        let (samples, ranks) = (subject.objective.sampleCount, communicator.size)
+        guard settings.batchSize >= ranks else {
+            throw RunError(
+                "train.batch_size is \(settings.batchSize) and there are \(ranks) ranks: expected at least one sample a "
+                    + "rank; start fewer ranks or raise train.batch_size")
+        }
+        guard samples >= ranks else {
+            throw RunError(
+                "the dataset has \(samples) samples and there are \(ranks) ranks: expected at least one sample a rank; "
+                    + "start fewer ranks")
+        }
+        let store = subject.objective.store
+        optimizer = AdamW(store, settings.optimizer)
+        averages = settings.emaDecays.map {
+            WeightAverage(store, decay: Float($0), warmup: settings.emaWarmup)
+        }
+        step = try DataParallelStep(
+            DataParallelStep.Settings(
+                seed: settings.seed, batchSize: settings.batchSize, microBatchSize: settings.microBatchSize,
+                dtype: settings.dtype, clipNorm: settings.clipNorm.map { Float($0) }),
+            objective: subject.objective, optimizer: optimizer, averages: averages,
+            learningRate: settings.learningRate, communicator: communicator)
+        table = TensorTable(store)
+        checkpoints = try CheckpointWriter(
+            folder: run.checkpoints, table: table, run: subject.identity, retention: settings.retention,
+            communicator: communicator)
+    }
+
+    private var buffers: [StateBuffer] {
+        [StateBuffer(subject.modelFolder, store.values)]
+            + zip(settings.emaDecays, averages).map { StateBuffer("ema-\($0)", $1.values) }
+            + [StateBuffer("exp_avg", optimizer.expAvg), StateBuffer("exp_avg_sq", optimizer.expAvgSq)]
+    }
+
+    /// Restores, trains to the last step, exports.
+    func train(resume: Resume) throws {
+        let first = try restore(resume)
+        let description = try describe()
+        let progress = communicator.isRoot ? TrainingProgress(total: settings.cadence.steps, first: first ?? 0) : nil
+        let metrics = try communicator.collectively("opening metrics.jsonl") {
+            try progress.map { progress in
+                try MetricsLog(path: run.metrics, run: description, resumedStep: first) { progress.note($0) }
+            }
+        }
+        let trainer = Trainer(
+            step: step, cadence: settings.cadence, communicator: communicator,
+            actions: Trainer.Actions(
+                log: { [self] entry in
+                    metrics?.append(record(entry))
+                    progress?.update(
+                        step: entry.step, loss: entry.loss, learningRate: entry.learningRate,
+                        imagesPerSecond: entry.imagesPerSecond)
+                },
+                sample: { [self] in try savePictures(at: $0) },
+                checkpoint: { [self] in try saveCheckpoint(at: $0) }))
+        try trainer.train(from: first ?? 0)
+        progress?.finish()
+        try export()
+    }
+
+    private func record(_ entry: Trainer.LogEntry) -> StepMetrics {
+        let seen = entry.step * settings.batchSize
+        return StepMetrics(
+            step: entry.step, loss: entry.loss, learningRate: entry.learningRate,
+            gradientNorm: entry.gradientNorm, imagesPerSecond: entry.imagesPerSecond,
+            dataSeconds: entry.dataSeconds, computeSeconds: entry.computeSeconds,
+            communicationSeconds: entry.communicationSeconds, totalSeconds: entry.stepSeconds,
+            epoch: Double(seen) / Double(subject.objective.sampleCount), samplesSeen: seen, parts: entry.parts)
+    }
+
+    /// The step that a checkpoint was restored from; nil for a fresh start.
+    private func restore(_ resume: Resume) throws -> Int? {
+        let found = try run.checkpoints.restore(
+            resume, into: buffers, table, communicator: communicator,
+            warn: { printLine("Warning: \($0)") })
+        guard let checkpoint = found else { return nil }
+        store.valuesChanged()
+        if communicator.isRoot {
+            for difference in checkpoint.manifest.differences(from: subject.identity) {
+                printLine("Note: \(difference)")
+            }
+            printLine("Resuming from \(checkpoint.path), step \(checkpoint.manifest.step)")
+        }
+        return checkpoint.manifest.step
+    }
+
+    private func saveCheckpoint(at step: Int) throws {
+        try checkpoints.save(
+            TrainingState(step: step, samplesSeen: step * settings.batchSize, buffers: buffers))
+    }
+
+    private func savePictures(at step: Int) throws {
+        let grid = try withAverage { try subject.pictures() }
+        try communicator.collectively("writing the samples of step \(step)") {
+            guard let grid else { return }
+            try grid.write(
+                to: run.samples(step: step), text: ["run": subject.identity.name, "step": String(step)])
+            try LossCurve(run).write()
+        }
+    }
+
+    private func export() throws {
+        try withAverage {
+            try communicator.collectively("writing \(run.model)") {
+                if communicator.isRoot { try subject.export(run.model) }
+            }
+        }
+    }
+
+    /// With the slowest average in place of the weights, where there is one.
+    private func withAverage<R>(_ body: () throws -> R) rethrows -> R {
+        let slowest = averages.max { $0.decay < $1.decay }
+        guard let slowest else { return try body() }
+        return try store.withValues(slowest.values, body)
+    }
+
+    private func describe() throws -> RunDescription {
+        let hosts = try communicator.allGather(communicator.hostName)
+        return RunDescription(
+            name: subject.identity.name, seed: settings.seed, programVersion: Program.version,
+            hosts: Array(Set(hosts)).sorted(), ranks: communicator.size, threads: Processor.threads,
+            precision: settings.precision, processor: Processor.features,
+            kernels: "\(Backend.best.summary); OpenBLAS \(Processor.openBLASKernels)",
+            configurationHash: subject.identity.configurationHash)
+    }
+}
+
+/// The numbers that a session runs by, from either kind of configuration.
+struct SessionSettings {
+    var seed: UInt64
+    var batchSize: Int
+    var microBatchSize: Int?
+    var dtype: DType
+    var clipNorm: Double?
+    var optimizer: AdamW.Settings
+    var learningRate: LearningRate
+    var emaDecays: [Double]
+    var emaWarmup: Bool
+    var cadence: Cadence
+    var retention: Retention
+
+    /// As a configuration names it.
+    var precision: String { dtype == .bfloat16 ? "bf16" : "fp32" }
+}
+
+/// A run that cannot start as it was asked to.
+public struct RunError: ReportableError {
+    public let message: String
+    public let exitStatus: Int32
+    public init(_ message: String, exitStatus: Int32 = ExitStatus.usage) {
+        self.message = message
+        self.exitStatus = exitStatus
+    }
+}
+
+/// The run's loss over its steps as a picture, `loss.png`.
+struct LossCurve {
+    let run: RunFolder
+    init(_ run: RunFolder) { self.run = run }
+
+    func write() throws {
+        guard FileManager.default.fileExists(atPath: run.metrics) else { return }
+        let points = try MetricsHistory(contentsOf: run.metrics).series("loss")
+        guard points.count > 1 else { return }
+        let series = LinePlot.Series(
+            "loss", points: points.map { (x: Double($0.step), y: $0.value) }, smooth: true)
+        let title = (run.path as NSString).lastPathComponent
+        try LinePlot(title: title, xLabel: "step", yLabel: "loss", series: [series], logY: true).render()
+            .write(to: "\(run.path)/loss.png")
+    }
+}
+
+/// Prints a line on standard output at once, whether it is a terminal or a file.
+func printLine(_ line: String) {
+    print(line)
+    fflush(nil)
+}
+
+extension RunFolder {
+    /// Opens the run's folder on rank 0 and notes the configuration in it. Collective.
+    static func open(
+        _ path: String, _ name: String, _ yaml: String, _ resume: Resume, _ communicator: any Communicator
+    ) throws -> RunFolder {
+        try communicator.collectively("opening \(path)") {
+            guard communicator.isRoot else { return RunFolder(path) }
+            let run = try RunFolder.open(path, name: name, resume: resume)
+            try run.writeConfiguration(yaml)
+            return run
+        }
+    }
+}

@@ -1,0 +1,57 @@
+import ArgumentParser
+import DistTrain
+import Foundation
+
+// How a command ends: one line for the user, and the exit codes of `ExitStatus`.
+
+extension ParsableCommand {
+    /// Parses the command line, runs the command and leaves the process. The whole of `main`.
+    static func runAndExit() -> Never {
+        do {
+            var command = try parseAsRoot()
+            try command.run()
+            exit(withError: nil)
+        } catch let code as ExitCode {
+            exit(withError: code)  // Said already.
+        } catch let error as any ReportableError where !(error is ValidationError) {
+            FileHandle.standardError.write(Data("Error: \(error.message)\n".utf8))
+            exit(withError: ExitCode(error.exitStatus))
+        } catch {
+            // All ranks were given the same words. The others leave later, since mpirun kills the rest as
+            // soon as one is gone.
+            guard LaunchEnvironment.speaksForAll() else {
+                usleep(500_000)
+                exit(withError: ExitCode(exitCode(for: error) == .success ? 0 : ExitStatus.usage))
+            }
+            guard exitCode(for: error) == .validationFailure else { exit(withError: error) }
+            FileHandle.standardError.write(Data((fullMessage(for: error) + "\n").utf8))
+            exit(withError: ExitCode(ExitStatus.usage))
+        }
+    }
+
+    /// Runs the body of a subcommand that works on one rank or many.
+    ///
+    ///     func run() throws {
+    ///         try onAllRanks { communicator in
+    ///             let config = try communicator.collectively("reading the configuration") { … }
+    ///             try train(config, communicator)
+    ///         }
+    ///     }
+    ///
+    /// Errors have been printed, once, when it returns.
+    func onAllRanks(_ body: (any Communicator) throws -> Void) throws {
+        let status = runOnAllRanks { communicator in
+            do {
+                try body(communicator)
+            } catch let code as ExitCode where code != .success {
+                throw LaunchError("", exitStatus: code.rawValue)  // Said already.
+            }
+        }
+        if status != ExitStatus.success { throw ExitCode(status) }
+    }
+}
+
+/// Lets ranks end on ArgumentParser's error as on the program's own.
+extension ValidationError: ReportableError {
+    public var exitStatus: Int32 { ExitStatus.usage }
+}

@@ -1,0 +1,247 @@
+import DistTrain
+
+/// Compares every collective with what one process computes about all ranks.
+///
+/// Values are small whole numbers, whose float sums are exact in any order, so that results are compared
+/// for equality.
+struct CommunicationCheck {
+    private let communicator: any Communicator
+    private var rank: Int { communicator.rank }
+    private var size: Int { communicator.size }
+
+    /// Empty, single, odd, around the eager limit of the transport, and several of its fragments.
+    private static let lengths = [0, 1, 3, 1023, 4097, 100_003]
+
+    init(_ communicator: any Communicator) {
+        self.communicator = communicator
+    }
+
+    func run() throws {
+        try check(communicator.localSize <= size && communicator.localRank < communicator.localSize, "layout")
+        try checkBroadcast()
+        try checkAllReduce()
+        try checkNonBlocking()
+        try checkScatterAndGather()
+        try checkMessages()
+        try checkAgreement()
+        for count in [0, 1, 5, 8] { try checkBuckets(count: count, shuffled: false) }
+        try checkBuckets(count: 7, shuffled: true)
+        try communicator.barrier()
+        if rank == 0 {
+            print("communication on \(size) ranks: all checks passed, \(communicator.libraryVersion)")
+        }
+    }
+
+    private func check(_ holds: Bool, _ what: String) throws {
+        guard holds else { throw LaunchError("self-test: wrong result in \(what)", exitStatus: 1) }
+    }
+
+    /// What rank `rank` has at `index`.
+    private func value(_ index: Int, of rank: Int) -> Int { (index % 97) * (rank + 1) - 11 * rank }
+
+    private func sum(_ index: Int) -> Int { (0..<size).reduce(0) { $0 + value(index, of: $1) } }
+
+    private func checkBroadcast() throws {
+        for root in 0..<size {
+            for length in Self.lengths {
+                var floats = (0..<length).map { Float(value($0, of: rank)) }
+                try floats.withUnsafeMutableBytes { try communicator.broadcast($0, root: root) }
+                try check(floats == (0..<length).map { Float(value($0, of: root)) }, "broadcast of \(length)")
+            }
+            let bytes = try communicator.broadcast([UInt8](repeating: UInt8(rank), count: rank), root: root)
+            try check(bytes == [UInt8](repeating: UInt8(root), count: root), "broadcast of bytes")
+            let text = try communicator.broadcast("größe \(rank)", root: root)
+            try check(text == "größe \(root)", "broadcast of text")
+            let table = ["rank": Double(rank), "infinity": .infinity]
+            let sent = try communicator.broadcast(table, root: root)
+            try check(sent == ["rank": Double(root), "infinity": .infinity], "broadcast of a value")
+        }
+    }
+
+    private func checkAllReduce() throws {
+        for length in Self.lengths {
+            var floats = (0..<length).map { Float(value($0, of: rank)) }
+            try floats.withUnsafeMutableBufferPointer { try communicator.allReduceSum($0) }
+            try check(floats == (0..<length).map { Float(sum($0)) }, "all-reduce of \(length) floats")
+
+            floats = (0..<length).map { Float(value($0, of: rank) * size) }
+            try floats.withUnsafeMutableBufferPointer { try communicator.allReduceMean($0) }
+            let tolerance = Float(1e-4)
+            let isMean = floats.indices.allSatisfy {
+                abs(floats[$0] - Float(sum($0))) <= tolerance * max(1, abs(Float(sum($0))))
+            }
+            try check(isMean, "mean of \(length) floats")
+
+            var doubles = (0..<length).map { Double(value($0, of: rank)) }
+            try communicator.allReduceSum(&doubles)
+            try check(doubles == (0..<length).map { Double(sum($0)) }, "sum of \(length) doubles")
+            doubles = (0..<length).map { Double(value($0, of: rank)) }
+            try communicator.allReduceMax(&doubles)
+            let maxima = (0..<length).map { index in
+                (0..<size).map { value(index, of: $0) }.max().map(Double.init) ?? .nan
+            }
+            try check(doubles == maxima, "maximum of \(length) doubles")
+            doubles = (0..<length).map { Double(-value($0, of: rank)) }
+            try communicator.allReduceMin(&doubles)
+            try check(doubles == maxima.map { -$0 }, "minimum of \(length) doubles")
+        }
+        try check(try communicator.allReduceSum(1 << 40) == size << 40, "sum of an integer")
+        try check(try communicator.allReduceMax(rank) == size - 1, "maximum of an integer")
+        try check(try communicator.allReduceMin(-rank) == 1 - size, "minimum of an integer")
+        try check(try communicator.allReduceSum(0.5) == 0.5 * Double(size), "sum of a number")
+
+        // Sums that do round have to round alike everywhere, or replicas drift apart.
+        var rounded = (0..<10_007).map { Float($0 + rank).squareRoot() }
+        try rounded.withUnsafeMutableBufferPointer { try communicator.allReduceSum($0) }
+        let everyone = try communicator.allGather(rounded.map(\.bitPattern))
+        try check(everyone.allSatisfy { $0 == everyone[0] }, "the bits of a rounded sum")
+    }
+
+    private func checkNonBlocking() throws {
+        for length in Self.lengths {
+            let first = UnsafeMutableBufferPointer<Float>.allocate(capacity: length)
+            let second = UnsafeMutableBufferPointer<Float>.allocate(capacity: length)
+            for index in 0..<length {
+                first[index] = Float(value(index, of: rank))
+                second[index] = Float(2 * value(index, of: rank))
+            }
+            let pendingFirst = try communicator.startAllReduceSum(first)
+            let pendingSecond = try communicator.startAllReduceSum(second)
+            // A blocking collective while two others are under way.
+            try check(try communicator.allReduceSum(1) == size, "a sum during two others")
+            while !pendingSecond.test() {}
+            try pendingSecond.wait()
+            try pendingFirst.wait()
+            try check((0..<length).allSatisfy { first[$0] == Float(sum($0)) }, "first of two sums")
+            try check((0..<length).allSatisfy { second[$0] == Float(2 * sum($0)) }, "second of two sums")
+            first.deallocate()
+            second.deallocate()
+        }
+    }
+
+    private func checkScatterAndGather() throws {
+        for length in Self.lengths {
+            // Uneven slices; the last rank's is empty when there are several.
+            let counts = (0..<size).map { size > 1 && $0 == size - 1 ? 0 : length + $0 }
+            let starts = counts.indices.map { counts[..<$0].reduce(0, +) }
+            let total = counts.reduce(0, +)
+            let values = (0..<total).map { Float(value($0, of: rank)) }
+            var slice = [Float](repeating: .nan, count: counts[rank])
+            try values.withUnsafeBufferPointer { values in
+                try slice.withUnsafeMutableBufferPointer {
+                    try communicator.reduceScatterSum(values, counts: counts, into: $0)
+                }
+            }
+            let expected = (0..<counts[rank]).map { Float(sum(starts[rank] + $0)) }
+            try check(slice == expected, "reduce-scatter of \(total)")
+
+            var all = [Float](repeating: .nan, count: total)
+            all.replaceSubrange(starts[rank]..<starts[rank] + counts[rank], with: slice)
+            let parts = counts.indices.map { 4 * starts[$0]..<4 * (starts[$0] + counts[$0]) }
+            try all.withUnsafeMutableBytes {
+                try communicator.allGather(inPlace: $0, parts: parts, elementSize: 4)
+            }
+            try check(all == (0..<total).map { Float(sum($0)) }, "all-gather in place of \(total)")
+
+            let bytes = [UInt8](repeating: UInt8(rank), count: length * rank)
+            let everyone = (0..<size).map { [UInt8](repeating: UInt8($0), count: length * $0) }
+            try check(try communicator.allGather(bytes) == everyone, "all-gather of uneven lengths")
+            for root in 0..<size {
+                let gathered = try communicator.gather(bytes, root: root)
+                try check(gathered == (rank == root ? everyone : nil), "gather on rank \(root)")
+            }
+        }
+        let names = try communicator.allGather("rank \(rank)")
+        try check(names == (0..<size).map { "rank \($0)" }, "all-gather of text")
+        try check(
+            try communicator.allGather(rank * rank) == (0..<size).map { $0 * $0 }, "all-gather of values")
+    }
+
+    /// Around the ring, in both directions of waiting.
+    private func checkMessages() throws {
+        guard size > 1 else { return }
+        let next = (rank + 1) % size
+        let previous = (rank + size - 1) % size
+        for length in Self.lengths {
+            let own = (0..<length).map { Int64(value($0, of: rank)) }
+            var received = [Int64](repeating: -1, count: length)
+            func send() throws {
+                try own.withUnsafeBytes { try communicator.send($0, to: next, tag: length) }
+            }
+            if rank > 0 { try receive() } else { try send() }
+            if rank > 0 { try send() } else { try receive() }
+            try check(received == (0..<length).map { Int64(value($0, of: previous)) }, "message of \(length)")
+            func receive() throws {
+                try received.withUnsafeMutableBytes {
+                    try communicator.receive($0, from: previous, tag: length)
+                }
+            }
+        }
+    }
+
+    private func checkAgreement() throws {
+        try check(try communicator.allAgree(true), "agreement of all")
+        try check(try !communicator.allAgree(rank != size - 1), "disagreement of one")
+        try check(try communicator.anyAgree(rank == size - 1), "one among all")
+        try check(try !communicator.anyAgree(false), "none among all")
+        try check(try communicator.allEqual(.max - 5), "equal numbers")
+        try check(try communicator.allEqual(UInt64(rank)) == (size == 1), "unequal numbers")
+        try check(try communicator.collectively("nothing") { rank } == rank, "common success")
+        let told = try communicator.fromRoot("a list", root: size - 1) { ["from", "\(rank)"] }
+        try check(told == ["from", "\(size - 1)"], "a value from one rank")
+
+        // Every rank gets an error, the failing one its own, and all can go on together.
+        for failing in 0..<size {
+            do {
+                try communicator.collectively("a trial") {
+                    if rank >= failing { throw LaunchError("fault \(rank)", exitStatus: 3) }
+                }
+                try check(false, "a failure that was not thrown")
+            } catch let error as RemoteFailure {
+                try check(rank < failing, "a remote failure on a failing rank")
+                try check(
+                    error.message == "rank \(failing): fault \(failing)", "the words of a remote failure")
+                try check(error.exitStatus == 3, "the exit code of a remote failure")
+            } catch let error as LaunchError where error.message.hasPrefix("fault") {
+                try check(rank >= failing && error.message == "fault \(rank)", "a rank's own failure")
+            }
+        }
+    }
+
+    /// Several steps of bucketed reduction against the plain sum.
+    private func checkBuckets(count: Int, shuffled: Bool) throws {
+        let length = 50_021
+        let gradients = UnsafeMutablePointer<Float>.allocate(capacity: length)
+        gradients.initialize(repeating: 0, count: length)
+        defer { gradients.deallocate() }
+        // From the end to the start, as backward goes; one bucket of several is empty.
+        let width = count == 0 ? 0 : length / count
+        let buckets = (0..<count).map { index in
+            let end = length - index * width
+            return index == 2 ? end..<end : max(0, end - width)..<end
+        }
+        let reducer = BucketReducer(communicator: communicator, gradients: gradients, buckets: buckets)
+        for step in 0..<3 {
+            for index in 0..<length { gradients[index] = Float(value(index + step, of: rank)) }
+            for bucket in buckets.dropLast() { for index in bucket { gradients[index] = 0 } }
+            var order = Array(0..<count)
+            if shuffled { order.swapAt(step, (rank + 3) % count) }
+            // The last step leaves a bucket undeclared, as parameters without gradients do.
+            for bucket in order where step < 2 || bucket != count - 1 {
+                // Only now, as backward does: a reduction that started too early sums zeros.
+                for index in buckets[bucket] { gradients[index] = Float(value(index + step, of: rank)) }
+                reducer.bucketReady(bucket)
+                reducer.progress()
+            }
+            let (wait, busy) = try reducer.finish()
+            try check(wait >= 0 && busy >= wait, "times of reduction")
+            var inBucket = [Bool](repeating: false, count: length)
+            for bucket in buckets { for index in bucket { inBucket[index] = true } }
+            let isRight = (0..<length).allSatisfy { index in
+                let expected = inBucket[index] ? sum(index + step) : value(index + step, of: rank)
+                return gradients[index] == Float(expected)
+            }
+            try check(isRight, "\(count) buckets at step \(step)")
+        }
+    }
+}

@@ -1,0 +1,54 @@
+import ArgumentParser
+import DistTrain
+import Foundation
+
+/// Options that every kind of training takes.
+struct TrainingOptions: ParsableArguments {
+    @Option(help: ArgumentHelp("The configuration, YAML.", valueName: "file"))
+    var config: String
+
+    @Option(
+        name: .customLong("set"), parsing: .singleValue,
+        help: ArgumentHelp("Override a setting; may be given many times.", valueName: "a.b=value"))
+    var overrides: [String] = []
+
+    @Option(
+        help: ArgumentHelp(
+            """
+            auto: from the run's newest whole checkpoint, if there is one; none: from the start; or the folder of a \
+            checkpoint or of another run.
+            """, valueName: "auto|none|path"))
+    var resume = "auto"
+
+    @Option(help: ArgumentHelp("The run's folder. Default: runs/NAME.", valueName: "folder"))
+    var output: String?
+}
+
+struct TrainCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "train", abstract: "Train a U-Net on latents, or on pixels.",
+        discussion: """
+            Runs bare on one process, or on as many ranks as mpirun, srun or `disttrain launch` start; the batch size \
+            is the whole job's. Stopped runs go on from their last checkpoint when the same command is given again, \
+            on any number of ranks.
+
+              disttrain train --config configs/tiny.yaml
+              disttrain launch -n 2 -- train --config configs/quickstart.yaml --set train.steps=500
+              mpirun -np 16 --hostfile hosts disttrain train --config configs/celeba_hq_256.yaml
+
+            The run's folder holds config.yaml, metrics.jsonl, loss.png, samples/, checkpoints/, and model/, a \
+            diffusers pipeline of the averaged weights.
+            """)
+
+    @OptionGroup var options: TrainingOptions
+
+    func run() throws {
+        try finish(
+            runOnAllRanks { communicator in
+                let configuration = try Configuration.load(path: options.config, overrides: options.overrides)
+                try DenoisingRun(
+                    configuration, output: options.output, resume: Resume(options.resume)
+                ).train(communicator)
+            })
+    }
+}

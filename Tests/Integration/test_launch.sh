@@ -1,0 +1,98 @@
+#!/bin/bash
+# disttrain launch: runs the ranks, passes their end on, and leaves nothing running.
+source "$(dirname "$0")/lib.sh"
+
+self_test=(self-test communication)
+unset OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM # launch sets them where they are needed.
+
+expect_status 0 "$disttrain" launch -n 2 -- "${self_test[@]}"
+expect_text "1 node × 2 ranks × 1 thread" 1
+expect_text "communication on 2 ranks: all checks passed, Open MPI" 1
+
+# More ranks than cores.
+expect_status 0 "$disttrain" launch -n "$(($(nproc) + 2))" --threads 1 -- "${self_test[@]}"
+expect_text "oversubscribed" 1
+expect_text "all checks passed" 1
+
+# An allocation around it, of machines that do not exist here, makes no difference.
+expect_status 0 env SLURM_JOB_ID=5 SLURM_JOBID=5 SLURM_NNODES=2 SLURM_NODELIST='node[0-1]' \
+    SLURM_TASKS_PER_NODE='1(x2)' "$disttrain" launch -n 2 -- "${self_test[@]}"
+expect_text "all checks passed" 1
+
+# Each rank gets its threads, and OpenBLAS one.
+expect_status 0 "$disttrain" launch -n 2 --threads 3 --dry-run -- "${self_test[@]}" --scenario forever
+expect_text "OMP_NUM_THREADS=3" 1
+expect_text "OPENBLAS_NUM_THREADS=1" 1
+expect_text "self-test communication --scenario forever" 1
+
+# The ranks' exit code is the job's, and their error stands alone.
+expect_status 3 "$disttrain" launch -n 2 -- "${self_test[@]}" --scenario agreed-failure --failing-rank 1
+expect_text "Error (rank 1): shard 7 is cut short" 1
+expect_no_text "mpirun"
+expect_status 2 "$disttrain" launch -n 2 -- "${self_test[@]}" --scenario common-failure
+expect_text "no such key" 1
+
+# A rank that dies, and one that leaves too early, end the job.
+expect_status 137 "$disttrain" launch -n 3 -- "${self_test[@]}" --scenario death --failing-rank 2
+expect_text "ended by signal 9" 1
+expect_status 1 "$disttrain" launch -n 2 -- "${self_test[@]}" --scenario early-exit --failing-rank 1
+expect_text "ended with exit code 1" 1
+
+# Bad usage is told once, before anything starts.
+expect_status 2 "$disttrain" launch -n 2
+expect_text "put it after \`--\`" 1
+expect_status 2 "$disttrain" launch -n 0 -- "${self_test[@]}"
+expect_status 2 "$disttrain" launch -n 2 -- "${self_test[@]}" --no-such-option
+expect_text "no-such-option'" 1
+expect_no_text "ranks ×"
+expect_status 2 env PATH="$scratch" "$disttrain" launch -n 2 -- "${self_test[@]}"
+expect_text "apt-get install openmpi-bin" 1
+expect_status 2 env OMPI_COMM_WORLD_SIZE=2 "$disttrain" launch -n 2 -- "${self_test[@]}"
+expect_text "launch starts mpirun itself"
+
+# wait_for_ranks COUNT: the processes of the ranks, once all of them run.
+wait_for_ranks() {
+    local attempt
+    for attempt in $(seq 300); do
+        mapfile -t processes < <(sed -n 's/.*waits, process //p' "$scratch/job")
+        if [[ ${#processes[@]} == "$1" ]]; then return; fi
+        sleep 0.1
+    done
+    cat "$scratch/job" >&2
+    fail "$1 ranks did not start within $((attempt / 10)) s"
+}
+
+expect_all_gone() {
+    local attempt process
+    for process in "${processes[@]}"; do
+        for attempt in $(seq 100); do
+            if ! kill -0 "$process" 2>/dev/null; then continue 2; fi
+            sleep 0.1
+        done
+        fail "rank process $process still runs $((attempt / 10)) s after the job"
+    done
+}
+
+# A rank killed from outside, as the kernel does when memory runs out.
+"$disttrain" launch -n 2 -- "${self_test[@]}" --scenario forever >"$scratch/job" 2>&1 &
+job=$!
+wait_for_ranks 2
+kill -KILL "${processes[1]}"
+status=0
+wait $job || status=$?
+[[ $status == 137 ]] || fail "exit code $status after a rank was killed, expected 137"
+expect_all_gone
+
+# The launcher told to stop: so are the ranks.
+for signal in TERM INT; do
+    # bash lets its background jobs ignore SIGINT, and what is ignored is not passed on.
+    env --default-signal=INT "$disttrain" launch -n 2 -- "${self_test[@]}" --scenario forever \
+        >"$scratch/job" 2>&1 &
+    job=$!
+    wait_for_ranks 2
+    kill -$signal $job
+    status=0
+    wait $job || status=$?
+    [[ $status == $((128 + $(kill -l $signal))) ]] || fail "exit code $status after SIG$signal"
+    expect_all_gone
+done

@@ -1,0 +1,39 @@
+#!/bin/bash
+# What swift-format does not see: shell scripts parse, and text files are tidy.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+
+faults=0
+complain() {
+    echo "$1" >&2
+    faults=$((faults + 1))
+}
+
+while IFS= read -r file; do
+    case $file in
+    *.sh | *.sbatch | .ci/run)
+        bash -n "$file" || complain "$file: does not parse"
+        ;;
+    esac
+    case $file in
+    *.c | *.cc | *.cpp | *.h | *.swift | *.sh | *.yaml | *.json | *.md)
+        if grep -nP '\t' "$file" >&2; then complain "$file: tabs; indent with spaces"; fi
+        ;;
+    esac
+    case $file in
+    *.c | *.cc | *.cpp | *.h | *.swift | *.sh | *.yaml)
+        if grep -nP ' +$' "$file" >&2; then complain "$file: spaces at the end of a line"; fi
+        ;;
+    esac
+    case $file in
+    *.c | *.cc | *.cpp | *.h)
+        if grep -nP '^.{121,}$' "$file" >&2; then complain "$file: lines of more than 120 columns"; fi
+        ;;
+    esac
+done < <(git ls-files --cached --others --exclude-standard | while IFS= read -r f; do [[ -f $f ]] && echo "$f"; done)
+
+if ((faults > 0)); then
+    echo "lint: $faults faults" >&2
+    exit 1
+fi
+echo "lint: no faults"
