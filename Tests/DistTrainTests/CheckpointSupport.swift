@@ -106,13 +106,13 @@ func commit(_ draft: CheckpointDraft, _ state: CheckpointState, _ shards: [[Chec
 }
 
 /// Flips one bit of a file, at an offset from its start or, if negative, from its end.
-func damage(_ path: String, at offset: Int) throws {
+func flipBit(_ path: String, at offset: Int) throws {
     var data = try Data(contentsOf: URL(fileURLWithPath: path))
     data[offset < 0 ? data.count + offset : offset] ^= 0x10
     try data.write(to: URL(fileURLWithPath: path))
 }
 
-func truncate(_ path: String, by count: Int) throws {
+func cutShort(_ path: String, by count: Int) throws {
     let data = try Data(contentsOf: URL(fileURLWithPath: path))
     try data.dropLast(count).write(to: URL(fileURLWithPath: path))
 }

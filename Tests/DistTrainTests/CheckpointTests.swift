@@ -118,12 +118,12 @@ import Testing
         let states = try threeCheckpoints(folder)
         let path = folder.path(step: 30)
         switch harm {
-        case "bit": try damage("\(path)/\(shard)", at: -5)
-        case "header bit": try damage("\(path)/\(shard)", at: 20)
-        case "truncated": try truncate("\(path)/\(shard)", by: 100)
+        case "bit": try flipBit("\(path)/\(shard)", at: -5)
+        case "header bit": try flipBit("\(path)/\(shard)", at: 20)
+        case "truncated": try cutShort("\(path)/\(shard)", by: 100)
         case "missing": try FileManager.default.removeItem(atPath: "\(path)/\(shard)")
-        case "manifest": try damage("\(path)/manifest.json", at: 200)
-        case "manifest cut": try truncate("\(path)/manifest.json", by: 1)
+        case "manifest": try flipBit("\(path)/manifest.json", at: 200)
+        case "manifest cut": try cutShort("\(path)/manifest.json", by: 1)
         default: try FileManager.default.removeItem(atPath: "\(path)/manifest.json")
         }
         let loaded = CheckpointState()
@@ -144,7 +144,7 @@ import Testing
         let scratch = try CheckpointScratch()
         let folder = CheckpointFolder(scratch.path)
         _ = try threeCheckpoints(folder)
-        for step in [10, 20, 30] { try damage("\(folder.path(step: step))/\(shard)", at: -1) }
+        for step in [10, 20, 30] { try flipBit("\(folder.path(step: step))/\(shard)", at: -1) }
         let loaded = CheckpointState()
         let error = #expect(throws: CheckpointError.self) {
             try folder.restore(
@@ -255,7 +255,7 @@ import Testing
         let draft = CheckpointDraft(folder: folder, step: 20, id: "x")
         try draft.create(state.buffers)
         let shards = try (0..<2).map { try draft.writeShards(state.buffers, state.table, rank: $0, of: 2) }
-        try truncate("\(draft.path)/\(shards[1][0].path)", by: 4)
+        try cutShort("\(draft.path)/\(shards[1][0].path)", by: 4)
         let error = #expect(throws: CheckpointError.self) {
             try commit(draft, state, shards)
         }
