@@ -210,7 +210,6 @@ private func makeShards(
         }
         done += images
         anyBad = try communicator.anyAgree(!bad.isEmpty)
-        progress?.update(done)
     }
     progress?.finish(done)
     guard anyBad, !maker.skipBad else { return }
