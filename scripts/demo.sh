@@ -23,7 +23,7 @@ cat <<END
 
 The demo took $minutes minutes. What to look at:
   runs/quickstart/demo/grid.png                64 new faces, drawn by the model
-  runs/quickstart/samples/                     the same noise at every 250 steps: faces appear
+  runs/quickstart/samples/                     the same noise at every 200 steps: faces appear
   runs/quickstart/loss.png                     the U-Net's loss curve
   runs/vae_quickstart/samples/                 images beside what the first stage makes of them
   runs/vae_quickstart/loss.png                 the first stage's loss curve
