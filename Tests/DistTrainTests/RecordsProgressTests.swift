@@ -31,7 +31,7 @@ private final class Screen {
         #expect(
             screen.text == """
                 step 1050/5000  loss 0.5000  lr 2.0e-04  32.0 images/s  ETA 2 h 12 min  elapsed 2 min
-                step 1100/5000  loss 0.4900  lr 2.0e-04  32.0 images/s  ETA 2 h 10 min  elapsed 3 min
+                step 1100/5000  loss 0.4700  lr 2.0e-04  32.0 images/s  ETA 2 h 10 min  elapsed 3 min
                 saved
 
                 """)
