@@ -44,20 +44,20 @@ struct BenchStepCommand: ParsableCommand {
             throw ValidationError("--backend \(self.backend): this program was built without it")
         }
         let dtype = try ComputeType.dtype(named: precision)
-        try finish(
-            runOnAllRanks { communicator in
-                if let threads { Processor.setThreads(threads) }
-                let benchmark = StepBenchmark(
-                    unet: try UNet2DConfig(contentsOf: unet), dtype: dtype, backend: backend, batch: batch,
-                    steps: steps)
-                let result = try benchmark.run(communicator)
-                if communicator.isRoot { print(json ? Self.line(result) : Self.table(result)) }
-            })
+        try onAllRanks { communicator in
+            if let threads { Processor.setThreads(threads) }
+            let benchmark = StepBenchmark(
+                unet: try UNet2DConfig(contentsOf: unet), dtype: dtype, backend: backend, batch: batch,
+                steps: steps)
+            let result = try benchmark.run(communicator)
+            if communicator.isRoot { print(json ? Self.line(result) : Self.table(result)) }
+        }
     }
 
     static func line(_ r: StepBenchmark.Result) -> String {
         let breakdown = r.breakdown.map { "\"\($0.name)\": \(fixed($0.seconds, 4))" }.joined(separator: ", ")
-        return "{\"program\": \"disttrain\", \"backend\": \"\(r.backend)\", \"precision\": \"\(r.precision)\", "
+        return
+            "{\"program\": \"disttrain\", \"backend\": \"\(r.backend)\", \"precision\": \"\(r.precision)\", "
             + "\"ranks\": \(r.ranks), \"threads_per_rank\": \(r.threadsPerRank), "
             + "\"batch_per_rank\": \(r.batchPerRank), \"seconds_per_step\": \(fixed(r.secondsPerStep, 4)), "
             + "\"images_per_second\": \(fixed(r.imagesPerSecond, 2)), \"peak_rss_mib\": \(r.peakRSSMiB), "
@@ -75,7 +75,8 @@ struct BenchStepCommand: ParsableCommand {
         for (name, seconds) in r.breakdown {
             let share = fixed(100 * seconds / r.secondsPerStep, 1)
             lines.append(
-                "  \(name.padding(toLength: 30, withPad: " ", startingAt: 0)) \(fixed(seconds, 3)) s  \(share) %")
+                "  \(name.padding(toLength: 30, withPad: " ", startingAt: 0)) \(fixed(seconds, 3)) s  \(share) %"
+            )
         }
         return lines.joined(separator: "\n")
     }
@@ -83,11 +84,6 @@ struct BenchStepCommand: ParsableCommand {
 
 /// A number with a fixed count of decimals.
 func fixed(_ value: Double, _ decimals: Int) -> String { String(format: "%.\(decimals)f", value) }
-
-/// Ends the program with a rank's exit code.
-func finish(_ status: Int32) throws {
-    if status != 0 { throw ExitCode(status) }
-}
 
 enum ComputeType {
     /// The type that `train.precision` names.

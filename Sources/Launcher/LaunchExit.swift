@@ -7,6 +7,8 @@ import Foundation
 extension ParsableCommand {
     /// Parses the command line, runs the command and leaves the process. The whole of `main`.
     static func runAndExit() -> Never {
+        // A reader that goes away, such as `head`, must not kill a training; writing then fails, and that is handled.
+        signal(SIGPIPE, SIG_IGN)
         do {
             var command = try parseAsRoot()
             try command.run()

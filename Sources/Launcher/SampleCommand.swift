@@ -33,7 +33,8 @@ struct SampleCommand: ParsableCommand {
     var batch = 16
     @Option(help: "fp32, bf16 or auto.")
     var precision = "auto"
-    @Option(help: ArgumentHelp("Start from the tensor \"noise\" [N, C, H, W] of this file.", valueName: "file"))
+    @Option(
+        help: ArgumentHelp("Start from the tensor \"noise\" [N, C, H, W] of this file.", valueName: "file"))
     var initNoise: String?
     @Option(help: ArgumentHelp("Also write the final latents, NCHW.", valueName: "file"))
     var dumpLatents: String?
@@ -51,13 +52,12 @@ struct SampleCommand: ParsableCommand {
         let dtype = try ComputeType.dtype(named: precision)
         let settings = SamplingSettings(
             method: method, steps: steps, eta: eta, spacing: spacing, seed: seed, batchSize: batch)
-        try finish(
-            runOnAllRanks { communicator in
-                try SampleRun(
-                    model: model, count: count, settings: settings, dtype: dtype, output: output,
-                    initialNoise: initNoise, latents: dumpLatents
-                ).run(communicator)
-            })
+        try onAllRanks { communicator in
+            try SampleRun(
+                model: model, count: count, settings: settings, dtype: dtype, output: output,
+                initialNoise: initNoise, latents: dumpLatents
+            ).run(communicator)
+        }
     }
 }
 

@@ -43,12 +43,11 @@ struct TrainCommand: ParsableCommand {
     @OptionGroup var options: TrainingOptions
 
     func run() throws {
-        try finish(
-            runOnAllRanks { communicator in
-                let configuration = try Configuration.load(path: options.config, overrides: options.overrides)
-                try DenoisingRun(
-                    configuration, output: options.output, resume: Resume(options.resume)
-                ).train(communicator)
-            })
+        try onAllRanks { communicator in
+            let configuration = try Configuration.load(path: options.config, overrides: options.overrides)
+            try DenoisingRun(
+                configuration, output: options.output, resume: Resume(options.resume)
+            ).train(communicator)
+        }
     }
 }

@@ -21,14 +21,13 @@ struct VAETrainCommand: ParsableCommand {
     @OptionGroup var options: TrainingOptions
 
     func run() throws {
-        try finish(
-            runOnAllRanks { communicator in
-                let configuration = try AutoencoderConfiguration.load(
-                    path: options.config, overrides: options.overrides)
-                try AutoencoderRun(
-                    configuration, output: options.output, resume: Resume(options.resume)
-                ).train(communicator)
-            })
+        try onAllRanks { communicator in
+            let configuration = try AutoencoderConfiguration.load(
+                path: options.config, overrides: options.overrides)
+            try AutoencoderRun(
+                configuration, output: options.output, resume: Resume(options.resume)
+            ).train(communicator)
+        }
     }
 }
 
@@ -54,10 +53,12 @@ struct VAEEncodeCommand: ParsableCommand {
 
     func run() throws {
         let dtype = try ComputeType.dtype(named: precision)
-        try finish(
-            runOnAllRanks { _ in
+        try onAllRanks { communicator in
+            try communicator.collectively("encoding") {
+                guard communicator.isRoot else { return }
                 try FirstStagePass(folder: model, dtype: dtype).encode(pictures, size: size, to: output)
-            })
+            }
+        }
     }
 }
 
@@ -80,9 +81,11 @@ struct VAEDecodeCommand: ParsableCommand {
 
     func run() throws {
         let dtype = try ComputeType.dtype(named: precision)
-        try finish(
-            runOnAllRanks { _ in
+        try onAllRanks { communicator in
+            try communicator.collectively("decoding") {
+                guard communicator.isRoot else { return }
                 try FirstStagePass(folder: model, dtype: dtype).decode(latents, to: output)
-            })
+            }
+        }
     }
 }

@@ -75,6 +75,8 @@ public final class Tape {
     private var gradients: [ObjectIdentifier: Tensor] = [:]
     private var pinned: [Storage] = []
     private var everyTensor: [Tensor] = []  // keeps identities unique while recording
+    /// Parameters do not own their store; a tape that uses them keeps it alive.
+    private var stores: [ObjectIdentifier: ParameterStore] = [:]
     private var lastGradientWrite: [ObjectIdentifier: Int] = [:]
     private var scratchOffset = 0
     private var scratchBytes = 0
@@ -144,6 +146,13 @@ public final class Tape {
             Instruction(
                 name: name, work: work, reads: reads.map(\.storage), writes: writes.map(\.storage),
                 inPlace: inPlace.map { ($0.output.storage, $0.input.storage) }, run: run))
+    }
+
+    /// Keeps the parameters' store for as long as the tape; every operation with parameters calls it.
+    func use(_ parameters: Parameter?...) {
+        for case let parameter? in parameters {
+            stores[ObjectIdentifier(parameter.store)] = parameter.store
+        }
     }
 
     // MARK: Gradients

@@ -81,28 +81,38 @@ func checkpointWriter(
 }
 
 /// Saves as `ranks` ranks would, one after the other.
-func saveCheckpoint(_ state: CheckpointState, step: Int, in folder: CheckpointFolder, ranks: Int) throws -> String {
+func saveCheckpoint(_ state: CheckpointState, step: Int, in folder: CheckpointFolder, ranks: Int) throws
+    -> String
+{
     try FileManager.default.createDirectory(atPath: folder.path, withIntermediateDirectories: true)
     let draft = CheckpointDraft(folder: folder, step: step, id: "test")
     try draft.create(state.buffers)
-    let shards = try (0..<ranks).map { try draft.writeShards(state.buffers, state.table, rank: $0, of: ranks) }
-    return try draft.commit(
+    let shards = try (0..<ranks).map {
+        try draft.writeShards(state.buffers, state.table, rank: $0, of: ranks)
+    }
+    return try commit(draft, state, shards)
+}
+
+func commit(_ draft: CheckpointDraft, _ state: CheckpointState, _ shards: [[CheckpointFile]]) throws -> String
+{
+    try draft.commit(
         shards: shards, state.table, buffers: state.buffers, modelConfig: checkpointRun.modelConfig
     ) { files in
         CheckpointManifest(
-            run: checkpointRun, step: step, samplesSeen: step * 64, worldSize: ranks, attemptID: "test",
-            savedAt: 1, folders: state.buffers.map(\.folder), parameters: state.table, files: files)
+            run: checkpointRun, step: draft.step, samplesSeen: draft.step * 64, worldSize: shards.count,
+            attemptID: "test", savedAt: 1, folders: state.buffers.map(\.folder), parameters: state.table,
+            files: files)
     }
 }
 
 /// Flips one bit of a file, at an offset from its start or, if negative, from its end.
-func damage(_ path: String, at offset: Int) throws {
+func flipBit(_ path: String, at offset: Int) throws {
     var data = try Data(contentsOf: URL(fileURLWithPath: path))
     data[offset < 0 ? data.count + offset : offset] ^= 0x10
     try data.write(to: URL(fileURLWithPath: path))
 }
 
-func truncate(_ path: String, by count: Int) throws {
+func cutShort(_ path: String, by count: Int) throws {
     let data = try Data(contentsOf: URL(fileURLWithPath: path))
     try data.dropLast(count).write(to: URL(fileURLWithPath: path))
 }

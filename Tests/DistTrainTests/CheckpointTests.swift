@@ -38,7 +38,9 @@ import Testing
             #expect(try files.floats(of: entry.name) == expected)
             #expect(try files.info(of: entry.name).shape == entry.shape)
         }
-        #expect(try ConfigNode(jsonFile: "\(path)/exp_avg_sq/config.json")["_class_name"]?.found.contains("UNet2D") == true)
+        #expect(
+            try ConfigNode(jsonFile: "\(path)/exp_avg_sq/config.json")["_class_name"]?.found.contains(
+                "UNet2D") == true)
     }
 
     @Test func manifestKeepsEverything() throws {
@@ -63,7 +65,9 @@ import Testing
     }
 
     @Test func partitionIsBalancedAndWhole() {
-        let entries = (0..<100).map { TensorTable.Entry(name: "t\($0)", shape: [($0 * 37) % 91 + 1, 64], offset: $0 * 8192) }
+        let entries = (0..<100).map {
+            TensorTable.Entry(name: "t\($0)", shape: [($0 * 37) % 91 + 1, 64], offset: $0 * 8192)
+        }
         let table = TensorTable(entries: entries)
         for ranks in [1, 2, 3, 8] {
             let parts = table.partition(over: ranks)
@@ -114,18 +118,19 @@ import Testing
         let states = try threeCheckpoints(folder)
         let path = folder.path(step: 30)
         switch harm {
-        case "bit": try damage("\(path)/\(shard)", at: -5)
-        case "header bit": try damage("\(path)/\(shard)", at: 20)
-        case "truncated": try truncate("\(path)/\(shard)", by: 100)
+        case "bit": try flipBit("\(path)/\(shard)", at: -5)
+        case "header bit": try flipBit("\(path)/\(shard)", at: 20)
+        case "truncated": try cutShort("\(path)/\(shard)", by: 100)
         case "missing": try FileManager.default.removeItem(atPath: "\(path)/\(shard)")
-        case "manifest": try damage("\(path)/manifest.json", at: 200)
-        case "manifest cut": try truncate("\(path)/manifest.json", by: 1)
+        case "manifest": try flipBit("\(path)/manifest.json", at: 200)
+        case "manifest cut": try cutShort("\(path)/manifest.json", by: 1)
         default: try FileManager.default.removeItem(atPath: "\(path)/manifest.json")
         }
         let loaded = CheckpointState()
         var warnings: [String] = []
         let checkpoint = try folder.restore(
-            .auto, into: loaded.buffers, loaded.table, communicator: SingleProcess(), warn: { warnings.append($0) })
+            .auto, into: loaded.buffers, loaded.table, communicator: SingleProcess(),
+            warn: { warnings.append($0) })
         #expect(checkpoint?.manifest.step == 20)
         #expect(loaded.bits() == states[20]?.bits())
         #expect(warnings.count == 2)
@@ -139,7 +144,7 @@ import Testing
         let scratch = try CheckpointScratch()
         let folder = CheckpointFolder(scratch.path)
         _ = try threeCheckpoints(folder)
-        for step in [10, 20, 30] { try damage("\(folder.path(step: step))/\(shard)", at: -1) }
+        for step in [10, 20, 30] { try flipBit("\(folder.path(step: step))/\(shard)", at: -1) }
         let loaded = CheckpointState()
         let error = #expect(throws: CheckpointError.self) {
             try folder.restore(
@@ -209,7 +214,9 @@ import Testing
         let state = CheckpointState(folders: ["unet"], seed: 1)
         let writer = try checkpointWriter(folder, state.table, keepLast: 2, keepEvery: 100)
         // Saved out of order, so that times say something else.
-        for step in [250, 100, 50, 300, 200, 99_999_999, 100_000_000] { try writer.save(state.state(step: step)) }
+        for step in [250, 100, 50, 300, 200, 99_999_999, 100_000_000] {
+            try writer.save(state.state(step: step))
+        }
         #expect(try folder.steps() == [100, 200, 300, 99_999_999, 100_000_000])
         #expect(Retention(keepLast: 0, keepEvery: 0).expired(of: [5]) == [])
         #expect(Retention(keepLast: 1, keepEvery: 0).expired(of: [3, 1, 2]) == [1, 2])
@@ -248,11 +255,9 @@ import Testing
         let draft = CheckpointDraft(folder: folder, step: 20, id: "x")
         try draft.create(state.buffers)
         let shards = try (0..<2).map { try draft.writeShards(state.buffers, state.table, rank: $0, of: 2) }
-        try truncate("\(draft.path)/\(shards[1][0].path)", by: 4)
+        try cutShort("\(draft.path)/\(shards[1][0].path)", by: 4)
         let error = #expect(throws: CheckpointError.self) {
-            try draft.commit(shards: shards, state.table, buffers: state.buffers, modelConfig: "{}") { _ in
-                fatalError("not reached")
-            }
+            try commit(draft, state, shards)
         }
         #expect(error?.message.contains("expected") == true)
         #expect(try folder.steps() == [])
@@ -273,7 +278,9 @@ import Testing
         #expect(CheckpointFolder.name(step: 15000) == "step-00015000")
         #expect(CheckpointFolder.name(step: 123_456_789) == "step-123456789")
         #expect(CheckpointFolder.step(ofName: "step-00015000") == 15000)
-        for name in ["step-15000", "step-0001500x", "step-+0015000", ".partial-00015000-ab", "superseded-00015000-ab"] {
+        for name in [
+            "step-15000", "step-0001500x", "step-+0015000", ".partial-00015000-ab", "superseded-00015000-ab",
+        ] {
             #expect(CheckpointFolder.step(ofName: name) == nil)
         }
     }

@@ -178,15 +178,4 @@ import Testing
         work.limit = 5
         #expect(try prepareAlone(work).manifest.count == 5)
     }
-
-    @Test func progressSaysWhatIsLeft() {
-        let progress = ProgressLine("prepare", unit: "images", total: 1000)
-        #expect(progress.line(0, seconds: 0) == "prepare: 0/1000 images (0 %)")
-        #expect(
-            progress.line(250, seconds: 50) == "prepare: 250/1000 images (25 %), 5.00 images/s, 3 min left")
-        #expect(progress.line(1000, seconds: 50) == "prepare: 1000/1000 images (100 %), 20.0 images/s")
-        #expect(ProgressLine.duration(45) == "45 s")
-        #expect(ProgressLine.duration(7261) == "2 h 1 min")
-        #expect(ProgressLine.duration(.infinity) == "unknown time")
-    }
 }

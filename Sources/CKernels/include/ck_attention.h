@@ -6,8 +6,8 @@
 extern "C" {
 #endif
 
-/// q, k, v, o are [B, N, heads·D]: head h of token n starts at (b·N + n)·stride + h·D, with `stride` elements from token to token
-/// (heads·D where they stand alone, more where q, k, v are columns of one tensor). o is dense.
+/// q, k, v, o are [B, N, heads·D]: head h of token n starts at (b·N + n)·stride + h·D, with `stride` elements from
+/// token to token (heads·D where they stand alone, more where q, k, v are columns of one tensor). o is dense.
 size_t ck_attention_scratch_bytes(long B, long N, long heads, long D);
 
 /// o = softmax(scale·q·kᵀ)·v; lse [B, heads, N] is written: the log of each row's sum of exponentials.

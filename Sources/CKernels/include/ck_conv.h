@@ -1,6 +1,6 @@
-// Convolution, NHWC, on oneDNN or on OpenBLAS (im2col, the portable reference). A plan is made once for a shape and kept:
-// it holds the primitive and the layouts it chose. Weights come as fp32 OIHW (PyTorch's layout, the flat store's)
-// and are packed, and cast, when they have changed. A linear layer is a 1×1 convolution.
+// Convolution, NHWC, on oneDNN or on OpenBLAS (im2col, the portable reference). A plan is made once for a shape
+// and kept: it holds the primitive and the layouts it chose. Weights come as fp32 OIHW (PyTorch's layout, the flat
+// store's) and are packed, and cast, when they have changed. A linear layer is a 1×1 convolution.
 #pragma once
 #include "ck_types.h"
 
@@ -43,7 +43,8 @@ void ck_conv_forward(ck_conv *conv, const void *x, const void *packed, const flo
                      void *y, void *scratch);
 /// gx [B, H, W, C]
 void ck_conv_backward_data(ck_conv *conv, const void *gy, const void *packed, void *gx, void *scratch);
-/// gw fp32 [O, C, kernelH, kernelW] and gb fp32 [O] (NULL without bias): overwritten, or added to where `accumulate` is set.
+/// gw fp32 [O, C, kernelH, kernelW] and gb fp32 [O] (NULL without bias): overwritten, or added to where
+/// `accumulate` is set.
 void ck_conv_backward_weights(
     ck_conv *conv, const void *x, const void *gy, float *gw, float *gb, int accumulate, void *scratch);
 

@@ -44,13 +44,15 @@ extension CheckpointFolder {
         _ resume: Resume, into buffers: [StateBuffer], _ table: TensorTable, communicator: any Communicator,
         warn: (String) -> Void
     ) throws -> Checkpoint? {
-        let candidates = try communicator.fromRoot("looking for checkpoints") { try self.candidates(for: resume) }
+        let candidates = try communicator.fromRoot("looking for checkpoints") {
+            try self.candidates(for: resume)
+        }
         guard let newest = candidates.first else { return nil }
         var firstProblem = ""
         for path in candidates {
             switch try attempt(path, into: buffers, table, communicator) {
             case .success(let checkpoint):
-                let moved = try communicator.fromRoot("setting later checkpoints aside") { () throws -> [String] in
+                let moved = try communicator.fromRoot("setting later checkpoints aside") {
                     let id = String(UInt32.random(in: 0x1000_0000...UInt32.max), radix: 16)
                     return try setAside(after: checkpoint.manifest.step, id: id)
                 }

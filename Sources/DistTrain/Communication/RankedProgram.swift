@@ -1,5 +1,6 @@
 import Foundation
 import MPIShim
+import TensorCore
 
 /// Runs a program on every rank and ends every rank, whatever happens on any of them.
 ///
@@ -17,6 +18,7 @@ public func runOnAllRanks(_ body: (any Communicator) throws -> Void) -> Int32 {
         printError(error.message, rank: nil)
         return error.exitStatus
     }
+    shareThreads(communicator)
     let outcome = Result { try body(communicator) }
     fflush(nil)
     guard let communicator = communicator as? MPICommunicator else {
@@ -26,6 +28,15 @@ public func runOnAllRanks(_ body: (any Communicator) throws -> Void) -> Int32 {
         return report.exitStatus
     }
     return communicator.sayFarewell(outcome)
+}
+
+/// Gives each rank its part of the machine's cores, unless OMP_NUM_THREADS says otherwise: ranks that are not bound
+/// would else all take every core.
+private func shareThreads(_ communicator: any Communicator) {
+    guard ProcessInfo.processInfo.environment["OMP_NUM_THREADS"] == nil else { return }
+    let allowed = ProcessInfo.processInfo.activeProcessorCount
+    let isBound = allowed < ProcessInfo.processInfo.processorCount
+    Processor.setThreads(isBound ? allowed : max(1, allowed / communicator.localSize))
 }
 
 extension MPICommunicator {

@@ -1,4 +1,5 @@
 import Foundation
+import LDMModel
 
 /// The exit codes of `disttrain`. Anything else is a crash.
 public enum ExitStatus {
@@ -41,6 +42,10 @@ public struct FailureReport: Codable, Equatable, Sendable {
         switch error {
         case let error as any ReportableError:
             self.init(message: error.message, exitStatus: error.exitStatus)
+        case let error as ConfigError:
+            self.init(message: error.description, exitStatus: ExitStatus.usage)
+        case is SafetensorsError, is ModelFolderError, is FileError, is ImageError, is FirstStageError:
+            self.init(message: String(describing: error), exitStatus: ExitStatus.refused)
         case let error as CocoaError:
             // Foundation's words leave out the file.
             let place = error.filePath.map { "\($0): " } ?? ""

@@ -103,15 +103,14 @@ private func writePixels(
     into out: UnsafeMutableBufferPointer<Float>
 ) {
     precondition(out.count == pixels.count, "\(out.count) values for a sample of \(pixels.count)")
-    let scale: Float = 1 / 127.5
     guard flipped else {
-        for i in pixels.indices { out[i] = Float(pixels[i]) * scale - 1 }
+        for i in pixels.indices { out[i] = Float(pixels[i]) / 127.5 - 1 }
         return
     }
     for row in stride(from: 0, to: pixels.count, by: 3 * width) {
         for x in 0..<width {
             let (to, from) = (row + 3 * x, row + 3 * (width - 1 - x))
-            for c in 0..<3 { out[to + c] = Float(pixels[from + c]) * scale - 1 }
+            for c in 0..<3 { out[to + c] = Float(pixels[from + c]) / 127.5 - 1 }
         }
     }
 }

@@ -190,7 +190,7 @@ private func makeShards(
     let total = pending.reduce(0) { $0 + maker.job.items(ofShard: $1).count }
     let progress =
         communicator.isRoot && showsProgress
-        ? ProgressLine("prepare", unit: "images", total: total) : nil
+        ? CountProgress("prepare", unit: "images", total: total) : nil
     var done = 0
     var bad: [ShardMaker.BadItem] = []
     var anyBad = false
@@ -210,7 +210,6 @@ private func makeShards(
         }
         done += images
         anyBad = try communicator.anyAgree(!bad.isEmpty)
-        progress?.update(done)
     }
     progress?.finish(done)
     guard anyBad, !maker.skipBad else { return }

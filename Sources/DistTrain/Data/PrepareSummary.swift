@@ -42,7 +42,7 @@ public struct PrepareSummary: Sendable {
         lines += [
             "\(m.count) \(m.job.kind == .latents ? "latents" : "images") of \(shape) in \(m.shards.count) "
                 + "shards\(reused), "
-                + "\(String(format: "%.1f", Double(bytes) / 1e6)) MB, \(ProgressLine.duration(seconds))",
+                + "\(String(format: "%.1f", Double(bytes) / 1e6)) MB, \(duration(seconds))",
             "measured: mean \(Self.short(s.mean)), std \(Self.short(s.std)); by channel: mean "
                 + "\(Self.list(s.channelMeans)), std \(Self.list(s.channelStds))",
         ]

@@ -12,7 +12,7 @@ public final class TrainingProgress {
     private var pace: Pace
 
     /// How much of the old smoothed loss stays at each logged step.
-    private static let smoothing = 0.9
+    private static let smoothing = 0.7
 
     /// - Parameters:
     ///   - total: updates of the whole run.

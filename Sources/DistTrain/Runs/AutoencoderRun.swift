@@ -22,7 +22,8 @@ public struct AutoencoderRun {
         let model = try AutoencoderKL(c.model)
         guard c.model.inChannels == dataset.channels else {
             throw RunError(
-                "model.in_channels is \(c.model.inChannels), but \(dataset.name) has \(dataset.channels) channels")
+                "model.in_channels is \(c.model.inChannels), but \(dataset.name) has \(dataset.channels) channels"
+            )
         }
         model.store.initialize(seed: c.seed)
         let objective = AutoencoderObjective(

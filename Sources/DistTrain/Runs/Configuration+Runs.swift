@@ -25,7 +25,8 @@ extension OptimizerConfiguration {
     func learningRate(steps: Int) -> LearningRate {
         LearningRate(
             peak: Float(learningRate), warmupSteps: warmupSteps,
-            shape: schedule == .cosine ? .cosine : .constant, final: Float(minLearningRate), totalSteps: steps)
+            shape: schedule == .cosine ? .cosine : .constant, final: Float(minLearningRate), totalSteps: steps
+        )
     }
 
     var adamW: AdamW.Settings {
@@ -35,13 +36,15 @@ extension OptimizerConfiguration {
 
 extension SessionSettings {
     init(
-        seed: UInt64, _ train: TrainConfiguration, _ optimizer: OptimizerConfiguration, _ ema: EMAConfiguration,
+        seed: UInt64, _ train: TrainConfiguration, _ optimizer: OptimizerConfiguration,
+        _ ema: EMAConfiguration,
         _ checkpoint: CheckpointConfiguration
     ) {
         self.init(
             seed: seed, batchSize: train.batchSize, microBatchSize: train.microBatchSize, dtype: train.dtype,
             clipNorm: optimizer.clipNorm, optimizer: optimizer.adamW,
-            learningRate: optimizer.learningRate(steps: train.steps), emaDecays: ema.decays, emaWarmup: ema.warmup,
+            learningRate: optimizer.learningRate(steps: train.steps), emaDecays: ema.decays,
+            emaWarmup: ema.warmup,
             cadence: Cadence(
                 steps: train.steps, logEvery: train.logEvery, sampleEvery: train.sampleEvery,
                 checkpointEvery: train.checkpointEvery, checkReplicasEvery: train.checkReplicasEvery),

@@ -16,7 +16,9 @@ public struct DenoisingRun {
 
     public func train(_ communicator: any Communicator) throws {
         let c = configuration
-        let firstStage = try c.firstStagePath.map { try FirstStage(folder: ModelFolder($0), dtype: c.train.dtype) }
+        let firstStage = try c.firstStagePath.map {
+            try FirstStage(folder: ModelFolder($0), dtype: c.train.dtype)
+        }
         let dataset = try communicator.collectively("opening the data") {
             try openTrainingDataset(c.data.options, firstStage: firstStage)
         }
@@ -68,7 +70,8 @@ public struct DenoisingRun {
         }
         try session.train(resume: resume)
         if communicator.isRoot {
-            printLine("Done: samples in \(run.path)/samples, loss curve \(run.path)/loss.png, model \(run.model)")
+            printLine(
+                "Done: samples in \(run.path)/samples, loss curve \(run.path)/loss.png, model \(run.model)")
         }
     }
 
@@ -76,11 +79,13 @@ public struct DenoisingRun {
         guard unet.inChannels == dataset.channels else {
             throw RunError(
                 "model.in_channels is \(unet.inChannels), but the samples of \(dataset.name) have "
-                    + "\(dataset.channels) channels; set model.in_channels and out_channels to \(dataset.channels)")
+                    + "\(dataset.channels) channels; set model.in_channels and out_channels to \(dataset.channels)"
+            )
         }
         guard unet.outChannels == unet.inChannels else {
             throw RunError(
-                "model.out_channels is \(unet.outChannels), expected \(unet.inChannels), as model.in_channels")
+                "model.out_channels is \(unet.outChannels), expected \(unet.inChannels), as model.in_channels"
+            )
         }
         let factor = unet.downsamplingFactor
         guard dataset.height % factor == 0, dataset.width % factor == 0 else {

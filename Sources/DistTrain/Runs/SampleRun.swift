@@ -40,16 +40,20 @@ public struct SampleRun {
             try initialNoise.map { try readNoise($0, channels: unet.config.inChannels) }
         }
         guard let size = initial?.size ?? unet.config.sampleSize else {
-            throw RunError("\(model): config.json has no sample_size; give --init-noise", exitStatus: ExitStatus.refused)
+            throw RunError(
+                "\(model): config.json has no sample_size; give --init-noise", exitStatus: ExitStatus.refused)
         }
         let total = initial?.count ?? count
         let generator = SampleGenerator(
             Denoiser(unet, dtype: dtype), scheduler: scheduler, height: size.height, width: size.width)
         let pictures = SamplePictures(generator, firstStage: firstStage, communicator: communicator)
-        let steps = settings.method == .ddpm && settings.steps > scheduler.numTrainTimesteps
+        let steps =
+            settings.method == .ddpm && settings.steps > scheduler.numTrainTimesteps
             ? scheduler.numTrainTimesteps : settings.steps
-        let progress = communicator.isRoot
-            ? CountProgress("sample", unit: "denoising steps", total: pictures.share(of: total).count * steps) : nil
+        let progress =
+            communicator.isRoot
+            ? CountProgress("sample", unit: "denoising steps", total: pictures.share(of: total).count * steps)
+            : nil
         var done = 0
         let share = try pictures.draw(total, settings, initial: initial?.values) { batch in
             done += batch
@@ -60,7 +64,8 @@ public struct SampleRun {
     }
 
     private func write(
-        _ share: SamplePictures.Share, _ pictures: SamplePictures, _ total: Int, _ communicator: any Communicator
+        _ share: SamplePictures.Share, _ pictures: SamplePictures, _ total: Int,
+        _ communicator: any Communicator
     ) throws {
         let generator = pictures.generator
         let images = try pictures.gather(share, count: total)
@@ -106,7 +111,8 @@ public struct SampleRun {
                 "\(path): noise is \(shape), expected [N, \(channels), H, W]", exitStatus: ExitStatus.refused)
         }
         let values = Layout.nhwc(
-            try file.floats(of: "noise"), batch: shape[0], height: shape[2], width: shape[3], channels: channels)
+            try file.floats(of: "noise"), batch: shape[0], height: shape[2], width: shape[3],
+            channels: channels)
         return (shape[0], SpatialSize(height: shape[2], width: shape[3]), values)
     }
 
@@ -114,7 +120,8 @@ public struct SampleRun {
         do {
             try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
         } catch {
-            throw RunError("\(path): cannot be created (\(error.localizedDescription)); choose another --output")
+            throw RunError(
+                "\(path): cannot be created (\(error.localizedDescription)); choose another --output")
         }
     }
 

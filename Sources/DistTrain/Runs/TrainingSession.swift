@@ -72,7 +72,8 @@ final class TrainingSession {
     func train(resume: Resume) throws {
         let first = try restore(resume)
         let description = try describe()
-        let progress = communicator.isRoot ? TrainingProgress(total: settings.cadence.steps, first: first ?? 0) : nil
+        let progress =
+            communicator.isRoot ? TrainingProgress(total: settings.cadence.steps, first: first ?? 0) : nil
         let metrics = try communicator.collectively("opening metrics.jsonl") {
             try progress.map { progress in
                 try MetricsLog(path: run.metrics, run: description, resumedStep: first) { progress.note($0) }
@@ -101,7 +102,8 @@ final class TrainingSession {
             gradientNorm: entry.gradientNorm, imagesPerSecond: entry.imagesPerSecond,
             dataSeconds: entry.dataSeconds, computeSeconds: entry.computeSeconds,
             communicationSeconds: entry.communicationSeconds, totalSeconds: entry.stepSeconds,
-            epoch: Double(seen) / Double(subject.objective.sampleCount), samplesSeen: seen, parts: entry.parts)
+            epoch: Double(seen) / Double(subject.objective.sampleCount), samplesSeen: seen, parts: entry.parts
+        )
     }
 
     /// The step that a checkpoint was restored from; nil for a fresh start.

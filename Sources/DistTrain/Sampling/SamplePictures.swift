@@ -23,9 +23,10 @@ public final class SamplePictures {
         public let images: [Image]
     }
 
-    /// This rank's part of `count` samples.
+    /// This rank's part of `count` samples; rank 0's is never smaller than another's.
     public func share(of count: Int) -> Range<Int> {
-        count * communicator.rank / communicator.size..<count * (communicator.rank + 1) / communicator.size
+        func start(_ rank: Int) -> Int { (count * rank + communicator.size - 1) / communicator.size }
+        return start(communicator.rank)..<start(communicator.rank + 1)
     }
 
     /// Draws this rank's share of samples 0..<count.
@@ -70,23 +71,15 @@ public final class SamplePictures {
     /// All pictures on rank 0, in order; nil elsewhere.
     public func gather(_ share: Share, count: Int) throws -> [Image]? {
         let bytes = share.images.reduce(into: [UInt8]()) { $0 += $1.pixels }
-        let size = share.images.first.map { ($0.width, $0.height) }
-        guard let everyone = try communicator.gather(bytes, root: 0) else { return nil }
-        // Rank 0's share is empty only where there is nothing at all.
-        guard let (width, height) = size ?? everySize(everyone, count: count) else { return [] }
+        guard let everyone = try communicator.gather(bytes, root: 0), let first = share.images.first else {
+            return communicator.isRoot ? [] : nil
+        }
+        let (width, height) = (first.width, first.height)
         return everyone.flatMap { bytes in
             stride(from: 0, to: bytes.count, by: width * height * 3).map { start in
                 Image(
                     width: width, height: height, pixels: Array(bytes[start..<start + width * height * 3]))
             }
         }
-    }
-
-    /// The pictures' size where rank 0 drew none itself: they are square.
-    private func everySize(_ everyone: [[UInt8]], count: Int) -> (Int, Int)? {
-        let total = everyone.reduce(0) { $0 + $1.count }
-        guard count > 0, total > 0 else { return nil }
-        let side = Int(Double(total / count / 3).squareRoot().rounded())
-        return (side, side)
     }
 }

@@ -46,7 +46,8 @@ public final class AutoencoderObjective: Objective {
         let reconstruction = model.decode(tape, latent)  // [B, H, W, 3]
 
         let recorded = Recorded(
-            self, image: image, target: target, noise: noise, divergence: divergence, globalBatch: globalBatch,
+            self, image: image, target: target, noise: noise, divergence: divergence,
+            globalBatch: globalBatch,
             latentCount: latentCount)
         var seeds: [(Tensor, Tensor)] = []
         func addError(_ name: String, _ norm: Tape.ErrorNorm, _ weight: Float) {

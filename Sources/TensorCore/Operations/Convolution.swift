@@ -81,6 +81,7 @@ extension Tape {
         addend: Tensor? = nil
     ) -> Tensor {
         precondition(x.shape.count == 4 && weight.shape.count == 4, "\(weight.name): x is \(x.shape)")
+        use(weight, bias)
         let (B, H, W, C) = (x.shape[0], x.shape[1], x.shape[2], x.shape[3])
         let (O, KH, KW) = (weight.shape[0], weight.shape[2], weight.shape[3])
         precondition(weight.shape[1] == C, "\(weight.name) takes \(weight.shape[1]) channels, not \(C)")

@@ -11,6 +11,7 @@ extension Tape {
     public func groupNorm(
         _ x: Tensor, _ weight: Parameter, _ bias: Parameter, groups: Int, eps: Float, silu: Bool = false
     ) -> Tensor {
+        use(weight, bias)
         let (B, C) = (x.shape[0], x.shape.last!)
         let P = x.count / (B * C)
         precondition(C % groups == 0 && weight.count == C, "\(weight.name): \(C) channels, \(groups) groups")

@@ -15,6 +15,7 @@ extension Tape {
     ///   - codebook: [K, D]
     /// - Returns: x's shape, and the index of each code
     public func nearestCode(_ x: Tensor, codebook: Parameter) -> (Tensor, CodeIndices) {
+        use(codebook)
         let (K, D) = (codebook.shape[0], codebook.shape[1])
         precondition(x.shape.last == D && x.dtype == .float32, "\(codebook.name): codes for \(x.shape)")
         let rows = x.count / D
