@@ -269,9 +269,10 @@ import Testing
         let arena = Arena()
         let (small, runSmall) = tape(batch: 1, arena)
         let bytes = arena.byteCount
-        // Large enough that the arena has to move.
-        let (large, runLarge) = tape(batch: bytes / small.byteCount + 2, arena)
+        // Large enough that the arena has to move: an image alone takes 108 floats, its result 144.
+        let (large, runLarge) = tape(batch: bytes / (4 * 252) + 1, arena)
         #expect(arena.byteCount > bytes && arena.byteCount >= large.byteCount)
+        #expect(small.byteCount < large.byteCount)
         let alone = tape(batch: 1, Arena()).run()
         #expect(runSmall() == alone)
         _ = runLarge()

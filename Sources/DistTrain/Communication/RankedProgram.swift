@@ -4,9 +4,9 @@ import TensorCore
 
 /// Runs a program on every rank and ends every rank, whatever happens on any of them.
 ///
-/// At the end the ranks say farewell: each tells how it went, and all leave with one exit code and with
-/// every error printed once. A rank that failed by itself cannot reach the others, which wait for it in a
-/// collective; after a few seconds it prints its error and aborts the job. A rank that dies by a signal
+/// At the end the ranks say farewell: each tells how it went, and all leave with one exit code; the lowest of
+/// the ranks that failed prints its error. A rank that failed by itself cannot reach the others, which wait for
+/// it in a collective; after a few seconds it prints its error and aborts the job. A rank that dies by a signal
 /// is noticed by mpirun, which ends the rest.
 ///
 /// - Returns: the exit code, the same on every rank. The message has been printed to standard error.
@@ -68,12 +68,14 @@ extension MPICommunicator {
         guard abandonedRequests == 0, let endings = exchange(own) else { endJob(report) }
 
         let failures = endings.indices.filter { endings[$0].kind == .ownError }
-        if own.kind == .ownError,
-            rank == failures.first(where: { endings[$0].messageHash == own.messageHash })
-        {
+        // One line for one fault: the lowest rank's. A disk that is full is full for every rank.
+        let told = failures.filter { endings[$0].messageHash != stableHash("") }
+        if rank == told.first {
             // Which rank says it matters only where the others did not find the same.
             let isCommon = endings.allSatisfy { $0.messageHash == own.messageHash }
-            printError(report.message, rank: isCommon ? nil : rank)
+            let others = told.filter { endings[$0].messageHash != own.messageHash }.count
+            let more = others == 0 ? "" : "; \(others) other ranks failed too"
+            printError(report.message + more, rank: isCommon ? nil : rank)
         }
         do {
             try finalize()
