@@ -57,7 +57,10 @@ let package = Package(
             ]),
 
         // What needs mpirun is a shell script under Tests/Integration, called by `make test`.
-        .testTarget(name: "TensorCoreTests", dependencies: ["TensorCore", "CKernels"]),
+        // The golden values of TensorCoreTests are safetensors, which LDMModel reads.
+        .testTarget(
+            name: "TensorCoreTests", dependencies: ["TensorCore", "CKernels", "LDMModel"],
+            exclude: ["Fixtures"]),
         .testTarget(name: "LDMModelTests", dependencies: ["LDMModel"], exclude: ["Fixtures"]),
         .testTarget(name: "DistTrainTests", dependencies: ["DistTrain"], exclude: ["Fixtures"]),
         .testTarget(name: "LauncherTests", dependencies: ["Launcher"]),

@@ -8,7 +8,7 @@ struct SelfTestCommand: ParsableCommand {
         commandName: "self-test",
         abstract: "Check this installation from the inside.",
         shouldDisplay: false,
-        subcommands: [Communication.self])
+        subcommands: [Communication.self, Gradients.self])
 
     struct Communication: ParsableCommand {
         static let configuration = CommandConfiguration(

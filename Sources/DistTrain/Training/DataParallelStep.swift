@@ -213,12 +213,14 @@ public final class DataParallelStep {
 }
 
 /// How the flat gradient buffer is cut for reduction.
-enum GradientBuckets {
+public enum GradientBuckets {
     /// 25 MB, as PyTorch's DDP: large enough for bandwidth, small enough to overlap.
-    static let elements = 25 * 1024 * 1024 / 4
+    public static let elements = 25 * 1024 * 1024 / 4
 
     /// Ranges that cover the store, last parameters first: the order in which the backward pass finishes them.
-    static func ranges(of store: ParameterStore) -> [Range<Int>] {
+    ///
+    /// - Parameter elements: least size of every range but the last; no parameter is cut.
+    public static func ranges(of store: ParameterStore, elements: Int = elements) -> [Range<Int>] {
         var ranges: [Range<Int>] = []
         var end = store.count
         for parameter in store.parameters.reversed() where end - parameter.offset >= elements {
@@ -231,7 +233,7 @@ enum GradientBuckets {
 
     /// For every instruction of the tape, the buckets that are whole after it and after all before it.
     /// Buckets are listed in order, since every rank must start them in the same one.
-    static func starts(_ buckets: [Range<Int>], store: ParameterStore, tape: Tape) -> [[Int]] {
+    public static func starts(_ buckets: [Range<Int>], store: ParameterStore, tape: Tape) -> [[Int]] {
         var ready = Array(repeating: 0, count: buckets.count)
         for parameter in store.parameters {
             guard let instruction = tape.readyAfter(parameter) else { continue }

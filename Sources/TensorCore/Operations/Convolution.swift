@@ -97,9 +97,11 @@ extension Tape {
         let plan = ConvolutionPlan(
             backend, CK_CONV_FORWARD, shape, bias: bias != nil, addend: addend != nil)
         record(weight.name, .pack, reads: [], writes: []) { _ in plan.pack(weight) }
+        // An addend that is the input too is still being read while the result is written.
+        let consumed = addend.flatMap { $0.storage === x.storage ? nil : $0 }
         record(
             weight.name, .convolutionForward, reads: [x] + (addend.map { [$0] } ?? []), writes: [y],
-            inPlace: addend.map { (y, $0) }, scratch: plan.scratchBytes
+            inPlace: consumed.map { (y, $0) }, scratch: plan.scratchBytes
         ) { plan.forward(x, bias: bias, addend: addend, y, $0) }
 
         differentiate(y) { gy in

@@ -1,0 +1,114 @@
+import ArgumentParser
+import DistTrain
+import Foundation
+import LDMModel
+import TensorCore
+
+extension SelfTestCommand {
+    /// `disttrain self-test gradients`: what data parallelism owes to the user.
+    struct Gradients: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "gradients",
+            abstract:
+                "Compare the gradient that all ranks make together with the one that rank 0 makes alone.")
+
+        @Option(name: .long, help: "Samples of the global batch.")
+        var batch = 7
+
+        @Option(name: .long, help: "Samples that a rank takes at once in the run on all ranks.")
+        var microBatch = 2
+
+        func run() throws {
+            try onAllRanks { communicator in
+                try GradientCheck(communicator, batch: batch, microBatch: microBatch).run()
+            }
+        }
+    }
+}
+
+/// One training step of a small U-Net on drawn faces, once on all ranks and once on rank 0 alone. Both go through
+/// `DataParallelStep`, so shares, micro-batches, buckets, keys of noise and dropout are those of training.
+private struct GradientCheck {
+    /// Of the norm. Sums in another order differ by some 1e-7.
+    private static let allowed = 1e-5
+
+    private let communicator: any Communicator
+    private let batch: Int
+    private let microBatch: Int
+
+    init(_ communicator: any Communicator, batch: Int, microBatch: Int) throws {
+        guard batch >= communicator.size, microBatch > 0 else {
+            throw LaunchError(
+                "--batch \(batch) --micro-batch \(microBatch): expected at least a sample a rank",
+                exitStatus: ExitStatus.usage)
+        }
+        self.communicator = communicator
+        self.batch = batch
+        self.microBatch = microBatch
+    }
+
+    func run() throws {
+        let together = try gradient(on: communicator, microBatch: microBatch)
+        // Collective, so that no rank leaves while rank 0 computes.
+        let error = try communicator.fromRoot("computing the whole batch on one rank") {
+            relativeNorm(together.gradient, try gradient(on: SingleProcess(), microBatch: nil).gradient)
+        }
+        // Rank-independent bits: replicas that start equal stay equal.
+        let checksum = together.gradient.reduce(UInt64(0)) { ($0 &* 31) &+ UInt64($1.bitPattern) }
+        guard try communicator.allEqual(checksum) else {
+            throw LaunchError("self-test: the ranks hold different gradients", exitStatus: 1)
+        }
+        guard error <= Self.allowed else {
+            throw LaunchError(
+                "self-test: the gradient of \(communicator.size) ranks is off by \(error) of its norm, expected at "
+                    + "most \(Self.allowed)", exitStatus: 1)
+        }
+        if communicator.isRoot {
+            print(
+                "gradients on \(communicator.size) ranks: relative error \(String(format: "%.1e", error)) over "
+                    + "\(together.gradient.count) values, norm \(String(format: "%.4f", together.norm))")
+        }
+    }
+
+    /// The gradient of the global batch of step 0, as the optimizer gets it.
+    private func gradient(
+        on communicator: any Communicator, microBatch: Int?
+    ) throws -> (gradient: [Float], norm: Double) {
+        var config = UNet2DConfig()
+        config.sampleSize = SpatialSize(16)
+        config.blockOutChannels = [16, 32]
+        config.layersPerBlock = 1
+        config.downBlockTypes = [.plain, .attention]
+        config.upBlockTypes = [.attention, .plain]
+        config.attentionHeadDim = 16
+        config.normNumGroups = 8
+        config.dropout = 0.2
+        let model = try UNet2DModel(config)
+        model.store.initialize(seed: 1)
+        let objective = DenoisingObjective(
+            unet: model, dataset: ImageDataset(syntheticFaces: 64, size: 16),
+            schedule: try NoiseSchedule(SchedulerConfig()), minSNRGamma: 5, flips: true)
+        let step = try DataParallelStep(
+            DataParallelStep.Settings(
+                seed: 2, batchSize: batch, microBatchSize: microBatch, dtype: .float32, clipNorm: nil),
+            objective: objective, optimizer: AdamW(model.store, AdamW.Settings()), averages: [],
+            learningRate: LearningRate(
+                peak: 0, warmupSteps: 0, shape: .constant, final: 0, totalSteps: 1),
+            communicator: communicator)
+        let norm = try step(step: 0).gradientNorm
+        let gradient = UnsafeBufferPointer(start: model.store.gradients, count: model.store.count)
+        return (Array(gradient), norm)
+    }
+
+    /// ‖a − b‖ / ‖b‖
+    private func relativeNorm(_ a: [Float], _ b: [Float]) -> Double {
+        var difference = 0.0
+        var norm = 0.0
+        for (x, y) in zip(a, b) {
+            difference += (Double(x) - Double(y)) * (Double(x) - Double(y))
+            norm += Double(y) * Double(y)
+        }
+        let error = (difference / norm).squareRoot()
+        return error.isFinite ? error : .infinity
+    }
+}

@@ -1,0 +1,170 @@
+import DistTrain
+import Foundation
+import TensorCore
+import Testing
+
+@Suite struct TrainingStepTests {
+    /// Losses of a few steps.
+    private static func losses(_ training: TinyTraining, steps: Int = 4) throws -> [Double] {
+        try (0..<steps).map { try training.step(step: $0).loss }
+    }
+
+    // MARK: Micro-batches
+
+    /// However the batch is cut, loss, gradient and weights are the same to rounding. 4 leaves a remainder.
+    @Test(arguments: [1, 2, 4, 6, 100])
+    func microBatchesChangeNothing(size: Int) throws {
+        // Some gradients are zero but for rounding (a key's bias), and Adam would blow them up to whole steps; an eps
+        // above them keeps them where they are.
+        let settings = AdamW.Settings(eps: 1e-3)
+        let whole = try TinyTraining(adamW: settings)
+        let cut = try TinyTraining(microBatchSize: size, adamW: settings)
+        for step in 0..<4 {
+            let (a, b) = (try whole.step(step: step), try cut.step(step: step))
+            #expect(abs(a.loss - b.loss) <= 1e-5 * abs(a.loss), "step \(step): \(a.loss) and \(b.loss)")
+            #expect(abs(a.gradientNorm - b.gradientNorm) <= 1e-4 * a.gradientNorm)
+            #expect(relativeNorm(cut.gradients, whole.gradients) < 1e-4)
+        }
+        #expect(relativeNorm(cut.weights, whole.weights) < 1e-5)
+        #expect(relativeNorm(cut.state[3], whole.state[3]) < 1e-5)
+    }
+
+    @Test func aRunRepeatsItsBits() throws {
+        let (a, b) = (try TinyTraining(), try TinyTraining())
+        #expect(try Self.losses(a) == Self.losses(b))
+        #expect(a.state == b.state)
+    }
+
+    @Test func trainingLowersTheLoss() throws {
+        let training = try TinyTraining(batchSize: 8, dataset: NormalDataset(count: 8), learningRate: 5e-3)
+        let losses = try Self.losses(training, steps: 60)
+        let (early, late) = (losses.prefix(10).reduce(0, +), losses.suffix(10).reduce(0, +))
+        #expect(late < 0.9 * early, "\(early / 10) at first, \(late / 10) at last")
+    }
+
+    // MARK: Clipping
+
+    @Test func clippingScalesTheGradientToItsNorm() throws {
+        // The first moment after one step is (1 − β1)·gradient, as it was used.
+        func usedNorm(_ training: TinyTraining) -> Double {
+            training.state[1].reduce(0) { $0 + Double($1) * Double($1) }.squareRoot() / (1 - 0.9)
+        }
+        let free = try TinyTraining(clipNorm: nil)
+        let norm = try free.step(step: 0).gradientNorm
+        let own = free.gradients.reduce(0) { $0 + Double($1) * Double($1) }.squareRoot()
+        #expect(abs(norm - own) < 1e-6 * own)
+        #expect(abs(usedNorm(free) - norm) < 1e-5 * norm)
+
+        let limit = Float(norm / 3)
+        let clipped = try TinyTraining(clipNorm: limit)
+        #expect(try clipped.step(step: 0).gradientNorm == norm, "the norm is told before clipping")
+        #expect(abs(usedNorm(clipped) - Double(limit)) < 1e-4 * Double(limit))
+
+        let generous = try TinyTraining(clipNorm: Float(norm * 3))
+        _ = try generous.step(step: 0)
+        #expect(generous.state == free.state)
+    }
+
+    // MARK: Faults
+
+    @Test(arguments: [nil, 2] as [Int?])
+    func aDamagedSampleStopsBeforeAnythingChanges(microBatchSize: Int?) throws {
+        // All samples of the dataset but one are sound; the batch takes them all.
+        let training = try TinyTraining(
+            batchSize: 7, microBatchSize: microBatchSize, dataset: NormalDataset(count: 7, damaged: [3]))
+        let before = training.state
+        do {
+            let result = try training.step(step: 0)
+            Issue.record("a step with damaged data came to \(result.loss)")
+        } catch let fault as NumericalFault {
+            #expect(fault.step == 0 && fault.exitStatus == 4)
+            #expect(fault.loss.isNaN || fault.gradientNorm.isNaN)
+            #expect(fault.message.contains("step 0") && !fault.message.contains("\n"))
+        }
+        #expect(training.state == before)
+    }
+
+    /// The step before the fault has been made, the fault's own has not.
+    @Test func aFaultKeepsTheStepsBefore() throws {
+        let order = DataOrder(count: 8, seed: 11)
+        let damaged = order.index(at: 4)  // first sample of the second step
+        let training = try TinyTraining(
+            batchSize: 4, dataset: NormalDataset(count: 8, damaged: [damaged]))
+        let sound = try TinyTraining(batchSize: 4, dataset: NormalDataset(count: 8))
+        #expect(try training.step(step: 0).loss == sound.step(step: 0).loss)
+        #expect(throws: NumericalFault.self) { try training.step(step: 1) }
+        #expect(training.state == sound.state)
+    }
+
+    // MARK: Buckets
+
+    private static func store(_ sizes: [Int]) -> ParameterStore {
+        let store = ParameterStore()
+        for (index, size) in sizes.enumerated() { _ = store.declare("p\(index)", [size], .zeros) }
+        return store
+    }
+
+    @Test(arguments: [
+        [1], [16, 16, 16], [5, 1000, 3, 17, 400], [100_000], Array(repeating: 33, count: 50),
+    ])
+    func bucketsCoverTheStoreOnce(sizes: [Int]) {
+        let store = Self.store(sizes)
+        for limit in [1, 64, 500, 1 << 20] {
+            let buckets = GradientBuckets.ranges(of: store, elements: limit)
+            // From the end to the start, without gap or overlap.
+            var end = store.count
+            for bucket in buckets {
+                #expect(bucket.upperBound == end && !bucket.isEmpty)
+                end = bucket.lowerBound
+            }
+            #expect(end == 0)
+            // No parameter is cut.
+            let starts = Set(store.parameters.map(\.offset))
+            #expect(buckets.allSatisfy { starts.contains($0.lowerBound) })
+            // All but the last are large enough, and would not be without their first parameter.
+            for bucket in buckets.dropLast() {
+                #expect(bucket.count >= limit)
+                let first = store.parameters.first { $0.offset == bucket.lowerBound }
+                let next = store.parameters.first { $0.offset > bucket.lowerBound }
+                #expect(
+                    bucket.upperBound - (next?.offset ?? bucket.upperBound) < limit, "\(first?.name ?? "")")
+            }
+        }
+    }
+
+    /// Every bucket starts once, in order, and not before all of its parameters are ready.
+    @Test func bucketsStartInOrderWhenTheyAreReady() throws {
+        let store = ParameterStore()
+        let layers = (0..<6).map { store.declare("layer\($0)", [8, 8], .zeros) }
+        let unused = store.declare("unused", [8], .zeros)
+        let tape = Tape(recordsGradients: true)
+        let x = tape.input([4, 8])
+        var h = x
+        for layer in layers { h = tape.silu(tape.linear(h, layer, nil)) }
+        let seed = tape.input(h.shape)
+        tape.backward(from: [(h, seed)])
+        #expect(tape.readyAfter(unused) == nil)
+
+        let buckets = GradientBuckets.ranges(of: store, elements: 100)
+        #expect(buckets.count == 3)
+        let starts = GradientBuckets.starts(buckets, store: store, tape: tape)
+        #expect(starts.count == tape.instructionCount)
+        #expect(starts.flatMap { $0 } == Array(buckets.indices))
+        for (instruction, started) in starts.enumerated() {
+            for bucket in started {
+                for parameter in store.parameters where buckets[bucket].contains(parameter.offset) {
+                    #expect(tape.readyAfter(parameter) ?? 0 <= instruction, "\(parameter.name)")
+                }
+            }
+        }
+        // Not all at the end: the first goes out while the rest is computed.
+        let firstStart = starts.firstIndex { !$0.isEmpty }
+        #expect((firstStart ?? .max) < tape.instructionCount / 2 + tape.instructionCount / 4)
+    }
+
+    // MARK: Shares
+
+    @Test func aProcessAloneHasTheWholeBatch() throws {
+        #expect(try TinyTraining(batchSize: 5, microBatchSize: 2).step.share == 0..<5)
+    }
+}

@@ -1,0 +1,82 @@
+import DistTrain
+import LDMModel
+import TensorCore
+
+/// Normal numbers as training samples, one of which may be damaged.
+struct NormalDataset: TrainingDataset {
+    let name = "normal"
+    var count = 20
+    var height = 8
+    var width = 8
+    var channels = 3
+    /// Samples in which one value is not a number.
+    var damaged: Set<Int> = []
+    var fingerprint: String { "normal" }
+
+    func read(
+        _ index: Int, flipped: Bool, key: SampleKey, into out: UnsafeMutableBufferPointer<Float>
+    ) throws {
+        var random = CounterRandom(seed: 1, purpose: .test, sample: UInt64(index))
+        random.fillNormal(out)
+        if damaged.contains(index) { out[out.count / 2] = .nan }
+    }
+}
+
+/// A U-Net of a few thousand parameters with attention, dropout and two levels, on one process.
+final class TinyTraining {
+    let model: UNet2DModel
+    let optimizer: AdamW
+    let average: WeightAverage
+    let step: DataParallelStep
+
+    init(
+        batchSize: Int = 6, microBatchSize: Int? = nil, dataset: NormalDataset = NormalDataset(),
+        learningRate: Float = 1e-3, clipNorm: Float? = 1, adamW: AdamW.Settings = AdamW.Settings()
+    ) throws {
+        var config = UNet2DConfig()
+        config.sampleSize = SpatialSize(dataset.height)
+        config.blockOutChannels = [8, 16]
+        config.layersPerBlock = 1
+        config.downBlockTypes = [.plain, .attention]
+        config.upBlockTypes = [.attention, .plain]
+        config.attentionHeadDim = 8
+        config.normNumGroups = 4
+        config.dropout = 0.1
+        model = try UNet2DModel(config)
+        model.store.initialize(seed: 5)
+        optimizer = AdamW(model.store, adamW)
+        average = WeightAverage(model.store, decay: 0.9, warmup: true)
+        step = try DataParallelStep(
+            DataParallelStep.Settings(
+                seed: 11, batchSize: batchSize, microBatchSize: microBatchSize, dtype: .float32,
+                clipNorm: clipNorm),
+            objective: DenoisingObjective(
+                unet: model, dataset: dataset, schedule: try NoiseSchedule(SchedulerConfig()),
+                minSNRGamma: nil, flips: true),
+            optimizer: optimizer, averages: [average],
+            learningRate: LearningRate(
+                peak: learningRate, warmupSteps: 0, shape: .constant, final: 0, totalSteps: 100),
+            communicator: SingleProcess())
+    }
+
+    private func copy(_ buffer: UnsafeMutablePointer<Float>) -> [Float] {
+        Array(UnsafeBufferPointer(start: buffer, count: model.store.count))
+    }
+
+    var weights: [Float] { copy(model.store.values) }
+    var gradients: [Float] { copy(model.store.gradients) }
+    /// All that a step changes: weights, both moments, average.
+    var state: [[Float]] {
+        [weights, copy(optimizer.expAvg), copy(optimizer.expAvgSq), copy(average.values)]
+    }
+}
+
+/// ‖a − b‖ / ‖b‖; infinite where a value is not finite.
+func relativeNorm(_ a: [Float], _ b: [Float]) -> Double {
+    guard a.count == b.count, a.allSatisfy(\.isFinite) else { return .infinity }
+    let difference = zip(a, b).reduce(0.0) {
+        $0 + (Double($1.0) - Double($1.1)) * (Double($1.0) - Double($1.1))
+    }
+    let norm = b.reduce(0.0) { $0 + Double($1) * Double($1) }
+    return (difference / max(norm, .leastNormalMagnitude)).squareRoot()
+}

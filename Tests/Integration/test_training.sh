@@ -1,0 +1,91 @@
+#!/bin/bash
+# Training under real mpirun: any number of ranks trains the same model, resumes the others' checkpoints, and draws
+# the same samples.
+source "$(dirname "$0")/lib.sh"
+
+# A run of twelve steps whose learning rate does not depend on their number.
+run=(--config "$repository/configs/tiny.yaml"
+    --set train.steps=12 --set train.batch_size=12 --set train.log_every=1 --set train.check_replicas_every=3
+    --set train.sample_every=12 --set train.checkpoint_every=6
+    --set sampling.count=4 --set sampling.steps=4 --set optimizer.warmup_steps=4)
+
+# trace RUN: step and loss of every logged step.
+trace() {
+    sed -n 's/.*"kind":"step","step":\([0-9]*\),"loss":\([^,]*\),.*/\1 \2/p' "$1/metrics.jsonl"
+}
+
+# expect_same_trace RUN OTHER: twelve steps each, with losses that agree to 1e-5 of themselves.
+expect_same_trace() {
+    local differing
+    [[ $(trace "$1" | wc -l) == 12 ]] || fail "$1 has $(trace "$1" | wc -l) logged steps, expected 12"
+    differing=$(paste -d' ' <(trace "$1") <(trace "$2") | awk '
+        { difference = $2 - $4; if (difference < 0) difference = -difference }
+        NF != 4 || $1 != NR || $3 != NR || !(difference <= 1e-5 * $4) { print }')
+    [[ -z $differing ]] || fail "the losses of $1 and $2 differ (step loss step loss): $differing"
+}
+
+# The gradient that the ranks average is the one that a process makes alone: uneven shares and micro-batches,
+# dropout, flips and noise keyed by sample.
+expect_status 0 "$disttrain" self-test gradients
+expect_text "gradients on 1 ranks: relative error" 1
+for count in 2 3 4; do
+    expect_status 0 ranks "$count" "$disttrain" self-test gradients
+    expect_text "gradients on $count ranks: relative error" 1
+done
+expect_status 2 ranks 3 "$disttrain" self-test gradients --batch 2
+expect_text "expected at least a sample a rank" 1
+
+# One global batch, whatever the number of ranks: the same losses at every step.
+expect_status 0 "$disttrain" train "${run[@]}" --output "$scratch/ranks1"
+for count in 2 3 4; do
+    expect_status 0 ranks "$count" "$disttrain" train "${run[@]}" --output "$scratch/ranks$count"
+    expect_text "$count ranks × 1 threads" 1
+    expect_same_trace "$scratch/ranks$count" "$scratch/ranks1"
+done
+# Micro-batches of a share change nothing either: 5 of 6 samples, then 1.
+expect_status 0 ranks 2 "$disttrain" train "${run[@]}" --set train.micro_batch_size=5 --output "$scratch/micro"
+expect_same_trace "$scratch/micro" "$scratch/ranks1"
+# The comparison can fail: another seed gives another trace.
+expect_status 0 "$disttrain" train "${run[@]}" --set seed=1 --output "$scratch/seed"
+if (expect_same_trace "$scratch/seed" "$scratch/ranks1") 2>/dev/null; then
+    fail "runs of different seeds have the same trace"
+fi
+
+# Stopped after the checkpoint of step 6, resumed on other numbers of ranks: the trace goes on as if nothing had
+# happened, and what was logged after the checkpoint is not there twice.
+for change in "1 3" "2 1" "3 2"; do
+    read -r before after <<<"$change"
+    stopped=$scratch/resumed$before$after
+    cp -r "$scratch/ranks$before" "$stopped"
+    rm -r "$stopped/checkpoints/step-00000012" "$stopped/model"
+    expect_status 0 ranks "$after" "$disttrain" train "${run[@]}" --output "$stopped"
+    expect_text "step-00000006, step 6" 1
+    expect_same_trace "$stopped" "$scratch/ranks1"
+    [[ -d $stopped/checkpoints/step-00000012 && -d $stopped/model ]] || fail "$stopped was not finished"
+done
+
+# A finished run has nothing left to do, and says so by success.
+expect_status 0 ranks 2 "$disttrain" train "${run[@]}" --output "$scratch/ranks2"
+expect_same_trace "$scratch/ranks2" "$scratch/ranks1"
+
+# The same samples on any number of ranks.
+sample=("$disttrain" sample --model "$scratch/ranks1" --count 5 --steps 4 --seed 3 --precision fp32)
+expect_status 0 "${sample[@]}" --output "$scratch/samples1"
+expect_status 0 ranks 3 "${sample[@]}" --output "$scratch/samples3"
+expect_status 0 "${sample[@]}" --seed 4 --output "$scratch/samples_other"
+pictures=0
+for picture in "$scratch"/samples1/*.png; do
+    name=$(basename "$picture")
+    cmp "$picture" "$scratch/samples3/$name" || fail "$name differs between 1 and 3 ranks"
+    pictures=$((pictures + 1))
+done
+[[ $pictures -ge 5 ]] || fail "$pictures pictures for 5 samples"
+cmp -s "$scratch/samples1/$name" "$scratch/samples_other/$name" && fail "another seed draws the same $name"
+
+# More ranks than samples of a batch: one line, and every rank ends.
+for batch in 3 1; do
+    expect_status 2 ranks 4 timeout 60 "$disttrain" train "${run[@]}" --set train.batch_size=$batch \
+        --output "$scratch/too_many"
+    expect_text "Error" 1
+    expect_text "Error: train.batch_size is $batch and there are 4 ranks" 1
+done
