@@ -1,0 +1,45 @@
+#!/bin/bash
+# Preparing under real mpirun: any number of ranks writes the same bytes, and a job that was killed goes on.
+source "$(dirname "$0")/lib.sh"
+
+# same_folder A B: the samples and what describes them, not the records of who made them.
+same_folder() {
+    diff -rq -x progress -x preview.png "$1" "$2" >/dev/null || fail "$1 and $2 differ"
+}
+
+source_images=(prepare synthetic-faces:150 --size 32 --precision fp32)
+
+expect_status 0 "$disttrain" "${source_images[@]}" --output "$scratch/pixels1"
+for count in 2 3 4; do
+    expect_status 0 ranks "$count" "$disttrain" "${source_images[@]}" --output "$scratch/pixels$count"
+    expect_text "150 images of 32x32x3" 1
+    same_folder "$scratch/pixels$count" "$scratch/pixels1"
+done
+
+# A first stage that has seen two steps encodes badly, but always the same.
+expect_status 0 "$disttrain" vae train --config "$repository/configs/vae_quickstart.yaml" --output "$scratch/vae" \
+    --set data.size=32 --set data.count=64 --set "model.block_out_channels=[8,8,16]" --set model.norm_num_groups=4 \
+    --set train.steps=2 --set train.batch_size=4 --set train.sample_every=0 --set optimizer.warmup_steps=0
+latents=("${source_images[@]}" --first-stage "$scratch/vae/model" --flip)
+expect_status 0 "$disttrain" "${latents[@]}" --output "$scratch/latents1"
+expect_status 0 ranks 3 "$disttrain" "${latents[@]}" --output "$scratch/latents3"
+expect_text "150 latents of 8x8x4" 1
+same_folder "$scratch/latents3" "$scratch/latents1"
+
+# Killed as soon as there is a first shard, then taken up by another number of ranks.
+(ranks 3 "$disttrain" "${latents[@]}" --output "$scratch/killed" >"$scratch/killed.log" 2>&1 || true) &
+job=$!
+for _ in $(seq 200); do
+    compgen -G "$scratch/killed/shard-*.safetensors" >/dev/null && break
+    sleep 0.05
+done
+pkill -9 -f -- "--output $scratch/killed" || true
+wait "$job" || true
+expect_status 0 ranks 2 "$disttrain" "${latents[@]}" --output "$scratch/killed"
+same_folder "$scratch/killed" "$scratch/latents1"
+
+# A shard that was damaged afterwards is noticed and made again, and nothing else is.
+shard=$(compgen -G "$scratch/killed/shard-*.safetensors" | head -n 1)
+truncate -s -1 "$shard"
+expect_status 0 "$disttrain" "${latents[@]}" --output "$scratch/killed"
+same_folder "$scratch/killed" "$scratch/latents1"
