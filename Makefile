@@ -8,7 +8,7 @@ BINARY := .build/$(CONFIGURATION)/disttrain
 SWIFT_TEST := swift test -c $(CONFIGURATION) --disable-testable-imports
 SWIFT_SOURCES := Package.swift Sources Tests
 
-.PHONY: help deps build demo test test-unit test-integration lint format clean
+.PHONY: help deps build demo test test-unit test-integration bench lint format clean
 .NOTPARALLEL:
 
 help: ## List these targets
@@ -32,6 +32,9 @@ test-unit: build ## Run the tests of one process; FILTER=NAME for some of them
 
 test-integration: build ## Run the tests under mpirun; NAMES="launch ..." for some of them
 	Tests/Integration/run.sh $(NAMES)
+
+bench: build ## Time training steps of a 70 M U-Net on one and two ranks
+	scripts/bench.sh
 
 lint: deps ## Check format and scripts
 	swift format lint --strict --recursive $(SWIFT_SOURCES)

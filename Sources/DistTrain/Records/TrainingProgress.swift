@@ -72,6 +72,7 @@ public final class CountProgress {
     private let clock: () -> Double
     private let start: Double
     private var lastShown: Double?
+    private var shownCount: Int?
     private var pace: Pace
 
     /// Seconds between two shows, on a terminal and elsewhere.
@@ -103,7 +104,7 @@ public final class CountProgress {
 
     /// Shows the end and goes to the next line.
     public func finish(_ done: Int) {
-        show(done, clock())
+        if shownCount != done { show(done, clock()) }
         status.finish()
     }
 
@@ -112,6 +113,7 @@ public final class CountProgress {
 
     private func show(_ done: Int, _ now: Double) {
         lastShown = now
+        shownCount = done
         pace.add(count: done, time: now)
         let percent = total > 0 ? 100 * done / total : 100
         var fields = ["\(title): \(done)/\(total) \(unit) (\(percent) %)"]
