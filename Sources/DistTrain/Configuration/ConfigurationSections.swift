@@ -24,7 +24,9 @@ public struct DataConfiguration: Sendable, Equatable {
         self.path = try reader.read(required: .path)
         flip = try reader.read(.flip, default: flip)
         size = try reader.read(optional: .size)
-        count = try reader.read(.count, default: count)
+        // null stands for the default, so that --set can take back what a file says.
+        let givenCount: Int? = try reader.read(optional: .count)
+        count = givenCount ?? count
         try reader.check(
             !self.path.isEmpty, .path, "found nothing, expected a folder or \(Self.syntheticFaces)")
         if let size {
@@ -32,7 +34,7 @@ public struct DataConfiguration: Sendable, Equatable {
         }
         try reader.check(count >= 1, .count, "found \(count), expected 1 or more")
         try reader.check(
-            isSynthetic || !reader.has(.count), .count,
+            isSynthetic || givenCount == nil, .count,
             "is for \(Self.syntheticFaces) alone; a folder has as many as it has")
     }
 
