@@ -8,13 +8,25 @@
 
 int ck_backend_available(ck_backend backend) {
 #ifdef DISTTRAIN_ONEDNN
-    return backend == CK_OPENBLAS || backend == CK_ONEDNN;
-#else
-    return backend == CK_OPENBLAS;
+    if (backend == CK_ONEDNN) return 1;
 #endif
+    return backend == CK_OPENBLAS || backend == CK_FASTEST ||
+           (backend == CK_WINOGRAD && ck_vector_bits() >= 256);
 }
 
 const char *ck_backend_description(ck_backend backend) {
+    static char text[160];
+    if (backend == CK_FASTEST || backend == CK_WINOGRAD) {
+#ifdef DISTTRAIN_ONEDNN
+        const char *others = ck_conv_describe_onednn();
+#else
+        const char *others = "im2col on OpenBLAS";
+#endif
+        if (ck_vector_bits() < 256) return others;
+        snprintf(text, sizeof text, "Winograd 4x4 on %s; %s", ck_vector_bits() == 512 ? "AVX-512" : "AVX2",
+                 others);
+        return text;
+    }
     if (backend == CK_ONEDNN) {
 #ifdef DISTTRAIN_ONEDNN
         return ck_conv_describe_onednn();
@@ -22,7 +34,6 @@ const char *ck_backend_description(ck_backend backend) {
         return "oneDNN (not built in)";
 #endif
     }
-    static char text[96];
     snprintf(text, sizeof text, "OpenBLAS, %s kernels", ck_gemm_kernels());
     return text;
 }
@@ -74,6 +85,15 @@ ck_conv *ck_conv_create(ck_backend backend, ck_conv_kind kind, const ck_conv_sha
     if (kind == CK_CONV_BACKWARD_DATA)
         has_bias = 0;  // only the forward pass and the weights' gradient see it
     if (kind != CK_CONV_FORWARD) has_addend = 0;
+    if (backend == CK_FASTEST || backend == CK_WINOGRAD) {
+        if (backend == CK_WINOGRAD ? ck_conv_can_winograd(shape) : ck_conv_prefers_winograd(shape))
+            return ck_conv_create_winograd(kind, shape, has_bias, has_addend, error, error_size);
+#ifdef DISTTRAIN_ONEDNN
+        backend = CK_ONEDNN;
+#else
+        backend = CK_OPENBLAS;
+#endif
+    }
     if (backend == CK_OPENBLAS)
         return ck_conv_create_openblas(kind, shape, has_bias, has_addend, error, error_size);
 #ifdef DISTTRAIN_ONEDNN

@@ -99,6 +99,16 @@ const char *ck_processor_features(void) {
 #endif
 }
 
+int ck_vector_bits(void) {
+    features f = find_features();
+    return f.avx512 ? 512 : f.avx2 ? 256 : 128;
+}
+
+double ck_bf16_cost(void) {
+    features f = find_features();
+    return f.amx ? 0.125 : f.bf16 ? 0.5 : 1;
+}
+
 int ck_has_native_bf16(void) {
     features f = find_features();
     return f.bf16 || f.amx;

@@ -31,17 +31,17 @@ struct BenchStepCommand: ParsableCommand {
     var threads: Int?
     @Option(help: "Timed steps, after one that is not.")
     var steps = 5
-    @Option(help: "onednn or openblas.")
-    var backend = Backend.best.rawValue.lowercased()
+    @Option(help: "Convolutions by: fastest (for each shape), winograd, onednn or openblas.")
+    var backend = Backend.fastest.rawValue.lowercased()
     @Flag(help: "One line of JSON.")
     var json = false
 
     func run() throws {
         guard let backend = Backend.allCases.first(where: { $0.rawValue.lowercased() == backend }) else {
-            throw ValidationError("--backend \(backend): expected onednn or openblas")
+            throw ValidationError("--backend \(backend): expected fastest, winograd, onednn or openblas")
         }
         guard backend.isAvailable else {
-            throw ValidationError("--backend \(self.backend): this program was built without it")
+            throw ValidationError("--backend \(self.backend): not on this processor, or not in this program")
         }
         let dtype = try ComputeType.dtype(named: precision)
         try onAllRanks { communicator in

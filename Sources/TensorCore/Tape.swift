@@ -1,17 +1,27 @@
 import CKernels
 
-/// What a library computes convolutions with.
+/// What convolutions are computed with.
 public enum Backend: String, Sendable, CaseIterable {
+    /// im2col and matrix products: the portable reference.
     case openBLAS
+    /// Direct convolution.
     case oneDNN
+    /// Winograd's wherever it is possible.
+    case winograd
+    /// For each shape what is fastest on this processor.
+    case fastest
 
-    var kernel: ck_backend { self == .oneDNN ? CK_ONEDNN : CK_OPENBLAS }
+    var kernel: ck_backend {
+        switch self {
+        case .openBLAS: CK_OPENBLAS
+        case .oneDNN: CK_ONEDNN
+        case .winograd: CK_WINOGRAD
+        case .fastest: CK_FASTEST
+        }
+    }
 
-    /// Whether the program was built with it.
+    /// Whether this program and this processor have it.
     public var isAvailable: Bool { ck_backend_available(kernel) != 0 }
-
-    /// oneDNN where the program has it.
-    public static var best: Backend { Backend.oneDNN.isAvailable ? .oneDNN : .openBLAS }
 
     /// Version and instruction set, for people to read.
     public var summary: String { String(cString: ck_backend_description(kernel)) }
@@ -87,7 +97,7 @@ public final class Tape {
     public private(set) var seconds: [Double]
 
     public init(
-        dtype: DType = .float32, backend: Backend = .best, recordsGradients: Bool, arena: Arena = Arena()
+        dtype: DType = .float32, backend: Backend = .fastest, recordsGradients: Bool, arena: Arena = Arena()
     ) {
         self.dtype = dtype
         self.backend = backend

@@ -128,11 +128,16 @@ struct Draw {
 }
 
 /// The largest error as a share of what the type's rounding allows: right where it is 1 or less.
-func worstError(_ found: [Float], _ expected: [Sum], _ dtype: ck_dtype) -> Double {
+///
+/// - Parameter mixes: results share their rounding, as those of a tile of Winograd's do: what cancels is of the size of
+///   the mean result.
+func worstError(_ found: [Float], _ expected: [Sum], _ dtype: ck_dtype, mixes: Bool = false) -> Double {
     var worst = found.count == expected.count ? 0.0 : .infinity
+    let mean = expected.reduce(0) { $0 + $1.magnitude } / Double(max(1, expected.count))
     for (a, b) in zip(found, expected) {
         // fp32 accumulation everywhere; a result stored as bf16 is rounded to 8 bits.
-        let allowed = 4e-6 * b.magnitude + (dtype == CK_BF16 ? abs(b.value) / 256 : 0) + 1e-30
+        let magnitude = mixes ? max(mean, b.magnitude) : b.magnitude
+        let allowed = 4e-6 * magnitude + (dtype == CK_BF16 ? abs(b.value) / 256 : 0) + 1e-30
         let error = abs(Double(a) - b.value) / allowed
         if !(error <= worst) { worst = error }
     }

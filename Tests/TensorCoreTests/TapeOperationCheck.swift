@@ -15,7 +15,7 @@ import Testing
 ///   - finiteDifferences: false where rounding hides them.
 ///   - tolerance: multiplies all that is allowed; more than 1 for what is many operations.
 func checkOperation(
-    _ name: String, types: [DType] = [.float32, .bfloat16], backends: [Backend] = [.best],
+    _ name: String, types: [DType] = [.float32, .bfloat16], backends: [Backend] = [.fastest],
     finiteDifferences: Bool = true, tolerance: Double = 1,
     sourceLocation: SourceLocation = #_sourceLocation,
     _ record: (Tape, Operands) -> RecordedOperation
@@ -33,7 +33,7 @@ func checkOperation(
 
 /// The same for what returns a tensor.
 func checkOperation(
-    _ name: String, types: [DType] = [.float32, .bfloat16], backends: [Backend] = [.best],
+    _ name: String, types: [DType] = [.float32, .bfloat16], backends: [Backend] = [.fastest],
     finiteDifferences: Bool = true, tolerance: Double = 1,
     sourceLocation: SourceLocation = #_sourceLocation,
     output record: (Tape, Operands) -> Tensor

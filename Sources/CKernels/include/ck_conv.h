@@ -1,4 +1,4 @@
-// Convolution, NHWC, on oneDNN or on OpenBLAS (im2col, the portable reference). A plan is made once for a shape
+// Convolution, NHWC: Winograd's by our own kernels, direct on oneDNN, or im2col on OpenBLAS (the portable reference). A plan is made once for a shape
 // and kept: it holds the primitive and the layouts it chose. Weights come as fp32 OIHW (PyTorch's layout, the flat
 // store's) and are packed, and cast, when they have changed. A linear layer is a 1×1 convolution.
 #pragma once
@@ -16,7 +16,9 @@ typedef struct {
 } ck_conv_shape;
 
 typedef enum { CK_CONV_FORWARD = 0, CK_CONV_BACKWARD_DATA = 1, CK_CONV_BACKWARD_WEIGHTS = 2 } ck_conv_kind;
-typedef enum { CK_OPENBLAS = 0, CK_ONEDNN = 1 } ck_backend;
+/// CK_WINOGRAD takes Winograd's wherever it is possible, CK_FASTEST where it is the fastest; other shapes go to
+/// oneDNN, or to OpenBLAS in a program without it.
+typedef enum { CK_OPENBLAS = 0, CK_ONEDNN = 1, CK_WINOGRAD = 2, CK_FASTEST = 3 } ck_backend;
 
 typedef struct ck_conv ck_conv;
 
@@ -33,9 +35,9 @@ void ck_conv_destroy(ck_conv *conv);
 const char *ck_conv_implementation(const ck_conv *conv);
 /// Bytes of scratch that a call needs (64-byte aligned, contents irrelevant between calls).
 size_t ck_conv_scratch_bytes(const ck_conv *conv);
-/// Bytes of packed weights (forward and backward-data plans).
+/// Bytes of packed weights (forward and backward-data plans); 0 where the plan takes the weights as they are.
 size_t ck_conv_packed_bytes(const ck_conv *conv);
-/// packed ← weights [O, C, kernelH, kernelW] fp32.
+/// packed ← weights [O, C, kernelH, kernelW] fp32. A plan without packed weights takes these as `packed`.
 void ck_conv_pack(ck_conv *conv, const float *weights, void *packed);
 
 /// y [B, OH, OW, O] = x * weights + bias + addend. bias fp32 [O] or NULL as in the plan.

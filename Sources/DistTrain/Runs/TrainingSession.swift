@@ -158,7 +158,7 @@ final class TrainingSession {
             name: subject.identity.name, seed: settings.seed, programVersion: Program.version,
             hosts: Array(Set(hosts)).sorted(), ranks: communicator.size, threads: Processor.threads,
             precision: settings.precision, processor: Processor.features,
-            kernels: "\(Backend.best.summary); OpenBLAS \(Processor.openBLASKernels)",
+            kernels: "\(Backend.fastest.summary); OpenBLAS \(Processor.openBLASKernels)",
             configurationHash: subject.identity.configurationHash)
     }
 }

@@ -46,7 +46,7 @@ public final class DataParallelStep {
         public var clipNorm: Float?
 
         public init(
-            seed: UInt64, batchSize: Int, microBatchSize: Int?, dtype: DType, backend: Backend = .best,
+            seed: UInt64, batchSize: Int, microBatchSize: Int?, dtype: DType, backend: Backend = .fastest,
             clipNorm: Float?
         ) {
             self.seed = seed

@@ -63,7 +63,7 @@ public final class FirstStage {
     ///   - pixelsPerPass: image pixels that go through at once; a larger batch goes in several passes. Activations
     ///     take about 3 KB a pixel in fp32 for Stable Diffusion's autoencoder.
     public init(
-        _ model: Model, dtype: DType = .float32, backend: Backend = .best, arena: Arena = Arena(),
+        _ model: Model, dtype: DType = .float32, backend: Backend = .fastest, arena: Arena = Arena(),
         pixelsPerPass: Int = 1 << 17
     ) {
         self.model = model
@@ -92,7 +92,7 @@ public final class FirstStage {
 
     /// Loads a diffusers folder of an AutoencoderKL or a VQModel.
     public convenience init(
-        folder: ModelFolder, dtype: DType = .float32, backend: Backend = .best, arena: Arena = Arena()
+        folder: ModelFolder, dtype: DType = .float32, backend: Backend = .fastest, arena: Arena = Arena()
     ) throws {
         self.init(try folder.loadAutoencoder(), dtype: dtype, backend: backend, arena: arena)
     }

@@ -23,7 +23,7 @@ public final class Denoiser {
     ///   - arena: memory of the activations; one that other tapes also use saves memory
     ///   - shapes: how many shapes stay recorded; each holds its own copy of the packed weights
     public init(
-        _ model: UNet2DModel, dtype: DType = .float32, backend: Backend = .best, arena: Arena = Arena(),
+        _ model: UNet2DModel, dtype: DType = .float32, backend: Backend = .fastest, arena: Arena = Arena(),
         shapes: Int = 2
     ) {
         self.model = model

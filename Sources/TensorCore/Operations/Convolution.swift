@@ -42,20 +42,27 @@ final class ConvolutionPlan {
         packed?.deallocate()
     }
 
-    /// Packs the weights where they have changed since the last time.
+    /// Packs the weights where they have changed since the last time; some plans take them as they are.
     func pack(_ weight: Parameter) {
-        guard packedVersion != weight.store.version else { return }
+        guard let packed, packedVersion != weight.store.version else { return }
         ck_conv_pack(handle, weight.values.baseAddress, packed)
         packedVersion = weight.store.version
     }
 
-    func forward(_ x: Tensor, bias: Parameter?, addend: Tensor?, _ y: Tensor, _ context: RunContext) {
-        ck_conv_forward(
-            handle, x.pointer, packed, bias?.values.baseAddress, addend?.pointer, y.pointer, context.scratch)
+    private func weights(_ weight: Parameter) -> UnsafeRawPointer? {
+        packed.map { UnsafeRawPointer($0) } ?? UnsafeRawPointer(weight.values.baseAddress)
     }
 
-    func backwardData(_ gy: Tensor, _ gx: Tensor, _ context: RunContext) {
-        ck_conv_backward_data(handle, gy.pointer, packed, gx.pointer, context.scratch)
+    func forward(
+        _ x: Tensor, _ weight: Parameter, _ bias: Parameter?, addend: Tensor?, _ y: Tensor,
+        _ context: RunContext
+    ) {
+        ck_conv_forward(
+            handle, x.pointer, weights(weight), bias?.values.baseAddress, addend?.pointer, y.pointer, context.scratch)
+    }
+
+    func backwardData(_ gy: Tensor, _ weight: Parameter, _ gx: Tensor, _ context: RunContext) {
+        ck_conv_backward_data(handle, gy.pointer, weights(weight), gx.pointer, context.scratch)
     }
 
     func backwardWeights(
@@ -102,7 +109,7 @@ extension Tape {
         record(
             weight.name, .convolutionForward, reads: [x] + (addend.map { [$0] } ?? []), writes: [y],
             inPlace: consumed.map { (y, $0) }, scratch: plan.scratchBytes
-        ) { plan.forward(x, bias: bias, addend: addend, y, $0) }
+        ) { plan.forward(x, weight, bias, addend: addend, y, $0) }
 
         differentiate(y) { gy in
             if let addend { self.contribute(gy, to: addend) }
@@ -126,7 +133,7 @@ extension Tape {
         record(weight.name, .pack, reads: [], writes: []) { _ in data.pack(weight) }
         record(
             weight.name, .convolutionBackwardData, reads: [gy], writes: [gx], scratch: data.scratchBytes
-        ) { data.backwardData(gy, gx, $0) }
+        ) { data.backwardData(gy, weight, gx, $0) }
         contribute(gx, to: x)
     }
 
