@@ -135,8 +135,14 @@ struct Plan : ck_conv {
     Layout layout;                                                 // of the weights, or of their gradient
     bool turned = false;  // backward-data as a forward convolution with the kernel turned round
     size_t gradientBytes = 0, scratchpadBytes = 0, outputBytes = 0;
+    int threads = ck_threads();  // that the primitive divides its work by
 
     void build();
+    void run() const {
+        // OpenMP's setting is each thread's own, and this may be another thread than the one that made the plan.
+        omp_set_num_threads(threads);
+        convolution.run();
+    }
 
   private:
     template <class Description>
@@ -294,7 +300,7 @@ void forward(ck_conv *conv, const void *x, const void *packed, const float *bias
     if (plan->has_bias) plan->convolution.set(plan->bias, bias);
     plan->convolution.set(plan->y, y);
     plan->convolution.set(plan->scratchpad, scratch);
-    plan->convolution.run();
+    plan->run();
 }
 
 void backward_data(ck_conv *conv, const void *gy, const void *packed, void *gx, void *scratch) {
@@ -303,7 +309,7 @@ void backward_data(ck_conv *conv, const void *gy, const void *packed, void *gx, 
     plan->convolution.set(plan->weights, packed);
     plan->convolution.set(plan->turned ? plan->y : plan->x, gx);
     plan->convolution.set(plan->scratchpad, scratch);
-    plan->convolution.run();
+    plan->run();
 }
 
 void backward_weights(ck_conv *conv, const void *x, const void *gy, float *gw, float *gb, int accumulate,
@@ -316,7 +322,7 @@ void backward_weights(ck_conv *conv, const void *x, const void *gy, float *gw, f
     plan->convolution.set(plan->weights, gradient);
     if (plan->has_bias) plan->convolution.set(plan->bias, accumulate ? biasGradient : gb);
     plan->convolution.set(plan->scratchpad, scratch);
-    plan->convolution.run();
+    plan->run();
     ck_unpack_weights(&plan->layout.get(), reinterpret_cast<float *>(gradient), accumulate, gw);
     if (plan->has_bias && accumulate)
         for (long o = 0; o < plan->shape.O; o++) gb[o] += biasGradient[o];
