@@ -51,7 +51,7 @@ KL = dict(
 AUTOENCODERS = {
     "kl_f2": KL,
     "kl_f8_plain": dict(
-        KL, block_out_channels=(4, 4, 8, 8), latent_channels=4, use_quant_conv=False,
+        KL, block_out_channels=(4, 8, 8, 8), norm_num_groups=2, latent_channels=4, use_quant_conv=False,
         use_post_quant_conv=False, mid_block_add_attention=False, scaling_factor=0.5,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4),
     "kl_old_names": dict(

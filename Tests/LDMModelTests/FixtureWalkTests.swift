@@ -4,7 +4,7 @@ import Testing
 
 @Suite struct FixtureWalkTests {
     @Test func everyCaseIsReadable() {
-        for fault in FixtureCase.faults { Issue.record("\(fault)") }
+        #expect(FixtureCase.faults == [])
     }
 
     @Test func everyKindIsCommitted() {

@@ -51,16 +51,13 @@ public struct FixtureWalk: Sendable {
     /// All cases in the folders of a colon-separated list.
     public init(list: String) {
         for folder in list.split(separator: ":").map(String.init) {
-            if visited.contains(Self.resolved(folder)) { continue }
-            let before = cases.count + faults.count
             var isFolder: ObjCBool = false
             guard FileManager.default.fileExists(atPath: folder, isDirectory: &isFolder), isFolder.boolValue
             else {
                 faults.append("\(folder): \(FixtureCase.variable) names it, and it is no folder")
                 continue
             }
-            walk(folder, name: URL(filePath: folder).standardizedFileURL.lastPathComponent)
-            if cases.count + faults.count == before {
+            if !walk(folder, name: URL(filePath: folder).standardizedFileURL.lastPathComponent) {
                 faults.append(
                     "\(folder): \(FixtureCase.variable) names it, and it holds no case, a folder with a "
                         + "\(FixtureCase.settingsFile) (docs/fixtures.md)")
@@ -68,28 +65,32 @@ public struct FixtureWalk: Sendable {
         }
     }
 
-    private mutating func walk(_ folder: String, name: String) {
-        // A link may lead back.
-        guard visited.insert(Self.resolved(folder)).inserted else { return }
+    /// Whether there was anything, good or bad. A folder is walked once, however many links or names lead to it.
+    @discardableResult
+    private mutating func walk(_ folder: String, name: String) -> Bool {
+        guard visited.insert(Self.resolved(folder)).inserted else { return true }
         do {
             let entries = try FileManager.default.contentsOfDirectory(atPath: folder).sorted()
             if entries.contains(FixtureCase.settingsFile) {
                 cases.append(try FixtureCase(path: folder, name: name))
-                return
+                return true
             }
-            if entries.contains(FixtureCase.tensorsFile) {
+            var found = entries.contains(FixtureCase.tensorsFile)
+            if found {
                 faults.append("\(folder): has \(FixtureCase.tensorsFile), and no \(FixtureCase.settingsFile)")
             }
             for entry in entries {
                 let path = (folder as NSString).appendingPathComponent(entry)
                 var isFolder: ObjCBool = false
                 if FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), isFolder.boolValue {
-                    walk(path, name: "\(name)/\(entry)")
+                    found = walk(path, name: "\(name)/\(entry)") || found
                 }
             }
+            return found
         } catch {
             let text = "\(error)"
             faults.append(text.contains(folder) ? text : "\(folder): \(text)")
+            return true
         }
     }
 
