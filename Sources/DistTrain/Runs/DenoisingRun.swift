@@ -28,10 +28,10 @@ public struct DenoisingRun {
         try checkChannels(model, dataset)
         let unet = try UNet2DModel(model)
         unet.store.initialize(seed: c.seed)
-        let initializedFrom = try InitialWeights.unet(c.initFrom, for: model)?
+        let scheduler = c.schedulerConfig()
+        let initializedFrom = try InitialWeights.unet(c.initFrom, for: model, scheduler)?
             .load(into: unet.store, run: RunFolder(output), resume, communicator)
 
-        let scheduler = c.schedulerConfig()
         let objective = DenoisingObjective(
             unet: unet, dataset: dataset, schedule: try NoiseSchedule(scheduler),
             minSNRGamma: c.diffusion.minSNRGamma, flips: c.data.flip)
