@@ -135,7 +135,7 @@ private func unet(_ json: String) throws -> UNet2DConfig {
         #expect(
             model.differences(from: other) == [
                 "attention_head_dim is 8, there null",
-                "block_out_channels is [32, 64, 64, 64], there [32, 64, 64, 96]", "freq_shift is 0, there 1",
+                "block_out_channels is [32,64,64,64], there [32,64,64,96]", "freq_shift is 0, there 1",
             ])
         let autoencoder = AutoencoderKLConfig()
         var finer = autoencoder

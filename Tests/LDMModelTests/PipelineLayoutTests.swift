@@ -142,7 +142,8 @@ extension TemporaryFolder {
         dtype: SafetensorsDType
     ) throws {
         let unet = try tinyUNet()
-        let (_, folder) = try rewritten(unet, WeightFormat(dtype: dtype))
+        let (temporary, folder) = try rewritten(unet, WeightFormat(dtype: dtype))
+        defer { withExtendedLifetime(temporary) {} }
         let files = try WeightFiles(path: folder.path)
         #expect(try files.names.allSatisfy { try files.info(of: $0).dtype == dtype })
         let expected = snapshot(unet.store)

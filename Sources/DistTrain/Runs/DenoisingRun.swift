@@ -50,11 +50,7 @@ public struct DenoisingRun {
                     name: c.name, seed: c.seed, configuration: yaml, modelFolder: "unet",
                     modelConfig: try unet.config.jsonText(), schedulerConfig: try scheduler.jsonText(),
                     datasetFingerprint: dataset.fingerprint,
-                    firstStage: firstStage.map {
-                        FirstStageReference(
-                            path: c.firstStagePath ?? "", weightsHash: $0.weightsHash,
-                            scalingFactor: Double($0.scalingFactor), shiftFactor: Double($0.shiftFactor))
-                    },
+                    firstStage: firstStage.map { $0.reference(path: c.firstStagePath ?? "") },
                     programVersion: Program.version),
                 initializedFrom: initializedFrom,
                 pictures: {
