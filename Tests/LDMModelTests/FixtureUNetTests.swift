@@ -15,7 +15,7 @@ struct RecordedUNet {
     let ready: [Int]
 
     init(
-        _ fixture: FixtureCase, _ model: UNet2DModel, dtype: DType = .float32, backend: Backend = .best
+        _ fixture: FixtureCase, _ model: UNet2DModel, dtype: DType = .float32, backend: Backend = .fastest
     ) throws {
         self.model = model
         let (values, shape) = try fixture.tensor(["sample"]).nhwc()

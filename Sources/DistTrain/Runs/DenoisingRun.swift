@@ -22,11 +22,16 @@ public struct DenoisingRun {
         let dataset = try communicator.collectively("opening the data") {
             try openTrainingDataset(c.data.options, firstStage: firstStage)
         }
-        let unet = try UNet2DModel(c.model)
-        try checkChannels(unet.config, dataset)
+        var model = c.model
+        // diffusers' pipelines draw noise of this size, so what is written must tell it.
+        model.sampleSize = model.sampleSize ?? SpatialSize(height: dataset.height, width: dataset.width)
+        try checkChannels(model, dataset)
+        let unet = try UNet2DModel(model)
         unet.store.initialize(seed: c.seed)
-
         let scheduler = c.schedulerConfig()
+        let initializedFrom = try InitialWeights.unet(c.initFrom, for: model, scheduler)?
+            .load(into: unet.store, run: RunFolder(output), resume, communicator)
+
         let objective = DenoisingObjective(
             unet: unet, dataset: dataset, schedule: try NoiseSchedule(scheduler),
             minSNRGamma: c.diffusion.minSNRGamma, flips: c.data.flip)
@@ -45,12 +50,9 @@ public struct DenoisingRun {
                     name: c.name, seed: c.seed, configuration: yaml, modelFolder: "unet",
                     modelConfig: try unet.config.jsonText(), schedulerConfig: try scheduler.jsonText(),
                     datasetFingerprint: dataset.fingerprint,
-                    firstStage: firstStage.map {
-                        FirstStageReference(
-                            path: c.firstStagePath ?? "", weightsHash: $0.weightsHash,
-                            scalingFactor: Double($0.scalingFactor), shiftFactor: Double($0.shiftFactor))
-                    },
+                    firstStage: firstStage.map { $0.reference(path: c.firstStagePath ?? "") },
                     programVersion: Program.version),
+                initializedFrom: initializedFrom,
                 pictures: {
                     let share = try pictures.draw(c.sampling.count, c.samplingSettings)
                     let images = try pictures.gather(share, count: c.sampling.count)
