@@ -1,6 +1,7 @@
 import Foundation
 import LDMModel
 import TensorCore
+import TestSupport
 import Testing
 
 /// A U-Net of a few thousand parameters.
@@ -231,7 +232,7 @@ extension TemporaryFolder {
         #expect(written.scalingFactor == 2.5 && written.shiftFactor == 0)
         let expected = try pass(FirstStage(.autoencoderKL(autoencoder)), shift: 0.75)
         let found = try pass(written, shift: 0)
-        #expect(relativeError(found.latents, expected.latents) < 1e-5)
-        #expect(relativeError(found.images, expected.images) < 1e-5)
+        #expect(relativeNorm(found.latents, expected.latents) < 1e-5)
+        #expect(relativeNorm(found.images, expected.images) < 1e-5)
     }
 }
