@@ -18,7 +18,8 @@ import DistTrain
             """,
         version: Program.version,
         subcommands: [
-            TrainCommand.self, VAECommand.self, PrepareCommand.self, SampleCommand.self, LaunchCommand.self,
+            TrainCommand.self, VAECommand.self, PrepareCommand.self, SampleCommand.self,
+            CheckpointCommand.self, LaunchCommand.self,
             BenchCommand.self,
             SelfTestCommand.self,
         ])

@@ -20,6 +20,15 @@ struct TrainingOptions: ParsableArguments {
             """, valueName: "auto|none|path"))
     var resume = "auto"
 
+    @Option(
+        help: ArgumentHelp(
+            """
+            Start from the weights of this model: a diffusers folder or pipeline, a run, or a checkpoint (its slowest \
+            average). Without a section 'model' its configuration is taken, too. A checkpoint that --resume finds goes \
+            before.
+            """, valueName: "folder"))
+    var initFrom: String?
+
     @Option(help: ArgumentHelp("The run's folder. Default: runs/NAME.", valueName: "folder"))
     var output: String?
 }
@@ -34,6 +43,7 @@ struct TrainCommand: ParsableCommand {
 
               disttrain train --config configs/tiny.yaml
               disttrain launch -n 2 -- train --config configs/quickstart.yaml --set train.steps=500
+              disttrain train --config configs/tiny.yaml --init-from runs/other --output runs/tuned
               mpirun -np 16 --hostfile hosts disttrain train --config configs/celeba_hq_256.yaml
 
             The run's folder holds config.yaml, metrics.jsonl, loss.png, samples/, checkpoints/, and model/, a \
@@ -44,7 +54,8 @@ struct TrainCommand: ParsableCommand {
 
     func run() throws {
         try onAllRanks { communicator in
-            let configuration = try Configuration.load(path: options.config, overrides: options.overrides)
+            let configuration = try Configuration.load(
+                path: options.config, overrides: options.overrides, initFrom: options.initFrom)
             try DenoisingRun(
                 configuration, output: options.output, resume: Resume(options.resume)
             ).train(communicator)

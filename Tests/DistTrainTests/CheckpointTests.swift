@@ -20,7 +20,7 @@ import Testing
         let shards = try FileManager.default.contentsOfDirectory(atPath: "\(path)/exp_avg")
             .filter { $0.hasSuffix(".safetensors") }.sorted()
         let count = min(ranks, 5)
-        #expect(shards == (0..<count).map { CheckpointDraft.shardName($0, of: count) })
+        #expect(shards == (0..<count).map { ModelFolder.shardName($0, of: count) })
         #expect(
             FileManager.default.fileExists(
                 atPath: "\(path)/unet/diffusion_pytorch_model.safetensors.index.json") == (count > 1))

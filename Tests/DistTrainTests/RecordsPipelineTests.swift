@@ -119,7 +119,7 @@ private struct Models {
         #expect(try PipelineFolder.read(path).firstStage == nil)
         try PipelineFolder.write(
             path, unet: models.unet, scheduler: models.scheduler, firstStage: models.vaeFolder,
-            scalingFactor: 0.5)
+            trained: FirstStageReference(path: models.vaeFolder, scalingFactor: 0.5))
         #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.at("run")) == ["model"])
 
         for asked in [path, scratch.at("run"), path + "/unet"] {

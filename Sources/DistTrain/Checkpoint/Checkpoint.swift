@@ -31,6 +31,11 @@ public struct Checkpoint: Sendable {
         for file in manifest.files { try verify(file) }
     }
 
+    /// Reads the files of one folder and compares their checksums.
+    public func verify(folder: String) throws(CheckpointError) {
+        for file in manifest.files where file.path.hasPrefix("\(folder)/") { try verify(file) }
+    }
+
     private func verify(_ file: CheckpointFile) throws(CheckpointError) {
         let found = try CRC32C.ofFile(at(file.path))
         guard found.text == file.crc32c, found.count == file.bytes else {

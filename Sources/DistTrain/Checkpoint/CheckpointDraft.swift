@@ -68,7 +68,7 @@ public struct CheckpointDraft: Sendable {
                 "rank 0 made this folder, but rank \(rank) does not see it; the run's folder must lie on a disk "
                     + "that all hosts share")
         }
-        let name = Self.shardName(rank, of: parts.filter { !$0.isEmpty }.count)
+        let name = ModelFolder.shardName(rank, of: parts.filter { !$0.isEmpty }.count)
         var written: [CheckpointFile] = []
         for buffer in buffers {
             let relative = "\(buffer.folder)/\(name)"
@@ -113,15 +113,6 @@ public struct CheckpointDraft: Sendable {
         try? FileManager.default.removeItem(atPath: path)
     }
 
-    /// diffusers' names: one plain file, or numbered shards.
-    public static func shardName(_ index: Int, of count: Int) -> String {
-        if count == 1 { return ModelFolder.weightsFile }
-        func five(_ number: Int) -> String {
-            String(repeating: "0", count: max(0, 5 - "\(number)".count)) + "\(number)"
-        }
-        return "diffusion_pytorch_model-\(five(index + 1))-of-\(five(count)).safetensors"
-    }
-
     // MARK: Parts
 
     private static func writeShard(
@@ -158,7 +149,7 @@ public struct CheckpointDraft: Sendable {
         guard parts.count > 1 else { return nil }
         var map: [String: String] = [:]
         for (index, part) in parts.enumerated() {
-            for entry in part { map[entry.name] = Self.shardName(index, of: parts.count) }
+            for entry in part { map[entry.name] = ModelFolder.shardName(index, of: parts.count) }
         }
         let relative = "\(folder)/\(ModelFolder.weightsFile).index.json"
         try SafetensorsIndex(weightMap: map, totalSize: table.bytes).write(to: at(relative))

@@ -36,6 +36,8 @@ public struct AutoencoderConfiguration: Sendable, Equatable {
     /// Names the run's folder.
     public var name: String
     public var seed: UInt64
+    /// Folder of a model whose weights the run starts from; nil for random weights.
+    public var initFrom: String?
     public var data: DataConfiguration
     public var model: AutoencoderKLConfig
     public var loss: AutoencoderLossConfiguration
@@ -46,31 +48,42 @@ public struct AutoencoderConfiguration: Sendable, Equatable {
     public var logging: LoggingConfiguration
 
     enum Key: String, CaseIterable {
-        case name, seed, data, model, loss, optimizer, ema, train, checkpoint, logging
+        case name, seed
+        case initFrom = "init_from"
+        case data, model, loss, optimizer, ema, train, checkpoint, logging
     }
 
     /// Reads a YAML file and applies `--set` overrides, each `a.b=value`.
+    ///
+    /// - Parameter initFrom: goes before the file's `init_from`.
     public static func load(
-        path: String, overrides: [String] = []
+        path: String, overrides: [String] = [], initFrom: String? = nil
     ) throws(ConfigError) -> AutoencoderConfiguration {
         try AutoencoderConfiguration(
-            yaml: ConfigurationFile.read(path), source: path, overrides: overrides,
+            yaml: ConfigurationFile.read(path), source: path, overrides: overrides, initFrom: initFrom,
             folder: (path as NSString).deletingLastPathComponent)
     }
 
     /// Reads YAML text; see `Configuration.init(yaml:source:overrides:folder:)`.
     public init(
-        yaml: String, source: String, overrides: [String] = [], folder: String = ""
+        yaml: String, source: String, overrides: [String] = [], initFrom: String? = nil,
+        folder: String = ""
     ) throws(ConfigError) {
-        let root = try ConfigurationFile.tree(yaml, source: source, overrides: overrides)
+        let root = try ConfigurationFile.tree(
+            yaml, source: source, overrides: overrides, initFrom: initFrom)
         let reader = try ConfigReader<Key>(root)
         name = try ConfigurationFile.name(reader, .name)
         seed = try ConfigurationFile.seed(reader, .seed)
+        self.initFrom = try ConfigurationFile.initFrom(reader, .initFrom)
         guard let dataNode = reader.child(.data) else { throw reader.missing(.data) }
         data = try DataConfiguration(config: dataNode, path: reader.path(of: .data))
-        guard let modelNode = reader.child(.model) else { throw reader.missing(.model) }
         let resolvedModel = try ConfigurationFile.model(
-            modelNode, path: reader.path(of: .model), folder: folder)
+            reader, .model, folder: folder, initFrom: self.initFrom
+        ) {
+            guard case .autoencoderKL(let model) = try PipelineFolder.locateAutoencoder($0).readModelConfig()
+            else { throw ModelFolderError($0, "holds another model, expected an AutoencoderKL") }
+            return model.node
+        }
         model = try AutoencoderKLConfig(config: resolvedModel, path: reader.path(of: .model))
         loss = try AutoencoderLossConfiguration(config: reader.section(.loss), path: reader.path(of: .loss))
         optimizer = try OptimizerConfiguration(
@@ -127,11 +140,13 @@ public struct AutoencoderConfiguration: Sendable, Equatable {
 extension AutoencoderConfiguration {
     /// The whole configuration, defaults and overrides filled in, as a tree.
     public var node: ConfigNode {
-        .mapping([
+        var node = ConfigNode.mapping([
             "name": .string(name), "seed": .integer(Int(clamping: seed)), "data": data.node,
             "model": model.node, "loss": loss.node, "optimizer": optimizer.node, "ema": ema.node,
             "train": train.node, "checkpoint": checkpoint.node, "logging": logging.node,
         ])
+        if let initFrom { node["init_from"] = .string(initFrom) }
+        return node
     }
 
     /// The whole configuration as YAML; reading it gives the same configuration.

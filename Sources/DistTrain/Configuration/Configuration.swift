@@ -11,6 +11,8 @@ public struct Configuration: Sendable, Equatable {
     /// Names the run's folder.
     public var name: String
     public var seed: UInt64
+    /// Folder of a model whose weights the run starts from; nil for random weights.
+    public var initFrom: String?
     public var data: DataConfiguration
     /// Folder of the autoencoder (diffusers layout); nil for training in pixel space.
     public var firstStagePath: String?
@@ -24,7 +26,9 @@ public struct Configuration: Sendable, Equatable {
     public var logging: LoggingConfiguration
 
     enum Key: String, CaseIterable {
-        case name, seed, data
+        case name, seed
+        case initFrom = "init_from"
+        case data
         case firstStage = "first_stage"
         case model, diffusion, optimizer, ema, train, checkpoint, sampling, logging
     }
@@ -32,9 +36,13 @@ public struct Configuration: Sendable, Equatable {
     private enum FirstStageKey: String, CaseIterable { case path }
 
     /// Reads a YAML file and applies `--set` overrides, each `a.b=value`.
-    public static func load(path: String, overrides: [String] = []) throws(ConfigError) -> Configuration {
+    ///
+    /// - Parameter initFrom: goes before the file's `init_from`.
+    public static func load(
+        path: String, overrides: [String] = [], initFrom: String? = nil
+    ) throws(ConfigError) -> Configuration {
         try Configuration(
-            yaml: ConfigurationFile.read(path), source: path, overrides: overrides,
+            yaml: ConfigurationFile.read(path), source: path, overrides: overrides, initFrom: initFrom,
             folder: (path as NSString).deletingLastPathComponent)
     }
 
@@ -44,16 +52,19 @@ public struct Configuration: Sendable, Equatable {
     ///   - source: what messages call the text.
     ///   - folder: what `model: {config: FILE.json}` is relative to.
     public init(
-        yaml: String, source: String, overrides: [String] = [], folder: String = ""
+        yaml: String, source: String, overrides: [String] = [], initFrom: String? = nil,
+        folder: String = ""
     ) throws(ConfigError) {
         try self.init(
-            config: ConfigurationFile.tree(yaml, source: source, overrides: overrides), folder: folder)
+            config: ConfigurationFile.tree(
+                yaml, source: source, overrides: overrides, initFrom: initFrom), folder: folder)
     }
 
     private init(config root: ConfigNode, folder: String) throws(ConfigError) {
         let reader = try ConfigReader<Key>(root)
         name = try ConfigurationFile.name(reader, .name)
         seed = try ConfigurationFile.seed(reader, .seed)
+        initFrom = try ConfigurationFile.initFrom(reader, .initFrom)
         if let node = reader.child(.firstStage), node.value != .null {
             let section = try ConfigReader<FirstStageKey>(node, path: reader.path(of: .firstStage))
             let path: String = try section.read(required: .path)
@@ -62,9 +73,14 @@ public struct Configuration: Sendable, Equatable {
         }
         guard let dataNode = reader.child(.data) else { throw reader.missing(.data) }
         data = try DataConfiguration(config: dataNode, path: reader.path(of: .data))
-        guard let modelNode = reader.child(.model) else { throw reader.missing(.model) }
         let resolvedModel = try ConfigurationFile.model(
-            modelNode, path: reader.path(of: .model), folder: folder)
+            reader, .model, folder: folder, initFrom: initFrom
+        ) {
+            guard case .unet(let model) = try PipelineFolder.locateUNet($0).readModelConfig() else {
+                throw ModelFolderError($0, "holds an autoencoder, expected a UNet2DModel")
+            }
+            return model.node
+        }
         model = try UNet2DConfig(config: resolvedModel, path: reader.path(of: .model))
         diffusion = try DiffusionConfiguration(
             config: reader.section(.diffusion), path: reader.path(of: .diffusion),
@@ -132,8 +148,10 @@ extension Configuration {
     /// The whole configuration, defaults and overrides filled in, as a tree.
     public var node: ConfigNode {
         var node = ConfigNode.mapping([
-            "name": .string(name), "seed": .integer(Int(clamping: seed)), "data": data.node,
+            "name": .string(name), "seed": .integer(Int(clamping: seed)),
         ])
+        if let initFrom { node["init_from"] = .string(initFrom) }
+        node["data"] = data.node
         if let path = firstStagePath { node["first_stage"] = .mapping(["path": .string(path)]) }
         node["model"] = model.node
         node["diffusion"] = diffusion.node

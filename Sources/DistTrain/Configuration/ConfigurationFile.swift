@@ -26,13 +26,16 @@ enum ConfigurationFile {
         return text
     }
 
-    /// Parses a configuration and applies overrides in order.
-    static func tree(_ yaml: String, source: String, overrides: [String]) throws(ConfigError) -> ConfigNode {
+    /// Parses a configuration and applies overrides in order, `--init-from` last.
+    static func tree(
+        _ yaml: String, source: String, overrides: [String], initFrom: String?
+    ) throws(ConfigError) -> ConfigNode {
         var root = try YAMLNode.parse(yaml, source: source)
         if root.value == .null {
             throw ConfigError(.missingKey, "is empty, expected a configuration", location: root.location)
         }
         for text in overrides { try ConfigurationOverride(text).apply(to: &root) }
+        if let initFrom { root["init_from"] = ConfigNode(.string(initFrom), at: .init(source: "--init-from")) }
         return root
     }
 
@@ -56,8 +59,35 @@ enum ConfigurationFile {
         return UInt64(seed)
     }
 
-    /// The model's keys; `config: FILE.json` stands for the keys of that file, and keys beside it go before.
-    static func model(_ node: ConfigNode, path: [String], folder: String) throws(ConfigError) -> ConfigNode {
+    /// `init_from`: the folder of a model whose weights the run starts from.
+    static func initFrom<Key>(_ reader: ConfigReader<Key>, _ key: Key) throws(ConfigError) -> String? {
+        let path: String? = try reader.read(optional: key)
+        try reader.check(path != "", key, "found nothing, expected a model's folder, or null")
+        return path
+    }
+
+    /// The model's keys; where there is no such section, those of the model that the run starts from.
+    ///
+    /// - Parameter startingModel: the keys of the model in the folder `initFrom`.
+    static func model<Key>(
+        _ reader: ConfigReader<Key>, _ key: Key, folder: String, initFrom: String?,
+        startingModel: (String) throws -> ConfigNode
+    ) throws(ConfigError) -> ConfigNode {
+        if let node = reader.child(key), node.value != .null {
+            return try model(node, path: reader.path(of: key), folder: folder)
+        }
+        guard let initFrom else { throw reader.missing(key) }
+        do {
+            return try startingModel(initFrom)
+        } catch {
+            throw ConfigError(.file, at: ["init_from"], "\(error)")
+        }
+    }
+
+    /// `config: FILE.json` stands for the keys of that file, and keys beside it go before.
+    private static func model(
+        _ node: ConfigNode, path: [String], folder: String
+    ) throws(ConfigError) -> ConfigNode {
         guard let reference = node["config"] else { return node }
         let file = try String(config: reference, path: path + ["config"])
         let resolved =

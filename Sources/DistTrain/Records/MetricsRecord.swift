@@ -17,10 +17,13 @@ public struct RunDescription: Sendable, Equatable {
     /// The libraries that compute.
     public var kernels: String
     public var configurationHash: String
+    /// The folder of the weights that this start began from; nil for random ones and for a checkpoint's.
+    public var initializedFrom: String?
 
     public init(
         name: String, seed: UInt64, programVersion: String, hosts: [String], ranks: Int, threads: Int,
-        precision: String, processor: String, kernels: String, configurationHash: String
+        precision: String, processor: String, kernels: String, configurationHash: String,
+        initializedFrom: String? = nil
     ) {
         self.name = name
         self.seed = seed
@@ -32,16 +35,19 @@ public struct RunDescription: Sendable, Equatable {
         self.processor = processor
         self.kernels = kernels
         self.configurationHash = configurationHash
+        self.initializedFrom = initializedFrom
     }
 
     var fields: JSONObject {
-        [
+        var fields: JSONObject = [
             "name": .string(name), "seed": .string(String(seed)), "program_version": .string(programVersion),
             "hosts": .array(hosts.map { .string($0) }), "ranks": .integer(ranks),
             "threads": .integer(threads),
             "precision": .string(precision), "processor": .string(processor), "kernels": .string(kernels),
             "config_hash": .string(configurationHash),
         ]
+        if let initializedFrom { fields["init_from"] = .string(initializedFrom) }
+        return fields
     }
 }
 

@@ -26,6 +26,8 @@ public struct AutoencoderRun {
             )
         }
         model.store.initialize(seed: c.seed)
+        let initializedFrom = try InitialWeights.autoencoder(c.initFrom, for: c.model)?
+            .load(into: model.store, run: RunFolder(output), resume, communicator)
         let objective = AutoencoderObjective(
             model: model, dataset: dataset,
             weights: AutoencoderObjective.Weights(
@@ -41,6 +43,7 @@ public struct AutoencoderRun {
                     name: c.name, seed: c.seed, configuration: yaml, modelFolder: "vae",
                     modelConfig: try c.model.jsonText(), datasetFingerprint: dataset.fingerprint,
                     programVersion: Program.version),
+                initializedFrom: initializedFrom,
                 pictures: {
                     communicator.isRoot ? try Self.reconstructions(dataset, stage) : nil
                 },

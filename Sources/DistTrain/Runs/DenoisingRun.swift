@@ -22,9 +22,14 @@ public struct DenoisingRun {
         let dataset = try communicator.collectively("opening the data") {
             try openTrainingDataset(c.data.options, firstStage: firstStage)
         }
-        let unet = try UNet2DModel(c.model)
-        try checkChannels(unet.config, dataset)
+        var model = c.model
+        // diffusers' pipelines draw noise of this size, so what is written must tell it.
+        model.sampleSize = model.sampleSize ?? SpatialSize(height: dataset.height, width: dataset.width)
+        try checkChannels(model, dataset)
+        let unet = try UNet2DModel(model)
         unet.store.initialize(seed: c.seed)
+        let initializedFrom = try InitialWeights.unet(c.initFrom, for: model)?
+            .load(into: unet.store, run: RunFolder(output), resume, communicator)
 
         let scheduler = c.schedulerConfig()
         let objective = DenoisingObjective(
@@ -51,6 +56,7 @@ public struct DenoisingRun {
                             scalingFactor: Double($0.scalingFactor), shiftFactor: Double($0.shiftFactor))
                     },
                     programVersion: Program.version),
+                initializedFrom: initializedFrom,
                 pictures: {
                     let share = try pictures.draw(c.sampling.count, c.samplingSettings)
                     let images = try pictures.gather(share, count: c.sampling.count)

@@ -10,6 +10,8 @@ final class TrainingSession {
         var modelFolder: String
         var objective: any Objective
         var identity: RunIdentity
+        /// The folder of the weights that the store started from; nil for random ones.
+        var initializedFrom: String?
         /// Pictures of the model's work with the store's present values, on rank 0; nil elsewhere.
         var pictures: () throws -> Image?
         /// Writes what others open, from the store's present values; called on rank 0.
@@ -159,7 +161,8 @@ final class TrainingSession {
             hosts: Array(Set(hosts)).sorted(), ranks: communicator.size, threads: Processor.threads,
             precision: settings.precision, processor: Processor.features,
             kernels: "\(Backend.best.summary); OpenBLAS \(Processor.openBLASKernels)",
-            configurationHash: subject.identity.configurationHash)
+            configurationHash: subject.identity.configurationHash,
+            initializedFrom: subject.initializedFrom)
     }
 }
 

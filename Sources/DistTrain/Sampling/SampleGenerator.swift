@@ -12,14 +12,15 @@ public struct SamplingSettings: Sendable {
     public var steps: Int
     /// 0: deterministic DDIM; 1: as much noise as DDPM.
     public var eta: Double
-    public var spacing: TimestepSpacing
+    /// In place of the scheduler's own `timestep_spacing`; nil leaves that.
+    public var spacing: TimestepSpacing?
     /// Keys the initial noise: sample i of a seed is the same picture on any number of ranks.
     public var seed: UInt64
     /// Samples denoised at once on a rank.
     public var batchSize: Int
 
     public init(
-        method: Method = .ddim, steps: Int = 50, eta: Double = 0, spacing: TimestepSpacing = .leading,
+        method: Method = .ddim, steps: Int = 50, eta: Double = 0, spacing: TimestepSpacing? = nil,
         seed: UInt64 = 0, batchSize: Int = 16
     ) {
         self.method = method
@@ -117,7 +118,7 @@ public final class SampleGenerator {
 
     private func makeSampler(_ settings: SamplingSettings) throws -> any DiffusionSampler {
         var config = scheduler
-        config.timestepSpacing = settings.spacing
+        if let spacing = settings.spacing { config.timestepSpacing = spacing }
         let schedule = try NoiseSchedule(config)
         switch settings.method {
         case .ddim: return try DDIMSampler(schedule: schedule, steps: settings.steps, eta: settings.eta)

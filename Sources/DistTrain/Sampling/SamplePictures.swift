@@ -45,26 +45,25 @@ public final class SamplePictures {
         return Share(range: range, latents: latents, images: try decode(latents, count: range.count))
     }
 
-    /// Decodes latents [B, H, W, C] as the U-Net knows them into pictures.
+    /// Whether samples can be shown: a first stage's images, or pixels. Latents without their first stage cannot.
+    public var areVisible: Bool { firstStage != nil || [1, 3].contains(generator.channels) }
+
+    /// Decodes latents [B, H, W, C] as the U-Net knows them into pictures; none where they cannot be shown.
     public func decode(_ latents: [Float], count: Int) throws -> [Image] {
-        guard count > 0 else { return [] }
+        guard count > 0, areVisible else { return [] }
         var pixels = latents
         var (height, width) = (generator.height, generator.width)
         if let firstStage {
-            let raw = latents.map { $0 / firstStage.scalingFactor + firstStage.shiftFactor }
-            pixels = raw.withUnsafeBufferPointer {
+            pixels = firstStage.unscaled(latents).withUnsafeBufferPointer {
                 firstStage.decode($0, batch: count, height: height, width: width)
             }
             height *= firstStage.downsamplingFactor
             width *= firstStage.downsamplingFactor
         }
         let size = pixels.count / count
-        return (0..<count).map { index in
-            pixels.withUnsafeBufferPointer { all in
-                Image(
-                    width: width, height: height,
-                    floats: UnsafeBufferPointer(rebasing: all[index * size..<(index + 1) * size]))
-            }
+        return try (0..<count).map { index in
+            try Image(
+                width: width, height: height, samples: Array(pixels[index * size..<(index + 1) * size]))
         }
     }
 

@@ -41,8 +41,9 @@ public final class FirstStage {
     /// Channels of the images.
     public let imageChannels: Int
     public let outputChannels: Int
-    public let scalingFactor: Float
-    public let shiftFactor: Float
+    /// The configuration's; another where a diffusion model was trained with another.
+    public var scalingFactor: Float
+    public var shiftFactor: Float
 
     private let dtype: DType
     private let backend: Backend

@@ -86,13 +86,21 @@ public struct SchedulerConfig: DiffusersConfig {
         case varianceType = "variance_type"
     }
 
-    /// Keys of early diffusers files that have had no effect since.
-    private static let retiredKeys: Set<String> = ["tensor_format", "timestep_values", "skip_prk_steps"]
+    /// Keys that have no effect on these two classes: retired ones of early files, and those of diffusers' other
+    /// schedulers, which it keeps when one scheduler is made from another's configuration and saved.
+    private static let keysWithoutEffect: Set<String> = [
+        "tensor_format", "timestep_values",
+        "algorithm_type", "disable_corrector", "euler_at_final", "final_sigmas_type", "flow_shift",
+        "interpolation_type", "lambda_min_clipped", "lower_order_final", "predict_x0", "rho", "shift_terminal",
+        "sigma_data", "sigma_max", "sigma_min", "sigma_schedule", "skip_prk_steps", "solver_order", "solver_p",
+        "solver_type", "time_shift_type", "timestep_type", "use_beta_sigmas", "use_dynamic_shifting",
+        "use_exponential_sigmas", "use_flow_sigmas", "use_karras_sigmas", "use_lu_lambdas",
+    ]
 
     public init(config node: ConfigNode, path: [String] = []) throws(ConfigError) {
         try Self.checkClassName(node, path: path, expected: SchedulerClass.allCases.map(\.rawValue))
         let reader = try ConfigReader<Key>(
-            node, path: path, ignoringUnderscored: true, ignoring: Self.retiredKeys)
+            node, path: path, ignoringUnderscored: true, ignoring: Self.keysWithoutEffect)
         if let name = node["_class_name"] {
             schedulerClass = try SchedulerClass(config: name, path: path + ["_class_name"])
         }
@@ -143,6 +151,24 @@ public struct SchedulerConfig: DiffusersConfig {
         add(.trainedBetas, trainedBetas.map { .numbers($0) } ?? .null)
         if schedulerClass == .ddpm { add(.varianceType, .string(varianceType.rawValue)) }
         return ConfigNode(.mapping(entries))
+    }
+
+    /// What a model trained for the one noise would not expect of the other: keys that differ, a phrase each.
+    public func noiseDifferences(from other: SchedulerConfig) -> [String] {
+        noise.node.differences(from: other.noise.node)
+    }
+
+    /// The forward process and what is predicted, without what only sampling reads.
+    private var noise: SchedulerConfig {
+        var config = SchedulerConfig()
+        config.numTrainTimesteps = numTrainTimesteps
+        config.betaSchedule = betaSchedule
+        // The cosine schedule has no ends.
+        if betaSchedule != .squaredCosine { (config.betaStart, config.betaEnd) = (betaStart, betaEnd) }
+        config.trainedBetas = trainedBetas
+        config.predictionType = predictionType
+        config.rescaleBetasZeroSNR = rescaleBetasZeroSNR
+        return config
     }
 
     public func validate() throws(ConfigError) {

@@ -116,6 +116,20 @@ public struct AutoencoderKLConfig: DiffusersConfig {
         ])
     }
 
+    /// What another model's weights would not fit, or would compute otherwise: keys that differ, a phrase each.
+    /// What only says how latents are used may differ.
+    public func differences(from other: AutoencoderKLConfig) -> [String] {
+        mathematics.node.differences(from: other.mathematics.node)
+    }
+
+    private var mathematics: AutoencoderKLConfig {
+        var config = self
+        config.activation = .silu
+        config.sampleSize = SpatialSize(1)
+        (config.scalingFactor, config.shiftFactor, config.forceUpcast) = (1, nil, true)
+        return config
+    }
+
     /// How much smaller a latent is than its image along each side: f = 2^(levels - 1).
     public var downsamplingFactor: Int { 1 << (blockOutChannels.count - 1) }
 

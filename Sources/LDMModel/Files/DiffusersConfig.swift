@@ -45,6 +45,16 @@ extension DiffusersConfig {
 }
 
 extension ConfigNode {
+    /// The keys of two sections whose values differ, "KEY is A, there B" each.
+    func differences(from other: ConfigNode) -> [String] {
+        (entries ?? []).compactMap { entry in
+            let (here, there) = (entry.node.json, other[entry.key]?.json ?? .null)
+            guard here != there else { return nil }
+            // Configurations hold finite numbers only, which JSON can say.
+            return "\(entry.key) is \((try? here.text()) ?? ""), there \((try? there.text()) ?? "")"
+        }
+    }
+
     /// Reads a JSON file of at most 64 MB.
     public init(jsonFile path: String) throws(ConfigError) {
         let location = Location(source: path)

@@ -129,12 +129,21 @@ public struct ModelFolder: Sendable {
     public func save(
         _ config: some DiffusersConfig, _ store: ParameterStore, values: UnsafePointer<Float>? = nil
     ) throws {
+        try save(config, WeightSource(store, values: values), WeightFormat())
+    }
+
+    func save(_ config: some DiffusersConfig, _ weights: WeightSource, _ format: WeightFormat) throws {
+        try make()
+        try config.write(to: file(Self.configFile))
+        try weights.write(to: self, format)
+    }
+
+    /// Makes the folder where it is not there.
+    func make() throws(ModelFolderError) {
         do {
             try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
         } catch {
             throw ModelFolderError(path, "cannot be created: \(error.localizedDescription)")
         }
-        try config.write(to: file(Self.configFile))
-        try saveWeights(store, values: values)
     }
 }

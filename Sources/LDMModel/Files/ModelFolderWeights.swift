@@ -12,23 +12,13 @@ extension ModelFolder {
         try WeightLoading.load(WeightFiles(path: path), into: store)
     }
 
-    /// Writes the weights, fp32, under diffusers' present names.
-    ///
-    /// - Parameter values: values in place of the store's own, in its layout.
-    public func saveWeights(_ store: ParameterStore, values: UnsafePointer<Float>? = nil) throws {
-        let parameters = store.parameters.sorted { $0.name < $1.name }
-        var writer = try SafetensorsWriter(
-            path: file(Self.weightsFile),
-            tensors: parameters.map { SafetensorsEntry($0.name, shape: $0.shape) },
-            // diffusers refuses a file that does not say which framework wrote it.
-            metadata: ["format": "pt"])
-        let base = values ?? UnsafePointer(store.values)
-        for parameter in parameters {
-            try writer.append(
-                parameter.name,
-                floats: UnsafeBufferPointer(start: base + parameter.offset, count: parameter.count))
+    /// diffusers' names of weight files: one plain file, or numbered shards.
+    public static func shardName(_ index: Int, of count: Int) -> String {
+        if count == 1 { return weightsFile }
+        func five(_ number: Int) -> String {
+            String(repeating: "0", count: max(0, 5 - "\(number)".count)) + "\(number)"
         }
-        try writer.finish()
+        return "diffusion_pytorch_model-\(five(index + 1))-of-\(five(count)).safetensors"
     }
 }
 
@@ -51,6 +41,17 @@ public enum WeightLoading {
 
     /// Loads all parameters of a store; see `ModelFolder.loadWeights`.
     public static func load(_ files: WeightFiles, into store: ParameterStore) throws {
+        let sources = try match(files, store)
+        for parameter in store.parameters {
+            if let name = sources[parameter.name] { try files.copyFloats(of: name, into: parameter.values) }
+        }
+        store.valuesChanged()
+    }
+
+    /// The file's tensor for each of a store's parameters, by the parameter's name.
+    ///
+    /// - Throws: `ModelFolderError` that names all tensors that do not fit.
+    static func match(_ files: WeightFiles, _ store: ParameterStore) throws -> [String: String] {
         let expected = Dictionary(uniqueKeysWithValues: store.parameters.map { ($0.name, $0) })
         var sources: [String: String] = [:]  // parameter's name to the file's
         var error = ModelFolderError(files.path)
@@ -72,10 +73,7 @@ public enum WeightLoading {
             error.message = "the weights do not fit the model of \(store.parameters.count) tensors"
             throw error
         }
-        for parameter in store.parameters {
-            if let name = sources[parameter.name] { try files.copyFloats(of: name, into: parameter.values) }
-        }
-        store.valuesChanged()
+        return sources
     }
 
     /// Whether a tensor of the file is the parameter: the same shape, or a 1×1 convolution for a linear layer.

@@ -1,9 +1,10 @@
 import Foundation
+import TensorCore
 
 /// Everything that sampling needs, found in any folder that holds it: a diffusers pipeline, a run, one of its
 /// checkpoints, or a bare `UNet2DModel`.
 public struct PipelineFolder: Sendable {
-    public static let indexFile = "model_index.json"
+    public static let indexFile = PipelineIndex.fileName
 
     /// What was asked for.
     public let path: String
@@ -35,36 +36,63 @@ public struct PipelineFolder: Sendable {
         case .checkpoint(let folder):
             return try readCheckpoint(folder, asked: path, weights: weights, firstStage: firstStage)
         case .model(let folder):
-            return try readModel(folder, asked: path, firstStage: firstStage)
+            return try readModel(folder, asked: path, weights: weights, firstStage: firstStage)
         }
     }
 
-    /// The folder of an autoencoder: `path` itself, or the one in a pipeline, a checkpoint or a run of
-    /// `vae train`.
+    /// The U-Net's folder alone, as `read` finds it; what else belongs to the pipeline may be missing.
+    public static func locateUNet(_ path: String) throws -> ModelFolder {
+        switch try PipelinePlace(path) {
+        case .model(let folder): return ModelFolder(folder)
+        case .pipeline(let folder): return try PipelineIndex(folder).unet()
+        case .checkpoint(let folder): return try CheckpointNote(folder).weights(nil)
+        }
+    }
+
+    /// The folder of an autoencoder: `path` itself, or the one in a pipeline, in a checkpoint or run of
+    /// `vae train`, or behind which a run was trained.
     public static func locateAutoencoder(_ path: String) throws -> ModelFolder {
         switch try PipelinePlace(path) {
         case .model(let folder): return ModelFolder(folder)
         case .pipeline(let folder):
-            if let found = try autoencoder(in: folder) { return found }
+            if let found = try PipelineIndex(folder).autoencoder { return found }
             throw ModelFolderError(folder, "is a pipeline in pixel space, expected one with an autoencoder")
         case .checkpoint(let folder):
-            return ModelFolder(join(folder, try CheckpointNote(folder).weightsFolder(nil)))
+            if let trained = try trainedAutoencoder(path) { return trained }
+            if let found = try CheckpointNote(folder).firstStageFolder(nil) { return found }
+            throw ModelFolderError(folder, "is of a run in pixel space, expected one behind an autoencoder")
         }
+    }
+
+    /// The weights of an autoencoder's training, where `path` is a run or a checkpoint of `vae train`; else nil.
+    ///
+    /// - Parameter weights: folder of a checkpoint in place of the slowest average.
+    public static func trainedAutoencoder(_ path: String, weights: String? = nil) throws -> ModelFolder? {
+        guard case .checkpoint(let folder) = try PipelinePlace(path) else { return nil }
+        let note = try CheckpointNote(folder)
+        return note.modelFolder == "unet" ? nil : try note.weights(weights)
+    }
+
+    /// The first stage, ready to decode, with the scaling that the U-Net was trained with; nil in pixel space.
+    public func loadFirstStage(dtype: DType) throws -> FirstStage? {
+        guard let firstStage else { return nil }
+        let stage = try FirstStage(folder: firstStage, dtype: dtype)
+        if let trained = firstStageReference {
+            stage.scalingFactor = Float(trained.scalingFactor)
+            stage.shiftFactor = Float(trained.shiftFactor)
+        }
+        return stage
     }
 
     private static func readPipeline(
         _ folder: String, asked: String, weights: String?, firstStage: String?
     ) throws -> PipelineFolder {
-        if let weights, weights != "unet" {
-            throw ModelFolderError(
-                folder, "is a pipeline, which has only 'unet', expected a checkpoint for '\(weights)'")
-        }
-        let unet = ModelFolder(join(folder, "unet"))
-        let schedulerFile = join(folder, "scheduler/scheduler_config.json")
+        try checkNoChoice(weights, folder, "is a pipeline")
+        let index = try PipelineIndex(folder)
+        let unet = try index.unet()
         return PipelineFolder(
-            path: asked, unet: unet, unetConfig: try unetConfig(of: unet),
-            scheduler: try SchedulerConfig(contentsOf: schedulerFile),
-            firstStage: try firstStage.map { ModelFolder($0) } ?? autoencoder(in: folder),
+            path: asked, unet: unet, unetConfig: try unetConfig(of: unet), scheduler: try index.scheduler(),
+            firstStage: try firstStage.map(locateAutoencoder) ?? index.autoencoder,
             firstStageReference: nil, step: nil)
     }
 
@@ -72,7 +100,7 @@ public struct PipelineFolder: Sendable {
         _ folder: String, asked: String, weights: String?, firstStage: String?
     ) throws -> PipelineFolder {
         let note = try CheckpointNote(folder)
-        let unet = ModelFolder(join(folder, try note.weightsFolder(weights)))
+        let unet = try note.weights(weights)
         return PipelineFolder(
             path: asked, unet: unet, unetConfig: try unetConfig(of: unet), scheduler: try note.scheduler(),
             firstStage: try note.firstStageFolder(firstStage), firstStageReference: note.firstStage,
@@ -81,42 +109,40 @@ public struct PipelineFolder: Sendable {
 
     /// A model's folder; where it lies in a pipeline or a checkpoint, that tells the rest.
     private static func readModel(
-        _ folder: String, asked: String, firstStage: String?
+        _ folder: String, asked: String, weights: String?, firstStage: String?
     ) throws -> PipelineFolder {
         let parent = (absolute(folder) as NSString).deletingLastPathComponent
         let name = (absolute(folder) as NSString).lastPathComponent
         if exists(join(parent, indexFile)), name == "unet" {
-            return try readPipeline(parent, asked: asked, weights: nil, firstStage: firstStage)
+            return try readPipeline(parent, asked: asked, weights: weights, firstStage: firstStage)
         }
         if exists(join(parent, CheckpointNote.fileName)), let note = try? CheckpointNote(parent),
             note.folders.contains(name)
         {
-            return try readCheckpoint(parent, asked: asked, weights: name, firstStage: firstStage)
+            return try readCheckpoint(parent, asked: asked, weights: weights ?? name, firstStage: firstStage)
         }
+        try checkNoChoice(weights, folder, "is one model")
         let unet = ModelFolder(folder)
         return PipelineFolder(
             path: asked, unet: unet, unetConfig: try unetConfig(of: unet), scheduler: nil,
-            firstStage: firstStage.map { ModelFolder($0) }, firstStageReference: nil, step: nil)
+            firstStage: try firstStage.map(locateAutoencoder), firstStageReference: nil, step: nil)
+    }
+
+    /// Only a checkpoint has several weights to choose from.
+    private static func checkNoChoice(
+        _ weights: String?, _ folder: String, _ what: String
+    ) throws(ModelFolderError) {
+        if let weights, weights != "unet" {
+            throw ModelFolderError(
+                folder, "\(what), which has only 'unet', expected a checkpoint for '\(weights)'")
+        }
     }
 
     private static func unetConfig(of folder: ModelFolder) throws -> UNet2DConfig {
         guard case .unet(let config) = try folder.readModelConfig() else {
-            throw ModelFolderError(folder.path, "holds an autoencoder, expected a UNet2DModel to sample from")
+            throw ModelFolderError(folder.path, "holds an autoencoder, expected a UNet2DModel")
         }
         return config
-    }
-
-    /// LDMPipeline calls its autoencoder `vqvae`, whatever its class; others call it `vae`.
-    private static func autoencoder(in folder: String) throws -> ModelFolder? {
-        let index = try ConfigNode(jsonFile: join(folder, indexFile))
-        for name in ["vqvae", "vae"] {
-            // A part that a pipeline does without is [null, null].
-            guard case .sequence(let entry)? = index[name]?.value, entry.count == 2,
-                case .string = entry[1].value
-            else { continue }
-            return ModelFolder(join(folder, name))
-        }
-        return nil
     }
 
     static func join(_ folder: String, _ name: String) -> String {

@@ -78,18 +78,18 @@ struct CheckpointNote {
         schedulerText = json["scheduler_config"]?.stringValue
     }
 
-    /// The folder asked for, else the slowest average, else the model's own.
-    func weightsFolder(_ asked: String?) throws(ModelFolderError) -> String {
+    /// The weights asked for, else the slowest average, else the model's own.
+    func weights(_ asked: String?) throws(ModelFolderError) -> ModelFolder {
         let averages = folders.compactMap { name in
             name.hasPrefix("ema-") ? Double(name.dropFirst(4)).map { (name: name, decay: $0) } : nil
         }
-        guard let asked else { return averages.max { $0.decay < $1.decay }?.name ?? modelFolder }
         let choices = [modelFolder] + averages.map(\.name)
-        guard choices.contains(asked) else {
+        let name = asked ?? averages.max { $0.decay < $1.decay }?.name ?? modelFolder
+        guard choices.contains(name) else {
             throw ModelFolderError(
-                path, "has no weights '\(asked)'; expected \(choices.joined(separator: " or "))")
+                path, "has no weights '\(name)'; expected \(choices.joined(separator: " or "))")
         }
-        return asked
+        return ModelFolder(PipelineFolder.join(path, name))
     }
 
     func scheduler() throws -> SchedulerConfig? {
@@ -118,7 +118,7 @@ struct CheckpointNote {
         }
         guard let found = places.first(where: PipelineFolder.exists) else {
             throw ModelFolderError(
-                path, "was trained behind the first stage '\(noted)', which is not there; say where it is")
+                path, "was trained behind the first stage '\(noted)', which is not there; give --first-stage")
         }
         return try PipelineFolder.locateAutoencoder(found)
     }

@@ -5,100 +5,106 @@ extension PipelineFolder {
     ///
     /// In pixel space it is a DDIMPipeline (or DDPMPipeline, after the scheduler's class). Behind a first stage it is
     /// an LDMPipeline, whose autoencoder is called `vqvae` whatever its class: with an AutoencoderKL diffusers says
-    /// that it expected a VQModel, and works. LDMPipeline divides latents by the autoencoder's `scaling_factor`, so the
-    /// copied configuration carries the one that was trained with.
+    /// that it expected a VQModel, and works; it has no other pipeline of a UNet2DModel and an autoencoder.
     ///
     /// The folder is there whole or not at all; an earlier pipeline of that name is replaced.
     ///
     /// - Parameters:
     ///   - firstStage: the autoencoder's folder, which is copied; nil in pixel space.
-    ///   - scalingFactor: in place of the autoencoder's own.
+    ///   - trained: scaling of the latents in training, in place of the autoencoder's own.
     /// - Throws: `ModelFolderError`, `SafetensorsError`, `ConfigError` or `FileError`.
     public static func write(
         _ path: String, unet: UNet2DModel, scheduler: SchedulerConfig, firstStage: String? = nil,
-        scalingFactor: Double? = nil
+        trained: FirstStageReference? = nil
     ) throws {
-        if let entries = try? FileManager.default.contentsOfDirectory(atPath: path), !entries.isEmpty,
-            !exists(join(path, indexFile))
-        {
-            throw ModelFolderError(path, "holds other files and no pipeline, expected an empty or new folder")
+        try write(
+            path, unet.config, WeightSource(unet.store), WeightFormat(), scheduler,
+            firstStage: try firstStage.map(locateAutoencoder), trained: trained)
+    }
+
+    /// Writes this pipeline anew as `write` does, one tensor of the U-Net in memory at a time.
+    ///
+    /// - Parameter format: of the U-Net's weights; an autoencoder's files are copied as they are.
+    public func write(to path: String, _ format: WeightFormat = WeightFormat()) throws {
+        let weights = try WeightSource(
+            WeightFiles(path: unet.path), fitting: UNet2DModel(unetConfig).store)
+        try Self.write(
+            path, unetConfig, weights, format, scheduler ?? SchedulerConfig(), firstStage: firstStage,
+            trained: firstStageReference)
+    }
+
+    private static func write(
+        _ path: String, _ config: UNet2DConfig, _ weights: WeightSource, _ format: WeightFormat,
+        _ scheduler: SchedulerConfig, firstStage: ModelFolder?, trained: FirstStageReference?
+    ) throws {
+        try WholeFolder.write(path, replacing: indexFile) { draft in
+            try ModelFolder(join(draft, "unet")).save(config, weights, format)
+            let schedulerFolder = ModelFolder(join(draft, "scheduler"))
+            try schedulerFolder.make()
+            try scheduler.write(to: schedulerFolder.file("scheduler_config.json"))
+
+            var index: JSONObject = [
+                "_class_name": .string(scheduler.schedulerClass == .ddpm ? "DDPMPipeline" : "DDIMPipeline")
+            ]
+            index["scheduler"] = ["diffusers", .string(scheduler.className)]
+            index["unet"] = ["diffusers", .string(config.className)]
+            if let firstStage {
+                index["_class_name"] = "LDMPipeline"
+                let className = try firstStage.copyAutoencoder(
+                    to: ModelFolder(join(draft, "vqvae")), trained: trained)
+                index["vqvae"] = ["diffusers", .string(className)]
+            }
+            try AtomicFile.write(
+                Array((try JSONValue.object(index).text(pretty: true) + "\n").utf8),
+                to: join(draft, indexFile))
         }
-        let draft = AtomicFile.temporaryPath(for: path)
+    }
+}
+
+extension ModelFolder {
+    /// Writes the autoencoder of another folder here, one tensor in memory at a time. The folder is there whole or not
+    /// at all; an earlier model of that name is replaced.
+    public func write(autoencoderOf source: ModelFolder, _ format: WeightFormat = WeightFormat()) throws {
+        let files = try WeightFiles(path: source.path)
+        try WholeFolder.write(path, replacing: Self.configFile) { draft in
+            switch try source.readModelConfig() {
+            case .unet:
+                throw ModelFolderError(source.path, "holds a UNet2DModel, expected an autoencoder")
+            case .autoencoderKL(let config):
+                let weights = try WeightSource(files, fitting: AutoencoderKL(config).store)
+                try ModelFolder(draft).save(config, weights, format)
+            case .vqModel(let config):
+                let weights = try WeightSource(files, fitting: VQModel(config).store)
+                try ModelFolder(draft).save(config, weights, format)
+            }
+        }
+    }
+}
+
+/// Folders that are there whole or not at all.
+enum WholeFolder {
+    /// Puts a folder together beside `path`, and gives it the name when it is whole.
+    ///
+    /// - Parameter marker: a file by which an earlier folder of this kind is known; any other is not replaced.
+    static func write(
+        _ path: String, replacing marker: String, _ body: (_ draft: String) throws -> Void
+    ) throws {
+        var isFolder: ObjCBool = false
+        if FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), !isFolder.boolValue {
+            throw ModelFolderError(path, "is a file, expected the name of a folder")
+        }
+        if let entries = try? FileManager.default.contentsOfDirectory(atPath: path), !entries.isEmpty,
+            !entries.contains(marker)
+        {
+            throw ModelFolderError(
+                path, "holds other files and no \(marker), expected an empty or new folder")
+        }
+        let draft = AtomicFile.temporaryPath(for: PipelineFolder.absolute(path))
         defer { try? FileManager.default.removeItem(atPath: draft) }
         try? FileManager.default.removeItem(atPath: draft)
-        try makeFolder(draft)
-        try ModelFolder(join(draft, "unet")).save(unet.config, unet.store)
-        try makeFolder(join(draft, "scheduler"))
-        try scheduler.write(to: join(draft, "scheduler/scheduler_config.json"))
-
-        var index: JSONObject = [
-            "_class_name": .string(scheduler.schedulerClass == .ddpm ? "DDPMPipeline" : "DDIMPipeline")
-        ]
-        index["scheduler"] = ["diffusers", .string(scheduler.className)]
-        index["unet"] = ["diffusers", .string(unet.config.className)]
-        if let firstStage {
-            index["_class_name"] = "LDMPipeline"
-            let source = try locateAutoencoder(firstStage)
-            let className = try copyAutoencoder(
-                source, to: join(draft, "vqvae"), scalingFactor: scalingFactor)
-            index["vqvae"] = ["diffusers", .string(className)]
-        }
-        try AtomicFile.write(
-            Array((try JSONValue.object(index).text(pretty: true) + "\n").utf8), to: join(draft, indexFile))
-        try replace(path, by: draft)
-    }
-
-    /// Copies weights byte for byte, and the configuration with its scaling.
-    ///
-    /// - Returns: the autoencoder's class.
-    private static func copyAutoencoder(
-        _ source: ModelFolder, to folder: String, scalingFactor: Double?
-    ) throws -> String {
-        try makeFolder(folder)
-        let className: String
-        switch try source.readModelConfig() {
-        case .unet:
-            throw ModelFolderError(source.path, "holds a UNet2DModel, expected an AutoencoderKL or a VQModel")
-        case .autoencoderKL(var config):
-            if let scalingFactor { config.scalingFactor = scalingFactor }
-            className = config.className
-            try config.write(to: join(folder, ModelFolder.configFile))
-        case .vqModel(var config):
-            if let scalingFactor { config.scalingFactor = scalingFactor }
-            className = config.className
-            try config.write(to: join(folder, ModelFolder.configFile))
-        }
-        let weights = try WeightFiles(path: source.path)
-        // One file may have any name; shards are named by their index.
-        let names =
-            weights.files.count == 1
-            ? [ModelFolder.weightsFile] : weights.files.map { ($0.path as NSString).lastPathComponent }
-        var map: [String: String] = [:]
-        for (file, name) in zip(weights.files, names) {
-            // The cache of a model hub is made of links.
-            let original = URL(fileURLWithPath: file.path).resolvingSymlinksInPath().path
-            do {
-                try FileManager.default.copyItem(atPath: original, toPath: join(folder, name))
-            } catch {
-                throw ModelFolderError(
-                    original, "cannot be copied to \(folder): \(error.localizedDescription)")
-            }
-            for tensor in file.names { map[tensor] = name }
-        }
-        if names.count > 1 {
-            let bytes = try weights.names.reduce(0) { try $0 + weights.info(of: $1).byteRange.count }
-            try SafetensorsIndex(weightMap: map, totalSize: bytes)
-                .write(to: join(folder, ModelFolder.weightsFile + ".index.json"))
-        }
-        return className
-    }
-
-    private static func makeFolder(_ path: String) throws(ModelFolderError) {
-        do {
-            try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
-        } catch {
-            throw ModelFolderError(path, "cannot be created: \(error.localizedDescription)")
-        }
+        try ModelFolder(draft).make()
+        try body(draft)
+        try replace(PipelineFolder.absolute(path), by: draft)
     }
 
     /// Gives the finished draft its name, in place of what had it.

@@ -193,6 +193,22 @@ extension UNet2DConfig {
         attnNormNumGroups ?? (resnetTimeScaleShift == .add ? normNumGroups : nil)
     }
 
+    /// What another model's weights would not fit, or would compute otherwise: keys that differ, a phrase each.
+    /// `sample_size` and `dropout` may differ; keys that say the same in two ways do not.
+    public func differences(from other: UNet2DConfig) -> [String] {
+        mathematics.node.differences(from: other.mathematics.node)
+    }
+
+    private var mathematics: UNet2DConfig {
+        var config = self
+        config.sampleSize = nil
+        config.dropout = 0
+        config.activation = .silu
+        config.timeEmbeddingDim = timeEmbedDim
+        config.attnNormNumGroups = midAttentionNumGroups
+        return config
+    }
+
     /// The factor by which height and width must divide: 2 for each level but the last.
     public var downsamplingFactor: Int { 1 << (blockOutChannels.count - 1) }
 

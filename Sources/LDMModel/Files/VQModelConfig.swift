@@ -1,4 +1,5 @@
-/// The configuration of diffusers' `VQModel`: the same keys, defaults and meaning.
+/// The configuration of diffusers' `VQModel`: the same keys and meaning, and but for `scaling_factor` the same
+/// defaults.
 ///
 /// Source: diffusers 0.42, models/autoencoders/vq_model.py. Structure as in `AutoencoderKLConfig`, with a
 /// codebook between encoder and decoder instead of a Gaussian.
@@ -20,9 +21,11 @@ public struct VQModelConfig: DiffusersConfig {
     public var normNumGroups = 32
     /// Width of a codebook vector; nil means `latentChannels`. See `codebookWidth`.
     public var vqEmbedDim: Int?
-    /// Latents are multiplied by this before diffusion. The LDM pipeline of diffusers divides by it in
-    /// decoding.
-    public var scalingFactor = 0.18215
+    /// Latents are multiplied by this before diffusion, and divided by it before they are decoded.
+    ///
+    /// The one default that is not diffusers', which says 0.18215 as for an AutoencoderKL: the VQ models of latent
+    /// diffusion were trained unscaled, and their files do not have the key. It is always written out.
+    public var scalingFactor = 1.0
     /// Whether the middle blocks have attention.
     public var midBlockAddAttention = true
     /// Informative: here the first stage's precision is chosen by the program.

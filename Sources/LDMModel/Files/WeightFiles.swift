@@ -65,12 +65,16 @@ public final class WeightFiles: Sendable {
     /// Base names that diffusers and transformers give to weights, tried in this order.
     public static let baseNames = ["diffusion_pytorch_model", "model"]
 
+    /// Variants of a base name, tried in this order: the full weights, then what is nearest to them.
+    static let variants = ["", ".fp32", ".fp16", ".bf16"]
+
     /// Opens a `.safetensors` file, a `.safetensors.index.json`, or a folder that holds either under a name
-    /// of `baseNames` (or exactly one of them under any name).
+    /// of `baseNames`, plain or as a variant (`….fp16.safetensors`, `….safetensors.index.fp16.json`), or
+    /// exactly one of them under any name.
     public init(path: String) throws(SafetensorsError) {
         self.path = path
         let file = try Self.locate(path)
-        if !file.hasSuffix(".index.json") {
+        if !file.hasSuffix(".json") {
             let single = try SafetensorsFile(path: file)
             files = [single]
             owner = Dictionary(uniqueKeysWithValues: single.names.map { ($0, single) })
@@ -148,11 +152,14 @@ public final class WeightFiles: Sendable {
         } catch {
             throw SafetensorsError(.file, path, "cannot be listed")
         }
-        let indexes = entries.filter { $0.hasSuffix(".safetensors.index.json") }.sorted()
+        let indexes = entries.filter { $0.contains(".safetensors.index.") && $0.hasSuffix(".json") }.sorted()
         let singles = entries.filter { $0.hasSuffix(".safetensors") }.sorted()
         for base in baseNames {
-            for suffix in [".safetensors.index.json", ".safetensors"] where entries.contains(base + suffix) {
-                return (path as NSString).appendingPathComponent(base + suffix)
+            for variant in variants {
+                let names = ["\(base).safetensors.index\(variant).json", "\(base)\(variant).safetensors"]
+                if let found = names.first(where: entries.contains) {
+                    return (path as NSString).appendingPathComponent(found)
+                }
             }
         }
         let candidates = indexes.isEmpty ? singles : indexes

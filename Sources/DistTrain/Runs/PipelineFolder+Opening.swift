@@ -1,0 +1,21 @@
+import LDMModel
+import TensorCore
+
+extension PipelineFolder {
+    /// The first stage, ready to decode; nil in pixel space. An autoencoder whose weights are not those that the model
+    /// was trained behind would make other pictures without a word: it is refused, unless it was named on purpose.
+    ///
+    /// - Parameter isGiven: the user has named it by --first-stage.
+    func openFirstStage(dtype: DType, isGiven: Bool) throws -> FirstStage? {
+        guard let stage = try loadFirstStage(dtype: dtype), let firstStage else { return nil }
+        if let expected = firstStageReference?.weightsHash, expected != stage.weightsHash {
+            let fault = "\(firstStage.path): has other weights than the first stage that \(path) was trained behind"
+            guard isGiven else {
+                throw RunError(
+                    "\(fault); put those back, or name one by --first-stage", exitStatus: ExitStatus.refused)
+            }
+            printLine("Note: \(fault)")
+        }
+        return stage
+    }
+}
