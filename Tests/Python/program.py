@@ -5,7 +5,9 @@ import os
 import pathlib
 import subprocess
 
+import numpy
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -41,22 +43,22 @@ def encode(model, image, scratch, precision="fp32"):
     return load_file(scratch / "encoded.safetensors")
 
 
-def decode(model, latent, scratch, precision="fp32"):
-    """Images [N, C, H, W] for latents that are not scaled."""
+def decode(model, latent, scratch, *options, precision="fp32"):
+    """Images [N, C, H, W] for latents; with "--scaled" for those that a U-Net knows."""
     save_file({"latent": latent.contiguous()}, scratch / "latent.safetensors")
     disttrain(
         "vae", "decode", "--model", model, "--precision", precision, scratch / "latent.safetensors",
-        "--output", scratch / "decoded.safetensors")
+        "--output", scratch / "decoded.safetensors", *options)
     return load_file(scratch / "decoded.safetensors")["image"]
 
 
-def predict(unet, sample_, timestep, scratch, precision="fp32"):
-    """Output of the U-Net in folder `unet` at one timestep.
+def predict(unet, noise, timestep, scratch, precision="fp32"):
+    """Output of the U-Net in folder `unet` for samples `noise` at one timestep.
 
     By a single DDIM step: where the model predicts the sample itself and ᾱ ends at 1, the step returns the model's
     output as it is. A schedule that ends at `timestep` makes that the step's timestep.
     """
-    pipeline = scratch / "evaluation"
+    pipeline = scratch / f"evaluation-{timestep}-{precision}"
     (pipeline / "scheduler").mkdir(parents=True)
     (pipeline / "unet").symlink_to(unet, target_is_directory=True)
     index = {
@@ -67,13 +69,10 @@ def predict(unet, sample_, timestep, scratch, precision="fp32"):
         "clip_sample": False}
     (pipeline / "model_index.json").write_text(json.dumps(index))
     (pipeline / "scheduler/scheduler_config.json").write_text(json.dumps(scheduler))
-    return sample(pipeline, sample_, scratch, "--spacing", "trailing", steps=1, precision=precision)
+    return sample(pipeline, noise, scratch, "--spacing", "trailing", steps=1, precision=precision)
 
 
 def pictures(folder):
     """The samples' PNG files [N, 3, H, W], levels 0 to 255."""
-    import numpy
-    from PIL import Image
-
     files = sorted(folder.glob("sample_*.png"))
     return torch.stack([torch.from_numpy(numpy.array(Image.open(f))).permute(2, 0, 1) for f in files])

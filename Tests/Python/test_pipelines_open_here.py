@@ -88,7 +88,7 @@ def test_samples_agree(name, files, tmp_path, seed):
         return
     images = latents
     if hasattr(pipeline, "vqvae"):
-        images = decode(folder / "vqvae", latents / pipeline.vqvae.config.scaling_factor, tmp_path)
+        images = decode(folder, latents, tmp_path, "--scaled")
     expected = images_of(pipeline, noise, STEPS)
     check(f"{name}, {files}: images in [0, 1]", (images / 2 + 0.5).clamp(0, 1), expected, 1e-3, largest)
     check(f"{name}, {files}: PNG files, levels", pictures(tmp_path / "pictures"), (expected * 255).round(), 1, largest)

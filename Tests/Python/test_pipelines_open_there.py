@@ -1,11 +1,8 @@
 """What is trained here opens in diffusers, and its samples from the same noise agree."""
 
-import json
-
 import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DModel
-from safetensors.torch import load_file
 
 from figures import check, largest
 from program import decode, disttrain, pictures, sample
@@ -39,7 +36,7 @@ def test_samples_agree_after_decoding(run, tmp_path, seed):
 
     images = latents
     if hasattr(pipeline, "vqvae"):
-        images = decode(run / "model/vqvae", latents / pipeline.vqvae.config.scaling_factor, tmp_path)
+        images = decode(run / "model", latents, tmp_path, "--scaled")
     images = (images / 2 + 0.5).clamp(0, 1)
     expected = images_of(pipeline, noise, STEPS)
     check(f"{run.name} run: decoded samples in [0, 1]", images, expected, 1e-3, largest)
@@ -80,7 +77,7 @@ def test_exports_open(run, weights, tmp_path, seed):
     slowest = max(checkpoint.glob("ema-*"), key=lambda folder: float(folder.name[4:]))
     folder = checkpoint / "unet" if weights == "raw" else slowest
     exported = tmp_path / "exported"
-    disttrain("checkpoint", "export", checkpoint, "--weights", folder.name, "--output", exported)
+    disttrain("checkpoint", "export", "--model", checkpoint, "--weights", folder.name, "--output", exported)
     pipeline = opened(exported)
     expected = UNet2DModel.from_pretrained(folder).state_dict()
     for name, value in pipeline.unet.state_dict().items():
