@@ -56,13 +56,17 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
 
+        // TestSupport walks the golden cases of Tests/Fixtures (docs/fixtures.md).
         // What needs mpirun is a shell script under Tests/Integration, called by `make test`.
         // The golden values of TensorCoreTests are safetensors, which LDMModel reads.
         .testTarget(
             name: "TensorCoreTests", dependencies: ["TensorCore", "CKernels", "LDMModel"],
             exclude: ["Fixtures"]),
-        .testTarget(name: "LDMModelTests", dependencies: ["LDMModel"], exclude: ["Fixtures"]),
-        .testTarget(name: "DistTrainTests", dependencies: ["DistTrain"], exclude: ["Fixtures"]),
+        .target(name: "TestSupport", dependencies: ["LDMModel"], path: "Tests/TestSupport"),
+        .testTarget(
+            name: "LDMModelTests", dependencies: ["LDMModel", "TestSupport"], exclude: ["Fixtures"]),
+        .testTarget(
+            name: "DistTrainTests", dependencies: ["DistTrain", "TestSupport"], exclude: ["Fixtures"]),
         .testTarget(name: "LauncherTests", dependencies: ["Launcher"]),
     ],
     cxxLanguageStandard: .cxx17

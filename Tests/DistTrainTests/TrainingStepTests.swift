@@ -1,6 +1,7 @@
 import DistTrain
 import Foundation
 import TensorCore
+import TestSupport
 import Testing
 
 @Suite struct TrainingStepTests {

@@ -70,13 +70,3 @@ final class TinyTraining {
         [weights, copy(optimizer.expAvg), copy(optimizer.expAvgSq), copy(average.values)]
     }
 }
-
-/// ‖a − b‖ / ‖b‖; infinite where a value is not finite.
-func relativeNorm(_ a: [Float], _ b: [Float]) -> Double {
-    guard a.count == b.count, a.allSatisfy(\.isFinite) else { return .infinity }
-    let difference = zip(a, b).reduce(0.0) {
-        $0 + (Double($1.0) - Double($1.1)) * (Double($1.0) - Double($1.1))
-    }
-    let norm = b.reduce(0.0) { $0 + Double($1) * Double($1) }
-    return (difference / max(norm, .leastNormalMagnitude)).squareRoot()
-}

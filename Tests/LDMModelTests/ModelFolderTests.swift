@@ -1,13 +1,14 @@
 import Foundation
 import LDMModel
 import TensorCore
+import TestSupport
 import Testing
 
 @Suite struct ModelFolderTests {
     @Test(
         "what is saved loads again, under present names", arguments: ["unet_old_names", "unet_no_attention"])
     func roundTrip(name: String) throws {
-        let model = try ModelFixture(name).folder.loadUNet()
+        let model = try FixtureCase.committed(name).model().loadUNet()
         let temporary = try TemporaryFolder()
         let folder = ModelFolder(temporary.path + "/unet")
         try folder.save(model.config, model.store)
@@ -21,7 +22,7 @@ import Testing
     }
 
     @Test func savesOtherValues() throws {
-        let model = try ModelFixture("unet_attention").folder.loadUNet()
+        let model = try FixtureCase.committed("unet_attention").model().loadUNet()
         let average = model.store.makeBuffer()
         defer { average.deallocate() }
         for i in 0..<model.store.count { average[i] = 0.25 }
@@ -33,10 +34,10 @@ import Testing
     }
 
     @Test func everythingThatDoesNotFitIsNamedAtOnce() throws {
-        let fixture = try ModelFixture("unet_attention")
-        let model = try fixture.folder.loadUNet()
+        let fixture = try FixtureCase.committed("unet_attention")
+        let model = try fixture.model().loadUNet()
         let before = snapshot(model.store)
-        let files = try WeightFiles(path: fixture.folder.path)
+        let files = try WeightFiles(path: fixture.model().path)
         let temporary = try TemporaryFolder()
         var entries: [(SafetensorsEntry, [Float])] = []
         for name in files.names where name != "conv_in.bias" && name != "conv_out.weight" {
@@ -64,8 +65,8 @@ import Testing
     }
 
     @Test func halfPrecisionWeightsLoad() throws {
-        let fixture = try ModelFixture("unet_attention")
-        let model = try fixture.folder.loadUNet()
+        let fixture = try FixtureCase.committed("unet_attention")
+        let model = try fixture.model().loadUNet()
         let temporary = try TemporaryFolder()
         var writer = try SafetensorsWriter(
             path: temporary.path + "/model.safetensors",
@@ -78,7 +79,7 @@ import Testing
         let other = try UNet2DModel(model.config)
         try ModelFolder(temporary.path).loadWeights(into: other.store)
         for (name, loaded) in snapshot(other.store) {
-            #expect(relativeError(loaded, values[name] ?? []) < 1 / 256, "\(name)")
+            #expect(relativeNorm(loaded, values[name] ?? []) < 1 / 256, "\(name)")
         }
     }
 
@@ -91,16 +92,16 @@ import Testing
     }
 
     @Test func theClassDecides() throws {
-        guard case .unet = try ModelFixture("unet_ddpm").folder.readModelConfig(),
-            case .autoencoderKL = try ModelFixture("kl_f2").folder.readModelConfig(),
-            case .vqModel = try ModelFixture("vq").folder.readModelConfig()
+        guard case .unet = try FixtureCase.committed("unet_ddpm").model().readModelConfig(),
+            case .autoencoderKL = try FixtureCase.committed("kl_f2").model().readModelConfig(),
+            case .vqModel = try FixtureCase.committed("vq").model().readModelConfig()
         else {
             Issue.record("a configuration of another class")
             return
         }
         for (wrong, load) in [
-            ("autoencoder", { _ = try ModelFixture("vq").folder.loadUNet() }),
-            ("UNet2DModel", { _ = try ModelFixture("unet_ddpm").folder.loadAutoencoder() }),
+            ("autoencoder", { _ = try FixtureCase.committed("vq").model().loadUNet() }),
+            ("UNet2DModel", { _ = try FixtureCase.committed("unet_ddpm").model().loadAutoencoder() }),
         ] as [(String, () throws -> Void)] {
             let error = #expect(throws: ModelFolderError.self) { try load() }
             #expect(error?.description.contains("holds a") == true && error?.message.contains(wrong) == true)

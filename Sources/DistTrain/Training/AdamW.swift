@@ -74,10 +74,12 @@ public final class WeightAverage {
 
     deinit { values.deallocate() }
 
-    /// The decay used after `update` updates: min(decay, (1 + n)/(10 + n)) while warming up, as diffusers' EMAModel.
+    /// The decay of update `update`, counted from 0: while warming up min(decay, (1 + n)/(10 + n)), and 0 at the
+    /// very first, which so takes the weights as they are; diffusers' `EMAModel.get_decay`.
     public func decay(update: Int) -> Float {
+        guard warmup else { return decay }
         let n = Float(update)
-        return warmup ? min(decay, (1 + n) / (10 + n)) : decay
+        return update == 0 ? 0 : min(decay, (1 + n) / (10 + n))
     }
 
     public func step(update: Int) { ck_ema_update(store.count, decay(update: update), store.values, values) }

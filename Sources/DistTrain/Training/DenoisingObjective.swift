@@ -3,33 +3,83 @@ import TensorCore
 
 // B micro-batch, [H, W, C] a latent (or an image, in pixel space).
 
+/// Where the denoiser's training samples come from: what is noised, how much, and by which noise.
+public protocol DenoisingDraws {
+    /// Samples that there are to choose from.
+    var sampleCount: Int { get }
+    /// Shape of a sample: [height, width, channels].
+    var height: Int { get }
+    var width: Int { get }
+    var channels: Int { get }
+    /// Writes x₀ and ε of a sample, [H, W, C] each, and returns its timestep t. Throws where data cannot be read.
+    func draw(
+        _ item: BatchItem, clean: UnsafeMutableBufferPointer<Float>, noise: UnsafeMutableBufferPointer<Float>
+    ) throws -> Int
+}
+
+/// Samples of a dataset, with everything random about them drawn by their keys.
+public struct KeyedDraws: DenoisingDraws {
+    let dataset: any TrainingDataset
+    let flips: Bool
+    /// T: timesteps are drawn from 0..<T, all alike.
+    let timesteps: Int
+
+    public init(dataset: any TrainingDataset, flips: Bool, timesteps: Int) {
+        self.dataset = dataset
+        self.flips = flips
+        self.timesteps = timesteps
+    }
+
+    public var sampleCount: Int { dataset.count }
+    public var height: Int { dataset.height }
+    public var width: Int { dataset.width }
+    public var channels: Int { dataset.channels }
+
+    public func draw(
+        _ item: BatchItem, clean: UnsafeMutableBufferPointer<Float>, noise: UnsafeMutableBufferPointer<Float>
+    ) throws -> Int {
+        try dataset.read(item.index, flipped: flips && item.key.isFlipped, key: item.key, into: clean)
+        var normal = item.key.random(.noise)
+        normal.fillNormal(noise)
+        var uniform = item.key.random(.timestep)
+        return uniform.integer(below: timesteps)
+    }
+}
+
 /// Noise prediction: E ‖target − model(√ᾱ_t·x₀ + √(1−ᾱ_t)·ε, t)‖² with t uniform (Ho et al., 2020, equation 14);
 /// the target is ε, or v = √ᾱ_t·ε − √(1−ᾱ_t)·x₀ (Salimans and Ho, 2022).
 public final class DenoisingObjective: Objective {
     public let store: ParameterStore
     let unet: UNet2DModel
-    let dataset: any TrainingDataset
+    let draws: any DenoisingDraws
     let schedule: NoiseSchedule
-    let flips: Bool
     /// Weight of timestep t's loss: 1, or min-SNR's.
     let lossWeights: [Float]
 
     public init(
-        unet: UNet2DModel, dataset: any TrainingDataset, schedule: NoiseSchedule, minSNRGamma: Double?,
-        flips: Bool
+        unet: UNet2DModel, draws: any DenoisingDraws, schedule: NoiseSchedule, minSNRGamma: Double?
     ) {
         self.unet = unet
         self.store = unet.store
-        self.dataset = dataset
+        self.draws = draws
         self.schedule = schedule
         lossWeights = (0..<schedule.count).map { schedule.lossWeight($0, minSNRGamma: minSNRGamma) }
-        self.flips = flips
     }
 
-    public var sampleCount: Int { dataset.count }
+    /// On a dataset, with draws by key.
+    public convenience init(
+        unet: UNet2DModel, dataset: any TrainingDataset, schedule: NoiseSchedule, minSNRGamma: Double?,
+        flips: Bool
+    ) {
+        self.init(
+            unet: unet, draws: KeyedDraws(dataset: dataset, flips: flips, timesteps: schedule.count),
+            schedule: schedule, minSNRGamma: minSNRGamma)
+    }
+
+    public var sampleCount: Int { draws.sampleCount }
 
     public func record(on tape: Tape, batch: Int, globalBatch: Int) -> any RecordedObjective {
-        let shape = [batch, dataset.height, dataset.width, dataset.channels]
+        let shape = [batch, draws.height, draws.width, draws.channels]
         let noisy = tape.input(shape)  // x_t [B, H, W, C]
         let timestep = tape.input([batch], dtype: .float32)
         let target = tape.input(shape, dtype: .float32)
@@ -73,24 +123,14 @@ public final class DenoisingObjective: Objective {
             let schedule = objective.schedule
             let (target, timestep, weight) = (target.floats, timestep.floats, weight.floats)
             for (b, item) in items.enumerated() {
-                let range = b * n..<(b + 1) * n
-                try objective.dataset.read(
-                    item.index, flipped: objective.flips && item.key.isFlipped, key: item.key,
-                    into: UnsafeMutableBufferPointer(rebasing: clean[range]))
-                var uniform = item.key.random(.timestep)
-                let t = uniform.integer(below: schedule.count)
-                var normal = item.key.random(.noise)
-                normal.fillNormal(UnsafeMutableBufferPointer(rebasing: noise[range]))
-
-                let (signal, sigma) = (schedule.signalScale(t), schedule.noiseScale(t))
-                for i in range {
-                    mixed[i] = signal * clean[i] + sigma * noise[i]
-                    switch schedule.config.predictionType {
-                    case .epsilon: target[i] = noise[i]
-                    case .velocity: target[i] = signal * noise[i] - sigma * clean[i]
-                    case .sample: target[i] = clean[i]
-                    }
+                func part(_ buffer: UnsafeMutableBufferPointer<Float>) -> UnsafeMutableBufferPointer<Float> {
+                    UnsafeMutableBufferPointer(rebasing: buffer[b * n..<(b + 1) * n])
                 }
+                let (clean, noise) = (part(self.clean), part(self.noise))
+                let t = try objective.draws.draw(item, clean: clean, noise: noise)
+                let (x0, epsilon) = (UnsafeBufferPointer(clean), UnsafeBufferPointer(noise))
+                schedule.addNoise(clean: x0, noise: epsilon, timestep: t, into: part(mixed))
+                schedule.target(clean: x0, noise: epsilon, timestep: t, into: part(target))
                 timestep[b] = Float(t)
                 weight[b] = objective.lossWeights[t] / Float(globalBatch * n)
             }

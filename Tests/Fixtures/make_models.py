@@ -1,13 +1,14 @@
-"""Makes the golden fixtures of the models with diffusers: tiny models of every variant, one folder a case.
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["torch==2.15.0", "diffusers==0.42.1", "safetensors==0.8.0", "numpy==2.4.6"]
+# ///
+"""Makes the golden cases of models with diffusers: tiny models of every variant (docs/fixtures.md: unet,
+autoencoder_kl, vq_model), one folder a case in models/.
 
-    python Tests/LDMModelTests/Fixtures/make_models.py        (torch, diffusers, safetensors)
+    python Tests/Fixtures/make_models.py
 
-A case's folder holds case.json {"kind": ...}, config.json and diffusion_pytorch_model.safetensors as
-diffusers writes them, and case.safetensors, NCHW:
-  unet             sample, timestep (int64), output, grad_output, grad_sample, grad.NAME for every parameter
-  autoencoder_kl   image, latent_mean, latent_logvar, reconstruction (of the mean), and the gradients of
-                   sum(moments*grad_moments) + sum(reconstruction*grad_reconstruction): grad.NAME
-  vq_model         image, latent (before quantization), reconstruction
+Autoencoders of the kind KL also hold the gradients of sum(moments*grad_moments) +
+sum(reconstruction*grad_reconstruction): grad_moments, grad_reconstruction, grad.NAME.
 """
 
 import json

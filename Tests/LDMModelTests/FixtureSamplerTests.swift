@@ -1,0 +1,115 @@
+import LDMModel
+import TensorCore
+import TestSupport
+import Testing
+
+private let stepNames = ["num_inference_steps", "steps"]
+
+extension FixtureCase {
+    /// The sampler that the case names: DDIM with its η, or DDPM.
+    fileprivate func sampler() throws -> any DiffusionSampler {
+        let config = try scheduler()
+        let schedule = try NoiseSchedule(config)
+        let steps = try settings.integer(stepNames)
+        switch config.schedulerClass {
+        case .ddim:
+            return try DDIMSampler(
+                schedule: schedule, steps: steps, eta: try settings.number(["eta"], default: 0))
+        case .ddpm: return try DDPMSampler(schedule: schedule, steps: steps)
+        }
+    }
+
+    /// Makes a sampler's steps with the case's own noise; `body` gives a step's model output, and sees its result.
+    ///
+    /// - Parameter isSample: whether tensors are [B, C, …] and `sample` is [B, …, C].
+    fileprivate func run(
+        _ sampler: any DiffusionSampler, _ sample: inout [Float], shape: (batch: Int, channels: Int)? = nil,
+        output: (Int, [Float]) throws -> [Float], result: (Int, inout [Float]) throws -> Void
+    ) throws {
+        let count = sampler.timesteps.count
+        for index in 0..<count {
+            var noise: [Float] = []
+            if sampler.needsNoise(at: index) {
+                noise = try steps(["variance_noise"], count: count).floats(index)
+                if let shape {
+                    noise = channelsLast(noise, batch: shape.batch, channels: shape.channels)
+                }
+                guard noise.count == sample.count else {
+                    throw FixtureError(
+                        path, "'variance_noise' has \(noise.count) values a step, expected \(sample.count)")
+                }
+            }
+            sampler.step(modelOutput: try output(index, sample), sample: &sample, index: index) { buffer in
+                for i in buffer.indices { buffer[i] = noise[i] }
+            }
+            try result(index, &sample)
+        }
+    }
+}
+
+@Suite struct FixtureSchedulerTests {
+    /// The samples before and after every step: in two tensors, or in one that goes from the noise to the sample.
+    private func chain(_ fixture: FixtureCase, count: Int) throws -> (
+        before: (Int) throws -> [Float], after: (Int) throws -> [Float], elements: Int
+    ) {
+        let afterNames = ["sample_after", "prev_sample", "sample.after", "next_sample"]
+        if let after = try fixture.findSteps(afterNames) {
+            let before = try fixture.steps(
+                ["sample_before", "sample.before", "sample", "samples"], count: count)
+            _ = try fixture.steps(afterNames, count: count)
+            return (before.floats, after.floats, before.elements)
+        }
+        let all = try fixture.steps(["samples", "sample"], count: count + 1)
+        return (all.floats, { try all.floats($0 + 1) }, all.elements)
+    }
+
+    @Test("tables, timesteps and steps agree with diffusers", arguments: FixtureCase.all(.scheduler))
+    func golden(fixture: FixtureCase) throws {
+        let sampler = try fixture.sampler()
+        let alphas = try fixture.tensor(["alphas_cumprod"]).floats()
+        #expect(relativeNorm(sampler.schedule.alphasCumprod, alphas) < 1e-6)
+        #expect(sampler.timesteps == (try fixture.tensor(["timesteps"]).integers()))
+
+        let count = sampler.timesteps.count
+        let chain = try chain(fixture, count: count)
+        let outputs = try fixture.steps(
+            ["model_output", "model_outputs"], count: count, constant: chain.elements)
+        var sample = try chain.before(0)
+        try fixture.run(
+            sampler, &sample, output: { index, _ in try outputs.floats(index) },
+            result: { index, sample in
+                let error = relativeNorm(sample, try chain.after(index))
+                #expect(error < 1e-5, "step \(index)")
+                // Every step starts where diffusers' did.
+                if index + 1 < count { sample = try chain.before(index + 1) }
+            })
+    }
+}
+
+@Suite struct FixtureDDIMTests {
+    @Test("a whole chain of a model agrees with diffusers", arguments: FixtureCase.all(.ddim), backends)
+    func golden(fixture: FixtureCase, backend: Backend) throws {
+        let sampler = try fixture.sampler()
+        let denoiser = Denoiser(try fixture.model("unet").loadUNet(), backend: backend)
+        let noise = try fixture.tensor(["init_noise"]).nhwc()
+        let (B, H, W, C) = (noise.shape[0], noise.shape[1], noise.shape[2], noise.shape[3])
+        // What a case may tell besides: the sample after every step.
+        let samples = try fixture.findSteps(["samples"])
+        var sample = noise.values
+        try fixture.run(
+            sampler, &sample, shape: (B, C),
+            output: { index, sample in
+                denoiser.predict(
+                    sample, height: H, width: W,
+                    timesteps: Array(repeating: Float(sampler.timesteps[index]), count: B))
+            },
+            result: { index, sample in
+                guard let samples else { return }
+                let expected = try samples.floats(index + samples.count - sampler.timesteps.count)
+                #expect(
+                    relativeNorm(sample, channelsLast(expected, batch: B, channels: C)) < 1e-4,
+                    "step \(index)")
+            })
+        #expect(relativeNorm(sample, try fixture.tensor(["sample"]).nhwc().values) < 1e-4)
+    }
+}

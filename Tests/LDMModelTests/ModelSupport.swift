@@ -1,0 +1,50 @@
+import Foundation
+import LDMModel
+import TensorCore
+import TestSupport
+
+/// The parameters' gradients that differ from the golden ones by more than `tolerance`. Some are zero but for
+/// rounding (a key's bias, which softmax ignores), so small ones are measured against the largest of all.
+func wrongGradients(_ store: ParameterStore, _ fixture: FixtureCase, tolerance: Double) throws -> [String] {
+    var expected: [String: [Float]] = [:]
+    for parameter in store.parameters {
+        expected[parameter.name] = try fixture.tensor(["grad.\(parameter.name)"]).floats()
+    }
+    let largest = expected.values.map { norm($0) / Double($0.count).squareRoot() }.max() ?? 0
+    return store.parameters.compactMap { parameter in
+        let golden = expected[parameter.name] ?? []
+        let error = relativeNorm(
+            Array(parameter.gradient), golden, floor: 1e-2 * largest * Double(golden.count).squareRoot())
+        return error > tolerance ? "\(parameter.name): \(error)" : nil
+    }
+}
+
+/// The values (or gradients) of all parameters by name.
+func snapshot(
+    _ store: ParameterStore, _ part: (Parameter) -> UnsafeMutableBufferPointer<Float> = { $0.values }
+) -> [String: [Float]] {
+    Dictionary(uniqueKeysWithValues: store.parameters.map { ($0.name, Array(part($0))) })
+}
+
+/// Every backend of this build, for tests that run on each.
+let backends = Backend.allCases.filter(\.isAvailable)
+
+/// A folder that is removed at the end.
+final class TemporaryFolder {
+    let path: String
+
+    init() throws {
+        let url = FileManager.default.temporaryDirectory.appending(path: "model-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true)
+        path = url.path
+    }
+
+    deinit { try? FileManager.default.removeItem(atPath: path) }
+
+    func write(_ name: String, _ text: String) throws {
+        let file = URL(filePath: path).appending(path: name)
+        try FileManager.default.createDirectory(
+            at: file.deletingLastPathComponent(), withIntermediateDirectories: true)
+        try Data(text.utf8).write(to: file)
+    }
+}

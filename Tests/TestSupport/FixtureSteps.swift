@@ -1,0 +1,95 @@
+/// A quantity of every step of a case.
+public struct FixtureSteps: Sendable {
+    /// One tensor a step, or a single one that holds all steps in its first dimension.
+    private let tensors: [FixtureTensor]
+    private let isStacked: Bool
+    public let count: Int
+    /// Shape of one step's tensor.
+    public let shape: [Int]
+
+    init(stacked tensor: FixtureTensor) throws {
+        let shape = try tensor.shape()
+        (tensors, isStacked) = ([tensor], true)
+        (count, self.shape) = (shape.first ?? 1, Array(shape.dropFirst()))
+    }
+
+    init(apart tensors: [FixtureTensor]) throws {
+        (self.tensors, isStacked) = (tensors, false)
+        (count, shape) = (tensors.count, try tensors[0].shape())
+    }
+
+    /// Elements of one step.
+    public var elements: Int { shape.reduce(1, *) }
+
+    /// Step `step`'s values.
+    public func floats(_ step: Int) throws -> [Float] {
+        try isStacked ? tensors[0].floats(row: step) : tensors[step].floats()
+    }
+
+    /// Step `step`'s whole numbers, of an integer type or a floating-point one.
+    public func integers(_ step: Int) throws -> [Int] {
+        guard isStacked else { return try tensors[step].integers() }
+        return Array(try tensors[0].integers()[step * elements..<(step + 1) * elements])
+    }
+}
+
+extension FixtureCase {
+    /// A quantity of every step: stacked in NAME, [steps, …], or apart in NAME.0, NAME.1, …
+    ///
+    /// - Parameters:
+    ///   - names: its name and other names.
+    ///   - count: the steps there must be.
+    ///   - constant: elements of a step's tensor, where a single such tensor may stand for all steps.
+    public func steps(_ names: [String], count: Int, constant size: Int? = nil) throws -> FixtureSteps {
+        guard let found = try findSteps(names) else { throw missing(names) }
+        if let size, let tensor = find(names), try tensor.shape().reduce(1, *) == size {
+            return try FixtureSteps(apart: Array(repeating: tensor, count: count))
+        }
+        guard found.count == count else {
+            throw FixtureError(
+                path, "tensor '\(names[0])' is of \(found.count) steps, expected \(count) (docs/fixtures.md)")
+        }
+        return found
+    }
+
+    /// The same for what a case may lack, and of any count.
+    public func findSteps(_ names: [String]) throws -> FixtureSteps? {
+        if let tensor = find(names) { return try FixtureSteps(stacked: tensor) }
+        for name in names {
+            let apart = sequence(state: 0) { step in
+                defer { step += 1 }
+                return find(["\(name).\(step)", "\(name)_\(step)", "step.\(step).\(name)", "\(step).\(name)"])
+            }
+            let tensors = Array(apart)
+            if !tensors.isEmpty { return try FixtureSteps(apart: tensors) }
+        }
+        return nil
+    }
+
+    /// A number of every step, from the tensors or from a list in `case.json`; nil where there is neither.
+    public func trace(_ names: [String], count: Int) throws -> [Double]? {
+        let values: [Double]
+        if let steps = try findSteps(names) {
+            guard steps.elements == 1 else {
+                throw FixtureError(
+                    path, "'\(names[0])' has the shape \(steps.shape) a step, expected a number")
+            }
+            values = try (0..<steps.count).map { Double(try steps.floats($0)[0]) }
+        } else if settings.find(names)?.arrayValue != nil, let list = try settings.numbers(names) {
+            values = list
+        } else {
+            return nil
+        }
+        guard values.count == count else {
+            throw FixtureError(
+                path, "'\(names[0])' has \(values.count) values, expected one for each of \(count) steps")
+        }
+        return values
+    }
+
+    /// The same for what a case must have.
+    public func requiredTrace(_ names: [String], count: Int) throws -> [Double] {
+        guard let values = try trace(names, count: count) else { throw missing(names) }
+        return values
+    }
+}

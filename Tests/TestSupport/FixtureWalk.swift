@@ -1,0 +1,99 @@
+import Foundation
+
+extension FixtureCase {
+    /// The variable that lists folders of further cases, separated by colons.
+    public static let variable = "DISTTRAIN_FIXTURES"
+
+    /// The committed cases.
+    public static let committed: [FixtureCase] = committedWalk.cases
+    /// The committed cases, and those of the folders that DISTTRAIN_FIXTURES lists.
+    public static let all: [FixtureCase] = committed + listedWalk.cases
+    /// What was meant to be a case and is none, one line each.
+    public static let faults: [String] = committedWalk.faults + listedWalk.faults
+
+    private static let committedWalk = FixtureWalk(
+        folder: URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .appending(path: "Fixtures").path)
+    private static let listedWalk = FixtureWalk(
+        list: ProcessInfo.processInfo.environment[variable] ?? "")
+
+    /// All cases of these kinds.
+    public static func all(_ kinds: FixtureKind...) -> [FixtureCase] {
+        all.filter { kinds.contains($0.kind) }
+    }
+
+    /// The committed cases of these kinds.
+    public static func committed(_ kinds: FixtureKind...) -> [FixtureCase] {
+        committed.filter { kinds.contains($0.kind) }
+    }
+
+    /// The committed case in a folder of this name.
+    public static func committed(_ name: String) throws -> FixtureCase {
+        guard let found = committed.first(where: { ($0.name as NSString).lastPathComponent == name }) else {
+            throw FixtureError(name, "is no committed case")
+        }
+        return found
+    }
+}
+
+/// The cases in folders, at any depth.
+public struct FixtureWalk: Sendable {
+    public private(set) var cases: [FixtureCase] = []
+    /// Whatever is not as it should be: a case is never passed over in silence.
+    public private(set) var faults: [String] = []
+    private var visited: Set<String> = []
+
+    /// All cases in a folder, which may be one itself.
+    public init(folder: String) {
+        walk(folder, name: (folder as NSString).lastPathComponent)
+    }
+
+    /// All cases in the folders of a colon-separated list.
+    public init(list: String) {
+        for folder in list.split(separator: ":").map(String.init) {
+            if visited.contains(Self.resolved(folder)) { continue }
+            let before = cases.count + faults.count
+            var isFolder: ObjCBool = false
+            guard FileManager.default.fileExists(atPath: folder, isDirectory: &isFolder), isFolder.boolValue
+            else {
+                faults.append("\(folder): \(FixtureCase.variable) names it, and it is no folder")
+                continue
+            }
+            walk(folder, name: URL(filePath: folder).standardizedFileURL.lastPathComponent)
+            if cases.count + faults.count == before {
+                faults.append(
+                    "\(folder): \(FixtureCase.variable) names it, and it holds no case, a folder with a "
+                        + "\(FixtureCase.settingsFile) (docs/fixtures.md)")
+            }
+        }
+    }
+
+    private mutating func walk(_ folder: String, name: String) {
+        // A link may lead back.
+        guard visited.insert(Self.resolved(folder)).inserted else { return }
+        do {
+            let entries = try FileManager.default.contentsOfDirectory(atPath: folder).sorted()
+            if entries.contains(FixtureCase.settingsFile) {
+                cases.append(try FixtureCase(path: folder, name: name))
+                return
+            }
+            if entries.contains(FixtureCase.tensorsFile) {
+                faults.append("\(folder): has \(FixtureCase.tensorsFile), and no \(FixtureCase.settingsFile)")
+            }
+            for entry in entries {
+                let path = (folder as NSString).appendingPathComponent(entry)
+                var isFolder: ObjCBool = false
+                if FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), isFolder.boolValue {
+                    walk(path, name: "\(name)/\(entry)")
+                }
+            }
+        } catch {
+            let text = "\(error)"
+            faults.append(text.contains(folder) ? text : "\(folder): \(text)")
+        }
+    }
+
+    private static func resolved(_ folder: String) -> String {
+        URL(filePath: folder).resolvingSymlinksInPath().path
+    }
+}
