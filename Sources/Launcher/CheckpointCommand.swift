@@ -25,7 +25,9 @@ struct CheckpointExportCommand: ParsableCommand {
     var model: String
     @Option(help: ArgumentHelp("unet, or ema-DECAY. Default: the slowest average.", valueName: "name"))
     var weights: String?
-    @Option(help: "Type of the trained weights: fp32, fp16 or bf16. A first stage's files are copied as they are.")
+    @Option(
+        help: "Type of the trained weights: fp32, fp16 or bf16. A first stage's files are copied as they are."
+    )
     var dtype = WeightType.fp32
     @Option(
         help: ArgumentHelp(

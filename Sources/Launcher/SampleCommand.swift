@@ -39,7 +39,8 @@ struct SampleCommand: ParsableCommand {
     @Option(help: "ddim or ddpm (ancestral).")
     var method = SamplingSettings.Method.ddim
     @Option(
-        help: "Which training timesteps are visited: leading, trailing or linspace. Default: the model's own.")
+        help: "Which training timesteps are visited: leading, trailing or linspace. Default: the model's own."
+    )
     var spacing: TimestepSpacing?
     @Option(help: "Key of the initial noise.")
     var seed: UInt64 = 0

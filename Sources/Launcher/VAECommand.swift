@@ -42,7 +42,9 @@ struct FirstStageOptions: ParsableArguments {
     var precision = "fp32"
 
     /// Opens the first stage on rank 0 and works with it there.
-    func onRoot(_ what: String, _ communicator: any Communicator, _ body: (FirstStagePass) throws -> Void) throws {
+    func onRoot(_ what: String, _ communicator: any Communicator, _ body: (FirstStagePass) throws -> Void)
+        throws
+    {
         let dtype = try ComputeType.dtype(named: precision)
         try communicator.collectively(what) {
             guard communicator.isRoot else { return }
@@ -78,7 +80,8 @@ struct VAEEncodeCommand: ParsableCommand {
             throw ValidationError("\(images.count) files: expected pictures, or one .safetensors file alone")
         }
         if isTensorFile, size != nil {
-            throw ValidationError("--size is for pictures; the images of a .safetensors file are taken as they are")
+            throw ValidationError(
+                "--size is for pictures; the images of a .safetensors file are taken as they are")
         }
         if !isTensorFile, size == nil {
             throw ValidationError("--size: expected the side that pictures are cropped and resized to")

@@ -226,4 +226,28 @@ private func failure(_ yaml: String, _ overrides: [String] = []) throws -> Confi
         #expect(missing.description == "/no/such.yaml: does not exist")
         #expect(throws: ConfigError.self) { try Configuration.load(path: "/tmp") }
     }
+
+    @Test func whereARunStarts() throws {
+        let scratch = try CheckpointScratch()
+        let model = try read(minimal).model
+        let unet = try UNet2DModel(model)
+        unet.store.initialize(seed: 1)
+        try ModelFolder(scratch.at("unet")).save(model, unet.store)
+
+        let asked = try Configuration(
+            yaml: minimal + "\ninit_from: elsewhere", source: "test.yaml", initFrom: scratch.at("unet"))
+        #expect(asked.initFrom == scratch.at("unet"))
+        #expect(try read(asked.resolvedYAML()) == asked)
+        #expect(try read(minimal).node["init_from"] == nil)
+        #expect(try read(minimal + "\ninit_from: a", ["init_from=null"]).initFrom == nil)
+        #expect(try failure(minimal + "\ninit_from: ''").path == ["init_from"])
+
+        // Without a section of its own, the model is the one that the run starts from.
+        let bare = "name: test\ndata: {path: synthetic-faces}\ntrain: {steps: 10, batch_size: 4}"
+        #expect(try failure(bare).kind == .missingKey)
+        let taken = try Configuration(yaml: bare, source: "test.yaml", initFrom: scratch.at("unet"))
+        #expect(taken.model == model && taken.data.size == 16)
+        let nowhere = try failure(bare, ["init_from=\(scratch.at("nowhere"))"])
+        #expect(nowhere.description.contains("nowhere: does not exist"))
+    }
 }

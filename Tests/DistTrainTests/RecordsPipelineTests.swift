@@ -40,11 +40,14 @@ private struct Models {
     }
 
     /// Saves a checkpoint of a latent run, whose average is twice the weights, on two ranks.
-    func saveCheckpoint(in folder: CheckpointFolder, step: Int, firstStage: String) throws {
+    func saveCheckpoint(
+        in folder: CheckpointFolder, step: Int, firstStage: String, hash: String? = nil
+    ) throws {
         let run = RunIdentity(
             name: "latent", seed: 0, configuration: "name: latent\n", modelConfig: try unet.config.jsonText(),
             schedulerConfig: try scheduler.jsonText(),
-            firstStage: FirstStageReference(path: firstStage, scalingFactor: 0.75), programVersion: "0.1.0")
+            firstStage: FirstStageReference(path: firstStage, weightsHash: hash, scalingFactor: 0.75),
+            programVersion: "0.1.0")
         let average = unet.store.makeBuffer()
         defer { average.deallocate() }
         for i in 0..<unet.store.count { average[i] = 2 * unet.store.values[i] }
@@ -145,6 +148,55 @@ private struct Models {
         }
         #expect(try PipelineFolder.locateAutoencoder(path).path == path + "/vqvae")
         #expect(try PipelineFolder.locateAutoencoder(models.vaeFolder).path == models.vaeFolder)
+    }
+
+    @Test func aCheckpointIsExported() throws {
+        let scratch = try CheckpointScratch()
+        let models = try Models(scratch)
+        let folder = CheckpointFolder(scratch.at("run/checkpoints"))
+        try models.saveCheckpoint(in: folder, step: 10, firstStage: models.vaeFolder)
+        let output = scratch.at("exported")
+        func export(_ weights: String?) throws {
+            try CheckpointExport(
+                model: scratch.at("run"), weights: weights, firstStage: nil, format: WeightFormat(),
+                output: output
+            ).run()
+        }
+        for (weights, factor) in [("unet", Float(1)), (nil, 2)] as [(String?, Float)] {
+            try export(weights)
+            let found = try PipelineFolder.read(output)
+            #expect(found.scheduler == models.scheduler)
+            // The scaling that the run was trained with, in place of the autoencoder's own.
+            #expect(try found.loadFirstStage(dtype: .float32)?.scalingFactor == 0.75)
+            let loaded = try found.unet.loadUNet()
+            for (mine, theirs) in zip(loaded.store.parameters, models.unet.store.parameters) {
+                #expect(mine.values.elementsEqual(theirs.values.map { factor * $0 }))
+            }
+        }
+        #expect(throws: ModelFolderError.self) { try export("ema-0.5") }
+        // A damaged file is not exported, and what was there before stays.
+        let shard = folder.path(step: 10) + "/unet/" + ModelFolder.shardName(1, of: 2)
+        try flipBit(shard, at: -5)
+        #expect(throws: CheckpointError.self) { try export("unet") }
+        try export("ema-0.99")
+        #expect(try PipelineFolder.read(output).unetConfig == models.unet.config)
+    }
+
+    @Test func anotherFirstStageIsRefused() throws {
+        let scratch = try CheckpointScratch()
+        let models = try Models(scratch)
+        let folder = CheckpointFolder(scratch.at("run/checkpoints"))
+        try models.saveCheckpoint(
+            in: folder, step: 10, firstStage: models.vaeFolder, hash: "0123456789abcdef")
+        let export = { (firstStage: String?) in
+            try CheckpointExport(
+                model: scratch.at("run"), weights: nil, firstStage: firstStage, format: WeightFormat(),
+                output: scratch.at("exported")
+            ).run()
+        }
+        let error = #expect(throws: RunError.self) { try export(nil) }
+        #expect(error?.message.contains("other weights than the first stage") == true)
+        try export(models.vaeFolder)
     }
 
     @Test func neverReplacesWhatIsNoPipeline() throws {

@@ -41,12 +41,16 @@ private func unet(_ json: String) throws -> UNet2DConfig {
             {"in_channels": 3, "out_channels": 3, "down_block_types": ["DownEncoderBlock2D"],
              "up_block_types": ["UpDecoderBlock2D"], "block_out_channels": [64], "layers_per_block": 1,
              "act_fn": "silu", "latent_channels": 3, "sample_size": 32, "num_vq_embeddings": 256,
-             "norm_num_groups": 32, "vq_embed_dim": null, "scaling_factor": 0.18215, "norm_type": "group",
+             "norm_num_groups": 32, "vq_embed_dim": null, "norm_type": "group",
              "mid_block_add_attention": true, "lookup_from_codebook": false, "force_upcast": false}
             """
         let vqNode = ConfigNode(try JSONValue(parsing: vq))
         #expect(try VQModelConfig(config: vqNode) == VQModelConfig())
-        #expect(Set(VQModelConfig().node.entries?.map(\.key) ?? []) == Set(vqNode.entries?.map(\.key) ?? []))
+        // The one default that is not diffusers', which says 0.18215: VQ models were trained unscaled.
+        #expect(VQModelConfig().scalingFactor == 1)
+        #expect(
+            Set(VQModelConfig().node.entries?.map(\.key) ?? [])
+                == Set(vqNode.entries?.map(\.key) ?? []).union(["scaling_factor"]))
     }
 
     @Test func readsTheFilesOfWellKnownModels() throws {
@@ -82,6 +86,64 @@ private func unet(_ json: String) throws -> UNet2DConfig {
                         """)))
         #expect(vae.downsamplingFactor == 8)
         #expect(vae.scalingFactor == 0.18215)
+    }
+
+    @Test func readsThePartsOfTheLatentDiffusionPipeline() throws {
+        // CompVis/ldm-celebahq-256: unet/config.json and vqvae/config.json.
+        let model = try unet(
+            """
+            {"_class_name": "UNet2DModel", "_diffusers_version": "0.0.4", "act_fn": "silu",
+             "attention_head_dim": 32, "block_out_channels": [224, 448, 672, 896],
+             "center_input_sample": false,
+             "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"],
+             "downsample_padding": 1, "flip_sin_to_cos": true, "freq_shift": 0, "in_channels": 3,
+             "layers_per_block": 2, "mid_block_scale_factor": 1, "norm_eps": 1e-05, "norm_num_groups": 32,
+             "out_channels": 3, "sample_size": 64, "time_embedding_type": "positional",
+             "up_block_types": ["AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"]}
+            """)
+        #expect(model.headCount(channels: 448) == 14)
+        #expect(model.sampleSize == SpatialSize(64))
+        let vq = try VQModelConfig(
+            config: ConfigNode(
+                try JSONValue(
+                    parsing: """
+                        {"_class_name": "VQModel", "_diffusers_version": "0.1.2", "act_fn": "silu",
+                         "block_out_channels": [128, 256, 512],
+                         "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
+                         "in_channels": 3, "latent_channels": 3, "layers_per_block": 2,
+                         "num_vq_embeddings": 8192, "out_channels": 3, "sample_size": 256,
+                         "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"]}
+                        """)))
+        #expect(vq.downsamplingFactor == 4 && vq.codebookWidth == 3)
+        #expect(vq.scalingFactor == 1)
+        // Written out, so that diffusers reads the same.
+        #expect(vq.node["scaling_factor"]?.json == 1.0)
+    }
+
+    @Test func differencesThatWeightsDoNotSurvive() throws {
+        let model = try unet(#"{"sample_size": 32, "block_out_channels": [32, 64, 64, 64]}"#)
+        var other = model
+        other.sampleSize = nil
+        other.dropout = 0.2
+        other.activation = .swish
+        other.timeEmbeddingDim = 128
+        other.attnNormNumGroups = 32
+        #expect(model.differences(from: other) == [])
+        other.freqShift = 1
+        other.blockOutChannels = [32, 64, 64, 96]
+        other.attentionHeadDim = nil
+        #expect(
+            model.differences(from: other) == [
+                "attention_head_dim is 8, there null",
+                "block_out_channels is [32,64,64,64], there [32,64,64,96]", "freq_shift is 0, there 1",
+            ])
+        let autoencoder = AutoencoderKLConfig()
+        var finer = autoencoder
+        finer.scalingFactor = 2
+        finer.sampleSize = SpatialSize(64)
+        #expect(autoencoder.differences(from: finer) == [])
+        finer.latentChannels = 8
+        #expect(autoencoder.differences(from: finer) == ["latent_channels is 4, there 8"])
     }
 
     @Test func filesRoundTrip() throws {

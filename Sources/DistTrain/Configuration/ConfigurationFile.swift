@@ -35,7 +35,9 @@ enum ConfigurationFile {
             throw ConfigError(.missingKey, "is empty, expected a configuration", location: root.location)
         }
         for text in overrides { try ConfigurationOverride(text).apply(to: &root) }
-        if let initFrom { root["init_from"] = ConfigNode(.string(initFrom), at: .init(source: "--init-from")) }
+        if let initFrom {
+            root["init_from"] = ConfigNode(.string(initFrom), at: .init(source: "--init-from"))
+        }
         return root
     }
 

@@ -28,6 +28,14 @@ extension FirstStage {
         }
     }
 
+    /// What a checkpoint notes of the first stage that its model is trained behind.
+    func reference(path: String) -> FirstStageReference {
+        let record = record
+        return FirstStageReference(
+            path: path, weightsHash: record.weightsHash, scalingFactor: record.scalingFactor,
+            shiftFactor: record.shiftFactor ?? 0)
+    }
+
     /// Whether latents come as a Gaussian that is to be sampled.
     var hasPosterior: Bool {
         if case .autoencoderKL = model { return true }

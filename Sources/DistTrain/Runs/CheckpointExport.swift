@@ -39,7 +39,9 @@ public struct CheckpointExport {
 
     /// Writes the autoencoder where `model` is a run or a checkpoint of `vae train`.
     private func writeAutoencoder() throws -> Bool {
-        guard let folder = try PipelineFolder.trainedAutoencoder(model, weights: weights) else { return false }
+        guard let folder = try PipelineFolder.trainedAutoencoder(model, weights: weights) else {
+            return false
+        }
         try verify(folder)
         try ModelFolder(output).write(autoencoderOf: folder, format)
         printLine("Wrote the first stage of \(folder.path) to \(output)")
@@ -51,7 +53,9 @@ public struct CheckpointExport {
     private func verify(_ folder: ModelFolder) throws {
         let path = URL(fileURLWithPath: folder.path).standardizedFileURL
         let parent = path.deletingLastPathComponent().path
-        guard FileManager.default.fileExists(atPath: "\(parent)/\(CheckpointManifest.fileName)") else { return }
+        guard FileManager.default.fileExists(atPath: "\(parent)/\(CheckpointManifest.fileName)") else {
+            return
+        }
         try Checkpoint(opening: parent).verify(folder: path.lastPathComponent)
     }
 }

@@ -28,10 +28,10 @@ public struct DenoisingRun {
         try checkChannels(model, dataset)
         let unet = try UNet2DModel(model)
         unet.store.initialize(seed: c.seed)
-        let initializedFrom = try InitialWeights.unet(c.initFrom, for: model)?
+        let scheduler = c.schedulerConfig()
+        let initializedFrom = try InitialWeights.unet(c.initFrom, for: model, scheduler)?
             .load(into: unet.store, run: RunFolder(output), resume, communicator)
 
-        let scheduler = c.schedulerConfig()
         let objective = DenoisingObjective(
             unet: unet, dataset: dataset, schedule: try NoiseSchedule(scheduler),
             minSNRGamma: c.diffusion.minSNRGamma, flips: c.data.flip)
@@ -50,11 +50,7 @@ public struct DenoisingRun {
                     name: c.name, seed: c.seed, configuration: yaml, modelFolder: "unet",
                     modelConfig: try unet.config.jsonText(), schedulerConfig: try scheduler.jsonText(),
                     datasetFingerprint: dataset.fingerprint,
-                    firstStage: firstStage.map {
-                        FirstStageReference(
-                            path: c.firstStagePath ?? "", weightsHash: $0.weightsHash,
-                            scalingFactor: Double($0.scalingFactor), shiftFactor: Double($0.shiftFactor))
-                    },
+                    firstStage: firstStage.map { $0.reference(path: c.firstStagePath ?? "") },
                     programVersion: Program.version),
                 initializedFrom: initializedFrom,
                 pictures: {

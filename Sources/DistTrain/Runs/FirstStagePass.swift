@@ -72,7 +72,9 @@ public struct FirstStagePass {
         if file.name == "latents", !areScaled {
             printLine("Note: decoding 'latents' as they are; those of `sample --dump-latents` want --scaled")
         }
-        let size = (height: file.height * stage.downsamplingFactor, width: file.width * stage.downsamplingFactor)
+        let size = (
+            height: file.height * stage.downsamplingFactor, width: file.width * stage.downsamplingFactor
+        )
         func images(_ body: (_ index: Int, _ image: [Float]) throws -> Void) throws {
             for index in 0..<file.count {
                 var latent = try file.samples(index..<index + 1)

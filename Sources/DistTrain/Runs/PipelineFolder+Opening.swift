@@ -9,7 +9,8 @@ extension PipelineFolder {
     func openFirstStage(dtype: DType, isGiven: Bool) throws -> FirstStage? {
         guard let stage = try loadFirstStage(dtype: dtype), let firstStage else { return nil }
         if let expected = firstStageReference?.weightsHash, expected != stage.weightsHash {
-            let fault = "\(firstStage.path): has other weights than the first stage that \(path) was trained behind"
+            let fault =
+                "\(firstStage.path): has other weights than the first stage that \(path) was trained behind"
             guard isGiven else {
                 throw RunError(
                     "\(fault); put those back, or name one by --first-stage", exitStatus: ExitStatus.refused)

@@ -17,7 +17,9 @@ extension ModelFolder {
         case .unet:
             throw ModelFolderError(path, "holds a UNet2DModel, expected an AutoencoderKL or a VQModel")
         case .autoencoderKL(var config):
-            if let trained { (config.scalingFactor, config.shiftFactor) = (trained.scalingFactor, trained.shiftFactor) }
+            if let trained {
+                (config.scalingFactor, config.shiftFactor) = (trained.scalingFactor, trained.shiftFactor)
+            }
             if let shift = config.shiftFactor, shift != 0 {
                 let model = try AutoencoderKL(config)
                 try loadWeights(into: model.store)

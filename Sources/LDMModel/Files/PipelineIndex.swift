@@ -14,7 +14,8 @@ struct PipelineIndex {
     func unet() throws(ModelFolderError) -> ModelFolder {
         guard let path = part("unet") else {
             let name = node["_class_name"].map { ", \($0.found)," } ?? ""
-            throw ModelFolderError(folder, "is a pipeline\(name) without a 'unet', expected one with a UNet2DModel")
+            throw ModelFolderError(
+                folder, "is a pipeline\(name) without a 'unet', expected one with a UNet2DModel")
         }
         return ModelFolder(path)
     }

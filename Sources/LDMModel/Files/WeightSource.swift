@@ -30,7 +30,8 @@ struct WeightSource {
         path = "the weights"
         copy = { name, destination in
             guard let offset = offsets[name] else { preconditionFailure("no parameter \(name)") }
-            _ = destination.update(fromContentsOf: UnsafeBufferPointer(start: base + offset, count: destination.count))
+            _ = destination.update(
+                fromContentsOf: UnsafeBufferPointer(start: base + offset, count: destination.count))
         }
     }
 
@@ -52,7 +53,8 @@ struct WeightSource {
     /// shards with an index.
     func write(to folder: ModelFolder, _ format: WeightFormat) throws {
         let shards = Self.shards(
-            tensors.map { SafetensorsEntry($0.name, dtype: format.dtype, shape: $0.shape) }, format.maxShardBytes)
+            tensors.map { SafetensorsEntry($0.name, dtype: format.dtype, shape: $0.shape) },
+            format.maxShardBytes)
         let largest = tensors.map { $0.shape.reduce(1, *) }.max() ?? 0
         let buffer = UnsafeMutableBufferPointer<Float>.allocate(capacity: largest)
         defer { buffer.deallocate() }
@@ -81,7 +83,8 @@ struct WeightSource {
 
     /// Refuses what would become infinite: fp16 ends at 65504.
     private func check(_ values: UnsafeMutableBufferPointer<Float>, _ tensor: SafetensorsEntry) throws {
-        guard tensor.dtype == .f16, let value = values.first(where: { abs($0) >= 65520 && $0.isFinite }) else {
+        guard tensor.dtype == .f16, let value = values.first(where: { abs($0) >= 65520 && $0.isFinite })
+        else {
             return
         }
         throw ModelFolderError(
