@@ -8,7 +8,7 @@ BINARY := .build/$(CONFIGURATION)/disttrain
 SWIFT_TEST := swift test -c $(CONFIGURATION) --disable-testable-imports
 SWIFT_SOURCES := Package.swift Sources Tests
 
-.PHONY: help deps build demo test test-unit test-integration bench lint format clean
+.PHONY: help deps build demo test test-unit test-integration test-python bench lint format clean
 .NOTPARALLEL:
 
 help: ## List these targets
@@ -32,6 +32,10 @@ test-unit: build ## Run the tests of one process; FILTER=NAME for some of them
 
 test-integration: build ## Run the tests under mpirun; NAMES="launch ..." for some of them
 	Tests/Integration/run.sh $(NAMES)
+
+VENV := .venv-python
+test-python: build ## Cross-check against PyTorch and diffusers (opt-in); FILTER=NAME, VENV=FOLDER, ARGS="--seed 1"
+	Tests/Python/run.sh $(VENV) $(if $(FILTER),-k "$(FILTER)") $(ARGS)
 
 bench: build ## Time training steps of a 70 M U-Net on one and two ranks
 	scripts/bench.sh

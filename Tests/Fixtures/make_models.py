@@ -63,77 +63,96 @@ VQ = {
 }
 
 
-def randomized(model, seed):
+def randomized(model, seed, scale=0.1):
     """Norms start at 1 and 0: every parameter gets noise, so that none goes untested."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+            parameter += scale * torch.randn(parameter.shape, generator=generator)
     return model.eval(), generator
 
 
-def write(name, kind, model, tensors, shards=None):
-    folder = ROOT / name
+def write(folder, kind, model, tensors, dtype=torch.float32, shards="10GB"):
+    """A case of a model, whose weights are stored in `dtype`, in files of at most `shards`."""
     shutil.rmtree(folder, ignore_errors=True)
-    model.save_pretrained(folder, **({"max_shard_size": shards} if shards else {}))
+    folder.mkdir(parents=True)
     (folder / "case.json").write_text(json.dumps({"kind": kind}) + "\n")
     save_file({k: v.detach().contiguous() for k, v in tensors.items()}, folder / "case.safetensors")
+    # Last, since this converts the gradients as well.
+    model.to(dtype).save_pretrained(folder, max_shard_size=shards)
+
+
+def size_of(config):
+    """Height and width of a U-Net's samples."""
+    size = config["sample_size"]
+    return size if isinstance(size, tuple) else (size, size)
 
 
 def gradients(model):
     return {f"grad.{name}": parameter.grad for name, parameter in model.named_parameters()}
 
 
-def make_unet(name, config, seed):
+def make_unet(folder, config, seed, timesteps=(3, 871), scale=0.1, dtype=torch.float32, **stored):
     torch.manual_seed(seed)
-    model, generator = randomized(UNet2DModel(**config), seed)
-    size = config["sample_size"]
-    height, width = size if isinstance(size, tuple) else (size, size)
-    sample = torch.randn(2, config["in_channels"], height, width, generator=generator).requires_grad_()
-    timestep = torch.tensor([3, 871])
+    model, generator = randomized(UNet2DModel(**config), seed, scale)
+    model.to(dtype).float()
+    sample = torch.randn(len(timesteps), model.config.in_channels, *size_of(config), generator=generator)
+    sample.requires_grad_()
+    timestep = torch.tensor(timesteps)
     output = model(sample, timestep).sample
     grad_output = torch.randn(output.shape, generator=generator)
     output.backward(grad_output)
     write(
-        name, "unet", model,
+        folder, "unet", model,
         dict(
             sample=sample, timestep=timestep, output=output, grad_output=grad_output,
             grad_sample=sample.grad, **gradients(model)),
-        shards="60KB" if name == "unet_no_attention" else None)
+        dtype, **stored)
 
 
-def make_kl(name, config, seed):
+def make_kl(folder, config, seed, images=(2, 16, 16), scale=0.1, dtype=torch.float32, **stored):
+    """With `images` [B, H, W]."""
     torch.manual_seed(seed)
-    model, generator = randomized(AutoencoderKL(**config), seed)
-    image = torch.randn(2, 3, 16, 16, generator=generator).clamp(-1, 1)
+    model, generator = randomized(AutoencoderKL(**config), seed, scale)
+    model.to(dtype).float()
+    image = random_images(images, model.config.in_channels, generator)
     posterior = model.encode(image).latent_dist
     reconstruction = model.decode(posterior.mean.detach()).sample
     grad_moments = torch.randn(posterior.parameters.shape, generator=generator)
     grad_reconstruction = torch.randn(reconstruction.shape, generator=generator)
     ((posterior.parameters * grad_moments).sum() + (reconstruction * grad_reconstruction).sum()).backward()
     write(
-        name, "autoencoder_kl", model,
+        folder, "autoencoder_kl", model,
         dict(
             image=image, latent_mean=posterior.mean, latent_logvar=posterior.logvar,
             reconstruction=reconstruction, grad_moments=grad_moments,
-            grad_reconstruction=grad_reconstruction, **gradients(model)))
+            grad_reconstruction=grad_reconstruction, **gradients(model)),
+        dtype, **stored)
 
 
-def make_vq(name, config, seed):
+def make_vq(folder, config, seed, images=(2, 16, 16), dtype=torch.float32, **stored):
+    """With `images` [B, H, W]."""
     torch.manual_seed(seed)
     model, generator = randomized(VQModel(**config), seed)
     with torch.no_grad():
         model.quantize.embedding.weight.normal_(generator=generator)
-        image = torch.randn(2, 3, 16, 16, generator=generator).clamp(-1, 1)
+        model.to(dtype).float()
+        image = random_images(images, model.config.in_channels, generator)
         latent = model.encode(image).latents
         write(
-            name, "vq_model", model,
-            dict(image=image, latent=latent, reconstruction=model.decode(latent).sample))
+            folder, "vq_model", model,
+            dict(image=image, latent=latent, reconstruction=model.decode(latent).sample), dtype, **stored)
 
 
-def give_old_names(name, convolutions):
-    """Renames attention weights to what diffusers wrote before 0.14."""
-    path = ROOT / name / "diffusion_pytorch_model.safetensors"
+def random_images(shape, channels, generator):
+    """[B, C, H, W] in [-1, 1] for `shape` [B, H, W]."""
+    batch, height, width = shape
+    return torch.randn(batch, channels, height, width, generator=generator).clamp(-1, 1)
+
+
+def give_old_names(folder, convolutions=False):
+    """Renames attention weights to what diffusers wrote before 0.14, when they may have been 1×1 convolutions."""
+    path = folder / "diffusion_pytorch_model.safetensors"
     tensors = {}
     for key, value in load_file(path).items():
         for new, old in [("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")]:
@@ -147,12 +166,12 @@ def give_old_names(name, convolutions):
 
 if __name__ == "__main__":
     for seed, (name, config) in enumerate(UNETS.items()):
-        make_unet(name, config, seed)
+        make_unet(ROOT / name, config, seed, shards="60KB" if name == "unet_no_attention" else "10GB")
     for seed, (name, config) in enumerate(AUTOENCODERS.items(), start=20):
-        make_kl(name, config, seed)
+        make_kl(ROOT / name, config, seed)
     for seed, (name, config) in enumerate(VQ.items(), start=40):
-        make_vq(name, config, seed)
-    give_old_names("unet_old_names", convolutions=False)
-    give_old_names("kl_old_names", convolutions=True)
+        make_vq(ROOT / name, config, seed)
+    give_old_names(ROOT / "unet_old_names")
+    give_old_names(ROOT / "kl_old_names", convolutions=True)
     total = sum(f.stat().st_size for f in ROOT.rglob("*") if f.is_file())
     print(f"{total / 1e6:.2f} MB in {ROOT}")

@@ -20,7 +20,7 @@ from diffusers.schedulers import scheduling_ddpm
 from diffusers.training_utils import EMAModel
 from safetensors.torch import save_file
 
-from make_models import UNET, randomized
+from make_models import UNET, randomized, size_of
 
 ROOT = pathlib.Path(__file__).parent
 STEPS = 50
@@ -49,8 +49,7 @@ SCHEDULERS = {
 }
 
 
-def write(folder, case, tensors, scheduler=None, unet=None):
-    path = ROOT / folder
+def write(path, case, tensors, scheduler=None, unet=None):
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     if unet is not None:
@@ -80,14 +79,14 @@ def chain(scheduler, eta, sample, output, noises):
     return torch.stack(samples)
 
 
-def make_scheduler(name, scheduler, steps, eta, seed):
+def make_scheduler(folder, scheduler, steps, eta, seed):
     generator = torch.Generator().manual_seed(seed)
     scheduler.set_timesteps(steps)
     shape = (1, 2, 3, 4)
     outputs, noises = normal(generator, steps, *shape), normal(generator, steps, *shape)
     samples = chain(scheduler, eta, normal(generator, *shape), lambda index, *_: outputs[index], noises)
     write(
-        f"schedulers/{name}", {"kind": "scheduler", "num_inference_steps": steps, "eta": eta},
+        folder, {"kind": "scheduler", "num_inference_steps": steps, "eta": eta},
         dict(
             alphas_cumprod=scheduler.alphas_cumprod, timesteps=scheduler.timesteps, model_output=outputs,
             variance_noise=noises, sample_before=samples[:-1], sample_after=samples[1:]),
@@ -95,27 +94,26 @@ def make_scheduler(name, scheduler, steps, eta, seed):
 
 
 @torch.no_grad()
-def make_ddim(name, eta, seed, **keys):
+def make_ddim(folder, scheduler, eta, seed, config=TINY, steps=STEPS):
     torch.manual_seed(seed)
-    unet, generator = randomized(UNet2DModel(**TINY), seed)
-    scheduler = DDIMScheduler(**keys)
-    scheduler.set_timesteps(STEPS)
-    init_noise = normal(generator, 2, 3, 8, 8)
+    unet, generator = randomized(UNet2DModel(**config), seed)
+    scheduler.set_timesteps(steps)
+    init_noise = normal(generator, 2, unet.config.in_channels, *size_of(config))
     tensors = {}
     if eta > 0:
-        tensors["variance_noise"] = normal(generator, STEPS, *init_noise.shape)
+        tensors["variance_noise"] = normal(generator, steps, *init_noise.shape)
     samples = chain(
         scheduler, eta, init_noise, lambda _, t, sample: unet(sample, t).sample, tensors.get("variance_noise"))
     write(
-        f"ddim/{name}", {"kind": "ddim", "num_inference_steps": STEPS, "eta": eta},
+        folder, {"kind": "ddim", "num_inference_steps": steps, "eta": eta},
         dict(tensors, init_noise=init_noise, sample=samples[-1], samples=samples[1:]),
         scheduler=scheduler, unet=unet)
 
 
-def make_training(name, case, scheduler, seed):
+def make_training(folder, case, scheduler, seed, config=TINY):
     """A training loop as diffusers' examples have it, on latents that are a little of a picture."""
     torch.manual_seed(seed)
-    unet, generator = randomized(UNet2DModel(**TINY), seed)
+    unet, generator = randomized(UNet2DModel(**config), seed)
     initial = copy.deepcopy(unet)
     optimizer = torch.optim.AdamW(
         unet.parameters(), lr=case["learning_rate"], betas=case["betas"], eps=case["eps"],
@@ -126,7 +124,9 @@ def make_training(name, case, scheduler, seed):
     if not case["ema_warmup"]:
         average.get_decay = lambda _: case["ema_decay"]
 
-    latents = 0.5 * normal(generator, STEPS, 2, 3, 1, 1) + 0.3 * normal(generator, STEPS, 2, 3, 8, 8)
+    channels = unet.config.in_channels
+    latents = 0.5 * normal(generator, STEPS, 2, channels, 1, 1)
+    latents = latents + 0.3 * normal(generator, STEPS, 2, channels, *size_of(config))
     noises = normal(generator, *latents.shape)
     timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (STEPS, 2), generator=generator)
     losses, norms, rates = [], [], []
@@ -152,8 +152,8 @@ def make_training(name, case, scheduler, seed):
         lr=torch.tensor(rates))
     tensors |= {f"param.{n}": value for n, value in zip(names, unet.parameters())}
     tensors |= {f"ema.{n}": value for n, value in zip(names, average.shadow_params)}
-    write(f"training/{name}", {"kind": "training", **case}, tensors, scheduler=scheduler, unet=initial)
-    print(f"{name}: loss {losses[0]:.4f} to {losses[-1]:.4f}, gradient norms {min(norms):.3f} to {max(norms):.3f}")
+    write(folder, {"kind": "training", **case}, tensors, scheduler=scheduler, unet=initial)
+    print(f"{folder.name}: loss {losses[0]:.4f} to {losses[-1]:.4f}, gradient norms {min(norms):.3f} to {max(norms):.3f}")
 
 
 TRAINING = {
@@ -171,11 +171,12 @@ TRAINING = {
 
 if __name__ == "__main__":
     for seed, (name, (scheduler, steps, eta)) in enumerate(SCHEDULERS.items(), start=60):
-        make_scheduler(name, scheduler, steps, eta, seed)
-    make_ddim("ddim_50", 0.0, 80, beta_schedule="scaled_linear", beta_start=0.0015, beta_end=0.0195, clip_sample=False)
-    make_ddim("ddim_50_eta", 0.6, 81, timestep_spacing="trailing")
+        make_scheduler(ROOT / "schedulers" / name, scheduler, steps, eta, seed)
+    latent = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.0015, beta_end=0.0195, clip_sample=False)
+    make_ddim(ROOT / "ddim/ddim_50", latent, 0.0, 80)
+    make_ddim(ROOT / "ddim/ddim_50_eta", DDIMScheduler(timestep_spacing="trailing"), 0.6, 81)
     for seed, (name, (case, scheduler)) in enumerate(TRAINING.items(), start=90):
-        make_training(name, case, scheduler, seed)
+        make_training(ROOT / "training" / name, case, scheduler, seed)
     for folder in ("schedulers", "ddim", "training"):
         size = sum(file.stat().st_size for file in (ROOT / folder).rglob("*") if file.is_file())
         print(f"{folder}: {size / 1e3:.0f} kB")

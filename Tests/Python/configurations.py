@@ -1,0 +1,85 @@
+"""Random configurations of everything that is read here: small, and as odd as diffusers allows."""
+
+
+def unet(random):
+    levels = random.randint(1, 3)
+    groups = random.choice([1, 2, 3, 4])
+    head = random.choice([2, 4, None])
+    unit = groups * (head or 1) * (1 if groups * (head or 1) % 2 == 0 else 2)
+    channels = [unit * random.randint(1, max(1, 16 // unit)) for _ in range(levels)]
+    smallest = 2 ** (levels - 1)
+    # A group of a norm has to have two values at least.
+    size = [smallest * random.randint(least, max(2, 12 // smallest)) for least in (2, 1)]
+    config = dict(
+        sample_size=random.choice([tuple(size), size[0]]),
+        in_channels=random.randint(1, 5), out_channels=random.randint(1, 5),
+        center_input_sample=random.random() < 0.3,
+        time_embedding_dim=random.choice([None, 10, 24]),
+        freq_shift=random.randint(0, 1) if channels[0] > 2 else 0,
+        flip_sin_to_cos=random.random() < 0.5,
+        down_block_types=tuple(random.choice(["DownBlock2D", "AttnDownBlock2D"]) for _ in range(levels)),
+        up_block_types=tuple(random.choice(["UpBlock2D", "AttnUpBlock2D"]) for _ in range(levels)),
+        block_out_channels=tuple(channels), layers_per_block=random.randint(1, 2),
+        mid_block_type=random.choice(["UNetMidBlock2D"] * 4 + [None]),
+        mid_block_scale_factor=random.choice([1, 1, 1.4]),
+        downsample_padding=random.randint(0, 1), act_fn=random.choice(["silu", "swish"]),
+        attention_head_dim=head, norm_num_groups=groups, norm_eps=random.choice([1e-5, 1e-6]),
+        attn_norm_num_groups=random.choice([None, groups]),
+        resnet_time_scale_shift=random.choice(["default", "scale_shift"]),
+        add_attention=random.random() < 0.7)
+    return config
+
+
+def _autoencoder(random):
+    levels = random.randint(1, 4)
+    groups = random.choice([1, 2, 3])
+    return dict(
+        in_channels=random.randint(1, 4), out_channels=random.randint(1, 4),
+        down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=tuple(groups * random.randint(1, 12 // groups) for _ in range(levels)),
+        layers_per_block=random.randint(1, 2), act_fn=random.choice(["silu", "swish"]),
+        latent_channels=random.randint(1, 5), norm_num_groups=groups, sample_size=32,
+        scaling_factor=random.choice([0.18215, 0.5, 1.3]), mid_block_add_attention=random.random() < 0.7)
+
+
+def autoencoder_kl(random):
+    return dict(
+        _autoencoder(random), use_quant_conv=random.random() < 0.5, use_post_quant_conv=random.random() < 0.5,
+        shift_factor=random.choice([None, 0.1]))
+
+
+def vq_model(random):
+    return dict(
+        _autoencoder(random), num_vq_embeddings=random.randint(1, 40),
+        vq_embed_dim=random.choice([None, 1, 2, 6]))
+
+
+def image_size(config, random):
+    """Height and width that an autoencoder takes."""
+    factor = 2 ** (len(config["block_out_channels"]) - 1)
+    return [factor * random.randint(least, 24 // factor) for least in (2, 1)]
+
+
+def scheduler(random):
+    """Class name, configuration, steps and η."""
+    name = random.choice(["DDIMScheduler", "DDIMScheduler", "DDPMScheduler"])
+    timesteps = random.choice([1000, 1000, 250, 40])
+    prediction = random.choice(["epsilon", "v_prediction", "sample"])
+    config = dict(
+        num_train_timesteps=timesteps, beta_start=random.choice([0.0001, 0.0015]),
+        beta_end=random.choice([0.02, 0.0195]), prediction_type=prediction,
+        beta_schedule=random.choice(["linear", "scaled_linear", "squaredcos_cap_v2"]),
+        clip_sample=random.random() < 0.5, clip_sample_range=random.choice([1.0, 0.7]),
+        timestep_spacing=random.choice(["leading", "trailing", "linspace"]),
+        # With ε a schedule that ends in pure noise divides by zero.
+        rescale_betas_zero_snr=prediction != "epsilon" and random.random() < 0.3)
+    steps = random.randint(1, 12)
+    if config["timestep_spacing"] == "leading":
+        config["steps_offset"] = random.randint(0, 1)
+    if random.random() < 0.2:
+        config["trained_betas"] = [random.uniform(0.001, 0.05) for _ in range(timesteps)]
+    if name == "DDIMScheduler":
+        config["set_alpha_to_one"] = random.random() < 0.5
+        return name, config, steps, random.choice([0.0, 0.0, 0.5, 1.0])
+    config["variance_type"] = random.choice(["fixed_small", "fixed_small_log", "fixed_large"])
+    return name, config, steps, 0.0

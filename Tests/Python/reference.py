@@ -1,0 +1,88 @@
+"""diffusers' side: models with random weights, and its pipelines run from given noise."""
+
+import contextlib
+import json
+import logging
+import pathlib
+import unittest.mock
+
+import torch
+from diffusers import DDIMScheduler
+from safetensors.torch import load_file, save_file
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+# Where each pipeline draws its initial noise.
+NOISE_OF = {
+    "DDIMPipeline": "diffusers.pipelines.ddim.pipeline_ddim",
+    "LDMPipeline": "diffusers.pipelines.deprecated.latent_diffusion_uncond.pipeline_latent_diffusion_uncond",
+}
+
+
+def randomized(model, seed):
+    """Norms start at 1 and 0: every parameter gets noise, so that none goes untested."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return model.eval()
+
+
+def seeded(seed, *shape):
+    """Standard normal numbers."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def latents_by_ddim(unet, scheduler, noise, steps, **changes):
+    """Deterministic DDIM under the configuration of any scheduler: final latents [N, C, H, W]."""
+    ddim = DDIMScheduler.from_config(scheduler.config, **changes)
+    ddim.set_timesteps(steps)
+    latents = noise
+    for t in ddim.timesteps:
+        latents = ddim.step(unet(latents, t).sample, t, latents).prev_sample
+    return latents
+
+
+def images_of(pipeline, noise, steps):
+    """The pipeline's own __call__ from given noise: images [N, 3, H, W] in [0, 1]."""
+    pipeline.set_progress_bar_config(disable=True)
+    module = NOISE_OF[type(pipeline).__name__]
+    with unittest.mock.patch(f"{module}.randn_tensor", return_value=noise.clone()):
+        images = pipeline(batch_size=len(noise), num_inference_steps=steps, output_type="np").images
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+def give_old_names(folder, convolutions=False):
+    """Renames attention weights to what diffusers wrote before 0.14; in autoencoders they were 1×1 convolutions at
+    times."""
+    path = pathlib.Path(folder) / WEIGHTS
+    tensors = {}
+    for key, value in load_file(path).items():
+        for new, old in [("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")]:
+            if f".{new}." in key:
+                key = key.replace(f".{new}.", f".{old}.")
+                if convolutions and value.ndim == 2:
+                    value = value[:, :, None, None]
+        tensors[key] = value.contiguous()
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def old_names_of(folder):
+    """How many tensors of a folder have old names."""
+    return sum(".proj_attn." in key for key in load_file(pathlib.Path(folder) / WEIGHTS))
+
+
+@contextlib.contextmanager
+def quiet():
+    """diffusers warns that an LDMPipeline's autoencoder is an AutoencoderKL; that is what is tested."""
+    logger = logging.getLogger("diffusers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def save_config(config, path):
+    path.write_text(json.dumps(config, indent=2) + "\n")

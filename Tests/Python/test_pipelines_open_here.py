@@ -1,0 +1,106 @@
+"""Pipelines that diffusers wrote are sampled here, whatever the type, naming and number of their files."""
+
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL, DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, DiffusionPipeline, LDMPipeline,
+    UNet2DModel, VQModel)
+from safetensors.torch import load_file
+
+from figures import check, largest
+from program import decode, pictures, sample
+from reference import (
+    WEIGHTS, give_old_names, images_of, latents_by_ddim, old_names_of, quiet, randomized, seeded)
+
+STEPS = 10
+BLOCKS = dict(
+    down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8, attention_head_dim=8)
+ENCODER = dict(
+    down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, sample_size=32)
+
+
+def unet(channels, seed):
+    torch.manual_seed(seed)
+    config = dict(BLOCKS, sample_size=16, in_channels=channels, out_channels=channels)
+    return randomized(UNet2DModel(**config), seed)
+
+
+def ldm(autoencoder, channels, seed):
+    scheduler = DDIMScheduler(
+        beta_schedule="scaled_linear", beta_start=0.0015, beta_end=0.0195, clip_sample=False)
+    with quiet():
+        return LDMPipeline(vqvae=randomized(autoencoder, seed), unet=unet(channels, seed), scheduler=scheduler)
+
+
+def make_pipeline(name, seed):
+    torch.manual_seed(seed)
+    if name == "DDPMPipeline":
+        return DDPMPipeline(unet(3, seed), DDPMScheduler(beta_schedule="squaredcos_cap_v2", variance_type="fixed_large"))
+    if name == "DDIMPipeline":
+        return DDIMPipeline(unet(3, seed), DDIMScheduler(set_alpha_to_one=False, steps_offset=1))
+    if name == "LDMPipeline with VQModel":
+        return ldm(VQModel(**ENCODER, latent_channels=3, num_vq_embeddings=64, scaling_factor=0.8), 3, seed)
+    return ldm(AutoencoderKL(**ENCODER, latent_channels=4, scaling_factor=0.4), 4, seed)
+
+
+NAMES = ["DDPMPipeline", "DDIMPipeline", "LDMPipeline with VQModel", "LDMPipeline with AutoencoderKL"]
+FILES = ["fp32", "fp16", "fp16 variant", "bf16", "sharded", "old attention names"]
+
+
+def write(pipeline, files, folder):
+    """Saves the pipeline; the same weights as diffusers reads them back, in fp32."""
+    parts = [name for name in ("unet", "vqvae") if hasattr(pipeline, name)]
+    types = {"fp16": torch.float16, "fp16 variant": torch.float16, "bf16": torch.bfloat16}
+    if files in types:
+        pipeline.to(dtype=types[files])
+    variant = "fp16" if files == "fp16 variant" else None
+    if files == "sharded":
+        pipeline.save_pretrained(folder, max_shard_size="30KB")
+        for part in parts:
+            assert len(list((folder / part).glob("*-of-*.safetensors"))) > 1, f"{part} was not sharded"
+    else:
+        pipeline.save_pretrained(folder, variant=variant)
+    if files in types:
+        stored = load_file(next((folder / "unet").glob("*.safetensors")))
+        assert all(value.dtype == types[files] for value in stored.values())
+    if files == "old attention names":
+        for part in parts:
+            give_old_names(folder / part, convolutions=part == "vqvae")
+            assert old_names_of(folder / part) > 0
+        return pipeline
+    with quiet():
+        return DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, variant=variant)
+
+
+@pytest.mark.parametrize("files", FILES)
+@pytest.mark.parametrize("name", NAMES)
+def test_samples_agree(name, files, tmp_path, seed):
+    folder = tmp_path / "pipeline"
+    pipeline = write(make_pipeline(name, seed), files, folder)
+    noise = seeded(seed + 1, 2, pipeline.unet.config.in_channels, 16, 16)
+    # DDPM's pipeline draws noise of its own at every step: its U-Net and schedule go through DDIM instead.
+    expected = latents_by_ddim(pipeline.unet, pipeline.scheduler, noise, STEPS)
+    latents = sample(folder, noise, tmp_path, steps=STEPS)
+    check(f"{name}, {files}: latents", latents, expected, 1e-4)
+    if name == "DDPMPipeline":
+        return
+    images = latents
+    if hasattr(pipeline, "vqvae"):
+        images = decode(folder, latents, tmp_path, "--scaled")
+    expected = images_of(pipeline, noise, STEPS)
+    check(f"{name}, {files}: images in [0, 1]", (images / 2 + 0.5).clamp(0, 1), expected, 1e-3, largest)
+    check(f"{name}, {files}: PNG files, levels", pictures(tmp_path / "pictures"), (expected * 255).round(), 1, largest)
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "linspace"])
+def test_the_pipelines_own_spacing(spacing, tmp_path, seed):
+    """scheduler_config.json says at which timesteps a model is sampled."""
+    folder = tmp_path / "pipeline"
+    pipeline = DDIMPipeline(unet(3, seed), DDIMScheduler(timestep_spacing=spacing))
+    pipeline.save_pretrained(folder)
+    noise = seeded(seed, 2, 3, 16, 16)
+    check(
+        f"DDIMPipeline, {spacing} timesteps: latents", sample(folder, noise, tmp_path, steps=STEPS),
+        latents_by_ddim(pipeline.unet, pipeline.scheduler, noise, STEPS), 1e-4)
