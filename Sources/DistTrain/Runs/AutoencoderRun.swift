@@ -25,6 +25,7 @@ public struct AutoencoderRun {
                 "model.in_channels is \(c.model.inChannels), but \(dataset.name) has \(dataset.channels) channels"
             )
         }
+        try communicator.collectively("making the model") { try model.store.checkMemory() }
         model.store.initialize(seed: c.seed)
         let objective = AutoencoderObjective(
             model: model, dataset: dataset,

@@ -24,6 +24,7 @@ public struct DenoisingRun {
         }
         let unet = try UNet2DModel(c.model)
         try checkChannels(unet.config, dataset)
+        try communicator.collectively("making the model") { try unet.store.checkMemory() }
         unet.store.initialize(seed: c.seed)
 
         let scheduler = c.schedulerConfig()
