@@ -6,9 +6,9 @@ BINARY := .build/$(CONFIGURATION)/disttrain
 # Tests use the public API alone. Without this flag `swift test` would compile everything anew, with
 # internal symbols exported, and the next build once more without.
 SWIFT_TEST := swift test -c $(CONFIGURATION) --disable-testable-imports
-SWIFT_SOURCES := Package.swift Sources Tests
+SWIFT_SOURCES := Package.swift Sources Tests Fuzzing/Package.swift Fuzzing/Sources
 
-.PHONY: help deps build demo test test-unit test-integration bench lint format clean
+.PHONY: help deps build demo test test-unit test-integration fuzz bench lint format clean
 .NOTPARALLEL:
 
 help: ## List these targets
@@ -32,6 +32,9 @@ test-unit: build ## Run the tests of one process; FILTER=NAME for some of them
 
 test-integration: build ## Run the tests under mpirun; NAMES="launch ..." for some of them
 	Tests/Integration/run.sh $(NAMES)
+
+fuzz: deps ## Fuzz the readers of weight folders for SECONDS=600 on one core
+	Fuzzing/run.sh $(or $(SECONDS),600)
 
 bench: build ## Time training steps of a 70 M U-Net on one and two ranks
 	scripts/bench.sh
