@@ -6,9 +6,9 @@ BINARY := .build/$(CONFIGURATION)/disttrain
 # Tests use the public API alone. Without this flag `swift test` would compile everything anew, with
 # internal symbols exported, and the next build once more without.
 SWIFT_TEST := swift test -c $(CONFIGURATION) --disable-testable-imports
-SWIFT_SOURCES := Package.swift Sources Tests
+SWIFT_SOURCES := Package.swift Sources Tests Fuzzing/Package.swift Fuzzing/Sources
 
-.PHONY: help deps build demo test test-unit test-integration test-python bench lint format clean
+.PHONY: help deps build demo test test-unit test-integration test-python fuzz bench lint format clean
 .NOTPARALLEL:
 
 help: ## List these targets
@@ -36,6 +36,9 @@ test-integration: build ## Run the tests under mpirun; NAMES="launch ..." for so
 VENV := .venv-python
 test-python: build ## Cross-check against PyTorch and diffusers (opt-in); FILTER=NAME, VENV=FOLDER, ARGS="--seed 1"
 	Tests/Python/run.sh $(VENV) $(if $(FILTER),-k "$(FILTER)") $(ARGS)
+
+fuzz: deps ## Fuzz the readers of weight folders for SECONDS=600 on one core
+	Fuzzing/run.sh $(or $(SECONDS),600)
 
 bench: build ## Time training steps of a 70 M U-Net on one and two ranks
 	scripts/bench.sh

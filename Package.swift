@@ -6,7 +6,9 @@ import PackageDescription
 let package = Package(
     name: "disttrain",
     products: [
-        .executable(name: "disttrain", targets: ["Launcher"])
+        .executable(name: "disttrain", targets: ["Launcher"]),
+        // For Fuzzing, a package of its own.
+        .library(name: "LDMModel", targets: ["LDMModel", "TensorCore"]),
     ],
     traits: [
         .trait(name: "OneDNN", description: "Convolutions and bf16 on oneDNN; without it OpenBLAS does all."),

@@ -14,10 +14,10 @@ trace() {
     sed -n 's/.*"kind":"step","step":\([0-9]*\),"loss":\([^,]*\),.*/\1 \2/p' "$1/metrics.jsonl"
 }
 
-# expect_same_trace RUN OTHER: twelve steps each, with losses that agree to 1e-5 of themselves.
+# expect_same_trace RUN OTHER [STEPS]: so many steps each, with losses that agree to 1e-5 of themselves.
 expect_same_trace() {
-    local differing
-    [[ $(trace "$1" | wc -l) == 12 ]] || fail "$1 has $(trace "$1" | wc -l) logged steps, expected 12"
+    local differing steps=${3:-12}
+    [[ $(trace "$1" | wc -l) == "$steps" ]] || fail "$1 has $(trace "$1" | wc -l) logged steps, expected $steps"
     differing=$(paste -d' ' <(trace "$1") <(trace "$2") | awk '
         { difference = $2 - $4; if (difference < 0) difference = -difference }
         NF != 4 || $1 != NR || $3 != NR || !(difference <= 1e-5 * $4) { print }')
@@ -41,6 +41,24 @@ for count in 2 3 4; do
     expect_status 0 ranks "$count" "$disttrain" train "${run[@]}" --output "$scratch/ranks$count"
     expect_text "$count ranks × 1 threads" 1
     expect_same_trace "$scratch/ranks$count" "$scratch/ranks1"
+done
+# What a run trains on (samples, flips, timesteps, noise) is the same on any number of ranks, to the bit.
+expect_status 0 "$disttrain" self-test draws
+expect_text "draws of 100 steps: " 1
+draws=$(cat "$scratch/stdout")
+for count in 2 3 4; do
+    expect_status 0 ranks "$count" "$disttrain" self-test draws
+    expect_text "$draws" 1
+done
+expect_status 0 "$disttrain" self-test draws --seed 1
+expect_no_text "$draws"
+# So its losses agree over a hundred steps.
+long=("${run[@]}" --set train.steps=100 --set train.sample_every=0 --set train.checkpoint_every=100
+    --set train.precision=fp32 --set optimizer.schedule=constant)
+expect_status 0 "$disttrain" train "${long[@]}" --output "$scratch/long1"
+for count in 2 3 4; do
+    expect_status 0 ranks "$count" "$disttrain" train "${long[@]}" --output "$scratch/long$count"
+    expect_same_trace "$scratch/long$count" "$scratch/long1" 100
 done
 # Micro-batches of a share change nothing either: 5 of 6 samples, then 1.
 expect_status 0 ranks 2 "$disttrain" train "${run[@]}" --set train.micro_batch_size=5 --output "$scratch/micro"

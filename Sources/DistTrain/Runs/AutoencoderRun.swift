@@ -25,6 +25,7 @@ public struct AutoencoderRun {
                 "model.in_channels is \(c.model.inChannels), but \(dataset.name) has \(dataset.channels) channels"
             )
         }
+        try communicator.collectively("making the model") { try model.store.checkMemory() }
         model.store.initialize(seed: c.seed)
         let initializedFrom = try InitialWeights.autoencoder(c.initFrom, for: c.model)?
             .load(into: model.store, run: RunFolder(output), resume, communicator)

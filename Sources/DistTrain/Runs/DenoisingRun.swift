@@ -27,6 +27,7 @@ public struct DenoisingRun {
         model.sampleSize = model.sampleSize ?? SpatialSize(height: dataset.height, width: dataset.width)
         try checkChannels(model, dataset)
         let unet = try UNet2DModel(model)
+        try communicator.collectively("making the model") { try unet.store.checkMemory() }
         unet.store.initialize(seed: c.seed)
         let scheduler = c.schedulerConfig()
         let initializedFrom = try InitialWeights.unet(c.initFrom, for: model, scheduler)?

@@ -200,7 +200,9 @@ public struct SchedulerConfig: DiffusersConfig {
         if !(clipSampleRange > 0 && clipSampleRange.isFinite) {
             throw fail(.clipSampleRange, "found \(clipSampleRange), expected more than 0")
         }
-        if stepsOffset < 0 { throw fail(.stepsOffset, "found \(stepsOffset), expected 0 or more") }
+        if stepsOffset < 0 || stepsOffset > numTrainTimesteps {
+            throw fail(.stepsOffset, "found \(stepsOffset), expected 0 to \(numTrainTimesteps)")
+        }
         if rescaleBetasZeroSNR {
             // x₀ = (x - √(1-ᾱ) ε)/√ᾱ divides by zero at the last timestep.
             if predictionType == .epsilon {

@@ -137,7 +137,7 @@ public struct AutoencoderKLConfig: DiffusersConfig {
         try ModelChecks.positive(inChannels, "in_channels")
         try ModelChecks.positive(outChannels, "out_channels")
         try ModelChecks.positive(latentChannels, "latent_channels")
-        try ModelChecks.positive(layersPerBlock, "layers_per_block")
+        try ModelChecks.positive(layersPerBlock, "layers_per_block", limit: ModelChecks.mostLayers)
         try ModelChecks.levels(
             channels: blockOutChannels, down: downBlockTypes.count, up: upBlockTypes.count,
             groups: normNumGroups)

@@ -55,12 +55,12 @@ extension ConfigNode {
         }
     }
 
-    /// Reads a JSON file of at most 64 MB.
+    /// Reads a JSON file of at most 16 MB.
     public init(jsonFile path: String) throws(ConfigError) {
         let location = Location(source: path)
         let bytes: [UInt8]
         do {
-            bytes = try readWholeFile(path, limit: 64 << 20)
+            bytes = try readWholeFile(path, limit: 16 << 20)
         } catch {
             throw ConfigError(.file, error.message, location: location)
         }
@@ -105,9 +105,15 @@ public enum Activation: String, ConfigChoice {
 
 /// Checks that are the same for every model.
 enum ModelChecks {
-    static func positive(_ value: Int, _ key: String) throws(ConfigError) {
-        if value < 1 || value > 1 << 24 {
-            throw ConfigError(.invalidValue, at: [key], "found \(value), expected 1 or more")
+    /// Far above what any model has. Within them no product of sizes overflows, and a hostile file cannot have
+    /// memory filled by layers.
+    static let mostChannels = 1 << 16
+    static let mostLayers = 64
+
+    /// Checks a number of channels, of pixels or the like.
+    static func positive(_ value: Int, _ key: String, limit: Int = mostChannels) throws(ConfigError) {
+        if value < 1 || value > limit {
+            throw ConfigError(.invalidValue, at: [key], "found \(value), expected 1 to \(limit)")
         }
     }
 

@@ -12,7 +12,7 @@ public struct FileError: Error, Equatable, Sendable, CustomStringConvertible {
         (self.path, self.message, self.code) = (path, message, code)
     }
 
-    public var description: String { "\(path): \(message)" }
+    public var description: String { "\(path): \(message)".oneLine() }
 
     /// An error from `errno`, which must not have been overwritten since.
     static func system(_ path: String, _ operation: String, code: Int32 = errno) -> FileError {
@@ -26,7 +26,8 @@ struct FileHandleDescriptor: ~Copyable {
     let path: String
 
     init(path: String, flags: Int32, mode: mode_t = 0o644) throws(FileError) {
-        descriptor = open(path, flags | O_CLOEXEC, mode)
+        // Without O_NONBLOCK, opening a pipe that stands in a file's place would wait for a writer.
+        descriptor = open(path, flags | O_CLOEXEC | O_NONBLOCK, mode)
         self.path = path
         if descriptor < 0 {
             throw .system(
@@ -63,6 +64,14 @@ struct FileHandleDescriptor: ~Copyable {
     func synchronize() throws(FileError) {
         // After a failed fsync the kernel may have dropped the bytes: never try again, report it.
         if fsync(descriptor) != 0 { throw .system(path, "fsync failed") }
+    }
+}
+
+extension String {
+    /// Whether this names a file in a folder, and is no path: what a file says must not reach into other folders.
+    var isPlainFileName: Bool {
+        // Bytes, because "/" and an accent that follows it are one character, which is no "/".
+        !isEmpty && self != "." && self != ".." && !utf8.contains { $0 == UInt8(ascii: "/") || $0 == 0 }
     }
 }
 

@@ -114,6 +114,10 @@ private struct JSONParser {
                     position = start
                     throw syntax("string is not UTF-8")
                 }
+                guard string.isStreamSafe else {
+                    position = start
+                    throw syntax("string has more than 30 combining marks in a row")
+                }
                 return string
             case UInt8(ascii: "\\"):
                 position += 1
@@ -255,5 +259,23 @@ private struct JSONParser {
             }
         }
         return (line, column)
+    }
+}
+
+extension String {
+    /// Whether no more than 30 combining marks stand in a row, as in the Unicode standard's stream-safe text format
+    /// (UAX #15, section 13). Comparing and hashing strings brings such marks into order, in quadratic time: a name
+    /// of 100 KB would take ten seconds, each time that it is looked up.
+    fileprivate var isStreamSafe: Bool {
+        if utf8.allSatisfy({ $0 < 0x80 }) { return true }
+        var run = 0
+        for scalar in unicodeScalars {
+            switch scalar.properties.generalCategory {
+            case .nonspacingMark, .spacingMark, .enclosingMark: run += 1
+            default: run = 0
+            }
+            if run > 30 { return false }
+        }
+        return true
     }
 }

@@ -152,7 +152,9 @@ public enum JSONError: Error, Equatable, CustomStringConvertible {
     /// NaN or an infinity was to be written; JSON has no such number.
     case nonFinite(path: String)
 
-    public var description: String {
+    public var description: String { text.oneLine() }
+
+    private var text: String {
         switch self {
         case .syntax(let what, let line, let column):
             return "not valid JSON at line \(line), column \(column): \(what)"

@@ -23,11 +23,9 @@ public struct ModelFolderError: Error, Equatable, Sendable, CustomStringConverti
         var parts = message.isEmpty ? [] : [message]
         for (title, names) in [("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)]
         where !names.isEmpty {
-            let shown = names.prefix(8).joined(separator: ", ")
-            let more = names.count > 8 ? " and \(names.count - 8) more" : ""
-            parts.append("\(names.count) \(title): \(shown)\(more)")
+            parts.append("\(names.count) \(title): \(shortList(names))")
         }
-        return "\(path): " + parts.joined(separator: "; ")
+        return ("\(path): " + parts.joined(separator: "; ")).oneLine()
     }
 }
 

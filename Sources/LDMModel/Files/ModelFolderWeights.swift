@@ -1,3 +1,4 @@
+import Foundation
 import TensorCore
 
 extension ModelFolder {
@@ -42,6 +43,7 @@ public enum WeightLoading {
     /// Loads all parameters of a store; see `ModelFolder.loadWeights`.
     public static func load(_ files: WeightFiles, into store: ParameterStore) throws {
         let sources = try match(files, store)
+        try store.checkMemory(of: files.path)
         for parameter in store.parameters {
             if let name = sources[parameter.name] { try files.copyFloats(of: name, into: parameter.values) }
         }
@@ -79,5 +81,22 @@ public enum WeightLoading {
     /// Whether a tensor of the file is the parameter: the same shape, or a 1×1 convolution for a linear layer.
     private static func fits(_ shape: [Int], _ parameter: Parameter) -> Bool {
         shape == parameter.shape || parameter.shape.count == 2 && shape == parameter.shape + [1, 1]
+    }
+}
+
+extension ParameterStore {
+    /// Refuses a model whose values alone exceed the machine's memory; to be called before they are first used, since
+    /// allocating them would end the process.
+    ///
+    /// - Parameter source: what the error names, such as the file that asked for the model.
+    public func checkMemory(of source: String? = nil) throws(ConfigError) {
+        let (need, memory) = (Double(count) * 4, Double(ProcessInfo.processInfo.physicalMemory))
+        if need <= memory { return }
+        let gigabytes = { (bytes: Double) in String(format: "%.1f GB", bytes / 1e9) }
+        throw ConfigError(
+            .invalidValue,
+            "a model of \(parameterCount) parameters takes \(gigabytes(need)), this machine has"
+                + " \(gigabytes(memory)) of memory; choose a smaller model",
+            location: source.map { ConfigNode.Location(source: $0) })
     }
 }

@@ -66,7 +66,7 @@ struct CheckpointNote {
         let file = PipelineFolder.join(path, Self.fileName)
         let json = try ConfigNode(jsonFile: file).json
         guard json["kind"]?.stringValue == "disttrain checkpoint", let step = json["step"]?.intValue,
-            let modelFolder = json["model_folder"]?.stringValue,
+            let modelFolder = json["model_folder"]?.stringValue, modelFolder.isPlainFileName,
             let folders = json["folders"]?.arrayValue?.compactMap(\.stringValue)
         else {
             throw ModelFolderError(file, "is not a checkpoint's manifest, or damaged")

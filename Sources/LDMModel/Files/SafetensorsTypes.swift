@@ -79,5 +79,5 @@ public struct SafetensorsError: Error, Equatable, Sendable, CustomStringConverti
 
     init(_ error: FileError) { self.init(.file, error.path, error.message) }
 
-    public var description: String { "\(path): \(message)" }
+    public var description: String { "\(path): \(message)".oneLine() }
 }

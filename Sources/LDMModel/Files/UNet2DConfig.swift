@@ -215,11 +215,11 @@ extension UNet2DConfig {
     public func validate() throws(ConfigError) {
         try ModelChecks.positive(inChannels, "in_channels")
         try ModelChecks.positive(outChannels, "out_channels")
-        try ModelChecks.positive(layersPerBlock, "layers_per_block")
+        try ModelChecks.positive(layersPerBlock, "layers_per_block", limit: ModelChecks.mostLayers)
         try ModelChecks.levels(
             channels: blockOutChannels, down: downBlockTypes.count, up: upBlockTypes.count,
             groups: normNumGroups)
-        if let timeEmbeddingDim { try ModelChecks.positive(timeEmbeddingDim, "time_embedding_dim") }
+        try ModelChecks.positive(timeEmbedDim, "time_embedding_dim", limit: 4 * ModelChecks.mostChannels)
         try validateTimeEmbedding()
         try validateAttention()
         if ![0, 1].contains(downsamplePadding) {
@@ -239,7 +239,9 @@ extension UNet2DConfig {
         }
         if let size = sampleSize {
             let factor = downsamplingFactor
-            for side in [size.height, size.width] where side < 1 || side % factor != 0 {
+            for side in [size.height, size.width] {
+                try ModelChecks.positive(side, "sample_size")
+                if side % factor == 0 { continue }
                 throw ConfigError(
                     .invalidValue, at: ["sample_size"],
                     "found \(side), expected a multiple of \(factor): \(blockOutChannels.count) levels halve"

@@ -116,8 +116,8 @@ public struct VQModelConfig: DiffusersConfig {
         try ModelChecks.positive(inChannels, "in_channels")
         try ModelChecks.positive(outChannels, "out_channels")
         try ModelChecks.positive(latentChannels, "latent_channels")
-        try ModelChecks.positive(layersPerBlock, "layers_per_block")
-        try ModelChecks.positive(numVQEmbeddings, "num_vq_embeddings")
+        try ModelChecks.positive(layersPerBlock, "layers_per_block", limit: ModelChecks.mostLayers)
+        try ModelChecks.positive(numVQEmbeddings, "num_vq_embeddings", limit: 1 << 24)
         try ModelChecks.positive(codebookWidth, "vq_embed_dim")
         try ModelChecks.levels(
             channels: blockOutChannels, down: downBlockTypes.count, up: upBlockTypes.count,

@@ -27,9 +27,7 @@ public struct SafetensorsIndex: Sendable, Equatable {
         }
         weightMap = [:]
         for (name, value) in map.members {
-            guard let file = value.stringValue, !file.isEmpty, !file.contains("/"), !file.contains("\0"),
-                file != ".", file != ".."
-            else {
+            guard let file = value.stringValue, file.isPlainFileName else {
                 throw SafetensorsError(
                     .header, path, "weight_map '\(name)': expected the name of a file in the same folder")
             }
@@ -87,17 +85,17 @@ public final class WeightFiles: Sendable {
             opened[name] = try SafetensorsFile(path: (folder as NSString).appendingPathComponent(name))
         }
         var owner: [String: SafetensorsFile] = [:]
+        var wrong: [String] = []
         for (tensor, name) in index.weightMap {
-            guard let shard = opened[name], shard.contains(tensor) else {
-                throw SafetensorsError(.missing, file, "says that '\(tensor)' is in \(name), but it is not")
-            }
-            owner[tensor] = shard
+            owner[tensor] = opened[name]
+            if opened[name]?.contains(tensor) != true { wrong.append("\(tensor) is not in \(name)") }
         }
-        for shard in opened.values {
-            for tensor in shard.names where owner[tensor] !== shard {
-                throw SafetensorsError(
-                    .layout, shard.path, "holds '\(tensor)', which \(file) does not give to it")
-            }
+        for (name, shard) in opened {
+            wrong += shard.names.filter { owner[$0] !== shard }.map { "\($0) is in \(name) unannounced" }
+        }
+        if !wrong.isEmpty {
+            throw SafetensorsError(
+                .missing, file, "does not fit its shards in \(wrong.count) tensors: \(shortList(wrong.sorted()))")
         }
         files = opened.keys.sorted().compactMap { opened[$0] }
         self.owner = owner

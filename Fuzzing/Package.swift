@@ -1,0 +1,19 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// The readers of weight folders under libFuzzer; run.sh builds and runs them. A package of its own, so that the
+// program and its tests need nothing of it.
+let targets = ["FuzzJSON", "FuzzSafetensors", "FuzzIndex", "FuzzConfig"]
+let package = Package(
+    name: "fuzzing",
+    dependencies: [.package(name: "disttrain", path: "..")],
+    targets: [
+        .target(name: "Harness", dependencies: [.product(name: "LDMModel", package: "disttrain")])
+    ]
+        + targets.map {
+            .executableTarget(
+                name: $0, dependencies: ["Harness", .product(name: "LDMModel", package: "disttrain")],
+                // libFuzzer brings main.
+                swiftSettings: [.unsafeFlags(["-parse-as-library"])])
+        }
+)
