@@ -16,7 +16,8 @@
 enum {
     sourceFloats = 1 << 17,  // V of a block of tiles: half of a second-level cache
     chunkPanels = 4,         // 16 output channels each whose M is at hand at a time
-    gradientTiles = 128      // whose V and Y are at hand in backward-weights
+    gradientTiles = 128,     // whose V and Y are at hand in backward-weights
+    usualBatch = 16
 };
 
 typedef struct {
@@ -202,13 +203,14 @@ int ck_conv_can_winograd(const ck_conv_shape *s) {
 
 /// Compares the times of both ways, in multiply-adds of direct fp32 convolution, measured with oneDNN 2.6.3 on Zen 4:
 /// the transforms cost by tile and channel, and by pair of channels. A rule and not a race at start-up, so that a
-/// resumed run computes as the first one did.
+/// resumed run computes as the first one did; and it asks for a usual batch, not for the one at hand, so that a sample
+/// does not depend on how many others are computed with it.
 int ck_conv_prefers_winograd(const ck_conv_shape *s) {
     if (!ck_conv_can_winograd(s)) return 0;
     long OH = ck_conv_output_height(s), OW = ck_conv_output_width(s);
-    double direct = 9.0 * (double)(s->B * OH * OW) * (double)s->C * (double)s->O;
+    double direct = 9.0 * (double)(usualBatch * OH * OW) * (double)s->C * (double)s->O;
     if (s->dtype == CK_BF16) direct *= ck_bf16_cost();
-    double tiles = (double)(s->B * ((OH + 3) / 4) * ((OW + 3) / 4));
+    double tiles = (double)(usualBatch * ((OH + 3) / 4) * ((OW + 3) / 4));
     double inputs = (double)((s->C + 15) / 16 * 16), outputs = (double)((s->O + 15) / 16 * 16);
     double products = 36 * tiles * inputs * outputs;
     double transforms = tiles * (1000 * inputs + 750 * outputs) + 750 * inputs * outputs;

@@ -69,21 +69,26 @@ CK_INLINE void wino_transform_source(ck_dtype T, const wino_images *source, cons
         long corner = ((image * source->H + row) * source->W + column) * C;
         for (long panel = 0; panel < source->panels; panel++) {
             long n = C - panel * 16, at = corner + panel * 16;
-            wide d[36], half[36];
+            wide d[6], half[36];
             if (inside && n >= 16) {
 #pragma clang loop unroll(full)
-                for (int i = 0; i < 6; i++)
+                for (int j = 0; j < 6; j++) {
 #pragma clang loop unroll(full)
-                    for (int j = 0; j < 6; j++)
-                        wino_load(T, x, at + (i * source->W + j) * C, 16, d + 6 * i + j);
+                    for (int i = 0; i < 6; i++) wino_load(T, x, at + (i * source->W + j) * C, 16, d + i);
+                    wino_input(d, 1, half + j, 6);
+                }
             } else {
-                for (int i = 0; i < 36; i++) d[i] = 0;
-                for (long i = top; i < bottom; i++)
-                    for (long j = left; j < right; j++)
-                        wino_load(T, x, at + (i * source->W + j) * C, n, d + 6 * i + j);
+                for (long j = 0; j < 6; j++) {
+                    for (long i = 0; i < 6; i++) {
+                        d[i] = 0;
+                        if (i >= top && i < bottom && j >= left && j < right)
+                            wino_load(T, x, at + (i * source->W + j) * C, n, d + i);
+                    }
+                    wino_input(d, 1, half + j, 6);
+                }
             }
-            for (int j = 0; j < 6; j++) wino_input(d + j, 6, half + j, 6);
             wide *out = (wide *)(V + (panel * rows + t) * 16);
+#pragma clang loop unroll(full)
             for (int i = 0; i < 6; i++) wino_input(half + 6 * i, 1, out + 6 * i * (place / 16), place / 16);
         }
     }
