@@ -9,7 +9,9 @@ extension SelfTestCommand {
     struct Draws: ParsableCommand {
         static let configuration = CommandConfiguration(
             commandName: "draws",
-            abstract: "Print a digest of all samples, timesteps and noise of a training run: the same on any ranks.")
+            abstract:
+                "Print a digest of all samples, timesteps and noise of a training run: the same on any ranks."
+        )
 
         @Option(name: .long, help: "Training steps.")
         var steps = 100

@@ -13,7 +13,8 @@ import Testing
         var testDescription: String { path.split(separator: "/").suffix(3).joined(separator: "/") }
 
         static let all: [Case] = {
-            let root = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "Fixtures/hostile")
+            let root = URL(filePath: #filePath).deletingLastPathComponent().appending(
+                path: "Fixtures/hostile")
             let names = FileManager.default.enumerator(atPath: root.path)?.compactMap { $0 as? String } ?? []
             return names.sorted().compactMap { name in
                 let parts = name.split(separator: "/").map(String.init)

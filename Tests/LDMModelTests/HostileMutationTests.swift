@@ -39,14 +39,17 @@ enum Hostile {
 /// A small fuzzer that runs with every test: the fixtures, changed at random but always in the same way. Fuzzing is the
 /// large one.
 @Suite struct HostileMutationTests {
-    private static let tests = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    private static let tests = URL(filePath: #filePath).deletingLastPathComponent()
+        .deletingLastPathComponent()
 
     private static func bytes(_ name: String) throws -> [UInt8] {
         Array(try Data(contentsOf: tests.appending(path: name)))
     }
 
     @Test func configurations() throws {
-        let names = ["unet_ddpm", "unet_scale_shift", "kl_f2", "vq"].map { "Fixtures/models/\($0)/config.json" }
+        let names = ["unet_ddpm", "unet_scale_shift", "kl_f2", "vq"].map {
+            "Fixtures/models/\($0)/config.json"
+        }
         var sources = try names.map(Self.bytes)
         for schedulerClass in SchedulerClass.allCases {
             var config = SchedulerConfig()
@@ -61,7 +64,8 @@ enum Hostile {
 
     @Test func indexes() throws {
         let folder = try TemporaryFolder()
-        try SafetensorsWriter.write([("a", [2], [1, 2]), ("b", [1], [3])], to: folder.path + "/x.safetensors")
+        try SafetensorsWriter.write(
+            [("a", [2], [1, 2]), ("b", [1], [3])], to: folder.path + "/x.safetensors")
         try SafetensorsWriter.write([("c", [1], [3])], to: folder.path + "/y.safetensors")
         let text = #"{"weight_map": {"a": "x.safetensors", "b": "x.safetensors", "c": "y.safetensors"}}"#
         let path = folder.path + "/model.safetensors.index.json"
@@ -74,7 +78,9 @@ enum Hostile {
     @Test func weights() throws {
         let folder = try TemporaryFolder()
         let path = folder.path + "/x.safetensors"
-        try run(4000, on: [Self.bytes("LDMModelTests/Fixtures/safetensors/types.safetensors")], hasHeader: true) { bytes in
+        try run(
+            4000, on: [Self.bytes("LDMModelTests/Fixtures/safetensors/types.safetensors")], hasHeader: true
+        ) { bytes in
             try Data(bytes).write(to: URL(filePath: path))
             let file = try SafetensorsFile(path: path)
             for name in file.names {
@@ -120,9 +126,12 @@ private struct Mutator {
     /// What breaks readers: limits of integers and floating point, other types, broken text.
     private static let pieces: [[UInt8]] =
         [
-            "0", "-1", "1", "2", "3", "64", "65537", "4294967296", "9223372036854775807", "-9223372036854775808",
-            "18446744073709551616", "1e308", "1e-308", "-0", "0.5", "null", "true", "false", "{}", "[]", "[0,0]",
-            "\"\"", "\"a\"", "\"F16\"", "\"BOOL\"", "\"F8_E4M3\"", "\"x.safetensors\"", "\"..\"", "\"/\u{301}\"",
+            "0", "-1", "1", "2", "3", "64", "65537", "4294967296", "9223372036854775807",
+            "-9223372036854775808",
+            "18446744073709551616", "1e308", "1e-308", "-0", "0.5", "null", "true", "false", "{}", "[]",
+            "[0,0]",
+            "\"\"", "\"a\"", "\"F16\"", "\"BOOL\"", "\"F8_E4M3\"", "\"x.safetensors\"", "\"..\"",
+            "\"/\u{301}\"",
             "\"\\u0000\"", "\"\\ud800\"", "\"\\n\"", "{", "}", "[", "]", ",", ":", "\"", "\\",
         ].map { Array($0.utf8) } + [[0xFF], [0xCC, 0x81], [0xED, 0xA0, 0x80], [0]]
 
@@ -142,7 +151,8 @@ private struct Mutator {
             // A whole value gives way to another.
             let isEnd: (UInt8) -> Bool = { [0x2C, 0x3A, 0x5B, 0x5D, 0x7B, 0x7D, 0x0A, 0x20].contains($0) }
             let start = bytes[..<place].lastIndex(where: isEnd).map { $0 + 1 } ?? 0
-            bytes.replaceSubrange(start..<(bytes[place...].firstIndex(where: isEnd) ?? bytes.count), with: piece)
+            bytes.replaceSubrange(
+                start..<(bytes[place...].firstIndex(where: isEnd) ?? bytes.count), with: piece)
         }
     }
 

@@ -4,11 +4,18 @@ import contextlib
 import json
 import logging
 import pathlib
+import sys
 import unittest.mock
 
 import torch
 from diffusers import DDIMScheduler
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+
+from program import REPOSITORY
+
+# The scripts that make the golden cases.
+sys.path.insert(0, str(REPOSITORY / "Tests/Fixtures"))
+from make_models import give_old_names  # noqa: E402, F401: for the tests
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 # Where each pipeline draws its initial noise.
@@ -50,21 +57,6 @@ def images_of(pipeline, noise, steps):
     with unittest.mock.patch(f"{module}.randn_tensor", return_value=noise.clone()):
         images = pipeline(batch_size=len(noise), num_inference_steps=steps, output_type="np").images
     return torch.from_numpy(images).permute(0, 3, 1, 2)
-
-
-def give_old_names(folder, convolutions=False):
-    """Renames attention weights to what diffusers wrote before 0.14; in autoencoders they were 1×1 convolutions at
-    times."""
-    path = pathlib.Path(folder) / WEIGHTS
-    tensors = {}
-    for key, value in load_file(path).items():
-        for new, old in [("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")]:
-            if f".{new}." in key:
-                key = key.replace(f".{new}.", f".{old}.")
-                if convolutions and value.ndim == 2:
-                    value = value[:, :, None, None]
-        tensors[key] = value.contiguous()
-    save_file(tensors, path, metadata={"format": "pt"})
 
 
 def old_names_of(folder):

@@ -9,7 +9,8 @@ struct ConvCase: CustomTestStringConvertible, Sendable {
 
     var testDescription: String {
         let s = shape
-        let name = [CK_OPENBLAS: "OpenBLAS", CK_ONEDNN: "oneDNN", CK_WINOGRAD: "Winograd"][backend] ?? "fastest"
+        let name =
+            [CK_OPENBLAS: "OpenBLAS", CK_ONEDNN: "oneDNN", CK_WINOGRAD: "Winograd"][backend] ?? "fastest"
         return "\(name) \(s.dtype == CK_BF16 ? "bf16" : "fp32") "
             + "[\(s.B), \(s.H), \(s.W), \(s.C)] -> \(s.O), \(s.kernelH)x\(s.kernelW) / \(s.stride), "
             + "pad (\(s.padTop), \(s.padLeft), \(s.padBottom), \(s.padRight)), \(threads) threads"

@@ -8,7 +8,8 @@ public func expectCleanly(_ body: () throws -> Void) {
         try body()
     } catch {
         let known =
-            error is SafetensorsError || error is ConfigError || error is ModelFolderError || error is JSONError
+            error is SafetensorsError || error is ConfigError || error is ModelFolderError
+            || error is JSONError
         let text = String(describing: error)
         precondition(known, "an error of another kind: \(type(of: error))")
         precondition(text.utf8.count < 20_000, "an error of \(text.utf8.count) bytes")

@@ -95,7 +95,8 @@ public final class WeightFiles: Sendable {
         }
         if !wrong.isEmpty {
             throw SafetensorsError(
-                .missing, file, "does not fit its shards in \(wrong.count) tensors: \(shortList(wrong.sorted()))")
+                .missing, file,
+                "does not fit its shards in \(wrong.count) tensors: \(shortList(wrong.sorted()))")
         }
         files = opened.keys.sorted().compactMap { opened[$0] }
         self.owner = owner

@@ -58,7 +58,8 @@ final class ConvolutionPlan {
         _ context: RunContext
     ) {
         ck_conv_forward(
-            handle, x.pointer, weights(weight), bias?.values.baseAddress, addend?.pointer, y.pointer, context.scratch)
+            handle, x.pointer, weights(weight), bias?.values.baseAddress, addend?.pointer, y.pointer,
+            context.scratch)
     }
 
     func backwardData(_ gy: Tensor, _ weight: Parameter, _ gx: Tensor, _ context: RunContext) {
