@@ -1,7 +1,6 @@
 """diffusers' side: models with random weights, and its pipelines run from given noise."""
 
 import contextlib
-import json
 import logging
 import pathlib
 import sys
@@ -74,7 +73,3 @@ def quiet():
         yield
     finally:
         logger.setLevel(level)
-
-
-def save_config(config, path):
-    path.write_text(json.dumps(config, indent=2) + "\n")

@@ -1,6 +1,7 @@
-// Convolution, NHWC: Winograd's by our own kernels, direct on oneDNN, or im2col on OpenBLAS (the portable reference). A plan is made once for a shape
-// and kept: it holds the primitive and the layouts it chose. Weights come as fp32 OIHW (PyTorch's layout, the flat
-// store's) and are packed, and cast, when they have changed. A linear layer is a 1×1 convolution.
+// Convolution, NHWC: Winograd's by our own kernels, direct on oneDNN, or im2col on OpenBLAS (the portable reference).
+// A plan is made once for a shape and kept: it holds the primitive and the layouts it chose. Weights come as fp32 OIHW
+// (PyTorch's layout, the flat store's) and are packed, and cast, when they have changed. A linear layer is a 1×1
+// convolution.
 #pragma once
 #include "ck_types.h"
 
