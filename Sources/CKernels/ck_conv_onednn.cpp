@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -364,6 +365,10 @@ ck_conv *ck_conv_create_onednn(ck_conv_kind kind, const ck_conv_shape *shape, in
     // oneDNN counts the calling thread's threads when it makes a primitive, and OpenMP's setting is each
     // thread's own.
     omp_set_num_threads(ck_threads());
+    // Two threads that make the same primitive at once can get one that computes nonsense, and that oneDNN's cache then
+    // hands to everybody (seen in 2.6.3).
+    static std::mutex one_at_a_time;
+    std::lock_guard<std::mutex> lock(one_at_a_time);
     Plan *plan = nullptr;
     try {
         plan = new Plan;

@@ -6,7 +6,7 @@ def unet(random):
     groups = random.choice([1, 2, 3, 4])
     head = random.choice([2, 4, None])
     unit = groups * (head or 1) * (1 if groups * (head or 1) % 2 == 0 else 2)
-    channels = [unit * random.randint(1, max(1, 16 // unit)) for _ in range(levels)]
+    channels = [unit * random.randint(2, max(2, 16 // unit)) for _ in range(levels)]
     smallest = 2 ** (levels - 1)
     # A group of a norm has to have two values at least.
     size = [smallest * random.randint(least, max(2, 12 // smallest)) for least in (2, 1)]
@@ -36,7 +36,8 @@ def _autoencoder(random):
     return dict(
         in_channels=random.randint(1, 4), out_channels=random.randint(1, 4),
         down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=tuple(groups * random.randint(1, 12 // groups) for _ in range(levels)),
+        # Two channels a group at least: of one, the norm takes away what a bias adds, and its gradient is rounding alone.
+        block_out_channels=tuple(groups * random.randint(2, 12 // groups) for _ in range(levels)),
         layers_per_block=random.randint(1, 2), act_fn=random.choice(["silu", "swish"]),
         latent_channels=random.randint(1, 5), norm_num_groups=groups, sample_size=32,
         scaling_factor=random.choice([0.18215, 0.5, 1.3]), mid_block_add_attention=random.random() < 0.7)

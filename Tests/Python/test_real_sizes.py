@@ -1,9 +1,11 @@
 """Published models at their real size, with random weights: what diffusers initializes them with."""
 
+import copy
+
 import pytest
 import torch
 
-from figures import check
+from figures import check, note, relative
 from program import decode, encode, predict
 from published import SD_VAE_PARAMETERS, UNETS, sd_vae_ft_mse
 from reference import give_old_names, old_names_of, seeded
@@ -23,11 +25,17 @@ def test_sd_vae_ft_mse(tmp_path, seed):
     image = seeded(seed, 1, 3, 256, 256).clamp(-1, 1)
     posterior = model.encode(image).latent_dist
     reconstruction = model.decode(posterior.mean).sample
+    # A decoder of random weights amplifies the rounding of bf16 beyond what is asked for, in PyTorch as well; then to be
+    # no worse than PyTorch is what can be asked.
+    own = copy.deepcopy(model).bfloat16().decode(posterior.mean.bfloat16()).sample
+    note("sd-vae-ft-mse, bf16: PyTorch's own reconstruction", "relative", relative(own, reconstruction), None)
     for precision, limit in LIMITS.items():
         encoded = encode(folder, image, tmp_path, precision)
         check(f"sd-vae-ft-mse, {precision}: latent mean", encoded["latent_mean"], posterior.mean, limit)
         check(f"sd-vae-ft-mse, {precision}: log-variance", encoded["latent_logvar"], posterior.logvar, limit)
         decoded = decode(folder, posterior.mean, tmp_path, precision=precision)
+        if precision == "bf16":
+            limit = max(limit, relative(own, reconstruction))
         check(f"sd-vae-ft-mse, {precision}: reconstruction", decoded, reconstruction, limit)
 
 
