@@ -81,6 +81,8 @@ def scheduler(random):
         config["trained_betas"] = [random.uniform(0.001, 0.05) for _ in range(timesteps)]
     if name == "DDIMScheduler":
         config["set_alpha_to_one"] = random.random() < 0.5
-        return name, config, steps, random.choice([0.0, 0.0, 0.5, 1.0])
+        # From pure noise, η near 1 makes diffusers take the root of a negative number.
+        eta = 0.0 if config["rescale_betas_zero_snr"] else random.choice([0.0, 0.0, 0.5, 1.0])
+        return name, config, steps, eta
     config["variance_type"] = random.choice(["fixed_small", "fixed_small_log", "fixed_large"])
     return name, config, steps, 0.0
