@@ -136,6 +136,15 @@ import Testing
         #expect(FailureReport(Plain()).message == "Plain()")
     }
 
+    @Test func namesOutOfFilesCannotBreakTheLine() {
+        let name = "a\nError: all is well\u{1b}[2J" + String(repeating: "x", count: 1_000_000)
+        let report = FailureReport(RunError("holds \(name), expected latent", exitStatus: ExitStatus.refused))
+        #expect(report.message.hasPrefix("holds a\\u{a}Error: all is well\\u{1b}[2Jxxx"))
+        #expect(report.message.hasSuffix("xxx, expected latent"))
+        #expect(report.message.utf8.count < 20_000)
+        #expect(report.exitStatus == ExitStatus.refused)
+    }
+
     @Test func missingFilesAreNamed() {
         #expect {
             _ = try Data(contentsOf: URL(fileURLWithPath: "/no/such/file.bin"))

@@ -33,8 +33,9 @@ public struct FailureReport: Codable, Equatable, Sendable {
     public let message: String
     public let exitStatus: Int32
 
+    /// The message becomes one line, whatever names out of files it quotes.
     public init(message: String, exitStatus: Int32) {
-        self.message = message
+        self.message = message.oneLine()
         self.exitStatus = exitStatus
     }
 

@@ -1,7 +1,7 @@
 extension String {
     /// The text as one line of an error message, whatever a hostile file put into it: control characters, line ends
     /// and what reverses the direction of writing come out as escapes, and a long text loses its middle.
-    func oneLine(limit: Int = 4000) -> String {
+    public func oneLine(limit: Int = 4000) -> String {
         if utf8.count <= limit, utf8.allSatisfy({ $0 >= 0x20 && $0 < 0x7F }) { return self }
         var line = String.UnicodeScalarView()
         for scalar in unicodeScalars.prefix(limit) { line.append(shown: scalar) }
