@@ -36,6 +36,8 @@ seed FuzzSafetensors "${weights[@]}"
 seed FuzzIndex "${indexes[@]}" seeds/*index.json "$hostile"/index/*/*
 seed FuzzConfig "${configs[@]}" seeds/*config.json "$hostile"/config/*/*
 
+# Swift's own backtraces would hide which line failed behind a fault of AddressSanitizer.
+export SWIFT_BACKTRACE=enable=no
 export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1
 status=0
 for target in "${targets[@]}"; do
