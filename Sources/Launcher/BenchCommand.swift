@@ -10,6 +10,54 @@ struct BenchCommand: ParsableCommand {
         subcommands: [BenchStepCommand.self])
 }
 
+/// What every benchmark of a model takes.
+struct BenchOptions: ParsableArguments {
+    @Option(help: "fp32, bf16, or auto: bf16 where the processor multiplies it natively.")
+    var precision = "auto"
+    @Option(help: "Images a rank.")
+    var batch = 16
+    @Option(help: "Threads a rank; by default OMP_NUM_THREADS, or all cores.")
+    var threads: Int?
+    @Option(help: "Convolutions by: fastest (for each shape), winograd, onednn or openblas.")
+    var backend = Backend.fastest.rawValue.lowercased()
+    @Flag(help: "One line of JSON.")
+    var json = false
+
+    func validate() throws {
+        guard batch >= 1 else { throw ValidationError("--batch \(batch): expected 1 or more") }
+        guard threads ?? 1 >= 1 else { throw ValidationError("--threads \(threads!): expected 1 or more") }
+        _ = try ComputeType.dtype(named: precision)
+        _ = try chosenBackend()
+    }
+
+    func chosenBackend() throws -> Backend {
+        guard let chosen = Backend.allCases.first(where: { $0.rawValue.lowercased() == backend }) else {
+            throw ValidationError("--backend \(backend): expected fastest, winograd, onednn or openblas")
+        }
+        guard chosen.isAvailable else {
+            throw ValidationError("--backend \(backend): not on this processor, or not in this program")
+        }
+        return chosen
+    }
+
+    /// Measures on all ranks; rank 0 says what holds the libraries back and prints the reports.
+    func run(
+        _ command: some ParsableCommand,
+        _ measure: (any Communicator, DType, Backend) throws -> [BenchmarkReport]
+    ) throws {
+        let (dtype, backend) = (try ComputeType.dtype(named: precision), try chosenBackend())
+        try command.onAllRanks { communicator in
+            for warning in KernelLimits.warnings() where communicator.isRoot {
+                FileHandle.standardError.write(Data("warning: \(warning)\n".utf8))
+            }
+            if let threads { Processor.setThreads(threads) }
+            for report in try measure(communicator, dtype, backend) where communicator.isRoot {
+                print(json ? report.json : report.table)
+            }
+        }
+    }
+}
+
 struct BenchStepCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "step",
@@ -19,66 +67,34 @@ struct BenchStepCommand: ParsableCommand {
 
               disttrain bench step --unet configs/unet_70m.json --precision bf16 --batch 16 --threads 2
               mpirun -np 2 --bind-to none disttrain bench step --unet configs/unet_70m.json --batch 16 --threads 1
+
+            Prints images a second from the median step, GFLOP/s of direct convolution, their share of the \
+            ceilings that it measures in the same run (OpenBLAS's product, oneDNN's convolution), and where \
+            rank 0's time went. --trace makes a file for chrome://tracing or ui.perfetto.dev.
             """)
 
     @Option(help: "A UNet2DModel config.json.")
     var unet: String
-    @Option(help: "fp32, bf16, or auto: bf16 where the processor multiplies it natively.")
-    var precision = "auto"
-    @Option(help: "Samples a rank.")
-    var batch = 16
-    @Option(help: "Threads a rank; by default OMP_NUM_THREADS, or all cores.")
-    var threads: Int?
+    @OptionGroup var options: BenchOptions
     @Option(help: "Timed steps, after one that is not.")
     var steps = 5
-    @Option(help: "Convolutions by: fastest (for each shape), winograd, onednn or openblas.")
-    var backend = Backend.fastest.rawValue.lowercased()
-    @Flag(help: "One line of JSON.")
-    var json = false
+    @Option(help: "Also keep an exponential moving average of the weights, with this decay.")
+    var ema: Float?
+    @Option(help: "Write a Chrome trace of the timed steps of all ranks.", completion: .file())
+    var trace: String?
+
+    func validate() throws {
+        guard steps >= 1 else { throw ValidationError("--steps \(steps): expected 1 or more") }
+        guard (0...1).contains(ema ?? 0) else { throw ValidationError("--ema \(ema!): expected 0 to 1") }
+    }
 
     func run() throws {
-        guard let backend = Backend.allCases.first(where: { $0.rawValue.lowercased() == backend }) else {
-            throw ValidationError("--backend \(backend): expected fastest, winograd, onednn or openblas")
-        }
-        guard backend.isAvailable else {
-            throw ValidationError("--backend \(self.backend): not on this processor, or not in this program")
-        }
-        let dtype = try ComputeType.dtype(named: precision)
-        try onAllRanks { communicator in
-            if let threads { Processor.setThreads(threads) }
+        try options.run(self) { communicator, dtype, backend in
             let benchmark = StepBenchmark(
-                unet: try UNet2DConfig(contentsOf: unet), dtype: dtype, backend: backend, batch: batch,
-                steps: steps)
-            let result = try benchmark.run(communicator)
-            if communicator.isRoot { print(json ? Self.line(result) : Self.table(result)) }
+                unet: try UNet2DConfig(contentsOf: unet), dtype: dtype, backend: backend,
+                batch: options.batch, steps: steps, averageDecay: ema, tracePath: trace)
+            return [try benchmark.run(communicator)]
         }
-    }
-
-    static func line(_ r: StepBenchmark.Result) -> String {
-        let breakdown = r.breakdown.map { "\"\($0.name)\": \(fixed($0.seconds, 4))" }.joined(separator: ", ")
-        return
-            "{\"program\": \"disttrain\", \"backend\": \"\(r.backend)\", \"precision\": \"\(r.precision)\", "
-            + "\"ranks\": \(r.ranks), \"threads_per_rank\": \(r.threadsPerRank), "
-            + "\"batch_per_rank\": \(r.batchPerRank), \"seconds_per_step\": \(fixed(r.secondsPerStep, 4)), "
-            + "\"images_per_second\": \(fixed(r.imagesPerSecond, 2)), \"peak_rss_mib\": \(r.peakRSSMiB), "
-            + "\"breakdown\": {\(breakdown)}}"
-    }
-
-    static func table(_ r: StepBenchmark.Result) -> String {
-        var lines = [
-            "\(r.parameters) parameters, \(r.precision), \(r.ranks) ranks × \(r.threadsPerRank) threads, "
-                + "\(r.batchPerRank) images a rank",
-            "processor \(Processor.features); \(r.backend); OpenBLAS \(Processor.openBLASKernels)",
-            "\(fixed(r.imagesPerSecond, 2)) images/s, \(fixed(r.secondsPerStep, 3)) s a step, "
-                + "\(r.peakRSSMiB) MiB peak",
-        ]
-        for (name, seconds) in r.breakdown {
-            let share = fixed(100 * seconds / r.secondsPerStep, 1)
-            lines.append(
-                "  \(name.padding(toLength: 30, withPad: " ", startingAt: 0)) \(fixed(seconds, 3)) s  \(share) %"
-            )
-        }
-        return lines.joined(separator: "\n")
     }
 }
 

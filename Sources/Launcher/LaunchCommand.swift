@@ -60,9 +60,7 @@ struct LaunchCommand: ParsableCommand {
             singleCopy: sharedMemorySingleCopyWorks(),
             isRoot: geteuid() == 0,
             inherited: environment)
-        if let warning = OpenBLASKernels.warning(environment: environment) {
-            say("warning: \(warning)")
-        }
+        for warning in KernelLimits.warnings(environment: environment) { say("warning: \(warning)") }
         say(placement.summary)
         if dryRun {
             print(mpirun.commandLine)

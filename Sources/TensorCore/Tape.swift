@@ -1,44 +1,3 @@
-import CKernels
-
-/// What convolutions are computed with.
-public enum Backend: String, Sendable, CaseIterable {
-    /// im2col and matrix products: the portable reference.
-    case openBLAS
-    /// Direct convolution.
-    case oneDNN
-    /// Winograd's wherever it is possible.
-    case winograd
-    /// For each shape what is fastest on this processor.
-    case fastest
-
-    var kernel: ck_backend {
-        switch self {
-        case .openBLAS: CK_OPENBLAS
-        case .oneDNN: CK_ONEDNN
-        case .winograd: CK_WINOGRAD
-        case .fastest: CK_FASTEST
-        }
-    }
-
-    /// Whether this program and this processor have it.
-    public var isAvailable: Bool { ck_backend_available(kernel) != 0 }
-
-    /// Version and instruction set, for people to read.
-    public var summary: String { String(cString: ck_backend_description(kernel)) }
-}
-
-/// What an instruction spends its time on, for profiles.
-public enum Work: String, CaseIterable, Sendable {
-    case convolutionForward = "convolution forward"
-    case convolutionBackwardData = "convolution backward data"
-    case convolutionBackwardWeights = "convolution backward weights"
-    case pack = "weight packing"
-    case attention = "attention"
-    case matmul = "matmul"
-    case norm = "norms"
-    case elementwise = "other elementwise"
-}
-
 /// What changes from run to run of a tape: keys of the random draws, and whether parameter gradients add up.
 public final class RunContext {
     /// The run's seed and the training step: keys of dropout.
@@ -70,6 +29,8 @@ public final class Tape {
         let reads: [Storage]
         let writes: [Storage]
         let inPlace: (output: Storage, input: Storage)?
+        /// Floating-point operations a run, as `record` was told.
+        let flops: Int
         let run: (RunContext) -> Void
     }
 
@@ -92,9 +53,14 @@ public final class Tape {
     private var scratchBytes = 0
     private var planned = false
     var dropoutLayers: UInt32 = 0
+    /// The convolutions and linear layers recorded so far, forward and backward.
+    public internal(set) var convolutions: [ConvolutionCase] = []
 
-    /// Seconds spent by kind of work since the last reset.
-    public private(set) var seconds: [Double]
+    /// Seconds spent by each instruction in the runs since the last reset.
+    private(set) var seconds: [Double] = []
+    private(set) var runs = 0
+    /// Told of each instruction as it ends; for traces.
+    public var observer: ((InstructionSpan) -> Void)?
 
     public init(
         dtype: DType = .float32, backend: Backend = .fastest, recordsGradients: Bool, arena: Arena = Arena()
@@ -103,7 +69,6 @@ public final class Tape {
         self.backend = backend
         self.recordsGradients = recordsGradients
         self.arena = arena
-        seconds = Array(repeating: 0, count: Work.allCases.count)
     }
 
     // MARK: Recording
@@ -141,10 +106,11 @@ public final class Tape {
     }
 
     /// Appends an instruction. `inPlace` tells that `output` may take the bytes of `input` where nothing
-    /// later needs them; `gradientsOf` names the parameters whose gradients it writes.
+    /// later needs them; `gradientsOf` names the parameters whose gradients it writes; `flops` counts two for
+    /// each multiply-add of the direct algorithm, whatever the kernel does.
     func record(
         _ name: String, _ work: Work, reads: [Tensor], writes: [Tensor],
-        inPlace: (output: Tensor, input: Tensor)? = nil, gradientsOf: [Parameter] = [], scratch: Int = 0,
+        inPlace: (output: Tensor, input: Tensor)? = nil, gradientsOf: [Parameter] = [], scratch: Int = 0, flops: Int = 0,
         _ run: @escaping (RunContext) -> Void
     ) {
         precondition(!planned, "the tape is already planned")
@@ -155,7 +121,7 @@ public final class Tape {
         instructions.append(
             Instruction(
                 name: name, work: work, reads: reads.map(\.storage), writes: writes.map(\.storage),
-                inPlace: inPlace.map { ($0.output.storage, $0.input.storage) }, run: run))
+                inPlace: inPlace.map { ($0.output.storage, $0.input.storage) }, flops: flops, run: run))
     }
 
     /// Keeps the parameters' store for as long as the tape; every operation with parameters calls it.
@@ -231,6 +197,7 @@ public final class Tape {
         scratchOffset = bytes
         arena.reserve(bytes + scratchBytes)
         planned = true
+        resetProfile()
         everyTensor = []
         gradients = [:]
         backwards = []
@@ -243,33 +210,24 @@ public final class Tape {
         precondition(planned, "plan() comes before run()")
         arena.reserve(scratchOffset + scratchBytes)
         context.scratch = arena.base + scratchOffset
+        runs += 1
         var clock = ContinuousClock.now
         for index in instructions.indices {
             instructions[index].run(context)
             let now = ContinuousClock.now
-            seconds[instructions[index].work.index] += (now - clock).seconds
-            clock = now
-            if let after {
-                after(index)
-                clock = ContinuousClock.now
-            }
+            seconds[index] += (now - clock).seconds
+            observer?(InstructionSpan(instructions[index], start: clock, end: now))
+            if let after { after(index) }
+            clock = after == nil && observer == nil ? now : ContinuousClock.now
         }
     }
 
-    public func resetSeconds() { for index in seconds.indices { seconds[index] = 0 } }
+    /// Forgets the seconds of the runs so far.
+    public func resetProfile() {
+        seconds = Array(repeating: 0, count: instructions.count)
+        runs = 0
+    }
 
     /// Bytes of activations and scratch that this tape needs.
     public var byteCount: Int { scratchOffset + scratchBytes }
-}
-
-extension Work {
-    /// Place in `Tape.seconds`.
-    public var index: Int { Self.allCases.firstIndex(of: self)! }
-}
-
-extension Duration {
-    /// The duration in seconds.
-    public var seconds: Double {
-        Double(components.seconds) + Double(components.attoseconds) * 1e-18
-    }
 }

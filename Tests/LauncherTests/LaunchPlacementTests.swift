@@ -172,30 +172,36 @@ private struct FakeMachine: ~Copyable {
     }
 }
 
-@Suite struct OpenBLASKernelsTests {
+@Suite struct KernelLimitsTests {
     private static let avx512 = "flags\t\t: fpu avx avx2 fma avx512f avx512dq avx512bw avx512vl\n"
+    private static let bf16 = "flags\t\t: fpu avx avx2 fma avx512f avx512dq avx512bw avx512vl avx512_bf16\n"
     private static let avx2 = "flags\t\t: fpu avx avx2 fma\n"
 
     @Test(arguments: [
-        ("Haswell", avx512, true),
-        ("haswell", avx512, true),
-        ("SkylakeX", avx512, false),
-        ("Cooperlake", avx512, false),
-        ("Haswell", avx2, false),
-        ("Nehalem", avx2, true),
-        ("Sandybridge", avx2, true),
-        ("NeoverseN1", avx512, false),
-        ("Haswell", "Features : asimd\n", false),
+        ("OPENBLAS_CORETYPE", "Haswell", avx512, true),
+        ("OPENBLAS_CORETYPE", "haswell", avx512, true),
+        ("OPENBLAS_CORETYPE", "SkylakeX", avx512, false),
+        ("OPENBLAS_CORETYPE", "SkylakeX", bf16, false),
+        ("OPENBLAS_CORETYPE", "Cooperlake", avx512, false),
+        ("OPENBLAS_CORETYPE", "Haswell", avx2, false),
+        ("OPENBLAS_CORETYPE", "Nehalem", avx2, true),
+        ("OPENBLAS_CORETYPE", "Sandybridge", avx2, true),
+        ("OPENBLAS_CORETYPE", "NeoverseN1", avx512, false),
+        ("OPENBLAS_CORETYPE", "Haswell", "Features : asimd\n", false),
+        ("ONEDNN_MAX_CPU_ISA", "AVX2", avx512, true),
+        ("DNNL_MAX_CPU_ISA", "avx512_core", bf16, true),
+        ("DNNL_MAX_CPU_ISA", "AVX512_CORE", avx512, false),
+        ("ONEDNN_MAX_CPU_ISA", "ALL", bf16, false),
     ])
-    func warnsWhereTheProcessorCanDoMore(coreType: String, cpuinfo: String, warns: Bool) throws {
+    func warnsWhereTheProcessorCanDoMore(variable: String, value: String, cpuinfo: String, warns: Bool) throws {
         let fake = try FakeMachine(["proc/cpuinfo": "processor\t: 0\n" + cpuinfo])
-        let warning = OpenBLASKernels.warning(environment: ["OPENBLAS_CORETYPE": coreType], root: fake.root)
-        #expect((warning != nil) == warns)
-        if warns { #expect(warning?.contains("OPENBLAS_CORETYPE=\(coreType)") == true) }
+        let warnings = KernelLimits.warnings(environment: [variable: value], root: fake.root)
+        #expect(warnings.count == (warns ? 1 : 0))
+        if warns { #expect(warnings[0].contains("\(variable)=\(value)")) }
     }
 
     @Test func isSilentWithoutTheVariable() throws {
         let fake = try FakeMachine(["proc/cpuinfo": Self.avx512])
-        #expect(OpenBLASKernels.warning(environment: [:], root: fake.root) == nil)
+        #expect(KernelLimits.warnings(environment: [:], root: fake.root).isEmpty)
     }
 }

@@ -26,34 +26,59 @@ public struct StepBenchmark {
     public var backend: Backend
     /// Samples a rank.
     public var batch: Int
+    /// Timed steps, 1 or more, after one that warms up.
     public var steps: Int
+    /// Decay of an average of the weights; nil: none, as PyTorch's benchmark has none.
+    public var averageDecay: Float?
+    /// Where a Chrome trace of the timed steps goes.
+    public var tracePath: String?
 
-    public init(unet: UNet2DConfig, dtype: DType, backend: Backend, batch: Int, steps: Int) {
+    public init(
+        unet: UNet2DConfig, dtype: DType, backend: Backend, batch: Int, steps: Int,
+        averageDecay: Float? = nil,
+        tracePath: String? = nil
+    ) {
         self.unet = unet
         self.dtype = dtype
         self.backend = backend
         self.batch = batch
         self.steps = steps
+        self.averageDecay = averageDecay
+        self.tracePath = tracePath
     }
 
-    /// What was measured. `images_per_second` follows from the median step after one warm-up step.
-    public struct Result: Sendable {
-        public let ranks: Int
-        public let threadsPerRank: Int
-        public let batchPerRank: Int
-        public let precision: String
-        public let backend: String
-        public let secondsPerStep: Double
-        public let imagesPerSecond: Double
-        public let peakRSSMiB: Int
-        public let parameters: Int
-        /// Rank 0's seconds a step, by kind of work.
-        public let breakdown: [(name: String, seconds: Double)]
-    }
-
-    public func run(_ communicator: any Communicator) throws -> Result {
+    /// Collective.
+    public func run(_ communicator: any Communicator) throws -> BenchmarkReport {
         let model = try UNet2DModel(unet)
         model.store.initialize(seed: 0)
+        let step = try makeStep(model, communicator)
+        _ = try step(step: 0)
+        _ = step.takeProfile()
+
+        try communicator.barrier()
+        let trace = tracePath.map { _ in ChromeTrace(rank: communicator.rank) }
+        if let trace { step.observer = { trace.add($0) } }
+        var results: [StepResult] = []
+        for number in 1...steps {
+            try communicator.barrier()
+            results.append(try step(step: number))
+        }
+        if let trace, let tracePath { try trace.write(to: tracePath, communicator) }
+
+        var seconds = results.map(\.totalSeconds)
+        try communicator.allReduceMax(&seconds)
+        let profile = step.takeProfile()
+        let peak = try communicator.allReduceMax(peakResidentMiB())
+        let scale = Double(communicator.size) / Double(steps)
+        return BenchmarkReport(
+            call: "step", precision: dtype == .bfloat16 ? "bf16" : "fp32", backend: backend.summary,
+            ranks: communicator.size, threads: Processor.threads, batch: batch,
+            parameters: model.store.parameterCount, seconds: seconds,
+            flops: profile.reduce(0) { $0 + $1.flops } * scale, peakRSSMiB: peak,
+            ceilings: try ArithmeticCeilings.measure(communicator), entries: entries(profile, results, scale))
+    }
+
+    private func makeStep(_ model: UNet2DModel, _ communicator: any Communicator) throws -> DataParallelStep {
         let size = unet.sampleSize ?? SpatialSize(height: 32, width: 32)
         let ranks = communicator.size
         let dataset = NoiseDataset(
@@ -61,44 +86,38 @@ public struct StepBenchmark {
         let objective = DenoisingObjective(
             unet: model, dataset: dataset, schedule: try NoiseSchedule(SchedulerConfig()), minSNRGamma: nil,
             flips: false)
-        let step = try DataParallelStep(
+        return try DataParallelStep(
             DataParallelStep.Settings(
                 seed: 0, batchSize: batch * ranks, microBatchSize: nil, dtype: dtype, backend: backend,
                 clipNorm: 1),
             objective: objective, optimizer: AdamW(model.store, AdamW.Settings(weightDecay: 0.01)),
-            averages: [],
+            averages: averageDecay.map { [WeightAverage(model.store, decay: $0, warmup: false)] } ?? [],
             learningRate: LearningRate(
                 peak: 2e-4, warmupSteps: 0, shape: .constant, final: 0, totalSteps: steps + 1),
             communicator: communicator)
+    }
 
-        _ = try step(step: 0)
-        _ = step.takeProfile()
-        var results: [StepResult] = []
-        for number in 1...steps {
-            try communicator.barrier()
-            results.append(try step(step: number))
-        }
-        let seconds = results.map(\.totalSeconds).sorted()[steps / 2]
-        let slowest = try communicator.allReduceMax(seconds)
-        var breakdown = step.takeProfile().map { ($0.work.rawValue, $0.seconds / Double(steps)) }
+    /// Where rank 0's time went, a step; kinds of work that took none are left out.
+    private func entries(_ profile: [WorkProfile], _ results: [StepResult], _ flopScale: Double)
+        -> [BenchmarkReport.Entry]
+    {
         func mean(_ key: KeyPath<StepResult, Double>) -> Double {
             results.reduce(0) { $0 + $1[keyPath: key] } / Double(steps)
         }
-        let kernels = breakdown.reduce(0) { $0 + $1.1 }
-        breakdown.append(("data", mean(\.dataSeconds)))
-        breakdown.append(("communication wait", mean(\.communicationSeconds)))
-        breakdown.append(("optimizer and rest", mean(\.computeSeconds) - kernels))
-        return Result(
-            ranks: ranks, threadsPerRank: Processor.threads, batchPerRank: batch,
-            precision: dtype == .bfloat16 ? "bf16" : "fp32", backend: backend.summary,
-            secondsPerStep: slowest, imagesPerSecond: Double(batch * ranks) / slowest,
-            peakRSSMiB: peakResidentMiB(), parameters: model.store.parameterCount, breakdown: breakdown)
+        var entries = profile.map {
+            BenchmarkReport.Entry(
+                $0.work.rawValue, seconds: $0.seconds / Double(steps), flops: $0.flops * flopScale)
+        }
+        // Inside MPI while computing goes on: this rank's processor drives the transfer.
+        let driving = mean(\.reductionSeconds) - mean(\.communicationSeconds)
+        entries += [
+            .init("optimizer", seconds: mean(\.optimizerSeconds)),
+            .init("reduction, driving", seconds: driving),
+            .init("reduction, exposed", seconds: mean(\.communicationSeconds)),
+            .init("data", seconds: mean(\.dataSeconds)),
+        ]
+        let known = entries.reduce(0) { $0 + $1.seconds }
+        entries.append(.init("rest", seconds: mean(\.totalSeconds) - known))
+        return entries.filter { $0.seconds >= 0.5e-4 }
     }
-}
-
-/// Peak resident memory of this process, in MiB.
-public func peakResidentMiB() -> Int {
-    var usage = rusage()
-    getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
-    return usage.ru_maxrss / 1024
 }

@@ -13,8 +13,13 @@ public struct StepResult: Sendable {
     /// This rank's seconds.
     public var dataSeconds: Double
     public var computeSeconds: Double
+    /// Waiting for gradients that computing did not hide.
     public var communicationSeconds: Double
     public var totalSeconds: Double
+    /// All seconds inside MPI for the gradients' sum, those of waiting included.
+    public var reductionSeconds: Double
+    /// Gradient norm, clipping, AdamW and averages; part of `computeSeconds`.
+    public var optimizerSeconds: Double
 }
 
 /// Training stopped by a numerical fault; no parameter was changed by the step that met it.
@@ -74,6 +79,10 @@ public final class DataParallelStep {
     private let bucketRanges: [Range<Int>]
     private let order: DataOrder
     private var items: [BatchItem] = []
+    /// Told of each piece of work as it ends; for traces.
+    public var observer: ((TraceSpan) -> Void)? {
+        didSet { for recording in recordings.values { observe(recording.tape) } }
+    }
 
     public init(
         _ settings: Settings, objective: any Objective, optimizer: AdamW, averages: [WeightAverage],
@@ -116,20 +125,23 @@ public final class DataParallelStep {
             let recording = recording(samples.count)
             let loading = ContinuousClock.now
             try load(samples, step: step, into: recording)
-            dataSeconds += (ContinuousClock.now - loading).seconds
+            dataSeconds += span("data", since: loading)
             recording.context.accumulatesGradients = index > 0
             let isLast = index == microBatches.count - 1
             recording.tape.run(recording.context, after: isLast ? recording.startReductions : nil)
             loss += recording.objective.loss
             parts = Self.sum(parts, recording.objective.parts)
         }
-        let waited = try reducer.finish().waitSeconds
+        let reducing = ContinuousClock.now
+        let reduction = try reducer.finish()
+        span("waiting for gradients", since: reducing)
 
         // Every rank agrees that the step is sound before anything is changed.
         var totals = [loss] + parts.map(\.value)
         try communicator.allReduceSum(&totals)
         loss = totals[0]
         for index in parts.indices { parts[index].value = totals[index + 1] }
+        let updating = ContinuousClock.now
         let norm = ck_sum_of_squares(store.count, store.gradients).squareRoot()
         guard try communicator.allAgree(loss.isFinite && norm.isFinite) else {
             throw NumericalFault(step: step, loss: loss, gradientNorm: norm)
@@ -141,10 +153,13 @@ public final class DataParallelStep {
         optimizer.step(update: step, learningRate: rate, gradientScale: scale)
         for average in averages { average.step(update: step) }
 
+        let optimizerSeconds = span("optimizer", since: updating)
         let total = (ContinuousClock.now - start).seconds
         return StepResult(
             loss: loss, parts: parts, gradientNorm: norm, learningRate: rate, dataSeconds: dataSeconds,
-            computeSeconds: total - dataSeconds - waited, communicationSeconds: waited, totalSeconds: total)
+            computeSeconds: total - dataSeconds - reduction.waitSeconds,
+            communicationSeconds: reduction.waitSeconds, totalSeconds: total,
+            reductionSeconds: reduction.busySeconds, optimizerSeconds: optimizerSeconds)
     }
 
     // MARK: Recordings
@@ -176,6 +191,7 @@ public final class DataParallelStep {
             for bucket in starts[instruction] { reducer.bucketReady(bucket) }
             reducer.progress()
         }
+        observe(tape)
         recordings[batch] = recording
         return recording
     }
@@ -198,14 +214,31 @@ public final class DataParallelStep {
         a.isEmpty ? b : zip(a, b).map { ($0.name, $0.value + $1.value) }
     }
 
-    /// Seconds of this rank's kernels by kind of work, since the last call.
-    public func takeProfile() -> [(work: Work, seconds: Double)] {
-        var totals = Array(repeating: 0.0, count: Work.allCases.count)
-        for recording in recordings.values {
-            for index in totals.indices { totals[index] += recording.tape.seconds[index] }
-            recording.tape.resetSeconds()
+    // MARK: Profiles
+
+    /// This rank's kernels by kind of work, since the last call.
+    public func takeProfile() -> [WorkProfile] {
+        let profiles = recordings.values.map(\.tape.profile)
+        for recording in recordings.values { recording.tape.resetProfile() }
+        return profiles.dropFirst().reduce(into: profiles.first ?? []) { sums, profile in
+            for index in profile.indices {
+                sums[index].seconds += profile[index].seconds
+                sums[index].flops += profile[index].flops
+            }
         }
-        return zip(Work.allCases, totals).map { ($0, $1) }
+    }
+
+    /// Tells the observer of what has just ended; returns its seconds.
+    @discardableResult
+    private func span(_ name: String, since start: ContinuousClock.Instant) -> Double {
+        let end = ContinuousClock.now
+        observer?(TraceSpan(name: name, category: name, start: start, end: end))
+        return (end - start).seconds
+    }
+
+    private func observe(_ tape: Tape) {
+        guard let observer else { return tape.observer = nil }
+        tape.observer = { observer(TraceSpan($0)) }
     }
 
     /// Bytes of activations and scratch.

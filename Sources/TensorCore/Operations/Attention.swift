@@ -17,7 +17,10 @@ extension Tape {
         let lse = make([B, heads, N], dtype: .float32, needsGradient: false)
         let dtype = q.dtype.kernel
         let scratch = ck_attention_scratch_bytes(B, N, heads, D)
-        record("attention", .attention, reads: [q, k, v], writes: [o, lse], scratch: scratch) { context in
+        let product = 2 * B * N * N * C  // flops of scores, or of their product with v
+        record(
+            "attention", .attention, reads: [q, k, v], writes: [o, lse], scratch: scratch, flops: 2 * product
+        ) { context in
             ck_attention_forward(
                 dtype, B, N, heads, D, scale, q.pointer, k.pointer, v.pointer, C, o.pointer,
                 lse.floats.baseAddress, context.scratch)
@@ -26,7 +29,8 @@ extension Tape {
             let gradients = [q, k, v].map { self.make($0.shape, dtype: $0.dtype, needsGradient: false) }
             let (gq, gk, gv) = (gradients[0], gradients[1], gradients[2])
             self.record(
-                "attention", .attention, reads: [q, k, v, o, lse, go], writes: gradients, scratch: scratch
+                "attention", .attention, reads: [q, k, v, o, lse, go], writes: gradients, scratch: scratch,
+                flops: 4 * product
             ) { context in
                 ck_attention_backward(
                     dtype, B, N, heads, D, scale, q.pointer, k.pointer, v.pointer, C, o.pointer,
@@ -51,20 +55,21 @@ extension Tape {
         precondition(a.dtype == .float32 && b.dtype == .float32, "matmul is fp32")
         precondition(b.shape == (transposed ? [N, K] : [K, N]), "product of \(a.shape) and \(b.shape)")
         let y = make([M, N], dtype: .float32, needsGradient: a.needsGradient || b.needsGradient)
-        record("matmul", .matmul, reads: [a, b], writes: [y]) { _ in
+        let flops = 2 * M * N * K
+        record("matmul", .matmul, reads: [a, b], writes: [y], flops: flops) { _ in
             sgemm(a, b, y, false, transposed, M, N, K)
         }
         differentiate(y) { gy in
             if a.needsGradient {
                 let ga = self.make(a.shape, dtype: .float32, needsGradient: false)
-                self.record("matmul", .matmul, reads: [gy, b], writes: [ga]) { _ in
+                self.record("matmul", .matmul, reads: [gy, b], writes: [ga], flops: flops) { _ in
                     sgemm(gy, b, ga, false, !transposed, M, K, N)
                 }
                 self.contribute(ga, to: a)
             }
             if b.needsGradient {
                 let gb = self.make(b.shape, dtype: .float32, needsGradient: false)
-                self.record("matmul", .matmul, reads: [gy, a], writes: [gb]) { _ in
+                self.record("matmul", .matmul, reads: [gy, a], writes: [gb], flops: flops) { _ in
                     if transposed {
                         sgemm(gy, a, gb, true, false, N, K, M)
                     } else {

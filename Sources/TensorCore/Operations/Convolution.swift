@@ -1,20 +1,5 @@
 import CKernels
 
-/// Zeros around an image, in pixels.
-public struct Padding: Equatable, Sendable {
-    public var top: Int, left: Int, bottom: Int, right: Int
-
-    public init(top: Int, left: Int, bottom: Int, right: Int) {
-        (self.top, self.left, self.bottom, self.right) = (top, left, bottom, right)
-    }
-    /// The same on all four sides.
-    public static func all(_ width: Int) -> Padding {
-        Padding(top: width, left: width, bottom: width, right: width)
-    }
-    /// Bottom and right only: diffusers' `downsample_padding` 0, and the encoder of every autoencoder.
-    public static let bottomRight = Padding(top: 0, left: 0, bottom: 1, right: 1)
-}
-
 /// A convolution primitive for one direction and shape, made once, with its packed weights.
 final class ConvolutionPlan {
     private let handle: OpaquePointer
@@ -22,20 +7,24 @@ final class ConvolutionPlan {
     private var packedVersion = -1
     let scratchBytes: Int
 
-    init(_ backend: Backend, _ kind: ck_conv_kind, _ shape: ck_conv_shape, bias: Bool, addend: Bool = false) {
+    init(_ backend: Backend, _ made: ConvolutionCase) {
         var error = [CChar](repeating: 0, count: 256)
-        var shape = shape
-        let made = ck_conv_create(
-            backend.kernel, kind, &shape, bias ? 1 : 0, addend ? 1 : 0, &error, error.count)
-        guard let made else {
+        var shape = made.kernelShape
+        let plan = ck_conv_create(
+            backend.kernel, made.kernelKind, &shape, made.hasBias ? 1 : 0, made.hasAddend ? 1 : 0, &error,
+            error.count)
+        guard let plan else {
             let line = error.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }
-            preconditionFailure("convolution \(shape): \(String(decoding: line, as: UTF8.self))")
+            preconditionFailure("convolution \(made.summary): \(String(decoding: line, as: UTF8.self))")
         }
-        handle = made
-        scratchBytes = ck_conv_scratch_bytes(made)
-        let bytes = kind == CK_CONV_BACKWARD_WEIGHTS ? 0 : ck_conv_packed_bytes(made)
+        handle = plan
+        scratchBytes = ck_conv_scratch_bytes(plan)
+        let bytes = made.direction == .backwardWeights ? 0 : ck_conv_packed_bytes(plan)
         packed = bytes > 0 ? .allocate(byteCount: bytes, alignment: 64) : nil
     }
+
+    /// The implementation's name, e.g. "winograd 4x4" or "jit_bf16:avx512_core_bf16".
+    var implementation: String { String(cString: ck_conv_implementation(handle)) }
 
     deinit {
         ck_conv_destroy(handle)
@@ -88,54 +77,64 @@ extension Tape {
         _ x: Tensor, _ weight: Parameter, _ bias: Parameter?, stride: Int = 1, padding: Padding = .all(1),
         addend: Tensor? = nil
     ) -> Tensor {
+        convolution(
+            x, weight, bias, stride: stride, padding: padding, addend: addend,
+            work: (.convolutionForward, .convolutionBackwardData, .convolutionBackwardWeights))
+    }
+
+    private func convolution(
+        _ x: Tensor, _ weight: Parameter, _ bias: Parameter?, stride: Int, padding: Padding, addend: Tensor?,
+        work: (forward: Work, backwardData: Work, backwardWeights: Work)
+    ) -> Tensor {
         precondition(x.shape.count == 4 && weight.shape.count == 4, "\(weight.name): x is \(x.shape)")
         use(weight, bias)
-        let (B, H, W, C) = (x.shape[0], x.shape[1], x.shape[2], x.shape[3])
-        let (O, KH, KW) = (weight.shape[0], weight.shape[2], weight.shape[3])
-        precondition(weight.shape[1] == C, "\(weight.name) takes \(weight.shape[1]) channels, not \(C)")
-        let outH = (H + padding.top + padding.bottom - KH) / stride + 1
-        let outW = (W + padding.left + padding.right - KW) / stride + 1
-        let shape = ck_conv_shape(
-            B: B, H: H, W: W, C: C, O: O, kernelH: KH, kernelW: KW, stride: stride,
-            padTop: padding.top, padLeft: padding.left, padBottom: padding.bottom, padRight: padding.right,
-            dtype: x.dtype.kernel)
-        let y = make([B, outH, outW, O], dtype: x.dtype, needsGradient: recordsGradients)
+        precondition(
+            weight.shape[1] == x.shape[3], "\(weight.name) takes \(weight.shape[1]) channels, not \(x.shape)")
+        let forward = ConvolutionCase(
+            direction: .forward, batch: x.shape[0], height: x.shape[1], width: x.shape[2],
+            inChannels: x.shape[3], outChannels: weight.shape[0], kernelHeight: weight.shape[2],
+            kernelWidth: weight.shape[3], stride: stride, padding: padding, dtype: x.dtype,
+            hasBias: bias != nil, hasAddend: addend != nil)
+        let y = make(
+            [forward.batch, forward.outHeight, forward.outWidth, forward.outChannels], dtype: x.dtype,
+            needsGradient: recordsGradients)
         if let addend { precondition(addend.shape == y.shape, "\(weight.name): addend \(addend.shape)") }
 
-        let plan = ConvolutionPlan(
-            backend, CK_CONV_FORWARD, shape, bias: bias != nil, addend: addend != nil)
+        let plan = plan(forward)
         record(weight.name, .pack, reads: [], writes: []) { _ in plan.pack(weight) }
         // An addend that is the input too is still being read while the result is written.
         let consumed = addend.flatMap { $0.storage === x.storage ? nil : $0 }
         record(
-            weight.name, .convolutionForward, reads: [x] + (addend.map { [$0] } ?? []), writes: [y],
-            inPlace: consumed.map { (y, $0) }, scratch: plan.scratchBytes
+            weight.name, work.forward, reads: [x] + (addend.map { [$0] } ?? []), writes: [y],
+            inPlace: consumed.map { (y, $0) }, scratch: plan.scratchBytes, flops: forward.flops
         ) { plan.forward(x, weight, bias, addend: addend, y, $0) }
 
         differentiate(y) { gy in
             if let addend { self.contribute(gy, to: addend) }
-            self.convolutionBackward(x, weight, bias, shape, gy)
+
+            let weights = self.plan(forward.turned(.backwardWeights))
+            self.record(
+                weight.name, work.backwardWeights, reads: [x, gy], writes: [],
+                gradientsOf: [weight] + (bias.map { [$0] } ?? []), scratch: weights.scratchBytes,
+                flops: forward.flops
+            ) { weights.backwardWeights(x, gy, weight, bias, $0) }
+
+            guard x.needsGradient else { return }
+            let data = self.plan(forward.turned(.backwardData))
+            let gx = self.make(x.shape, dtype: x.dtype, needsGradient: false)
+            self.record(weight.name, .pack, reads: [], writes: []) { _ in data.pack(weight) }
+            self.record(
+                weight.name, work.backwardData, reads: [gy], writes: [gx], scratch: data.scratchBytes,
+                flops: forward.flops
+            ) { data.backwardData(gy, weight, gx, $0) }
+            self.contribute(gx, to: x)
         }
         return y
     }
 
-    private func convolutionBackward(
-        _ x: Tensor, _ weight: Parameter, _ bias: Parameter?, _ shape: ck_conv_shape, _ gy: Tensor
-    ) {
-        let weights = ConvolutionPlan(backend, CK_CONV_BACKWARD_WEIGHTS, shape, bias: bias != nil)
-        record(
-            weight.name, .convolutionBackwardWeights, reads: [x, gy], writes: [],
-            gradientsOf: [weight] + (bias.map { [$0] } ?? []), scratch: weights.scratchBytes
-        ) { weights.backwardWeights(x, gy, weight, bias, $0) }
-
-        guard x.needsGradient else { return }
-        let data = ConvolutionPlan(backend, CK_CONV_BACKWARD_DATA, shape, bias: false)
-        let gx = make(x.shape, dtype: x.dtype, needsGradient: false)
-        record(weight.name, .pack, reads: [], writes: []) { _ in data.pack(weight) }
-        record(
-            weight.name, .convolutionBackwardData, reads: [gy], writes: [gx], scratch: data.scratchBytes
-        ) { data.backwardData(gy, weight, gx, $0) }
-        contribute(gx, to: x)
+    private func plan(_ made: ConvolutionCase) -> ConvolutionPlan {
+        convolutions.append(made)
+        return ConvolutionPlan(backend, made)
     }
 
     /// Linear layer: y = x·weightᵀ + bias + addend, computed as a 1×1 convolution over the rows.
@@ -152,8 +151,8 @@ extension Tape {
         let rows = x.count / I
         let view = weight.shape.count == 4 ? weight : weight.viewed(as: [O, I, 1, 1])
         let y = convolution(
-            reshape(x, [1, rows, 1, I]), view, bias, padding: .all(0),
-            addend: addend.map { reshape($0, [1, rows, 1, O]) })
+            reshape(x, [1, rows, 1, I]), view, bias, stride: 1, padding: .all(0),
+            addend: addend.map { reshape($0, [1, rows, 1, O]) }, work: (.matmul, .matmul, .matmul))
         return reshape(y, x.shape.dropLast() + [O])
     }
 }

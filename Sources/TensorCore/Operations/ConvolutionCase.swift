@@ -1,0 +1,71 @@
+import CKernels
+
+/// Zeros around an image, in pixels.
+public struct Padding: Hashable, Sendable {
+    public var top: Int, left: Int, bottom: Int, right: Int
+
+    public init(top: Int, left: Int, bottom: Int, right: Int) {
+        (self.top, self.left, self.bottom, self.right) = (top, left, bottom, right)
+    }
+    /// The same on all four sides.
+    public static func all(_ width: Int) -> Padding {
+        Padding(top: width, left: width, bottom: width, right: width)
+    }
+    /// Bottom and right only: diffusers' `downsample_padding` 0, and the encoder of every autoencoder.
+    public static let bottomRight = Padding(top: 0, left: 0, bottom: 1, right: 1)
+}
+
+/// What a convolution kernel is made for: a direction and all sizes.
+public struct ConvolutionCase: Hashable, Sendable {
+    public enum Direction: String, Sendable { case forward, backwardData, backwardWeights }
+
+    public var direction: Direction
+    /// Input [batch, height, width, inChannels].
+    public var batch: Int, height: Int, width: Int, inChannels: Int
+    public var outChannels: Int
+    public var kernelHeight: Int, kernelWidth: Int
+    public var stride: Int
+    public var padding: Padding
+    public var dtype: DType
+    public var hasBias: Bool
+    /// Whether another tensor is summed into the forward pass's result.
+    public var hasAddend: Bool
+
+    public var outHeight: Int { (height + padding.top + padding.bottom - kernelHeight) / stride + 1 }
+    public var outWidth: Int { (width + padding.left + padding.right - kernelWidth) / stride + 1 }
+
+    /// Operations of direct convolution, two for each multiply-add; the same in every direction.
+    public var flops: Int {
+        2 * batch * outHeight * outWidth * outChannels * inChannels * kernelHeight * kernelWidth
+    }
+
+    /// The same sizes in another direction.
+    func turned(_ direction: Direction) -> ConvolutionCase {
+        var other = self
+        other.direction = direction
+        if direction == .backwardData { other.hasBias = false }
+        other.hasAddend = false
+        return other
+    }
+
+    /// e.g. "3×3 16×32×32×128→256".
+    public var summary: String {
+        "\(kernelHeight)×\(kernelWidth) \(batch)×\(height)×\(width)×\(inChannels)→\(outChannels)"
+            + (stride > 1 ? " stride \(stride)" : "")
+    }
+
+    var kernelShape: ck_conv_shape {
+        ck_conv_shape(
+            B: batch, H: height, W: width, C: inChannels, O: outChannels, kernelH: kernelHeight,
+            kernelW: kernelWidth, stride: stride, padTop: padding.top, padLeft: padding.left,
+            padBottom: padding.bottom, padRight: padding.right, dtype: dtype.kernel)
+    }
+
+    var kernelKind: ck_conv_kind {
+        switch direction {
+        case .forward: CK_CONV_FORWARD
+        case .backwardData: CK_CONV_BACKWARD_DATA
+        case .backwardWeights: CK_CONV_BACKWARD_WEIGHTS
+        }
+    }
+}

@@ -1,0 +1,62 @@
+/// What an instruction spends its time on, for profiles.
+public enum Work: String, CaseIterable, Sendable {
+    case convolutionForward = "convolution forward"
+    case convolutionBackwardData = "convolution backward data"
+    case convolutionBackwardWeights = "convolution backward weights"
+    case pack = "weight packing"
+    case attention = "attention"
+    case matmul = "matmul"
+    case norm = "norms"
+    case elementwise = "other elementwise"
+}
+
+/// One instruction's place in time.
+public struct InstructionSpan: Sendable {
+    /// The operation's or its parameter's name.
+    public let name: String
+    public let work: Work
+    /// Floating-point operations of the direct algorithm; 0 where they are not counted.
+    public let flops: Int
+    public let start: ContinuousClock.Instant
+    public let end: ContinuousClock.Instant
+
+    init(_ instruction: Tape.Instruction, start: ContinuousClock.Instant, end: ContinuousClock.Instant) {
+        name = instruction.name
+        work = instruction.work
+        flops = instruction.flops
+        self.start = start
+        self.end = end
+    }
+}
+
+/// What one kind of work came to.
+public struct WorkProfile: Sendable {
+    public let work: Work
+    public var seconds: Double
+    /// Floating-point operations; 0 where they are not counted.
+    public var flops: Double
+}
+
+extension Tape {
+    /// Floating-point operations of one run: two for each multiply-add of convolutions, linear layers, attention
+    /// and matrix products by the direct algorithm, what backward passes recompute not counted.
+    public var flops: Int { instructions.reduce(0) { $0 + $1.flops } }
+
+    /// Seconds and operations by kind of work in the runs since the last reset, in the order of `Work.allCases`.
+    public var profile: [WorkProfile] {
+        var totals = Work.allCases.map { WorkProfile(work: $0, seconds: 0, flops: 0) }
+        for (instruction, seconds) in zip(instructions, seconds) {
+            let index = Work.allCases.firstIndex(of: instruction.work)!
+            totals[index].seconds += seconds
+            totals[index].flops += Double(instruction.flops * runs)
+        }
+        return totals
+    }
+}
+
+extension Duration {
+    /// The duration in seconds.
+    public var seconds: Double {
+        Double(components.seconds) + Double(components.attoseconds) * 1e-18
+    }
+}
