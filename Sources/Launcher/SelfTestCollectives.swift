@@ -24,8 +24,12 @@ struct CommunicationCheck {
         try checkScatterAndGather()
         try checkMessages()
         try checkAgreement()
-        for count in [0, 1, 5, 8] { try checkBuckets(count: count, shuffled: false) }
-        try checkBuckets(count: 7, shuffled: true)
+        for overlaps in [true, false] {
+            for count in [0, 1, 5, 8] {
+                try checkBuckets(count: count, shuffled: false, overlaps: overlaps)
+            }
+            try checkBuckets(count: 7, shuffled: true, overlaps: overlaps)
+        }
         try communicator.barrier()
         if rank == 0 {
             print("communication on \(size) ranks: all checks passed, \(communicator.libraryVersion)")
@@ -209,7 +213,7 @@ struct CommunicationCheck {
     }
 
     /// Several steps of bucketed reduction against the plain sum.
-    private func checkBuckets(count: Int, shuffled: Bool) throws {
+    private func checkBuckets(count: Int, shuffled: Bool, overlaps: Bool) throws {
         let length = 50_021
         let gradients = UnsafeMutablePointer<Float>.allocate(capacity: length)
         gradients.initialize(repeating: 0, count: length)
@@ -220,7 +224,8 @@ struct CommunicationCheck {
             let end = length - index * width
             return index == 2 ? end..<end : max(0, end - width)..<end
         }
-        let reducer = BucketReducer(communicator: communicator, gradients: gradients, buckets: buckets)
+        let reducer = BucketReducer(
+            communicator: communicator, gradients: gradients, buckets: buckets, overlaps: overlaps)
         for step in 0..<3 {
             for index in 0..<length { gradients[index] = Float(value(index + step, of: rank)) }
             for bucket in buckets.dropLast() { for index in bucket { gradients[index] = 0 } }

@@ -42,7 +42,8 @@ struct FailureScenario {
         let gradients = UnsafeMutablePointer<Float>.allocate(capacity: count)
         gradients.initialize(repeating: 1, count: count)
         let reducer = BucketReducer(
-            communicator: communicator, gradients: gradients, buckets: [0..<count / 2, count / 2..<count])
+            communicator: communicator, gradients: gradients, buckets: [0..<count / 2, count / 2..<count],
+            overlaps: true)
         reducer.bucketReady(0)
         if fails { throw refusal }
         try reducer.finish()

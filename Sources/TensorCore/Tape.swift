@@ -110,7 +110,8 @@ public final class Tape {
     /// each multiply-add of the direct algorithm, whatever the kernel does.
     func record(
         _ name: String, _ work: Work, reads: [Tensor], writes: [Tensor],
-        inPlace: (output: Tensor, input: Tensor)? = nil, gradientsOf: [Parameter] = [], scratch: Int = 0, flops: Int = 0,
+        inPlace: (output: Tensor, input: Tensor)? = nil, gradientsOf: [Parameter] = [], scratch: Int = 0,
+        flops: Int = 0,
         _ run: @escaping (RunContext) -> Void
     ) {
         precondition(!planned, "the tape is already planned")

@@ -37,7 +37,8 @@ public enum KernelLimits {
             guard let value = environment[variable], let forced = levels[value.lowercased()],
                 forced < possible
             else { return nil }
-            return "\(variable)=\(value) holds \(what) to \(forced.name) on a processor with \(possible.name); "
+            return
+                "\(variable)=\(value) holds \(what) to \(forced.name) on a processor with \(possible.name); "
                 + "`unset \(variable)` for full speed"
         }
     }
