@@ -86,7 +86,7 @@ ck_conv *ck_conv_create(ck_backend backend, ck_conv_kind kind, const ck_conv_sha
         has_bias = 0;  // only the forward pass and the weights' gradient see it
     if (kind != CK_CONV_FORWARD) has_addend = 0;
     if (backend == CK_FASTEST || backend == CK_WINOGRAD) {
-        if (backend == CK_WINOGRAD ? ck_conv_can_winograd(shape) : ck_conv_prefers_winograd(shape))
+        if (backend == CK_WINOGRAD ? ck_conv_can_winograd(shape) : ck_conv_prefers_winograd(kind, shape))
             return ck_conv_create_winograd(kind, shape, has_bias, has_addend, error, error_size);
 #ifdef DISTTRAIN_ONEDNN
         backend = CK_ONEDNN;

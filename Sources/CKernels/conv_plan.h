@@ -36,9 +36,9 @@ static inline long ck_conv_output_width(const ck_conv_shape *s) {
 
 /// The backends' constructors; the shape has been checked. NULL, with a line in `error`, where memory is
 /// short.
-/// Whether Winograd convolution is possible for the shape, and whether it is the fastest, on this processor.
+/// Whether Winograd convolution is possible for the shape, and whether it is the fastest way, on this processor.
 int ck_conv_can_winograd(const ck_conv_shape *shape);
-int ck_conv_prefers_winograd(const ck_conv_shape *shape);
+int ck_conv_prefers_winograd(ck_conv_kind kind, const ck_conv_shape *shape);
 ck_conv *ck_conv_create_winograd(ck_conv_kind kind, const ck_conv_shape *shape, int has_bias, int has_addend,
                                  char *error, size_t error_size);
 ck_conv *ck_conv_create_openblas(ck_conv_kind kind, const ck_conv_shape *shape, int has_bias, int has_addend,

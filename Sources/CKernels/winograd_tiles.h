@@ -54,36 +54,53 @@ CK_INLINE void wino_place(const wino_images *target, long tile, long *image, lon
     *image = tile / (target->tilesW * target->tilesH);
 }
 
+/// Where the 6×6 source pixels of a tile lie: element offsets at channel 0. Pixels outside of the image are read at
+/// offset 0 of `nothing`, a panel of zeros, whatever the panel.
+typedef struct {
+    const char *pixel[36];
+    size_t advance[36];  // all ones where the panel's offset counts
+} wino_window;
+
+static const float nothing[16] __attribute__((aligned(64)));
+
+CK_INLINE void wino_open_window(ck_dtype T, const wino_images *source, const void *x, long image, long row,
+                                long column, wino_window *window) {
+    for (long i = 0; i < 6; i++)
+        for (long j = 0; j < 6; j++) {
+            long h = row + i, w = column + j;
+            int inside = h >= 0 && h < source->H && w >= 0 && w < source->W;
+            const void *pixel = ck_at(T, x, ((image * source->H + h) * source->W + w) * source->channels);
+            window->pixel[6 * i + j] = inside ? pixel : (const void *)nothing;
+            window->advance[6 * i + j] = inside ? ~(size_t)0 : 0;
+        }
+}
+
 /// V [36][panels][rows][16] ← Bᵀ·d·B of `count` tiles from `first`; `place` floats lie between the 36.
 CK_INLINE void wino_transform_source(ck_dtype T, const wino_images *source, const wino_images *target,
                                      const void *x, long first, long count, float *V, long rows, long place) {
-    long C = source->channels;
     for (long t = 0; t < count; t++) {
         long image, row, column;
         wino_place(target, first + t, &image, &row, &column);
-        row -= source->padTop;
-        column -= source->padLeft;
-        long top = ck_max(0, -row), bottom = ck_min(6, source->H - row);
-        long left = ck_max(0, -column), right = ck_min(6, source->W - column);
-        int inside = top == 0 && left == 0 && bottom == 6 && right == 6;
-        long corner = ((image * source->H + row) * source->W + column) * C;
+        wino_window window;
+        wino_open_window(T, source, x, image, row - source->padTop, column - source->padLeft, &window);
         for (long panel = 0; panel < source->panels; panel++) {
-            long n = C - panel * 16, at = corner + panel * 16;
+            long n = source->channels - panel * 16;
+            size_t offset = (size_t)panel * 16 * ck_size(T);
             wide d[6], half[36];
-            if (inside && n >= 16) {
+            if (n >= 16) {
 #pragma clang loop unroll(full)
                 for (int j = 0; j < 6; j++) {
 #pragma clang loop unroll(full)
-                    for (int i = 0; i < 6; i++) wino_load(T, x, at + (i * source->W + j) * C, 16, d + i);
+                    for (int i = 0; i < 6; i++)
+                        wino_load(T, window.pixel[6 * i + j] + (offset & window.advance[6 * i + j]), 0, 16,
+                                  d + i);
                     wino_input(d, 1, half + j, 6);
                 }
             } else {
-                for (long j = 0; j < 6; j++) {
-                    for (long i = 0; i < 6; i++) {
-                        d[i] = 0;
-                        if (i >= top && i < bottom && j >= left && j < right)
-                            wino_load(T, x, at + (i * source->W + j) * C, n, d + i);
-                    }
+                for (int j = 0; j < 6; j++) {
+                    for (int i = 0; i < 6; i++)
+                        wino_load(T, window.pixel[6 * i + j] + (offset & window.advance[6 * i + j]), 0, n,
+                                  d + i);
                     wino_input(d, 1, half + j, 6);
                 }
             }
