@@ -27,6 +27,7 @@ struct ConvCase: CustomTestStringConvertible, Sendable {
         .init(1, 12, 8, 48, 32, kernel: (3, 3), pad: (1, 1, 1, 1)),
         .init(2, 11, 13, 33, 31, kernel: (3, 3)),
         .init(1, 10, 7, 20, 70, kernel: (3, 3), pad: (2, 0, 1, 2)),
+        .init(3, 38, 42, 18, 20, kernel: (3, 3), pad: (1, 1, 1, 1)),
         // Strides, with diffusers' two paddings of a downsampling convolution, on even and odd sizes.
         .init(1, 8, 8, 16, 32, kernel: (3, 3), stride: 2, pad: (0, 0, 1, 1)),
         .init(3, 9, 7, 4, 6, kernel: (3, 3), stride: 2, pad: (0, 0, 1, 1)),
@@ -214,6 +215,31 @@ final class Conv {
             #expect(worst <= allowed * size, "\(name): \(worst) of \(size)")
             #expect(size > 0.3, "\(name)")
         }
+    }
+
+    /// Winograd's passes cut their work by the number of tiles; what a sample comes to must not show it.
+    @Test(
+        "a sample is the same in any batch", .enabled(if: ck_backend_available(CK_WINOGRAD) == 1),
+        arguments: [CK_F32, CK_BF16], [Int32(1), 2])
+    func batchDoesNotMatter(_ dtype: ck_dtype, _ threads: Int32) throws {
+        ck_set_threads(threads)
+        var results: [[Float]] = []
+        for batch in [1, 2, 3] {
+            let s = ck_conv_shape(batch, 32, 32, 160, 48, kernel: (3, 3), pad: (1, 1, 1, 1), dtype: dtype)
+            var draw = Draw(1)
+            let weights = draw.values(s.weightCount)
+            let image = draw.values(s.inputCount / batch)
+            let x = Buffer(dtype, Array((0..<batch).map { _ in image }.joined()))
+            let y = Buffer(dtype, count: s.outputCount)
+            let forward = try Conv(CK_WINOGRAD, CK_CONV_FORWARD, s)
+            forward.pack(weights)
+            ck_conv_forward(
+                forward.plan, x.pointer, forward.packed.pointer, nil, nil, y.pointer, forward.scratch.pointer)
+            for b in 0..<batch {
+                results.append(Array(y.values[b * s.outputCount / batch..<(b + 1) * s.outputCount / batch]))
+            }
+        }
+        #expect(results.allSatisfy { $0 == results[0] })
     }
 
     @Test func `refuses shapes that are none`() {
