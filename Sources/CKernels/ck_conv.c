@@ -69,8 +69,8 @@ static int shape_is_valid(const ck_conv_shape *s, char *error, size_t error_size
                  s->O, s->kernelH, s->kernelW);
         return 0;
     }
-    if (s->dtype != CK_F32 && s->dtype != CK_BF16) {
-        snprintf(error, error_size, "convolution: unknown element type %d", (int)s->dtype);
+    if ((s->dtype != CK_F32 && s->dtype != CK_BF16) || (s->weights != CK_F32 && s->weights != CK_BF16)) {
+        snprintf(error, error_size, "convolution: unknown element types %d and %d", (int)s->dtype, (int)s->weights);
         return 0;
     }
     return 1;
@@ -112,7 +112,7 @@ const char *ck_conv_implementation(const ck_conv *conv) { return conv->methods->
 size_t ck_conv_scratch_bytes(const ck_conv *conv) { return conv->scratch_bytes; }
 size_t ck_conv_packed_bytes(const ck_conv *conv) { return conv->packed_bytes; }
 
-void ck_conv_pack(ck_conv *conv, const float *weights, void *packed) {
+void ck_conv_pack(ck_conv *conv, const void *weights, void *packed) {
     conv->methods->pack(conv, weights, packed);
 }
 void ck_conv_forward(ck_conv *conv, const void *x, const void *packed, const float *bias, const void *addend,

@@ -276,8 +276,8 @@ Plan *plan_of(ck_conv *conv) { return static_cast<Plan *>(conv); }
 void destroy(ck_conv *conv) { delete plan_of(conv); }
 const char *implementation(const ck_conv *conv) { return static_cast<const Plan *>(conv)->name.c_str(); }
 
-void pack(ck_conv *conv, const float *weights, void *packed) {
-    ck_pack_weights(&plan_of(conv)->layout.get(), conv->shape.dtype, weights, packed);
+void pack(ck_conv *conv, const void *weights, void *packed) {
+    ck_pack_weights(&plan_of(conv)->layout.get(), conv->shape.weights, weights, conv->shape.dtype, packed);
 }
 
 struct Copy {

@@ -162,9 +162,9 @@ CK_KERNEL static void round_share(void *packed, long begin, long end) {
 }
 
 // packed [taps, channels, outputs] fp32, with bf16's values where the plan is in bf16.
-static void pack(ck_conv *conv, const float *weights, void *packed) {
+static void pack(ck_conv *conv, const void *weights, void *packed) {
     const plan *plan = (const void *)conv;
-    ck_pack_weights(&plan->layout, CK_F32, weights, packed);
+    ck_pack_weights(&plan->layout, conv->shape.weights, weights, CK_F32, packed);
     if (conv->shape.dtype == CK_BF16)
         ck_parallel((long)(plan->layout.bytes / sizeof(float)), CK_GRAIN, round_share, packed);
 }

@@ -15,7 +15,7 @@ static const char *implementation(const ck_conv *conv) {
     return "winograd 4x4";
 }
 /// Weights are taken as they are: see `ck_conv_packed_bytes`.
-static void pack(ck_conv *conv, const float *weights, void *packed) { (void)conv, (void)weights, (void)packed; }
+static void pack(ck_conv *conv, const void *weights, void *packed) { (void)conv, (void)weights, (void)packed; }
 
 static const ck_conv_methods methods = {destroy,      implementation,     pack,
                                         wino_forward, wino_backward_data, wino_backward_weights};

@@ -22,8 +22,8 @@ CK_INLINE void narrow8(const float *x, bits8 *y) {
 
 typedef struct {
     const ck_weight_layout *layout;
-    ck_dtype dtype;
-    const float *weights;
+    ck_dtype from, dtype;
+    const void *weights;
     void *packed;
     float *gradient;
     int accumulate;
@@ -101,7 +101,7 @@ CK_INLINE void read_tile(const packing *k, long row, long rows, long lane, float
 }
 
 /// What no tile covers, weight by weight.
-CK_INLINE void move_rest(const packing *k, long row, long rows, long lane, long laneEnd) {
+CK_INLINE void move_rest(ck_dtype from, const packing *k, long row, long rows, long lane, long laneEnd) {
     for (long r = row; r < row + rows; r++)
         for (long l = lane; l < laneEnd; l++)
             for (long t = 0; t < k->layout->taps; t++) {
@@ -111,13 +111,13 @@ CK_INLINE void move_rest(const packing *k, long row, long rows, long lane, long 
                     k->gradient[index] =
                         (k->accumulate ? k->gradient[index] : 0) + ((float *)k->packed)[place];
                 else if (k->dtype == CK_F32)
-                    ((float *)k->packed)[place] = k->weights[index];
+                    ((float *)k->packed)[place] = ck_load(from, k->weights, index);
                 else
-                    ((uint16_t *)k->packed)[place] = ck_to_bf16(k->weights[index]);
+                    ((uint16_t *)k->packed)[place] = ck_to_bf16(ck_load(from, k->weights, index));
             }
 }
 
-CK_INLINE void move_tile(const packing *k, long row, long rows, long lane) {
+CK_INLINE void move_tile(ck_dtype from, const packing *k, long row, long rows, long lane) {
     float tile[tileFloats] __attribute__((aligned(64)));
     long taps = k->layout->taps, at = row * k->rowStride + lane * k->laneStride;
     // With lanes of output channels, a lane's rows and taps are one run of memory.
@@ -130,15 +130,14 @@ CK_INLINE void move_tile(const packing *k, long row, long rows, long lane) {
         return;
     }
     for (long run = 0; run < runs; run++)
-        transpose_in(k->weights + at + run * k->rowStride, k->laneStride, length, tile + run * taps * lanes,
-                     lanes);
+        transpose_in(from, k->weights, at + run * k->rowStride, k->laneStride, length,
+                     tile + run * taps * lanes, lanes);
     write_tile(k, row, rows, lane, tile);
 }
 
 // Output channels begin..<end, tile by tile. Outputs are the outer loop, so that [O, C, taps] is passed once,
 // in order.
-CK_KERNEL static void move_share(void *context, long begin, long end) {
-    const packing *k = context;
+CK_INLINE void move_outputs(ck_dtype from, const packing *k, long begin, long end) {
     long rowsOfTile = ck_max(2, ck_min(rowsAtMost, tileFloats / lanes / k->layout->taps & ~1L));
     int fits = rowsOfTile * k->layout->taps * lanes <= tileFloats;
     long outputStep = k->lanesAreOutputs ? lanes : rowsOfTile;
@@ -149,10 +148,15 @@ CK_KERNEL static void move_share(void *context, long begin, long end) {
             long row = k->lanesAreOutputs ? c : o, rows = k->lanesAreOutputs ? inputs : outputs;
             long lane = k->lanesAreOutputs ? o : c, width = k->lanesAreOutputs ? outputs : inputs;
             if (fits && width == lanes)
-                move_tile(k, row, rows, lane);
+                move_tile(from, k, row, rows, lane);
             else
-                move_rest(k, row, rows, lane, lane + width);
+                move_rest(from, k, row, rows, lane, lane + width);
         }
+}
+
+CK_KERNEL static void move_share(void *context, long begin, long end) {
+    const packing *k = context;
+    CK_BY_TYPE(k->from, move_outputs(T, k, begin, end));
 }
 
 static void move(packing k) {
@@ -169,9 +173,10 @@ static void move(packing k) {
     ck_parallel(layout->outputs, 16, move_share, &k);
 }
 
-void ck_pack_weights(const ck_weight_layout *layout, ck_dtype dtype, const float *weights, void *packed) {
+void ck_pack_weights(const ck_weight_layout *layout, ck_dtype from, const void *weights, ck_dtype dtype,
+                     void *packed) {
     if (layout->padded) memset(packed, 0, layout->bytes);
-    move((packing){.layout = layout, .dtype = dtype, .weights = weights, .packed = packed});
+    move((packing){.layout = layout, .from = from, .dtype = dtype, .weights = weights, .packed = packed});
 }
 
 void ck_unpack_weights(const ck_weight_layout *layout, const float *packed, int accumulate, float *weights) {

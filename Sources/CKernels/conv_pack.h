@@ -16,8 +16,9 @@ typedef struct {
     int padded;    // some of it is no weight's place, and must be zero
 } ck_weight_layout;
 
-/// packed ← weights, cast to `dtype`.
-void ck_pack_weights(const ck_weight_layout *layout, ck_dtype dtype, const float *weights, void *packed);
+/// packed ← weights, cast from their type, `from`, to `dtype`.
+void ck_pack_weights(const ck_weight_layout *layout, ck_dtype from, const void *weights, ck_dtype dtype,
+                     void *packed);
 /// weights ← packed (fp32), or weights ← weights + packed.
 void ck_unpack_weights(const ck_weight_layout *layout, const float *packed, int accumulate, float *weights);
 

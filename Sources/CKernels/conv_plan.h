@@ -10,7 +10,7 @@ extern "C" {
 typedef struct {
     void (*destroy)(ck_conv *conv);
     const char *(*implementation)(const ck_conv *conv);
-    void (*pack)(ck_conv *conv, const float *weights, void *packed);
+    void (*pack)(ck_conv *conv, const void *weights, void *packed);
     void (*forward)(ck_conv *conv, const void *x, const void *packed, const float *bias, const void *addend,
                     void *y, void *scratch);
     void (*backward_data)(ck_conv *conv, const void *gy, const void *packed, void *gx, void *scratch);

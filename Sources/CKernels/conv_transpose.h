@@ -23,21 +23,37 @@ CK_INLINE void transpose8(floats8 *r) {
     }
 }
 
-/// tile [rows, width] ← 8 lanes of source, whose lane l starts at l·stride.
-CK_INLINE void transpose_in(const float *source, long stride, long rows, float *tile, long width) {
+/// value ← 8 elements from element i.
+CK_INLINE void load8(ck_dtype T, const void *x, long i, floats8 *value) {
+    if (T == CK_F32) {
+        memcpy(value, (const float *)x + i, sizeof *value);
+    } else {
+        typedef uint16_t halves8 __attribute__((vector_size(16)));
+        typedef uint32_t wholes8 __attribute__((vector_size(32)));
+        halves8 halves;
+        memcpy(&halves, (const uint16_t *)x + i, sizeof halves);
+        *value = (floats8)(__builtin_convertvector(halves, wholes8) << 16);
+    }
+}
+
+/// tile [rows, width] ← 8 lanes of source, from element `at`, whose lane l starts at l·stride.
+CK_INLINE void transpose_in(ck_dtype T, const void *source, long at, long stride, long rows, float *tile,
+                            long width) {
     if (stride == 1 && rows == 1) {  // 1×1 kernels, with lanes of input channels
-        memcpy(tile, source, 8 * sizeof *tile);
+        floats8 value;
+        load8(T, source, at, &value);
+        memcpy(tile, &value, sizeof value);
         return;
     }
     long row = 0;
     for (; row + 8 <= rows; row += 8) {
         floats8 r[8];
-        for (int l = 0; l < 8; l++) memcpy(&r[l], source + l * stride + row, sizeof *r);
+        for (int l = 0; l < 8; l++) load8(T, source, at + l * stride + row, r + l);
         transpose8(r);
         for (int l = 0; l < 8; l++) memcpy(tile + (row + l) * width, &r[l], sizeof *r);
     }
     for (; row < rows; row++)
-        for (long l = 0; l < 8; l++) tile[row * width + l] = source[l * stride + row];
+        for (long l = 0; l < 8; l++) tile[row * width + l] = ck_load(T, source, at + l * stride + row);
 }
 
 /// The way back, added to what is there where `accumulate` is set.

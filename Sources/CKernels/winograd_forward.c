@@ -17,8 +17,8 @@ enum {
 
 typedef struct {
     const wino_plan *plan;
-    const void *source, *addend;
-    const float *weights, *bias;
+    const void *source, *addend, *weights;
+    const float *bias;
     float *shared;  // many tiles: U [36][panels of outputs][inputs][16]; few: V [36][panels of inputs][rows][16]
     float *slots;
     void *target;
@@ -34,9 +34,10 @@ CK_KERNEL static void weights_body(void *context, long begin, long end) {
     long panels = p->target.panels, inputs = p->source.channels;
     for (long task = begin; task < end; task++) {
         long group = task / panels, panel = task % panels;
-        wino_weight_panel(&p->base.shape, is_turned(p), c->weights, group * 16,
-                          ck_min(16, inputs - group * 16), panel * 16,
-                          c->shared + (panel * inputs + group * 16) * 16, panels * inputs * 16);
+        CK_BY_TYPE(p->base.shape.weights,
+                   wino_weight_panel(T, &p->base.shape, is_turned(p), c->weights, group * 16,
+                                     ck_min(16, inputs - group * 16), panel * 16,
+                                     c->shared + (panel * inputs + group * 16) * 16, panels * inputs * 16));
     }
 }
 
@@ -92,8 +93,10 @@ CK_INLINE void outputs_chunk(ck_dtype T, const call *c, long panel, float *U, fl
         long count = ck_min(p->block, inputs - first);
         for (long i = 0; i < n; i++)
             for (long k = 0; k < count; k += 16)
-                wino_weight_panel(&p->base.shape, is_turned(p), c->weights, first + k, ck_min(16, count - k),
-                                  (panel + i) * 16, U + (i * p->block + k) * 16, weightPlace);
+                CK_BY_TYPE(p->base.shape.weights,
+                           wino_weight_panel(T, &p->base.shape, is_turned(p), c->weights, first + k,
+                                             ck_min(16, count - k), (panel + i) * 16,
+                                             U + (i * p->block + k) * 16, weightPlace));
         for (long xi = 0; xi < 36; xi++)
             multiply(PANELS, p->rows, n, count, c->shared + xi * place + first * p->rows, p->rows,
                      U + xi * weightPlace, p->block * 16, first > 0, M + xi * p->rows * ldc, ldc, most,
@@ -117,7 +120,7 @@ CK_KERNEL static void outputs_body(void *context, long begin, long end) {
 
 // MARK: calls
 
-static void run(const wino_plan *p, const void *source, const float *weights, const float *bias,
+static void run(const wino_plan *p, const void *source, const void *weights, const float *bias,
                 const void *addend, void *target, void *scratch) {
     call c = {p, source, addend, weights, bias, scratch, (float *)scratch + p->sharedFloats, target};
     if (p->few) {

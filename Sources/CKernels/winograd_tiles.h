@@ -170,28 +170,29 @@ CK_INLINE void wino_transform_gradient(ck_dtype T, const wino_images *target, co
     }
 }
 
-/// tile [rows][16] ← 16 lanes of source, whose lane l starts at l·stride; lanes that are not there are zero.
-CK_INLINE void wino_lanes_in(const float *source, long stride, long lanes, long rows, float *tile) {
+/// tile [rows][16] ← 16 lanes of source from element `at`, whose lane l starts at l·stride; lanes that are not there
+/// are zero.
+CK_INLINE void wino_lanes_in(ck_dtype T, const void *source, long at, long stride, long lanes, long rows, float *tile) {
     if (lanes == 16) {
         for (int half = 0; half < 16; half += 8)
-            transpose_in(source + half * stride, stride, rows, tile + half, 16);
+            transpose_in(T, source, at + half * stride, stride, rows, tile + half, 16);
         return;
     }
     for (long row = 0; row < rows; row++)
-        for (long l = 0; l < 16; l++) tile[row * 16 + l] = l < lanes ? source[l * stride + row] : 0;
+        for (long l = 0; l < 16; l++) tile[row * 16 + l] = l < lanes ? ck_load(T, source, at + l * stride + row) : 0;
 }
 
 /// U [36][.][inputs][16] ← G·g·Gᵀ for `count` inputs from `input` and 16 outputs from `output`. Turned, the inputs
 /// are the weights' O, the outputs its C, and the kernel is turned round.
-CK_INLINE void wino_weight_panel(const ck_conv_shape *s, int turned, const float *weights, long input,
+CK_INLINE void wino_weight_panel(ck_dtype T, const ck_conv_shape *s, int turned, const void *weights, long input,
                                  long count, long output, float *U, long place) {
     float taps[16 * 9 * 16];  // [count][9][16]
     long lanes = ck_min(16, (turned ? s->C : s->O) - output);
     if (turned)
         for (long k = 0; k < count; k++)
-            wino_lanes_in(weights + ((input + k) * s->C + output) * 9, 9, lanes, 9, taps + k * 9 * 16);
+            wino_lanes_in(T, weights, ((input + k) * s->C + output) * 9, 9, lanes, 9, taps + k * 9 * 16);
     else
-        wino_lanes_in(weights + (output * s->C + input) * 9, s->C * 9, lanes, count * 9, taps);
+        wino_lanes_in(T, weights, (output * s->C + input) * 9, s->C * 9, lanes, count * 9, taps);
     for (long k = 0; k < count; k++) {
         wide g[9], half[18];
         for (int i = 0; i < 9; i++) g[i] = *(const wide *)(taps + (k * 9 + (turned ? 8 - i : i)) * 16);

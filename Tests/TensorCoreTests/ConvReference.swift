@@ -7,11 +7,12 @@ extension ck_conv_shape {
     /// `pad` is (top, left, bottom, right).
     init(
         _ B: Int, _ H: Int, _ W: Int, _ C: Int, _ O: Int, kernel: (Int, Int), stride: Int = 1,
-        pad: (Int, Int, Int, Int) = (0, 0, 0, 0), dtype: ck_dtype = CK_F32
+        pad: (Int, Int, Int, Int) = (0, 0, 0, 0), dtype: ck_dtype = CK_F32, weights: ck_dtype = CK_F32
     ) {
         self.init(
             B: B, H: H, W: W, C: C, O: O, kernelH: kernel.0, kernelW: kernel.1, stride: stride,
-            padTop: pad.0, padLeft: pad.1, padBottom: pad.2, padRight: pad.3, dtype: dtype)
+            padTop: pad.0, padLeft: pad.1, padBottom: pad.2, padRight: pad.3, dtype: dtype,
+            weights: weights)
     }
 
     var outputHeight: Int { (H + padTop + padBottom - kernelH) / stride + 1 }

@@ -71,6 +71,7 @@ final class Conv {
     let scratch: Buffer
     /// The plan's packed weights, or the weights themselves where it wants these.
     private(set) var packed: Buffer
+    private let type: ck_dtype
 
     init(
         _ backend: ck_backend, _ kind: ck_conv_kind, _ shape: ck_conv_shape, bias: Bool = false,
@@ -85,13 +86,15 @@ final class Conv {
             "\(String(decoding: error.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self))")
         scratch = Buffer(bytes: ck_conv_scratch_bytes(plan))
         packed = Buffer(bytes: ck_conv_packed_bytes(plan))
+        type = shape.weights
     }
 
     deinit { ck_conv_destroy(plan) }
 
     func pack(_ weights: [Float]) {
-        if ck_conv_packed_bytes(plan) == 0 { packed = Buffer(CK_F32, weights) }
-        ck_conv_pack(plan, weights, packed.pointer)
+        let given = Buffer(type, weights)
+        ck_conv_pack(plan, given.pointer, packed.pointer)
+        if ck_conv_packed_bytes(plan) == 0 { packed = given }
     }
 }
 
@@ -142,6 +145,29 @@ final class Conv {
             backwardData.plan, gys.pointer, backwardData.packed.pointer, gx.pointer,
             backwardData.scratch.pointer)
         #expect(worstError(gx.values, expected.gx, s.dtype, mixes: mixes) <= 1)
+
+        // Weights that bf16 can tell are the same weights in bf16.
+        var narrow = s
+        narrow.weights = CK_BF16
+        for kind in [CK_CONV_FORWARD, CK_CONV_BACKWARD_DATA] {
+            var results: [[Float]] = []
+            for shape in [s, narrow] {
+                let plan = try Conv(test.backend, kind, shape)
+                plan.pack(weights)
+                let isForward = kind == CK_CONV_FORWARD
+                let out = Buffer(s.dtype, count: isForward ? s.outputCount : s.inputCount)
+                if isForward {
+                    ck_conv_forward(
+                        plan.plan, xs.pointer, plan.packed.pointer, nil, nil, out.pointer,
+                        plan.scratch.pointer)
+                } else {
+                    ck_conv_backward_data(
+                        plan.plan, gys.pointer, plan.packed.pointer, out.pointer, plan.scratch.pointer)
+                }
+                results.append(out.values)
+            }
+            #expect(results[0] == results[1])
+        }
 
         let gw = Buffer(CK_F32, count: s.weightCount)
         let gb = Buffer(CK_F32, count: s.O)

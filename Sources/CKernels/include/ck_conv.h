@@ -14,6 +14,7 @@ typedef struct {
     long O, kernelH, kernelW, stride;
     long padTop, padLeft, padBottom, padRight;  // output height = (H + padTop + padBottom − kernelH)/stride + 1
     ck_dtype dtype;                             // of activations and of packed weights
+    ck_dtype weights;                           // of the weights as they are given
 } ck_conv_shape;
 
 typedef enum { CK_CONV_FORWARD = 0, CK_CONV_BACKWARD_DATA = 1, CK_CONV_BACKWARD_WEIGHTS = 2 } ck_conv_kind;
@@ -38,8 +39,8 @@ const char *ck_conv_implementation(const ck_conv *conv);
 size_t ck_conv_scratch_bytes(const ck_conv *conv);
 /// Bytes of packed weights (forward and backward-data plans); 0 where the plan takes the weights as they are.
 size_t ck_conv_packed_bytes(const ck_conv *conv);
-/// packed ← weights [O, C, kernelH, kernelW] fp32. A plan without packed weights takes these as `packed`.
-void ck_conv_pack(ck_conv *conv, const float *weights, void *packed);
+/// packed ← weights [O, C, kernelH, kernelW]. A plan without packed weights takes these as `packed`.
+void ck_conv_pack(ck_conv *conv, const void *weights, void *packed);
 
 /// y [B, OH, OW, O] = x * weights + bias + addend. bias fp32 [O] or NULL as in the plan.
 void ck_conv_forward(ck_conv *conv, const void *x, const void *packed, const float *bias, const void *addend,

@@ -27,6 +27,8 @@ public struct ConvolutionCase: Hashable, Sendable {
     public var stride: Int
     public var padding: Padding
     public var dtype: DType
+    /// Of the weights as the store holds them.
+    public var weightType: DType = .float32
     public var hasBias: Bool
     /// Whether another tensor is summed into the forward pass's result.
     public var hasAddend: Bool
@@ -58,7 +60,8 @@ public struct ConvolutionCase: Hashable, Sendable {
         ck_conv_shape(
             B: batch, H: height, W: width, C: inChannels, O: outChannels, kernelH: kernelHeight,
             kernelW: kernelWidth, stride: stride, padTop: padding.top, padLeft: padding.left,
-            padBottom: padding.bottom, padRight: padding.right, dtype: dtype.kernel)
+            padBottom: padding.bottom, padRight: padding.right, dtype: dtype.kernel,
+            weights: weightType.kernel)
     }
 
     var kernelKind: ck_conv_kind {
