@@ -79,7 +79,9 @@ struct BenchStepCommand: ParsableCommand {
     @Option(help: "Timed steps, after one that is not.")
     var steps = 5
     @Option(help: "Also keep an exponential moving average of the weights, with this decay.")
-    var ema: Float?
+    var ema: Double?
+    @Option(help: "optimizer: each rank keeps its slice of the training state; none: all of it.")
+    var sharding = Sharding.optimizer
     @Option(help: "Write a Chrome trace of the timed steps of all ranks.", completion: .file())
     var trace: String?
 
@@ -92,11 +94,13 @@ struct BenchStepCommand: ParsableCommand {
         try options.run(self) { communicator, dtype, backend in
             let benchmark = StepBenchmark(
                 unet: try UNet2DConfig(contentsOf: unet), dtype: dtype, backend: backend,
-                batch: options.batch, steps: steps, averageDecay: ema, tracePath: trace)
+                batch: options.batch, steps: steps, averageDecay: ema, sharding: sharding, tracePath: trace)
             return [try benchmark.run(communicator)]
         }
     }
 }
+
+extension Sharding: ExpressibleByArgument {}
 
 /// A number with a fixed count of decimals.
 func fixed(_ value: Double, _ decimals: Int) -> String { String(format: "%.\(decimals)f", value) }

@@ -24,11 +24,13 @@ struct CommunicationCheck {
         try checkScatterAndGather()
         try checkMessages()
         try checkAgreement()
-        for overlaps in [true, false] {
-            for count in [0, 1, 5, 8] {
-                try checkBuckets(count: count, shuffled: false, overlaps: overlaps)
+        for (sharding, overlaps) in [
+            (Sharding.none, true), (.none, false), (.optimizer, true), (.optimizer, false),
+        ] {
+            for count in [1, 5, 8] {
+                try checkBuckets(count: count, shuffled: false, sharding: sharding, overlaps: overlaps)
             }
-            try checkBuckets(count: 7, shuffled: true, overlaps: overlaps)
+            try checkBuckets(count: 7, shuffled: true, sharding: sharding, overlaps: overlaps)
         }
         try communicator.barrier()
         if rank == 0 {
@@ -213,19 +215,23 @@ struct CommunicationCheck {
     }
 
     /// Several steps of bucketed reduction against the plain sum.
-    private func checkBuckets(count: Int, shuffled: Bool, overlaps: Bool) throws {
+    private func checkBuckets(count: Int, shuffled: Bool, sharding: Sharding, overlaps: Bool) throws {
         let length = 50_021
         let gradients = UnsafeMutablePointer<Float>.allocate(capacity: length)
         gradients.initialize(repeating: 0, count: length)
         defer { gradients.deallocate() }
         // From the end to the start, as backward goes; one bucket of several is empty.
-        let width = count == 0 ? 0 : length / count
+        let width = length / count
         let buckets = (0..<count).map { index in
             let end = length - index * width
-            return index == 2 ? end..<end : max(0, end - width)..<end
+            if index == 2 { return end..<end }
+            return index == count - 1 ? 0..<end : end - (index == 1 ? 2 : 1) * width..<end
         }
+        let slices = FlatSlices(count: length, ranks: size)
         let reducer = BucketReducer(
-            communicator: communicator, gradients: gradients, buckets: buckets, overlaps: overlaps)
+            communicator: communicator, gradients: gradients, buckets: buckets, slices: slices,
+            sharding: sharding, overlaps: overlaps)
+        let summed = sharding == .none ? 0..<length : slices[rank]
         for step in 0..<3 {
             for index in 0..<length { gradients[index] = Float(value(index + step, of: rank)) }
             for bucket in buckets.dropLast() { for index in bucket { gradients[index] = 0 } }
@@ -240,12 +246,7 @@ struct CommunicationCheck {
             }
             let (wait, busy) = try reducer.finish()
             try check(wait >= 0 && busy >= wait, "times of reduction")
-            var inBucket = [Bool](repeating: false, count: length)
-            for bucket in buckets { for index in bucket { inBucket[index] = true } }
-            let isRight = (0..<length).allSatisfy { index in
-                let expected = inBucket[index] ? sum(index + step) : value(index + step, of: rank)
-                return gradients[index] == Float(expected)
-            }
+            let isRight = summed.allSatisfy { gradients[$0] == Float(sum($0 + step)) }
             try check(isRight, "\(count) buckets at step \(step)")
         }
     }

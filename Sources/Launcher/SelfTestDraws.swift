@@ -83,9 +83,9 @@ private struct DrawsCheck {
                 dataset: ImageDataset(syntheticFaces: 64, size: 8), flips: true, timesteps: schedule.count))
         step = try DataParallelStep(
             DataParallelStep.Settings(
-                seed: seed, batchSize: batch, microBatchSize: 2, dtype: .float32, clipNorm: 1),
+                seed: seed, batchSize: batch, microBatchSize: 2, clipNorm: 1),
             objective: DenoisingObjective(unet: model, draws: draws, schedule: schedule, minSNRGamma: nil),
-            optimizer: AdamW(model.store, AdamW.Settings()), averages: [],
+            state: ModelState(model.store, ModelState.Settings(sharding: .optimizer), communicator),
             learningRate: LearningRate(
                 peak: 1e-3, warmupSteps: 0, shape: .constant, final: 0, totalSteps: 1),
             communicator: communicator)

@@ -43,7 +43,7 @@ struct FailureScenario {
         gradients.initialize(repeating: 1, count: count)
         let reducer = BucketReducer(
             communicator: communicator, gradients: gradients, buckets: [0..<count / 2, count / 2..<count],
-            overlaps: true)
+            slices: FlatSlices(count: count, ranks: communicator.size), sharding: .none, overlaps: true)
         reducer.bucketReady(0)
         if fails { throw refusal }
         try reducer.finish()

@@ -90,8 +90,9 @@ private struct GradientCheck {
             schedule: try NoiseSchedule(SchedulerConfig()), minSNRGamma: 5, flips: true)
         let step = try DataParallelStep(
             DataParallelStep.Settings(
-                seed: 2, batchSize: batch, microBatchSize: microBatch, dtype: .float32, clipNorm: nil),
-            objective: objective, optimizer: AdamW(model.store, AdamW.Settings()), averages: [],
+                seed: 2, batchSize: batch, microBatchSize: microBatch, clipNorm: nil),
+            objective: objective,
+            state: ModelState(model.store, ModelState.Settings(sharding: .none), communicator),
             learningRate: LearningRate(
                 peak: 0, warmupSteps: 0, shape: .constant, final: 0, totalSteps: 1),
             communicator: communicator)

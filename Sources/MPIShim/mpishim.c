@@ -207,6 +207,13 @@ int mpishim_receive(void *bytes, size_t count, int source, int tag) {
     return MPI_SUCCESS;
 }
 
+int mpishim_exchange(const void *sent, size_t sent_count, int destination, void *received, size_t received_count,
+                     int source, int tag) {
+    if (sent_count > INT_MAX || received_count > INT_MAX) return MPI_ERR_COUNT;
+    return MPI_Sendrecv(sent, (int)sent_count, MPI_BYTE, destination, tag, received, (int)received_count, MPI_BYTE,
+                        source, tag, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+}
+
 // Non-blocking reductions
 
 static mpishim_request from_mpi(MPI_Request request) {
@@ -228,6 +235,16 @@ int mpishim_start_allreduce_sum(float *values, size_t count, mpishim_request *re
     MPI_Request started = MPI_REQUEST_NULL;
     int error =
         MPI_Iallreduce(MPI_IN_PLACE, values, (int)count, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD, &started);
+    *request = from_mpi(started);
+    return error;
+}
+
+int mpishim_start_reduce_sum(float *values, size_t count, int root, mpishim_request *request) {
+    if (count > INT_MAX) return MPI_ERR_COUNT;
+    MPI_Request started = MPI_REQUEST_NULL;
+    int error = world_rank == root
+        ? MPI_Ireduce(MPI_IN_PLACE, values, (int)count, MPI_FLOAT, MPI_SUM, root, MPI_COMM_WORLD, &started)
+        : MPI_Ireduce(values, NULL, (int)count, MPI_FLOAT, MPI_SUM, root, MPI_COMM_WORLD, &started);
     *request = from_mpi(started);
     return error;
 }

@@ -7,15 +7,18 @@ public final class Parameter {
     public let shape: [Int]
     /// Offset in the store, in elements.
     public let offset: Int
+    /// Offset among the store's vectors; nil for a matrix.
+    let vectorOffset: Int?
     public let initializer: Initializer
     unowned let store: ParameterStore
 
     private let viewOf: Parameter?
 
     init(
-        name: String, shape: [Int], offset: Int, initializer: Initializer, store: ParameterStore,
-        viewOf: Parameter? = nil
+        name: String, shape: [Int], offset: Int, vectorOffset: Int?, initializer: Initializer,
+        store: ParameterStore, viewOf: Parameter? = nil
     ) {
+        self.vectorOffset = vectorOffset
         self.viewOf = viewOf
         self.name = name
         self.shape = shape
@@ -28,7 +31,8 @@ public final class Parameter {
     func viewed(as shape: [Int]) -> Parameter {
         precondition(shape.reduce(1, *) == count, "\(name): cannot view \(self.shape) as \(shape)")
         return Parameter(
-            name: name, shape: shape, offset: offset, initializer: initializer, store: store, viewOf: self)
+            name: name, shape: shape, offset: offset, vectorOffset: vectorOffset, initializer: initializer,
+            store: store, viewOf: self)
     }
 
     /// The declared parameter, where this one is a view of it.
@@ -37,9 +41,15 @@ public final class Parameter {
     public var count: Int { shape.reduce(1, *) }
     public var range: Range<Int> { offset..<offset + count }
 
-    /// The current values, fp32.
+    /// The current values, fp32; of a matrix only while the store is not narrow.
     public var values: UnsafeMutableBufferPointer<Float> {
-        UnsafeMutableBufferPointer(start: store.values + offset, count: count)
+        UnsafeMutableBufferPointer(start: store.floats(of: self), count: count)
+    }
+
+    /// The current values in the type that the store keeps matrices in.
+    var matrix: UnsafeRawPointer {
+        precondition(vectorOffset == nil, "\(name) is no matrix")
+        return store.matrixPointer(offset)
     }
 
     /// The gradient's place, fp32; allocated on first use.
@@ -61,6 +71,9 @@ public enum Initializer: Sendable {
 /// All parameters of a model in one flat fp32 buffer. The same offsets drive gradient buckets, the sharding of
 /// optimizer state, checkpoints and exports.
 ///
+/// While bf16 trains, the fp32 masters belong to whoever updates them, perhaps on several ranks, and the store keeps
+/// what kernels read: matrices (two dimensions or more) in bf16 and vectors in fp32. See `narrow`.
+///
 /// Parameters are declared in forward order, so the backward pass makes their gradients ready from the end
 /// of the buffer to its start.
 public final class ParameterStore {
@@ -73,32 +86,43 @@ public final class ParameterStore {
     private var ownValues: UnsafeMutablePointer<Float>?
     private var substitute: UnsafeMutablePointer<Float>?
     private var ownGradients: UnsafeMutablePointer<Float>?
+    /// Of a narrow store: all elements in bf16, of which matrices are used.
+    private var halves: UnsafeMutablePointer<UInt16>?
+    /// Of a narrow store: the vectors, each on a 64-byte line.
+    private var vectors: UnsafeMutablePointer<Float>?
+    private var vectorCount = 0
 
     public init() {}
 
     deinit {
         ownValues?.deallocate()
         ownGradients?.deallocate()
+        halves?.deallocate()
+        vectors?.deallocate()
     }
 
     /// Declares a parameter; all are declared before the first value is used.
     public func declare(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Parameter {
         precondition(ownValues == nil, "\(name) is declared after the store was allocated")
+        let isVector = shape.count < 2
         let parameter = Parameter(
-            name: name, shape: shape, offset: count, initializer: initializer, store: self)
+            name: name, shape: shape, offset: count, vectorOffset: isVector ? vectorCount : nil,
+            initializer: initializer, store: self)
         parameters.append(parameter)
         count += (parameter.count + 15) & ~15
+        if isVector { vectorCount += (parameter.count + 15) & ~15 }
         return parameter
     }
 
     /// Number of trainable values, without padding.
     public var parameterCount: Int { parameters.reduce(0) { $0 + $1.count } }
 
-    /// The flat values, fp32, `count` elements, padding zero.
+    /// The flat values, fp32, `count` elements, padding zero; not of a narrow store.
     public var values: UnsafeMutablePointer<Float> {
+        precondition(halves == nil, "a narrow store has no fp32 values")
         if let substitute { return substitute }
         if let ownValues { return ownValues }
-        let fresh = Self.allocate(count)
+        let fresh: UnsafeMutablePointer<Float> = Self.allocate(count)
         ownValues = fresh
         return fresh
     }
@@ -106,7 +130,7 @@ public final class ParameterStore {
     /// The flat gradients, fp32, `count` elements.
     public var gradients: UnsafeMutablePointer<Float> {
         if let ownGradients { return ownGradients }
-        let fresh = Self.allocate(count)
+        let fresh: UnsafeMutablePointer<Float> = Self.allocate(count)
         ownGradients = fresh
         return fresh
     }
@@ -147,10 +171,88 @@ public final class ParameterStore {
         valuesChanged()
     }
 
-    private static func allocate(_ count: Int) -> UnsafeMutablePointer<Float> {
-        let bytes = max(64, count * MemoryLayout<Float>.stride)
+    private static func allocate<Element>(_ count: Int) -> UnsafeMutablePointer<Element> {
+        let bytes = max(64, count * MemoryLayout<Element>.stride)
         let raw = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 64)
         raw.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
-        return raw.assumingMemoryBound(to: Float.self)
+        return raw.assumingMemoryBound(to: Element.self)
+    }
+
+    // MARK: Narrow stores
+
+    /// The type that kernels find matrices in.
+    public var matrixType: DType { halves == nil ? .float32 : .bfloat16 }
+
+    /// Rounds matrices to bf16 from now on and gives the fp32 values up: `setValues` brings new ones. Called before
+    /// a tape is recorded with these parameters.
+    public func narrow() {
+        guard halves == nil else { return }
+        let wide = values
+        (halves, vectors) = (Self.allocate(count), Self.allocate(vectorCount))
+        setValues(0..<count, from: wide)
+        ownValues?.deallocate()
+        ownValues = nil
+        valuesChanged()
+    }
+
+    /// What kernels read of the flat elements `range` ← `source[0..<range.count]`; `valuesChanged` is the caller's.
+    public func setValues(_ range: Range<Int>, from source: UnsafePointer<Float>) {
+        guard let halves, let vectors else {
+            let target = values + range.lowerBound
+            if target != source { target.update(from: source, count: range.count) }
+            return
+        }
+        ck_cast(CK_F32, CK_BF16, range.count, source, halves + range.lowerBound)
+        for parameter in parameters {
+            guard let place = parameter.vectorOffset else { continue }
+            let part = range.clamped(to: parameter.range)
+            if part.isEmpty { continue }
+            (vectors + place + (part.lowerBound - parameter.offset)).update(
+                from: source + (part.lowerBound - range.lowerBound), count: part.count)
+        }
+    }
+
+    /// What kernels read: memory and, for each flat range of a division, its bytes there. Ranks that each set one
+    /// range complete the store by exchanging these.
+    public func kernelMemory(dividedInto ranges: [Range<Int>])
+        -> [(memory: UnsafeMutableRawBufferPointer, parts: [Range<Int>], elementSize: Int)]
+    {
+        guard let halves, let vectors else {
+            return [
+                (
+                    UnsafeMutableRawBufferPointer(start: values, count: 4 * count),
+                    ranges.map { 4 * $0.lowerBound..<4 * $0.upperBound }, 4
+                )
+            ]
+        }
+        let places = ranges.map { 4 * vectorPlace($0.lowerBound)..<4 * vectorPlace($0.upperBound) }
+        return [
+            (
+                UnsafeMutableRawBufferPointer(start: halves, count: 2 * count),
+                ranges.map { 2 * $0.lowerBound..<2 * $0.upperBound }, 2
+            ),
+            (UnsafeMutableRawBufferPointer(start: vectors, count: 4 * vectorCount), places, 4),
+        ]
+    }
+
+    /// The place among the vectors that belongs to a flat offset: that of the next vector element.
+    private func vectorPlace(_ offset: Int) -> Int {
+        for parameter in parameters where parameter.vectorOffset != nil && offset < parameter.range.upperBound
+        {
+            return parameter.vectorOffset! + max(0, offset - parameter.offset)
+        }
+        return vectorCount
+    }
+
+    fileprivate func floats(of parameter: Parameter) -> UnsafeMutablePointer<Float> {
+        guard let vectors else { return values + parameter.offset }
+        guard let place = parameter.vectorOffset else {
+            preconditionFailure("\(parameter.name) is kept in bf16")
+        }
+        return vectors + place
+    }
+
+    fileprivate func matrixPointer(_ offset: Int) -> UnsafeRawPointer {
+        halves.map { UnsafeRawPointer($0 + offset) } ?? UnsafeRawPointer(values + offset)
     }
 }

@@ -46,7 +46,7 @@ final class CheckpointState {
                 for i in 0..<count { values[i] = random.uniform(-1, 1) }
                 (values[0], values[1], values[2]) = (-0.0, .leastNonzeroMagnitude, .greatestFiniteMagnitude)
             }
-            return StateBuffer(folder, values)
+            return StateBuffer(folder, values, 0..<count)
         }
     }
 
@@ -86,7 +86,7 @@ func saveCheckpoint(_ state: CheckpointState, step: Int, in folder: CheckpointFo
 {
     try FileManager.default.createDirectory(atPath: folder.path, withIntermediateDirectories: true)
     let draft = CheckpointDraft(folder: folder, step: step, id: "test")
-    try draft.create(state.buffers)
+    try draft.create(state.buffers.map(\.folder))
     let shards = try (0..<ranks).map {
         try draft.writeShards(state.buffers, state.table, rank: $0, of: ranks)
     }
@@ -96,7 +96,8 @@ func saveCheckpoint(_ state: CheckpointState, step: Int, in folder: CheckpointFo
 func commit(_ draft: CheckpointDraft, _ state: CheckpointState, _ shards: [[CheckpointFile]]) throws -> String
 {
     try draft.commit(
-        shards: shards, state.table, buffers: state.buffers, modelConfig: checkpointRun.modelConfig
+        shards: shards, state.table, folders: state.buffers.map(\.folder),
+        modelConfig: checkpointRun.modelConfig
     ) { files in
         CheckpointManifest(
             run: checkpointRun, step: draft.step, samplesSeen: draft.step * 64, worldSize: shards.count,

@@ -85,7 +85,8 @@ import Testing
         try gradients.withUnsafeMutableBufferPointer { buffer in
             let start = try #require(buffer.baseAddress)
             let reducer = BucketReducer(
-                communicator: SingleProcess(), gradients: start, buckets: [2..<4, 0..<2])
+                communicator: SingleProcess(), gradients: start, buckets: [2..<4, 0..<2],
+                slices: FlatSlices(count: 4, ranks: 1), sharding: .optimizer)
             for _ in 0..<2 {
                 reducer.bucketReady(0)
                 reducer.progress()
@@ -100,7 +101,8 @@ import Testing
         await #expect(processExitsWith: .failure) {
             let gradients = UnsafeMutablePointer<Float>.allocate(capacity: 1)
             let reducer = BucketReducer(
-                communicator: SingleProcess(), gradients: gradients, buckets: [0..<1])
+                communicator: SingleProcess(), gradients: gradients, buckets: [0..<1],
+                slices: FlatSlices(count: 1, ranks: 1), sharding: .optimizer)
             reducer.bucketReady(0)
             reducer.bucketReady(0)
         }

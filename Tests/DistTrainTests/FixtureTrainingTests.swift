@@ -86,8 +86,7 @@ extension FixtureSettings {
 private struct RecordedTraining {
     let steps: Int
     let model: UNet2DModel
-    let optimizer: AdamW
-    let average: WeightAverage?
+    let state: ModelState
     let step: DataParallelStep
 
     init(_ fixture: FixtureCase, backend: Backend) throws {
@@ -95,23 +94,25 @@ private struct RecordedTraining {
         let draws = try RecordedDraws(fixture)
         steps = draws.latents.count
         model = try fixture.model("unet").loadUNet()
-        optimizer = AdamW(model.store, try settings.adamW())
-        average = try settings.number(optional: ["ema_decay", "decay"]).map { [model] in
-            WeightAverage(
-                model.store, decay: Float($0),
-                warmup: try settings.bool(["ema_warmup", "use_ema_warmup"], default: false))
+        let average = try settings.number(optional: ["ema_decay", "decay"]).map {
+            WeightAverage.Settings(
+                decay: $0, warmup: try settings.bool(["ema_warmup", "use_ema_warmup"], default: false))
         }
+        state = ModelState(
+            model.store,
+            ModelState.Settings(optimizer: try settings.adamW(), averages: average.map { [$0] } ?? []),
+            SingleProcess())
         step = try DataParallelStep(
             DataParallelStep.Settings(
-                seed: 0, batchSize: draws.batch, microBatchSize: nil, dtype: .float32, backend: backend,
+                seed: 0, batchSize: draws.batch, microBatchSize: nil, backend: backend,
                 clipNorm: try settings.number(
                     optional: ["clip_norm", "max_grad_norm", "clip_grad_norm", "max_norm"]
                 ).map(Float.init)),
             objective: DenoisingObjective(
                 unet: model, draws: draws, schedule: try NoiseSchedule(fixture.scheduler()),
                 minSNRGamma: try settings.number(optional: ["min_snr_gamma", "snr_gamma"])),
-            optimizer: optimizer, averages: average.map { [$0] } ?? [],
-            learningRate: try settings.learningRate(steps: steps), communicator: SingleProcess())
+            state: state, learningRate: try settings.learningRate(steps: steps), communicator: SingleProcess()
+        )
     }
 
     /// Parameters whose gradient is nothing but rounding, such as a key's bias, which softmax ignores: AdamW makes
@@ -119,7 +120,7 @@ private struct RecordedTraining {
     var driftingParameters: Set<String> {
         func gradient(_ parameter: Parameter) -> Double {
             let squares = UnsafeBufferPointer(
-                start: optimizer.expAvgSq + parameter.offset, count: parameter.values.count)
+                start: state.optimizer.expAvgSq + parameter.offset, count: parameter.values.count)
             return (squares.reduce(0.0) { $0 + Double($1) } / Double(squares.count)).squareRoot()
         }
         let largest = model.store.parameters.map(gradient).max() ?? 0
@@ -169,7 +170,7 @@ private struct RecordedTraining {
         }
         let weights = try training.error(of: training.model.store.values, fixture, "param")
         #expect(weights < 1e-3)
-        if let average = training.average {
+        if let average = training.state.averages.first {
             let averaged = try training.error(of: average.values, fixture, "ema")
             #expect(averaged < 1e-3)
         } else {

@@ -53,14 +53,17 @@ private struct Models {
         for i in 0..<unet.store.count { average[i] = 2 * unet.store.values[i] }
         let table = TensorTable(unet.store)
         let buffers = [
-            StateBuffer("unet", unet.store.values), StateBuffer("ema-0.99", unet.store.values),
-            StateBuffer("ema-0.9999", average),
+            StateBuffer("unet", unet.store.values, 0..<unet.store.count),
+            StateBuffer("ema-0.99", unet.store.values, 0..<unet.store.count),
+            StateBuffer("ema-0.9999", average, 0..<unet.store.count),
         ]
         try FileManager.default.createDirectory(atPath: folder.path, withIntermediateDirectories: true)
         let draft = CheckpointDraft(folder: folder, step: step, id: "t")
-        try draft.create(buffers)
+        try draft.create(buffers.map(\.folder))
         let shards = try (0..<2).map { try draft.writeShards(buffers, table, rank: $0, of: 2) }
-        _ = try draft.commit(shards: shards, table, buffers: buffers, modelConfig: run.modelConfig) {
+        _ = try draft.commit(
+            shards: shards, table, folders: buffers.map(\.folder), modelConfig: run.modelConfig
+        ) {
             CheckpointManifest(
                 run: run, step: step, samplesSeen: 0, worldSize: 2, attemptID: "t", savedAt: 0,
                 folders: buffers.map(\.folder), parameters: table, files: $0)

@@ -25,8 +25,7 @@ struct NormalDataset: TrainingDataset {
 /// A U-Net of a few thousand parameters with attention, dropout and two levels, on one process.
 final class TinyTraining {
     let model: UNet2DModel
-    let optimizer: AdamW
-    let average: WeightAverage
+    let modelState: ModelState
     let step: DataParallelStep
 
     init(
@@ -44,16 +43,17 @@ final class TinyTraining {
         config.dropout = 0.1
         model = try UNet2DModel(config)
         model.store.initialize(seed: 5)
-        optimizer = AdamW(model.store, adamW)
-        average = WeightAverage(model.store, decay: 0.9, warmup: true)
+        modelState = ModelState(
+            model.store,
+            ModelState.Settings(optimizer: adamW, averages: [.init(decay: 0.9, warmup: true)]),
+            SingleProcess())
         step = try DataParallelStep(
             DataParallelStep.Settings(
-                seed: 11, batchSize: batchSize, microBatchSize: microBatchSize, dtype: .float32,
-                clipNorm: clipNorm),
+                seed: 11, batchSize: batchSize, microBatchSize: microBatchSize, clipNorm: clipNorm),
             objective: DenoisingObjective(
                 unet: model, dataset: dataset, schedule: try NoiseSchedule(SchedulerConfig()),
                 minSNRGamma: nil, flips: true),
-            optimizer: optimizer, averages: [average],
+            state: modelState,
             learningRate: LearningRate(
                 peak: learningRate, warmupSteps: 0, shape: .constant, final: 0, totalSteps: 100),
             communicator: SingleProcess())
@@ -67,6 +67,9 @@ final class TinyTraining {
     var gradients: [Float] { copy(model.store.gradients) }
     /// All that a step changes: weights, both moments, average.
     var state: [[Float]] {
-        [weights, copy(optimizer.expAvg), copy(optimizer.expAvgSq), copy(average.values)]
+        [
+            weights, copy(modelState.optimizer.expAvg), copy(modelState.optimizer.expAvgSq),
+            copy(modelState.averages[0].values),
+        ]
     }
 }

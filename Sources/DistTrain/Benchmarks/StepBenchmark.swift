@@ -29,13 +29,14 @@ public struct StepBenchmark {
     /// Timed steps, 1 or more, after one that warms up.
     public var steps: Int
     /// Decay of an average of the weights; nil: none, as PyTorch's benchmark has none.
-    public var averageDecay: Float?
+    public var averageDecay: Double?
+    public var sharding: Sharding
     /// Where a Chrome trace of the timed steps goes.
     public var tracePath: String?
 
     public init(
         unet: UNet2DConfig, dtype: DType, backend: Backend, batch: Int, steps: Int,
-        averageDecay: Float? = nil,
+        averageDecay: Double? = nil, sharding: Sharding = .optimizer,
         tracePath: String? = nil
     ) {
         self.unet = unet
@@ -44,6 +45,7 @@ public struct StepBenchmark {
         self.batch = batch
         self.steps = steps
         self.averageDecay = averageDecay
+        self.sharding = sharding
         self.tracePath = tracePath
     }
 
@@ -88,10 +90,14 @@ public struct StepBenchmark {
             flips: false)
         return try DataParallelStep(
             DataParallelStep.Settings(
-                seed: 0, batchSize: batch * ranks, microBatchSize: nil, dtype: dtype, backend: backend,
-                clipNorm: 1),
-            objective: objective, optimizer: AdamW(model.store, AdamW.Settings(weightDecay: 0.01)),
-            averages: averageDecay.map { [WeightAverage(model.store, decay: $0, warmup: false)] } ?? [],
+                seed: 0, batchSize: batch * ranks, microBatchSize: nil, backend: backend, clipNorm: 1),
+            objective: objective,
+            state: ModelState(
+                model.store,
+                ModelState.Settings(
+                    sharding: sharding, dtype: dtype, optimizer: AdamW.Settings(weightDecay: 0.01),
+                    averages: averageDecay.map { [.init(decay: $0, warmup: false)] } ?? []),
+                communicator),
             learningRate: LearningRate(
                 peak: 2e-4, warmupSteps: 0, shape: .constant, final: 0, totalSteps: steps + 1),
             communicator: communicator)

@@ -72,7 +72,7 @@ public struct Checkpoint: Sendable {
 
     /// Verifies one weight file and copies its tensors to their places. Values have changed even where this throws.
     func read(
-        _ file: CheckpointFile, into values: UnsafeMutablePointer<Float>,
+        _ file: CheckpointFile, into buffer: StateBuffer,
         _ entries: [String: TensorTable.Entry]
     ) throws(CheckpointError) {
         // Read in whole first: a disk's error is then an error here, and not a signal in the mapping.
@@ -82,9 +82,13 @@ public struct Checkpoint: Sendable {
             for name in tensors.names {
                 guard let entry = entries[name] else { continue }
                 try tensors.expectShape(entry.shape, of: name)
-                try tensors.copyFloats(
-                    of: name,
-                    into: UnsafeMutableBufferPointer(start: values + entry.offset, count: entry.count))
+                let part = buffer.range.clamped(to: entry.offset..<entry.offset + entry.count)
+                if part.isEmpty { continue }
+                let whole = UnsafeMutableBufferPointer<Float>.allocate(capacity: entry.count)
+                defer { whole.deallocate() }
+                try tensors.copyFloats(of: name, into: whole)
+                (buffer.values + (part.lowerBound - buffer.range.lowerBound)).update(
+                    from: whole.baseAddress! + (part.lowerBound - entry.offset), count: part.count)
             }
         } catch {
             throw CheckpointError(reading: error, from: at(file.path))
@@ -105,26 +109,14 @@ public struct Checkpoint: Sendable {
         for buffer in buffers { reads += weightFiles(of: buffer.folder).map { ($0, buffer) } }
 
         // The tensors that each file turned out to hold, as [first element, length] of the flat buffer.
-        let own = try communicator.collectively("loading \(path)") {
+        try communicator.collectively("loading \(path)") {
             var ranges: [[[Int]]] = []
-            for (index, read) in reads.enumerated() where index % communicator.size == communicator.rank {
-                try self.read(read.file, into: read.buffer.values, entries)
+            for read in reads {
+                try self.read(read.file, into: read.buffer, entries)
                 let names = try SafetensorsFile(path: at(read.file.path)).names
                 ranges.append(names.compactMap { entries[$0] }.map { [$0.offset, $0.count] })
             }
-            return ranges
-        }
-        let ranges = try communicator.allGather(own)
-        try communicator.collectively("loading \(path)") {
-            try checkComplete(reads.map(\.buffer), ranges, table)
-        }
-        guard communicator.size > 1 else { return }
-        for (index, read) in reads.enumerated() {
-            let owner = index % communicator.size
-            for range in ranges[owner][index / communicator.size] {
-                let values = UnsafeMutableBufferPointer(start: read.buffer.values + range[0], count: range[1])
-                try communicator.broadcast(UnsafeMutableRawBufferPointer(values), root: owner)
-            }
+            try checkComplete(reads.map(\.buffer), [ranges], table)
         }
     }
 

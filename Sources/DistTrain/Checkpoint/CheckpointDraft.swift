@@ -1,15 +1,19 @@
 import Foundation
 import LDMModel
 
-/// A flat fp32 buffer in the layout of the run's tensor table, and the folder of a checkpoint that it belongs in.
+/// Part of a flat fp32 buffer in the layout of the run's tensor table, and the folder of a checkpoint that it
+/// belongs in.
 public struct StateBuffer {
     /// "unet", "ema-0.9999", "exp_avg", "exp_avg_sq".
     public let folder: String
+    /// `range.count` elements, those of the flat buffer at `range`.
     public let values: UnsafeMutablePointer<Float>
+    public let range: Range<Int>
 
-    public init(_ folder: String, _ values: UnsafeMutablePointer<Float>) {
+    public init(_ folder: String, _ values: UnsafeMutablePointer<Float>, _ range: Range<Int>) {
         self.folder = folder
         self.values = values
+        self.range = range
     }
 }
 
@@ -48,14 +52,15 @@ public struct CheckpointDraft: Sendable {
     private func at(_ relative: String) -> String { (path as NSString).appendingPathComponent(relative) }
 
     /// Makes the folders; fails where one of that name exists.
-    public func create(_ buffers: [StateBuffer]) throws(CheckpointError) {
-        for name in [path] + buffers.map({ at($0.folder) }) where mkdir(name, 0o755) != 0 {
+    public func create(_ folders: [String]) throws(CheckpointError) {
+        for name in [path] + folders.map({ at($0) }) where mkdir(name, 0o755) != 0 {
             throw CheckpointError(.inaccessible, name, "cannot be created: \(systemReason())")
         }
     }
 
     /// Writes one rank's share of every folder: at most one file a folder, on the disk when this returns.
     ///
+    /// - Parameter buffers: each must hold the rank's tensors whole.
     /// - Returns: what was written, for `commit`.
     public func writeShards(
         _ buffers: [StateBuffer], _ table: TensorTable, rank: Int, of worldSize: Int
@@ -68,11 +73,12 @@ public struct CheckpointDraft: Sendable {
                 "rank 0 made this folder, but rank \(rank) does not see it; the run's folder must lie on a disk "
                     + "that all hosts share")
         }
-        let name = ModelFolder.shardName(rank, of: parts.filter { !$0.isEmpty }.count)
+        let name = ModelFolder.shardName(
+            parts[..<rank].count { !$0.isEmpty }, of: parts.count { !$0.isEmpty })
         var written: [CheckpointFile] = []
         for buffer in buffers {
             let relative = "\(buffer.folder)/\(name)"
-            let checksum = try Self.writeShard(parts[rank], of: buffer.values, to: at(relative))
+            let checksum = try Self.writeShard(parts[rank], of: buffer, to: at(relative))
             written.append(CheckpointFile(path: relative, checksum: checksum))
         }
         return written
@@ -85,16 +91,16 @@ public struct CheckpointDraft: Sendable {
     ///   - manifest: makes the manifest, given all files.
     /// - Returns: the checkpoint's path.
     public func commit(
-        shards: [[CheckpointFile]], _ table: TensorTable, buffers: [StateBuffer], modelConfig: String,
+        shards: [[CheckpointFile]], _ table: TensorTable, folders: [String], modelConfig: String,
         manifest: ([CheckpointFile]) -> CheckpointManifest
     ) throws(CheckpointError) -> String {
         do {
             var files = shards.flatMap { $0 }
             for file in files { try checkSize(file) }
-            for buffer in buffers {
+            for folder in folders {
                 files.append(
-                    try write(Array(modelConfig.utf8), to: "\(buffer.folder)/\(ModelFolder.configFile)"))
-                if let index = try writeIndex(of: buffer.folder, table, ranks: shards.count) {
+                    try write(Array(modelConfig.utf8), to: "\(folder)/\(ModelFolder.configFile)"))
+                if let index = try writeIndex(of: folder, table, ranks: shards.count) {
                     files.append(index)
                 }
             }
@@ -116,7 +122,7 @@ public struct CheckpointDraft: Sendable {
     // MARK: Parts
 
     private static func writeShard(
-        _ entries: [TensorTable.Entry], of values: UnsafeMutablePointer<Float>, to path: String
+        _ entries: [TensorTable.Entry], of buffer: StateBuffer, to path: String
     ) throws(CheckpointError) -> CRC32C {
         do {
             var writer = try SafetensorsWriter(
@@ -124,7 +130,8 @@ public struct CheckpointDraft: Sendable {
                 metadata: ["format": "pt"])
             var data = CRC32C()
             for entry in entries {
-                let tensor = UnsafeBufferPointer(start: values + entry.offset, count: entry.count)
+                let tensor = UnsafeBufferPointer(
+                    start: buffer.values + (entry.offset - buffer.range.lowerBound), count: entry.count)
                 try writer.append(entry.name, floats: tensor)
                 data.update(UnsafeRawBufferPointer(tensor))
             }

@@ -1,7 +1,16 @@
 import Foundation
 import LDMModel
 
-/// Saves checkpoints of a run, all ranks together: whole or not at all.
+/// Saves checkpoints of a run while it goes on, all ranks together: whole or not at all.
+///
+/// `begin` copies the state; then a thread of every rank writes that rank's files, and when all have, a thread of
+/// rank 0 commits them. The threads make no MPI call: how far they are rides on the step's own agreement, as the
+/// number of ranks that still work.
+///
+///     try writer.begin(state)                       // after a step
+///     let result = try step(step: n, riding: writer.working)
+///     try writer.settle(result.riding)              // with every step that follows
+///     try writer.finish()                           // before the program ends
 public final class CheckpointWriter {
     public let folder: CheckpointFolder
     public let table: TensorTable
@@ -10,17 +19,45 @@ public final class CheckpointWriter {
     /// This start of the run, the same on every rank.
     public let attemptID: String
     private let communicator: any Communicator
+    private let warn: (String) -> Void
+    private var snapshot: StateSnapshot?
+    private var pending: Pending?
+    private var failuresInARow = 0
+    private var lastProblem: String?
+
+    /// Saves that may fail one after the other before the run stops.
+    public static let failuresAllowed = 3
+
+    /// A save under way.
+    private struct Pending {
+        let draft: CheckpointDraft
+        let state: SavedState
+        /// First this rank's files; nil once they have been handed in.
+        var writing: BackgroundJob<[CheckpointFile]>?
+        /// Then, on rank 0 alone, the commit.
+        var committing: BackgroundJob<Void>?
+    }
+
+    /// What the manifest tells of the state.
+    private struct SavedState: Sendable {
+        let step: Int
+        let samplesSeen: Int
+        let folders: [String]
+    }
 
     /// Collective: the ranks agree on the attempt's name, and what an interrupted save left is cleared.
+    ///
+    /// - Parameter warn: told of saves that failed, on rank 0 alone; nil prints them.
     public init(
         folder: CheckpointFolder, table: TensorTable, run: RunIdentity, retention: Retention,
-        communicator: any Communicator
+        communicator: any Communicator, warn: ((String) -> Void)? = nil
     ) throws {
         self.folder = folder
         self.table = table
         self.run = run
         self.retention = retention
         self.communicator = communicator
+        self.warn = warn ?? { printLine("Warning: \($0)") }
         attemptID = try communicator.fromRoot("preparing the checkpoint folder") {
             try FileManager.default.createDirectory(
                 atPath: folder.path, withIntermediateDirectories: true)
@@ -29,56 +66,159 @@ public final class CheckpointWriter {
         }
     }
 
-    /// Saves the state, then deletes checkpoints that need not be kept. Collective.
+    // MARK: Saving
+
+    /// Takes the state as it is now; the caller may change it as soon as this returns. Waits for a save that is still
+    /// under way. Collective.
     ///
     /// A step that is there already is left as it is: on one timeline the same step is the same state.
-    ///
-    /// - Returns: the checkpoint's path.
-    /// - Throws: on every rank when any rank fails; the half-written folder is removed and older checkpoints are
-    ///   as they were.
-    @discardableResult
-    public func save(_ state: TrainingState) throws -> String {
+    public func begin(_ state: TrainingState) throws {
+        try finish()
         let target = folder.path(step: state.step)
         let isThere = try communicator.fromRoot("looking for the checkpoint of step \(state.step)") {
             FileManager.default.fileExists(atPath: target)
         }
-        if isThere { return target }
+        if isThere { return }
 
+        let folders = state.buffers.map(\.folder)
         let draft = CheckpointDraft(folder: folder, step: state.step, id: attemptID)
+        let saved = SavedState(step: state.step, samplesSeen: state.samplesSeen, folders: folders)
+        let problem = try communicator.fromRoot("saving the checkpoint of step \(state.step)") {
+            do {
+                try draft.create(folders)
+                return ""
+            } catch {
+                return FailureReport(error).message
+            }
+        }
+        guard problem.isEmpty else { return try settle(saved, draft, problem) }
+
+        let (rank, ranks) = (communicator.rank, communicator.size)
+        let snapshot = self.snapshot ?? StateSnapshot(table, folders: folders, rank: rank, of: ranks)
+        self.snapshot = snapshot
+        try snapshot.capture(state.buffers, communicator)
+        // The snapshot's memory stays as it is until `begin` captures again, after `finish`.
+        nonisolated(unsafe) let buffers = snapshot.buffers
+        pending = Pending(
+            draft: draft, state: saved,
+            writing: BackgroundJob(name: "checkpoint") { [table] in
+                try draft.writeShards(buffers, table, rank: rank, of: ranks)
+            })
+    }
+
+    /// Saves the state and waits until it is committed. Collective.
+    ///
+    /// - Returns: the checkpoint's path.
+    /// - Throws: also where this save alone failed.
+    @discardableResult
+    public func save(_ state: TrainingState) throws -> String {
+        try begin(state)
+        try finish()
+        try expectSaved()
+        return folder.path(step: state.step)
+    }
+
+    /// - Throws: where the last save failed: the end of a run may not be lost in silence.
+    public func expectSaved() throws {
+        guard let lastProblem else { return }
+        throw CheckpointError(
+            .inaccessible, folder.path, "the last checkpoint could not be saved: \(lastProblem)")
+    }
+
+    /// 1 while this rank's thread is at work, else 0: what it brings to the step's agreement.
+    public var working: Double {
+        if let job = pending?.writing { return job.isDone ? 0 : 1 }
+        if let job = pending?.committing { return job.isDone ? 0 : 1 }
+        return 0
+    }
+
+    /// Goes on with the save where all ranks have come to the end of a phase.
+    ///
+    /// - Parameter working: the sum of all ranks' `working`, the same on every rank.
+    /// - Throws: on all ranks, when too many saves have failed in a row.
+    public func settle(_ working: Double) throws {
+        guard working == 0, var pending else { return }
+        if let job = pending.writing {
+            pending.writing = nil
+            self.pending = pending
+            try handIn(job, pending)
+        } else {
+            self.pending = nil
+            let problem = try communicator.fromRoot("saving the checkpoint of step \(pending.state.step)") {
+                do {
+                    try pending.committing?.wait()
+                    return ""
+                } catch {
+                    return FailureReport(error).message
+                }
+            }
+            try settle(pending.state, pending.draft, problem)
+        }
+    }
+
+    /// Waits until no save is under way. Collective.
+    public func finish() throws {
+        while let pending {
+            // Their results are asked for by `settle`.
+            _ = try? pending.writing?.wait()
+            try? pending.committing?.wait()
+            try settle(try communicator.allReduceSum(working))
+        }
+    }
+
+    // MARK: Phases
+
+    /// All files are written, or not: the ranks tell rank 0, whose thread commits them.
+    private func handIn(_ job: BackgroundJob<[CheckpointFile]>, _ pending: Pending) throws {
+        let shards: [[CheckpointFile]]
         do {
-            try write(state, draft)
-        } catch {
-            // `collectively` has thrown on all ranks, so nobody writes any more.
-            if communicator.isRoot { draft.discard() }
+            let own = try communicator.collectively("saving the checkpoint of step \(pending.state.step)") {
+                try job.wait()
+            }
+            shards = try communicator.allGather(own)
+        } catch let error as CommunicationError {
             throw error
+        } catch {
+            // Every rank is here. Rank 0's word is the same as the others', with the rank that failed.
+            self.pending = nil
+            return try settle(pending.state, pending.draft, FailureReport(error).message)
         }
-        try communicator.collectively("deleting old checkpoints") {
-            if communicator.isRoot { try folder.prune(retention) }
-        }
-        return target
-    }
-
-    private func write(_ state: TrainingState, _ draft: CheckpointDraft) throws {
-        let what = "saving the checkpoint of step \(state.step)"
-        try communicator.collectively(what) {
-            if communicator.isRoot { try draft.create(state.buffers) }
-        }
-        let own = try communicator.collectively(what) {
-            try draft.writeShards(state.buffers, table, rank: communicator.rank, of: communicator.size)
-        }
-        let shards = try communicator.allGather(own)
-        try communicator.collectively(what) {
-            guard communicator.isRoot else { return }
+        guard communicator.isRoot else { return }
+        let manifest = CheckpointManifest(
+            run: run, step: pending.state.step, samplesSeen: pending.state.samplesSeen,
+            worldSize: communicator.size, attemptID: attemptID, savedAt: Date().timeIntervalSince1970,
+            folders: pending.state.folders, parameters: table, files: [])
+        let (draft, folder, retention, table) = (pending.draft, folder, retention, table)
+        self.pending?.committing = BackgroundJob(name: "checkpoint commit") { [run] in
             _ = try draft.commit(
-                shards: shards, table, buffers: state.buffers, modelConfig: run.modelConfig,
-                manifest: { manifest(of: state, files: $0) })
+                shards: shards, table, folders: manifest.folders, modelConfig: run.modelConfig
+            ) { files in
+                var whole = manifest
+                whole.files = files
+                return whole
+            }
+            // A checkpoint that cannot be deleted costs space, and no step of training.
+            _ = try? folder.prune(retention)
         }
     }
 
-    private func manifest(of state: TrainingState, files: [CheckpointFile]) -> CheckpointManifest {
-        CheckpointManifest(
-            run: run, step: state.step, samplesSeen: state.samplesSeen, worldSize: communicator.size,
-            attemptID: attemptID, savedAt: Date().timeIntervalSince1970,
-            folders: state.buffers.map(\.folder), parameters: table, files: files)
+    /// Counts what has become of a save. `problem` is empty where there was none, on every rank alike.
+    private func settle(_ state: SavedState, _ draft: CheckpointDraft, _ problem: String) throws {
+        guard !problem.isEmpty else {
+            (failuresInARow, lastProblem) = (0, nil)
+            return
+        }
+        (failuresInARow, lastProblem) = (failuresInARow + 1, problem)
+        if communicator.isRoot {
+            draft.discard()
+            warn(
+                "the checkpoint of step \(state.step) was not saved: \(problem); earlier ones are as they were, and "
+                    + "training goes on (\(failuresInARow) of \(Self.failuresAllowed) failures in a row)")
+        }
+        guard failuresInARow < Self.failuresAllowed else {
+            throw CheckpointError(
+                .inaccessible, folder.path,
+                "\(failuresInARow) checkpoints in a row could not be saved, the last because: \(problem)")
+        }
     }
 }

@@ -34,22 +34,15 @@ public struct TensorTable: Sendable, Equatable {
     /// Bytes of all tensors, fp32, without padding.
     public var bytes: Int { entries.reduce(0) { $0 + $1.bytes } }
 
-    /// Gives each tensor to one rank so that the ranks' bytes are about equal: largest first, always to the rank
-    /// that has least. Deterministic, so all ranks agree without talking. Within a rank the table's order is
-    /// kept; of more ranks than tensors the last get none.
+    /// The flat buffer's elements, padding included.
+    public var flatCount: Int { entries.map { $0.offset + ($0.count + 15) / 16 * 16 }.max() ?? 0 }
+
+    /// Gives each tensor to the rank whose slice its middle lies in: nearly all of its bytes lie there already, and no
+    /// rank's load is further from a slice than the largest tensor. Within a rank the table's order is kept; where
+    /// tensors are longer than slices, some ranks get none.
     public func partition(over ranks: Int) -> [[Entry]] {
-        precondition(ranks > 0, "\(ranks) ranks")
-        var owner = [Int](repeating: 0, count: entries.count)
-        var load = [Int](repeating: 0, count: ranks)
-        let order = entries.indices.sorted { (entries[$1].bytes, $0) < (entries[$0].bytes, $1) }
-        for index in order {
-            let rank = load.indices.min { (load[$0], $0) < (load[$1], $1) } ?? 0
-            owner[index] = rank
-            load[rank] += entries[index].bytes
-        }
-        var parts = [[Entry]](repeating: [], count: ranks)
-        for index in entries.indices { parts[owner[index]].append(entries[index]) }
-        return parts
+        let slices = FlatSlices(count: flatCount, ranks: ranks)
+        return slices.all.map { slice in entries.filter { slice.contains($0.offset + $0.count / 2) } }
     }
 
     /// How the tensors `found` differ from these in name or shape, in one phrase; nil where they are the same.

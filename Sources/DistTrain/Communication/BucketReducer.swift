@@ -1,56 +1,85 @@
+import CKernels
 import Foundation
 import MPIShim
 
-/// Sums gradients over the ranks while the backward pass is still computing the rest of them.
+/// Sums gradients over the ranks: each rank's slice there, or everything everywhere.
 ///
-/// The flat gradient buffer is cut into buckets, listed in the order in which backward completes them. As
-/// soon as a bucket is complete its reduction starts, without blocking. MPI moves data only while it is
-/// being called, so backward calls `progress()` between its operations. What is not hidden behind
-/// computing shows as `waitSeconds`.
+/// On several machines this is done while the backward pass is still computing the rest. The flat gradient buffer is
+/// cut into buckets, listed in the order in which backward completes them. As soon as a bucket is complete its
+/// reduction starts, without blocking. MPI moves data only while it is being called, so backward calls `progress()`
+/// between its operations. What is not hidden behind computing shows as `waitSeconds`.
 ///
-/// On one machine there is nothing to hide behind: the processors themselves move the data, and Open MPI's
-/// blocking all-reduce does so in half the time of the other. There the buckets are summed in `finish`.
+/// On one machine there is nothing to hide behind, since the processors themselves move the data. There `finish` has
+/// each rank fetch the others' parts of its slice and add them up, in half the time of Open MPI's all-reduce.
 ///
 ///     // each step
 ///     backward { bucket in reducer.bucketReady(bucket) } between: { reducer.progress() }
 ///     let (wait, busy) = try reducer.finish()
 ///
-/// The result is the sum; whoever clips the gradients multiplies by 1 / size in the same pass. Reductions
-/// start in bucket order on every rank, whatever the order of the calls, because MPI matches collectives
-/// by the order in which they start. With one rank nothing happens. A step allocates nothing.
+/// Reductions start in bucket order on every rank, whatever the order of the calls, because MPI matches collectives by
+/// the order in which they start. With one rank nothing happens. A step allocates nothing.
 ///
 /// Reference: Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parallel Training",
 /// VLDB 2020, section 3.2.3.
 public final class BucketReducer {
+    /// A run of gradients that is reduced by one call; to one rank, or to all.
+    private struct Piece {
+        let range: Range<Int>
+        let root: Int?
+    }
+
     private let communicator: MPICommunicator?
     private let gradients: UnsafeMutablePointer<Float>
-    private let buckets: [Range<Int>]
+    private let slices: FlatSlices
+    private let sharding: Sharding
     private let overlaps: Bool
+    /// Of each bucket, in order.
+    private let pieces: [[Piece]]
     private let requests: UnsafeMutablePointer<mpishim_request>
+    private let pieceCount: Int
+    private let received: UnsafeMutablePointer<Float>
     private var isReady: [Bool]
-    /// Buckets `0..<started` are under way or complete.
+    /// Buckets `0..<startedBuckets` are under way or complete, with so many requests.
+    private var startedBuckets = 0
     private var started = 0
     private var busySeconds = 0.0
     /// Kept for `finish`, because the hooks of a backward pass cannot throw.
     private var failure: CommunicationError?
 
+    /// Elements that go from rank to rank at once on one machine: 1 MiB, which stays in cache while it is added.
+    private static let exchanged = 1 << 18
+
     /// - Parameters:
-    ///   - gradients: the flat buffer; it outlives the reducer and does not move.
-    ///   - buckets: ranges of element offsets that do not overlap, each of fewer than 2^31 elements, in
-    ///     the order in which they become ready, the same on every rank.
+    ///   - gradients: the flat buffer, `slices.count` elements; it outlives the reducer and does not move.
+    ///   - buckets: ranges that cover the buffer without overlap, each of fewer than 2^31 elements, in the order in
+    ///     which they become ready, the same on every rank.
+    ///   - sharding: with `optimizer` a rank's slice alone is summed; the rest is undefined afterwards.
     ///   - overlaps: reduce while backward computes; nil: where the ranks are on several machines.
     public init(
         communicator: any Communicator, gradients: UnsafeMutablePointer<Float>, buckets: [Range<Int>],
-        overlaps: Bool? = nil
+        slices: FlatSlices, sharding: Sharding, overlaps: Bool? = nil
     ) {
         self.communicator = communicator.size > 1 ? communicator as? MPICommunicator : nil
         precondition(communicator.size == 1 || self.communicator != nil, "an unknown kind of communicator")
+        precondition(
+            buckets.reduce(0) { $0 + $1.count } == slices.count,
+            "buckets do not cover \(slices.count) elements")
         self.gradients = gradients
-        self.buckets = buckets
+        self.slices = slices
+        self.sharding = sharding
         self.overlaps = overlaps ?? (communicator.localSize < communicator.size)
+        pieces = buckets.map { bucket in
+            guard sharding == .optimizer else { return [Piece(range: bucket, root: nil)] }
+            return slices.all.enumerated().compactMap { rank, slice in
+                let range = bucket.clamped(to: slice)
+                return range.isEmpty ? nil : Piece(range: range, root: rank)
+            }
+        }
         isReady = Array(repeating: false, count: buckets.count)
-        requests = .allocate(capacity: max(buckets.count, 1))
-        requests.initialize(repeating: mpishim_null_request(), count: buckets.count)
+        pieceCount = pieces.reduce(0) { $0 + $1.count }
+        requests = .allocate(capacity: max(pieceCount, 1))
+        requests.initialize(repeating: mpishim_null_request(), count: pieceCount)
+        received = .allocate(capacity: Self.exchanged)
     }
 
     deinit {
@@ -60,9 +89,10 @@ public final class BucketReducer {
             if error != 0 || done == 0 { communicator?.noteAbandonedRequest() }
         }
         requests.deallocate()
+        received.deallocate()
     }
 
-    public var bucketCount: Int { buckets.count }
+    public var bucketCount: Int { pieces.count }
 
     /// Declares a bucket's gradients final. They may not be touched again before `finish` has returned.
     public func bucketReady(_ index: Int) {
@@ -78,7 +108,8 @@ public final class BucketReducer {
     public func progress() {
         guard communicator != nil, started > 0, failure == nil else { return }
         let begin = monotonicSeconds()
-        testAll()
+        var done: Int32 = 0
+        note(mpishim_test_all(requests, started, &done), "driving gradient buckets up to", startedBuckets)
         busySeconds += monotonicSeconds() - begin
     }
 
@@ -95,39 +126,39 @@ public final class BucketReducer {
         }
         guard let communicator else { return (0, 0) }
         let begin = monotonicSeconds()
-        guard overlaps else {
-            for range in buckets {
-                let bucket = UnsafeMutableBufferPointer(
-                    start: gradients + range.lowerBound, count: range.count)
-                try communicator.allReduceSum(bucket)
+        if overlaps {
+            for index in isReady.indices { isReady[index] = true }
+            startReadyBuckets()
+            for index in 0..<started where failure == nil {
+                note(mpishim_wait(requests + index), "waiting for gradients, part", index)
             }
-            let seconds = monotonicSeconds() - begin
-            return (seconds, seconds)
+            if let failure { throw failure }
+            (startedBuckets, started) = (0, 0)
+        } else {
+            try sumOwnSlice(communicator)
+            if sharding == .none { try spreadSums(communicator) }
         }
-        for index in isReady.indices { isReady[index] = true }
-        startReadyBuckets()
-        for index in 0..<started where failure == nil {
-            note(mpishim_wait(requests + index), "waiting for gradient bucket", index)
-        }
-        if let failure { throw failure }
-        started = 0
         let waited = monotonicSeconds() - begin
         return (waited, busySeconds + waited)
     }
 
-    private func startReadyBuckets() {
-        while started < buckets.count, isReady[started], failure == nil {
-            let range = buckets[started]
-            note(
-                mpishim_start_allreduce_sum(gradients + range.lowerBound, range.count, requests + started),
-                "starting gradient bucket", started)
-            started += 1
-        }
-    }
+    // MARK: While backward computes
 
-    private func testAll() {
-        var done: Int32 = 0
-        note(mpishim_test_all(requests, started, &done), "driving gradient buckets up to", started)
+    private func startReadyBuckets() {
+        while startedBuckets < pieces.count, isReady[startedBuckets], failure == nil {
+            for piece in pieces[startedBuckets] {
+                let (values, request) = (gradients + piece.range.lowerBound, requests + started)
+                let error =
+                    if let root = piece.root {
+                        mpishim_start_reduce_sum(values, piece.range.count, Int32(root), request)
+                    } else {
+                        mpishim_start_allreduce_sum(values, piece.range.count, request)
+                    }
+                note(error, "starting gradient bucket", startedBuckets)
+                started += 1
+            }
+            startedBuckets += 1
+        }
     }
 
     private func note(_ error: Int32, _ what: StaticString, _ index: Int) {
@@ -137,6 +168,36 @@ public final class BucketReducer {
         } catch {
             failure = error
         }
+    }
+
+    // MARK: On one machine
+
+    /// Own slice ← own + the others', the nearest lower rank's first.
+    private func sumOwnSlice(_ communicator: MPICommunicator) throws(CommunicationError) {
+        let (rank, size) = (communicator.rank, communicator.size)
+        let own = slices[rank]
+        let longest = slices.all.map(\.count).max() ?? 0
+        for distance in 1..<size {
+            let (destination, source) = ((rank + distance) % size, (rank - distance + size) % size)
+            let theirs = slices[destination]
+            for start in stride(from: 0, to: longest, by: Self.exchanged) {
+                let sent = max(0, min(Self.exchanged, theirs.count - start))
+                let count = max(0, min(Self.exchanged, own.count - start))
+                try communicator.exchange(
+                    sending: UnsafeRawBufferPointer(
+                        start: gradients + theirs.lowerBound + start, count: 4 * sent), to: destination,
+                    receiving: UnsafeMutableRawBufferPointer(start: received, count: 4 * count), from: source,
+                    tag: distance)
+                let sum = gradients + own.lowerBound + start
+                ck_add(CK_F32, count, 1, sum, 1, received, sum)
+            }
+        }
+    }
+
+    private func spreadSums(_ communicator: MPICommunicator) throws(CommunicationError) {
+        try communicator.allGather(
+            inPlace: UnsafeMutableRawBufferPointer(start: gradients, count: 4 * slices.count),
+            parts: slices.all.map { 4 * $0.lowerBound..<4 * $0.upperBound }, elementSize: 4)
     }
 }
 

@@ -108,6 +108,18 @@ public final class MPICommunicator: Communicator {
         return PendingReduction(request: request, communicator: self)
     }
 
+    /// Sends to one rank while receiving from another; the receiver's buffer has the length of what is sent to it.
+    func exchange(
+        sending sent: UnsafeRawBufferPointer, to destination: Int,
+        receiving received: UnsafeMutableRawBufferPointer, from source: Int, tag: Int
+    ) throws(CommunicationError) {
+        try checked(
+            "exchanging \(sent.count) bytes with rank \(destination) for \(received.count) of rank \(source)",
+            mpishim_exchange(
+                sent.baseAddress, sent.count, Int32(destination), received.baseAddress, received.count,
+                Int32(source), Int32(tag)))
+    }
+
     public func reduceScatterSum(
         _ values: UnsafeBufferPointer<Float>, counts: [Int], into slice: UnsafeMutableBufferPointer<Float>
     ) throws(CommunicationError) {

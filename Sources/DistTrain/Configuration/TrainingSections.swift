@@ -11,7 +11,8 @@ public enum Precision: String, ConfigChoice {
 public enum Sharding: String, ConfigChoice {
     /// Every rank holds everything.
     case none
-    /// Each rank owns a slice of optimizer state, master weights and averages (ZeRO stage 1).
+    /// Each rank owns a slice of optimizer state, master weights and averages (Rajbhandari et al., "ZeRO: Memory
+    /// Optimizations Toward Training Trillion Parameter Models", 2020, stage 1).
     case optimizer
 }
 
@@ -24,7 +25,7 @@ public struct TrainConfiguration: Sendable, Equatable {
     /// else.
     public var microBatchSize: Int?
     public var precision = Precision.auto
-    public var sharding = Sharding.none
+    public var sharding = Sharding.optimizer
     /// A metrics line every so many steps.
     public var logEvery = 50
     /// Sample grids every so many steps; 0 for never.
@@ -52,12 +53,6 @@ public struct TrainConfiguration: Sendable, Equatable {
         microBatchSize = try reader.read(optional: .microBatchSize)
         precision = try reader.read(.precision, default: precision)
         sharding = try reader.read(.sharding, default: sharding)
-        if sharding == .optimizer {
-            throw ConfigError(
-                .unsupported, at: reader.path(of: .sharding),
-                "'optimizer' is not yet available; leave it out, every rank then holds the whole state",
-                location: reader.child(.sharding)?.location)
-        }
         logEvery = try reader.read(.logEvery, default: logEvery)
         sampleEvery = try reader.read(.sampleEvery, default: sampleEvery)
         checkpointEvery = try reader.read(.checkpointEvery, default: checkpointEvery)

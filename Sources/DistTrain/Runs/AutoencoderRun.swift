@@ -48,10 +48,10 @@ public struct AutoencoderRun {
                 pictures: {
                     communicator.isRoot ? try Self.reconstructions(dataset, stage) : nil
                 },
-                export: { folder in
+                export: { folder, values in
                     var config = c.model
                     config.scalingFactor = try Self.measuredScalingFactor(dataset, stage)
-                    try ModelFolder(folder).save(config, model.store)
+                    try ModelFolder(folder).save(config, model.store, values: values)
                 }),
             c.session, run: run, communicator: communicator)
         if communicator.isRoot {

@@ -41,10 +41,12 @@ extension SessionSettings {
         _ checkpoint: CheckpointConfiguration
     ) {
         self.init(
-            seed: seed, batchSize: train.batchSize, microBatchSize: train.microBatchSize, dtype: train.dtype,
-            clipNorm: optimizer.clipNorm, optimizer: optimizer.adamW,
-            learningRate: optimizer.learningRate(steps: train.steps), emaDecays: ema.decays,
-            emaWarmup: ema.warmup,
+            seed: seed, batchSize: train.batchSize, microBatchSize: train.microBatchSize,
+            clipNorm: optimizer.clipNorm,
+            state: ModelState.Settings(
+                sharding: train.sharding, dtype: train.dtype, optimizer: optimizer.adamW,
+                averages: ema.decays.map { WeightAverage.Settings(decay: $0, warmup: ema.warmup) }),
+            learningRate: optimizer.learningRate(steps: train.steps),
             cadence: Cadence(
                 steps: train.steps, logEvery: train.logEvery, sampleEvery: train.sampleEvery,
                 checkpointEvery: train.checkpointEvery, checkReplicasEvery: train.checkReplicasEvery),

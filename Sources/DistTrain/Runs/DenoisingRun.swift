@@ -59,9 +59,10 @@ public struct DenoisingRun {
                     let images = try pictures.gather(share, count: c.sampling.count)
                     return images.map { ImageGrid.square(of: $0.count).render($0) }
                 },
-                export: { folder in
+                export: { folder, values in
                     try PipelineFolder.write(
-                        folder, unet: unet, scheduler: scheduler, firstStage: c.firstStagePath)
+                        folder, unet: unet, values: values, scheduler: scheduler, firstStage: c.firstStagePath
+                    )
                 }),
             c.session, run: run, communicator: communicator)
         if communicator.isRoot {

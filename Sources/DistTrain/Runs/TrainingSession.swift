@@ -14,16 +14,16 @@ final class TrainingSession {
         var initializedFrom: String?
         /// Pictures of the model's work with the store's present values, on rank 0; nil elsewhere.
         var pictures: () throws -> Image?
-        /// Writes what others open, from the store's present values; called on rank 0.
-        var export: (_ folder: String) throws -> Void
+        /// Writes what others open; `values` are the weights, fp32, in the store's layout, which kernels read too.
+        /// Called on rank 0.
+        var export: (_ folder: String, _ values: UnsafePointer<Float>) throws -> Void
     }
 
     let subject: Subject
     let settings: SessionSettings
     let communicator: any Communicator
     let run: RunFolder
-    let optimizer: AdamW
-    let averages: [WeightAverage]
+    let state: ModelState
     let step: DataParallelStep
     private let table: TensorTable
     private let checkpoints: CheckpointWriter
@@ -48,15 +48,12 @@ final class TrainingSession {
                     + "start fewer ranks")
         }
         let store = subject.objective.store
-        optimizer = AdamW(store, settings.optimizer)
-        averages = settings.emaDecays.map {
-            WeightAverage(store, decay: Float($0), warmup: settings.emaWarmup)
-        }
+        state = ModelState(store, settings.state, communicator)
         step = try DataParallelStep(
             DataParallelStep.Settings(
                 seed: settings.seed, batchSize: settings.batchSize, microBatchSize: settings.microBatchSize,
-                dtype: settings.dtype, clipNorm: settings.clipNorm.map { Float($0) }),
-            objective: subject.objective, optimizer: optimizer, averages: averages,
+                clipNorm: settings.clipNorm.map { Float($0) }),
+            objective: subject.objective, state: state,
             learningRate: settings.learningRate, communicator: communicator)
         table = TensorTable(store)
         checkpoints = try CheckpointWriter(
@@ -64,11 +61,7 @@ final class TrainingSession {
             communicator: communicator)
     }
 
-    private var buffers: [StateBuffer] {
-        [StateBuffer(subject.modelFolder, store.values)]
-            + zip(settings.emaDecays, averages).map { StateBuffer("ema-\($0)", $1.values) }
-            + [StateBuffer("exp_avg", optimizer.expAvg), StateBuffer("exp_avg_sq", optimizer.expAvgSq)]
-    }
+    private var buffers: [StateBuffer] { state.buffers(modelFolder: subject.modelFolder) }
 
     /// Restores, trains to the last step, exports.
     func train(resume: Resume) throws {
@@ -91,8 +84,11 @@ final class TrainingSession {
                         imagesPerSecond: entry.imagesPerSecond)
                 },
                 sample: { [self] in try savePictures(at: $0) },
-                checkpoint: { [self] in try saveCheckpoint(at: $0) }))
+                checkpoint: { [self] in try saveCheckpoint(at: $0) },
+                working: { [self] in checkpoints.working }, settle: { [self] in try checkpoints.settle($0) }))
         try trainer.train(from: first ?? 0)
+        try checkpoints.finish()
+        try checkpoints.expectSaved()
         progress?.finish()
         try export()
     }
@@ -114,7 +110,7 @@ final class TrainingSession {
             resume, into: buffers, table, communicator: communicator,
             warn: { printLine("Warning: \($0)") })
         guard let checkpoint = found else { return nil }
-        store.valuesChanged()
+        try state.showMasters()
         if communicator.isRoot {
             for difference in checkpoint.manifest.differences(from: subject.identity) {
                 printLine("Note: \(difference)")
@@ -125,7 +121,7 @@ final class TrainingSession {
     }
 
     private func saveCheckpoint(at step: Int) throws {
-        try checkpoints.save(
+        try checkpoints.begin(
             TrainingState(step: step, samplesSeen: step * settings.batchSize, buffers: buffers))
     }
 
@@ -141,17 +137,24 @@ final class TrainingSession {
 
     private func export() throws {
         try withAverage {
+            // Training is over: the gradients' memory takes the whole of what the ranks hold in slices.
+            let values = store.gradients
+            try state.gather(
+                slowestAverage.map { UnsafePointer($0.values) } ?? UnsafePointer(state.master), into: values)
             try communicator.collectively("writing \(run.model)") {
-                if communicator.isRoot { try subject.export(run.model) }
+                if communicator.isRoot { try subject.export(run.model, values) }
             }
         }
     }
 
     /// With the slowest average in place of the weights, where there is one.
-    private func withAverage<R>(_ body: () throws -> R) rethrows -> R {
-        let slowest = averages.max { $0.decay < $1.decay }
-        guard let slowest else { return try body() }
-        return try store.withValues(slowest.values, body)
+    private func withAverage<R>(_ body: () throws -> R) throws -> R {
+        guard let slowestAverage else { return try body() }
+        return try state.withAverage(slowestAverage, body)
+    }
+
+    private var slowestAverage: WeightAverage? {
+        state.averages.max { $0.settings.decay < $1.settings.decay }
     }
 
     private func describe() throws -> RunDescription {
@@ -171,17 +174,14 @@ struct SessionSettings {
     var seed: UInt64
     var batchSize: Int
     var microBatchSize: Int?
-    var dtype: DType
     var clipNorm: Double?
-    var optimizer: AdamW.Settings
+    var state: ModelState.Settings
     var learningRate: LearningRate
-    var emaDecays: [Double]
-    var emaWarmup: Bool
     var cadence: Cadence
     var retention: Retention
 
     /// As a configuration names it.
-    var precision: String { dtype == .bfloat16 ? "bf16" : "fp32" }
+    var precision: String { state.dtype == .bfloat16 ? "bf16" : "fp32" }
 }
 
 /// A run that cannot start as it was asked to.

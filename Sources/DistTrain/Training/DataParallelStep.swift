@@ -18,8 +18,10 @@ public struct StepResult: Sendable {
     public var totalSeconds: Double
     /// All seconds inside MPI for the gradients' sum, those of waiting included.
     public var reductionSeconds: Double
-    /// Gradient norm, clipping, AdamW and averages; part of `computeSeconds`.
+    /// Gradient norm, agreement, AdamW, averages and gathering the weights; part of `computeSeconds`.
     public var optimizerSeconds: Double
+    /// The sum over the ranks of what each gave the step to take along.
+    public var riding: Double
 }
 
 /// Training stopped by a numerical fault; no parameter was changed by the step that met it.
@@ -45,19 +47,16 @@ public final class DataParallelStep {
         public var batchSize: Int
         /// Samples a tape holds at once; nil: the whole share.
         public var microBatchSize: Int?
-        public var dtype: DType
         public var backend: Backend
         /// Global gradient norm above which gradients are scaled down; nil: never.
         public var clipNorm: Float?
 
         public init(
-            seed: UInt64, batchSize: Int, microBatchSize: Int?, dtype: DType, backend: Backend = .fastest,
-            clipNorm: Float?
+            seed: UInt64, batchSize: Int, microBatchSize: Int?, backend: Backend = .fastest, clipNorm: Float?
         ) {
             self.seed = seed
             self.batchSize = batchSize
             self.microBatchSize = microBatchSize
-            self.dtype = dtype
             self.backend = backend
             self.clipNorm = clipNorm
         }
@@ -65,8 +64,7 @@ public final class DataParallelStep {
 
     let settings: Settings
     let objective: any Objective
-    let optimizer: AdamW
-    let averages: [WeightAverage]
+    let state: ModelState
     let learningRate: LearningRate
     let communicator: any Communicator
 
@@ -85,13 +83,12 @@ public final class DataParallelStep {
     }
 
     public init(
-        _ settings: Settings, objective: any Objective, optimizer: AdamW, averages: [WeightAverage],
-        learningRate: LearningRate, communicator: any Communicator
+        _ settings: Settings, objective: any Objective, state: ModelState, learningRate: LearningRate,
+        communicator: any Communicator
     ) throws {
         self.settings = settings
         self.objective = objective
-        self.optimizer = optimizer
-        self.averages = averages
+        self.state = state
         self.learningRate = learningRate
         self.communicator = communicator
         order = DataOrder(count: objective.sampleCount, seed: settings.seed)
@@ -105,15 +102,17 @@ public final class DataParallelStep {
         }
         bucketRanges = GradientBuckets.ranges(of: objective.store)
         reducer = BucketReducer(
-            communicator: communicator, gradients: objective.store.gradients, buckets: bucketRanges)
+            communicator: communicator, gradients: objective.store.gradients, buckets: bucketRanges,
+            slices: state.slices, sharding: state.settings.sharding)
         for range in microBatches { _ = recording(range.count) }
     }
 
     /// Trains on the global batch of step `step`, counted from 0.
     ///
+    /// - Parameter riding: a number of this rank's whose sum over the ranks comes back with the result.
     /// - Throws: `NumericalFault` on every rank where loss or gradients are not finite on any; a data or
     ///   communication error.
-    public func callAsFunction(step: Int) throws -> StepResult {
+    public func callAsFunction(step: Int, riding: Double = 0) throws -> StepResult {
         let start = ContinuousClock.now
         var dataSeconds = 0.0
         let store = objective.store
@@ -136,22 +135,23 @@ public final class DataParallelStep {
         let reduction = try reducer.finish()
         span("waiting for gradients", since: reducing)
 
-        // Every rank agrees that the step is sound before anything is changed.
-        var totals = [loss] + parts.map(\.value)
-        try communicator.allReduceSum(&totals)
-        loss = totals[0]
-        for index in parts.indices { parts[index].value = totals[index + 1] }
+        // The same sums on every rank, which so agree that the step is sound before anything is changed.
         let updating = ContinuousClock.now
-        let norm = ck_sum_of_squares(store.count, store.gradients).squareRoot()
-        guard try communicator.allAgree(loss.isFinite && norm.isFinite) else {
+        let own = state.slices[communicator.rank]
+        let squares = ck_sum_of_squares(own.count, store.gradients + own.lowerBound)
+        var totals = [squares, riding, loss] + parts.map(\.value)
+        try communicator.allReduceSum(&totals)
+        let norm = totals[0].squareRoot()
+        loss = totals[2]
+        for index in parts.indices { parts[index].value = totals[index + 3] }
+        guard loss.isFinite, norm.isFinite else {
             throw NumericalFault(step: step, loss: loss, gradientNorm: norm)
         }
 
         // Clip, update, average.
         let rate = learningRate(step: step)
         let scale = settings.clipNorm.map { min(1, $0 / (Float(norm) + 1e-6)) } ?? 1
-        optimizer.step(update: step, learningRate: rate, gradientScale: scale)
-        for average in averages { average.step(update: step) }
+        try state.update(step, learningRate: rate, gradientScale: scale)
 
         let optimizerSeconds = span("optimizer", since: updating)
         let total = (ContinuousClock.now - start).seconds
@@ -159,7 +159,7 @@ public final class DataParallelStep {
             loss: loss, parts: parts, gradientNorm: norm, learningRate: rate, dataSeconds: dataSeconds,
             computeSeconds: total - dataSeconds - reduction.waitSeconds,
             communicationSeconds: reduction.waitSeconds, totalSeconds: total,
-            reductionSeconds: reduction.busySeconds, optimizerSeconds: optimizerSeconds)
+            reductionSeconds: reduction.busySeconds, optimizerSeconds: optimizerSeconds, riding: totals[1])
     }
 
     // MARK: Recordings
@@ -181,7 +181,7 @@ public final class DataParallelStep {
     private func recording(_ batch: Int) -> Recording {
         if let made = recordings[batch] { return made }
         let tape = Tape(
-            dtype: settings.dtype, backend: settings.backend, recordsGradients: true, arena: arena)
+            dtype: state.settings.dtype, backend: settings.backend, recordsGradients: true, arena: arena)
         let recorded = objective.record(on: tape, batch: batch, globalBatch: settings.batchSize)
         let starts = GradientBuckets.starts(bucketRanges, store: objective.store, tape: tape)
         tape.plan()

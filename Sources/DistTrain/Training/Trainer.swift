@@ -30,16 +30,22 @@ public final class Trainer {
         public var log: (LogEntry) throws -> Void
         /// Makes pictures after `step` updates.
         public var sample: (_ step: Int) throws -> Void
-        /// Saves the state after `step` updates.
+        /// Starts to save the state after `step` updates.
         public var checkpoint: (_ step: Int) throws -> Void
+        /// Whether a save is at work on this rank, 1 or 0; and what to do with the sum over the ranks.
+        public var working: () -> Double
+        public var settle: (_ working: Double) throws -> Void
 
         public init(
             log: @escaping (LogEntry) throws -> Void, sample: @escaping (Int) throws -> Void,
-            checkpoint: @escaping (Int) throws -> Void
+            checkpoint: @escaping (Int) throws -> Void, working: @escaping () -> Double = { 0 },
+            settle: @escaping (Double) throws -> Void = { _ in }
         ) {
             self.log = log
             self.sample = sample
             self.checkpoint = checkpoint
+            self.working = working
+            self.settle = settle
         }
     }
 
@@ -79,7 +85,9 @@ public final class Trainer {
         if first == 0, cadence.sampleEvery > 0 { try actions.sample(0) }
         var interval = Interval()
         for number in first..<max(first, cadence.steps) {
-            interval.add(try step(step: number))
+            let result = try step(step: number, riding: actions.working())
+            interval.add(result)
+            try actions.settle(result.riding)
             let done = number + 1
             let isLast = done == cadence.steps
             if Cadence.isDue(cadence.logEvery, at: done) || isLast {
@@ -111,8 +119,10 @@ public final class Trainer {
     /// Compares a checksum of the weights over the ranks: replicas that drift apart train nothing.
     private func checkReplicas(at done: Int) throws {
         let store = step.objective.store
-        let hash = ck_hash(store.count * MemoryLayout<Float>.stride, store.values)
-        guard try communicator.allEqual(hash) else { throw ReplicaDrift(step: done) }
+        for kernels in store.kernelMemory(dividedInto: []) {
+            let hash = ck_hash(kernels.memory.count, kernels.memory.baseAddress)
+            guard try communicator.allEqual(hash) else { throw ReplicaDrift(step: done) }
+        }
     }
 
     /// Sums over the steps since the last log entry.

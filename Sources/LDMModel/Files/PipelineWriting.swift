@@ -10,15 +10,17 @@ extension PipelineFolder {
     /// The folder is there whole or not at all; an earlier pipeline of that name is replaced.
     ///
     /// - Parameters:
+    ///   - values: in place of the store's present ones, fp32 in its layout: an average.
     ///   - firstStage: the autoencoder's folder, which is copied; nil in pixel space.
     ///   - trained: scaling of the latents in training, in place of the autoencoder's own.
     /// - Throws: `ModelFolderError`, `SafetensorsError`, `ConfigError` or `FileError`.
     public static func write(
-        _ path: String, unet: UNet2DModel, scheduler: SchedulerConfig, firstStage: String? = nil,
+        _ path: String, unet: UNet2DModel, values: UnsafePointer<Float>? = nil, scheduler: SchedulerConfig,
+        firstStage: String? = nil,
         trained: FirstStageReference? = nil
     ) throws {
         try write(
-            path, unet.config, WeightSource(unet.store), WeightFormat(), scheduler,
+            path, unet.config, WeightSource(unet.store, values: values), WeightFormat(), scheduler,
             firstStage: try firstStage.map(locateAutoencoder), trained: trained)
     }
 

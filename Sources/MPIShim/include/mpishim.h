@@ -64,6 +64,9 @@ int mpishim_gather(const void *bytes, size_t count, void *gathered, const size_t
                    const size_t *offsets, int root);
 int mpishim_send(const void *bytes, size_t count, int destination, int tag);
 int mpishim_receive(void *bytes, size_t count, int source, int tag);
+/// Sends to one rank while receiving from another; either count may be 0.
+int mpishim_exchange(const void *sent, size_t sent_count, int destination, void *received, size_t received_count,
+                     int source, int tag);
 
 // Non-blocking reductions
 
@@ -75,6 +78,8 @@ mpishim_request mpishim_null_request(void);
 /// Starts a sum over the ranks in place. `values` may not be touched until the request is complete.
 /// `count` is at most 2^31 - 1.
 int mpishim_start_allreduce_sum(float *values, size_t count, mpishim_request *request);
+/// Starts a sum over the ranks into `values` of `root`; the others' stay as they are.
+int mpishim_start_reduce_sum(float *values, size_t count, int root, mpishim_request *request);
 /// Sets *done to 1 when the request is complete, and leaves the request to be waited for.
 int mpishim_peek(mpishim_request request, int *done);
 /// Drives all requests on, and sets *done to 1 (and the requests to null) when all are complete.

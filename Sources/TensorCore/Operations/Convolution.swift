@@ -34,12 +34,12 @@ final class ConvolutionPlan {
     /// Packs the weights where they have changed since the last time; some plans take them as they are.
     func pack(_ weight: Parameter) {
         guard let packed, packedVersion != weight.store.version else { return }
-        ck_conv_pack(handle, weight.values.baseAddress, packed)
+        ck_conv_pack(handle, weight.matrix, packed)
         packedVersion = weight.store.version
     }
 
     private func weights(_ weight: Parameter) -> UnsafeRawPointer? {
-        packed.map { UnsafeRawPointer($0) } ?? UnsafeRawPointer(weight.values.baseAddress)
+        packed.map { UnsafeRawPointer($0) } ?? weight.matrix
     }
 
     func forward(
@@ -94,6 +94,7 @@ extension Tape {
             direction: .forward, batch: x.shape[0], height: x.shape[1], width: x.shape[2],
             inChannels: x.shape[3], outChannels: weight.shape[0], kernelHeight: weight.shape[2],
             kernelWidth: weight.shape[3], stride: stride, padding: padding, dtype: x.dtype,
+            weightType: weight.store.matrixType,
             hasBias: bias != nil, hasAddend: addend != nil)
         let y = make(
             [forward.batch, forward.outHeight, forward.outWidth, forward.outChannels], dtype: x.dtype,

@@ -1,0 +1,70 @@
+import Foundation
+
+/// A copy of the training state that a checkpoint is written from while training goes on: the tensors that this rank
+/// writes, whole. Its memory is taken once, at the start.
+final class StateSnapshot {
+    /// Stretches of flat buffers that hold this rank's tensors whole.
+    private(set) var buffers: [StateBuffer] = []
+    private let slices: FlatSlices
+    /// The tensors that one rank writes and others have parts of: `range` is the part of rank `source`.
+    private let borders: [(range: Range<Int>, source: Int, writer: Int)]
+    private let memory: UnsafeMutablePointer<Float>
+
+    /// - Parameter folders: of the buffers that `capture` will be given, in order.
+    init(_ table: TensorTable, folders: [String], rank: Int, of ranks: Int) {
+        slices = FlatSlices(count: table.flatCount, ranks: ranks)
+        let parts = table.partition(over: ranks)
+        var borders: [(range: Range<Int>, source: Int, writer: Int)] = []
+        for (writer, entries) in parts.enumerated() {
+            guard let first = entries.first, let last = entries.last else { continue }
+            for source in 0..<ranks where source != writer {
+                let range = (first.offset..<last.offset + last.count).clamped(to: slices[source])
+                if !range.isEmpty { borders.append((range, source, writer)) }
+            }
+        }
+        self.borders = borders
+        let own = parts[rank]
+        let range = own.isEmpty ? 0..<0 : own[0].offset..<own.last!.offset + own.last!.count
+        memory = .allocate(capacity: max(1, range.count * folders.count))
+        buffers = folders.enumerated().map { index, folder in
+            StateBuffer(folder, memory + index * range.count, range)
+        }
+    }
+
+    deinit { memory.deallocate() }
+
+    /// Bytes that the copy takes on this rank.
+    var byteCount: Int { buffers.reduce(0) { $0 + 4 * $1.range.count } }
+
+    /// Copies the state of this moment. Collective: what lies beyond a slice's borders comes from its owner.
+    func capture(_ state: [StateBuffer], _ communicator: any Communicator) throws(CommunicationError) {
+        for (copy, live) in zip(buffers, state) {
+            precondition(copy.folder == live.folder, "\(live.folder) is not \(copy.folder)")
+            let common = copy.range.clamped(to: live.range)
+            if !common.isEmpty {
+                copy.pointer(common.lowerBound).update(
+                    from: live.pointer(common.lowerBound), count: common.count)
+            }
+            // A whole state needs nobody's help, and every rank's is whole then.
+            if live.range.count == slices.count { continue }
+            for border in borders {
+                let bytes = 4 * border.range.count
+                if communicator.rank == border.source {
+                    try communicator.send(
+                        UnsafeRawBufferPointer(start: live.pointer(border.range.lowerBound), count: bytes),
+                        to: border.writer, tag: 1)
+                } else if communicator.rank == border.writer {
+                    try communicator.receive(
+                        UnsafeMutableRawBufferPointer(
+                            start: copy.pointer(border.range.lowerBound), count: bytes), from: border.source,
+                        tag: 1)
+                }
+            }
+        }
+    }
+}
+
+extension StateBuffer {
+    /// The place of a flat element, which must be of `range`.
+    func pointer(_ element: Int) -> UnsafeMutablePointer<Float> { values + (element - range.lowerBound) }
+}
