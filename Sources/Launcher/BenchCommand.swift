@@ -7,7 +7,9 @@ import TensorCore
 struct BenchCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench", abstract: "Measure what this machine makes of the program.",
-        subcommands: [BenchStepCommand.self])
+        subcommands: [
+            BenchStepCommand.self, BenchSampleCommand.self, BenchVAECommand.self, BenchModelCommand.self,
+        ])
 }
 
 /// What every benchmark of a model takes.
@@ -73,7 +75,7 @@ struct BenchStepCommand: ParsableCommand {
             rank 0's time went. --trace makes a file for chrome://tracing or ui.perfetto.dev.
             """)
 
-    @Option(help: "A UNet2DModel config.json.")
+    @Option(help: "A UNet2DModel config.json, or a run's .yaml.", completion: .file())
     var unet: String
     @OptionGroup var options: BenchOptions
     @Option(help: "Timed steps, after one that is not.")
@@ -93,7 +95,7 @@ struct BenchStepCommand: ParsableCommand {
     func run() throws {
         try options.run(self) { communicator, dtype, backend in
             let benchmark = StepBenchmark(
-                unet: try UNet2DConfig(contentsOf: unet), dtype: dtype, backend: backend,
+                unet: try BenchModel.unet(unet), dtype: dtype, backend: backend,
                 batch: options.batch, steps: steps, averageDecay: ema, sharding: sharding, tracePath: trace)
             return [try benchmark.run(communicator)]
         }

@@ -54,6 +54,21 @@ extension Tape {
     }
 }
 
+extension Collection<Tape> {
+    /// What the runs of all these tapes since the last call came to, in the order of `Work.allCases`.
+    public func takeProfile() -> [WorkProfile] {
+        var totals = Work.allCases.map { WorkProfile(work: $0, seconds: 0, flops: 0) }
+        for tape in self {
+            for (index, part) in tape.profile.enumerated() {
+                totals[index].seconds += part.seconds
+                totals[index].flops += part.flops
+            }
+            tape.resetProfile()
+        }
+        return totals
+    }
+}
+
 extension Duration {
     /// The duration in seconds.
     public var seconds: Double {

@@ -99,7 +99,7 @@ public struct BenchmarkReport: Sendable {
             "\(parameters) parameters, \(precision), \(plural(ranks, "rank")) × \(plural(threads, "thread")), "
                 + "\(plural(batch, "image")) a rank",
             "processor \(Processor.features); \(backend); OpenBLAS \(Processor.openBLASKernels)",
-            "\(digits(imagesPerSecond, 2)) images/s; a \(call) takes \(digits(medianSeconds, 3)) s "
+            "\(digits(imagesPerSecond, 2)) images/s; one \(call) takes \(digits(medianSeconds, 3)) s "
                 + "(\(digits(seconds.min()!, 3)) to \(digits(seconds.max()!, 3)) over \(seconds.count)); "
                 + "\(peakRSSMiB) MiB peak a rank",
         ]
@@ -122,6 +122,27 @@ public struct BenchmarkReport: Sendable {
         }
         return lines.joined(separator: "\n")
     }
+}
+
+extension [WorkProfile] {
+    /// A rank's kernels in one of so many calls, with the operations of all ranks.
+    func entries(ofEach calls: Int, ranks: Int) -> [BenchmarkReport.Entry] {
+        map {
+            BenchmarkReport.Entry(
+                $0.work.rawValue, seconds: $0.seconds / Double(calls),
+                flops: $0.flops * Double(ranks) / Double(calls))
+        }
+    }
+
+    /// Operations of all ranks in one of so many calls.
+    func flops(ofEach calls: Int, ranks: Int) -> Double {
+        entries(ofEach: calls, ranks: ranks).reduce(0) { $0 + $1.flops }
+    }
+}
+
+extension DType {
+    /// What `--precision` calls it.
+    var precision: String { self == .bfloat16 ? "bf16" : "fp32" }
 }
 
 /// Peak resident memory of this process, in MiB.

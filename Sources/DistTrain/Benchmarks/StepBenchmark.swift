@@ -71,17 +71,17 @@ public struct StepBenchmark {
         try communicator.allReduceMax(&seconds)
         let profile = step.takeProfile()
         let peak = try communicator.allReduceMax(peakResidentMiB())
-        let scale = Double(communicator.size) / Double(steps)
         return BenchmarkReport(
-            call: "step", precision: dtype == .bfloat16 ? "bf16" : "fp32", backend: backend.summary,
+            call: "step", precision: dtype.precision, backend: backend.summary,
             ranks: communicator.size, threads: Processor.threads, batch: batch,
             parameters: model.store.parameterCount, seconds: seconds,
-            flops: profile.reduce(0) { $0 + $1.flops } * scale, peakRSSMiB: peak,
-            ceilings: try ArithmeticCeilings.measure(communicator), entries: entries(profile, results, scale))
+            flops: profile.flops(ofEach: steps, ranks: communicator.size), peakRSSMiB: peak,
+            ceilings: try ArithmeticCeilings.measure(communicator),
+            entries: entries(profile, results, communicator))
     }
 
     private func makeStep(_ model: UNet2DModel, _ communicator: any Communicator) throws -> DataParallelStep {
-        let size = unet.sampleSize ?? SpatialSize(height: 32, width: 32)
+        let size = unet.timedSize
         let ranks = communicator.size
         let dataset = NoiseDataset(
             count: 4 * batch * ranks, height: size.height, width: size.width, channels: unet.inChannels)
@@ -104,16 +104,13 @@ public struct StepBenchmark {
     }
 
     /// Where rank 0's time went, a step; kinds of work that took none are left out.
-    private func entries(_ profile: [WorkProfile], _ results: [StepResult], _ flopScale: Double)
-        -> [BenchmarkReport.Entry]
-    {
+    private func entries(
+        _ profile: [WorkProfile], _ results: [StepResult], _ communicator: any Communicator
+    ) -> [BenchmarkReport.Entry] {
         func mean(_ key: KeyPath<StepResult, Double>) -> Double {
             results.reduce(0) { $0 + $1[keyPath: key] } / Double(steps)
         }
-        var entries = profile.map {
-            BenchmarkReport.Entry(
-                $0.work.rawValue, seconds: $0.seconds / Double(steps), flops: $0.flops * flopScale)
-        }
+        var entries = profile.entries(ofEach: steps, ranks: communicator.size)
         // Inside MPI while computing goes on: this rank's processor drives the transfer.
         let driving = mean(\.reductionSeconds) - mean(\.communicationSeconds)
         entries += [

@@ -217,16 +217,7 @@ public final class DataParallelStep {
     // MARK: Profiles
 
     /// This rank's kernels by kind of work, since the last call.
-    public func takeProfile() -> [WorkProfile] {
-        let profiles = recordings.values.map(\.tape.profile)
-        for recording in recordings.values { recording.tape.resetProfile() }
-        return profiles.dropFirst().reduce(into: profiles.first ?? []) { sums, profile in
-            for index in profile.indices {
-                sums[index].seconds += profile[index].seconds
-                sums[index].flops += profile[index].flops
-            }
-        }
-    }
+    public func takeProfile() -> [WorkProfile] { recordings.values.map(\.tape).takeProfile() }
 
     /// Tells the observer of what has just ended; returns its seconds.
     @discardableResult

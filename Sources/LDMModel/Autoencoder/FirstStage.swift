@@ -160,6 +160,11 @@ public final class FirstStage {
         }
     }
 
+    /// What encoding and decoding since the last call came to, by kind of work.
+    public func takeProfile() -> [WorkProfile] {
+        (encoders.values + decoders.values).map(\.tape).takeProfile()
+    }
+
     /// Runs a recorded pass over a batch, as many samples at once as `pixelsPerPass` allows.
     private func run(
         _ values: UnsafeBufferPointer<Float>, batch: Int, shape: [Int], pixels: Int,

@@ -5,6 +5,9 @@ struct RecentCache<Key: Equatable, Value> {
 
     init(capacity: Int) { self.capacity = capacity }
 
+    /// What is kept.
+    var values: [Value] { entries.map(\.value) }
+
     /// The value for a key, made where there is none; the one that was used longest ago makes room for it.
     mutating func value(for key: Key, make: () -> Value) -> Value {
         if let index = entries.firstIndex(where: { $0.key == key }) {

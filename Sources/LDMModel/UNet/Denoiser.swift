@@ -66,6 +66,9 @@ public final class Denoiser {
         }
     }
 
+    /// What the evaluations since the last call came to, by kind of work.
+    public func takeProfile() -> [WorkProfile] { passes.values.map(\.tape).takeProfile() }
+
     private func record(batch: Int, height: Int, width: Int) -> Pass {
         let tape = Tape(dtype: dtype, backend: backend, recordsGradients: false, arena: arena)
         let sample = tape.input([batch, height, width, model.config.inChannels])
