@@ -8,7 +8,8 @@ struct BenchCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench", abstract: "Measure what this machine makes of the program.",
         subcommands: [
-            BenchStepCommand.self, BenchSampleCommand.self, BenchVAECommand.self, BenchModelCommand.self,
+            BenchStepCommand.self, BenchSampleCommand.self, BenchVAECommand.self, BenchKernelsCommand.self,
+            BenchModelCommand.self,
         ])
 }
 
@@ -48,14 +49,21 @@ struct BenchOptions: ParsableArguments {
         _ measure: (any Communicator, DType, Backend) throws -> [BenchmarkReport]
     ) throws {
         let (dtype, backend) = (try ComputeType.dtype(named: precision), try chosenBackend())
+        try onAllRanks(command) { communicator in
+            for report in try measure(communicator, dtype, backend) where communicator.isRoot {
+                print(json ? report.json : report.table)
+            }
+        }
+    }
+
+    /// The same for a benchmark that prints by itself.
+    func onAllRanks(_ command: some ParsableCommand, _ measure: (any Communicator) throws -> Void) throws {
         try command.onAllRanks { communicator in
             for warning in KernelLimits.warnings() where communicator.isRoot {
                 FileHandle.standardError.write(Data("warning: \(warning)\n".utf8))
             }
             if let threads { Processor.setThreads(threads) }
-            for report in try measure(communicator, dtype, backend) where communicator.isRoot {
-                print(json ? report.json : report.table)
-            }
+            try measure(communicator)
         }
     }
 }

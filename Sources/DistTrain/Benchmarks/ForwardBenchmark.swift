@@ -48,16 +48,3 @@ struct ForwardBenchmark {
             entries: entries.filter { $0.seconds >= 0.5e-4 })
     }
 }
-
-extension UNet2DConfig {
-    /// The size that the model is timed at: its own, or 32×32 where it takes any.
-    var timedSize: SpatialSize { sampleSize ?? SpatialSize(32) }
-}
-
-/// Standard normal numbers, the same in every run.
-func noise(_ count: Int) -> [Float] {
-    var values = [Float](repeating: 0, count: count)
-    var random = CounterRandom(seed: 0, purpose: .test)
-    values.withUnsafeMutableBufferPointer { random.fillNormal($0) }
-    return values
-}

@@ -2,23 +2,6 @@ import Foundation
 import LDMModel
 import TensorCore
 
-/// Standard normal samples of any shape: what a benchmark trains on.
-struct NoiseDataset: TrainingDataset {
-    let name = "noise"
-    let count: Int
-    let height: Int
-    let width: Int
-    let channels: Int
-    var fingerprint: String { "noise-\(count)-\(height)x\(width)x\(channels)" }
-
-    func read(
-        _ index: Int, flipped: Bool, key: SampleKey, into out: UnsafeMutableBufferPointer<Float>
-    ) throws {
-        var random = CounterRandom(seed: 0, purpose: .test, sample: UInt64(index))
-        random.fillNormal(out)
-    }
-}
-
 /// Full training steps of a U-Net on random data: forward, loss, backward, reduction, clip to norm 1, AdamW.
 public struct StepBenchmark {
     public var unet: UNet2DConfig
@@ -81,10 +64,8 @@ public struct StepBenchmark {
     }
 
     private func makeStep(_ model: UNet2DModel, _ communicator: any Communicator) throws -> DataParallelStep {
-        let size = unet.timedSize
         let ranks = communicator.size
-        let dataset = NoiseDataset(
-            count: 4 * batch * ranks, height: size.height, width: size.width, channels: unet.inChannels)
+        let dataset = NoiseDataset(count: 4 * batch * ranks, size: unet.timedSize, channels: unet.inChannels)
         let objective = DenoisingObjective(
             unet: model, dataset: dataset, schedule: try NoiseSchedule(SchedulerConfig()), minSNRGamma: nil,
             flips: false)

@@ -1,0 +1,105 @@
+/// How long one call of a convolution takes with a backend.
+public struct ConvolutionTiming: Sendable {
+    public let backend: Backend
+    /// The kernel that the backend took for the case, e.g. "jit_bf16:avx512_core_bf16".
+    public let implementation: String
+    /// The fastest call.
+    public let seconds: Double
+}
+
+extension ConvolutionCase {
+    /// The kernel that a backend takes for the case.
+    public func implementation(_ backend: Backend) -> String {
+        ConvolutionPlan(backend, self).implementation
+    }
+
+    /// Times every backend that has a kernel of its own for the case, one call of each in turn. Weights are packed
+    /// before: a step packs them once, whatever it does with them.
+    ///
+    /// - Parameters:
+    ///   - arena: memory for the tensors, shared by cases that are timed one after another.
+    ///   - budget: seconds after which no further round of calls starts; the first three always run, of which the
+    ///     first is not counted.
+    ///   - referenceLimit: operations above which im2col on OpenBLAS is left out, where it is not what
+    ///     `Backend.fastest` takes.
+    public func time(arena: Arena, budget: Double = 0.4, referenceLimit: Int = 100_000_000_000)
+        -> [ConvolutionTiming]
+    {
+        var plans: [(backend: Backend, plan: ConvolutionPlan)] = []
+        for backend in [Backend.winograd, .oneDNN, .openBLAS] where backend.isAvailable {
+            let plan = ConvolutionPlan(backend, self)
+            let isReference = backend == .openBLAS && plan.implementation != implementation(.fastest)
+            if isReference, flops > referenceLimit { continue }
+            // A backend that cannot do a case hands it to the next.
+            plans.removeAll { $0.plan.implementation == plan.implementation }
+            plans.append((backend, plan))
+        }
+
+        // One instruction for each backend, all on the same tensors.
+        let tape = Tape(dtype: dtype, recordsGradients: false, arena: arena)
+        let tensors = makeTensors(on: tape)
+        for (_, plan) in plans { record(plan, tensors, on: tape) }
+        tape.plan()
+        tensors.fill()
+
+        let context = RunContext(batch: batch)
+        tape.run(context)
+        var best = plans.map { _ in Double.infinity }
+        let start = ContinuousClock.now
+        for round in 0..<12 where round < 2 || (ContinuousClock.now - start).seconds < budget {
+            tape.resetProfile()
+            tape.run(context)
+            best = zip(best, tape.seconds).map(min)
+        }
+        return zip(plans, best).map {
+            ConvolutionTiming(backend: $0.backend, implementation: $0.plan.implementation, seconds: $1)
+        }
+    }
+
+    /// x [B, H, W, C], y and addend [B, H', W', O] (or their gradients), and the parameters.
+    private struct Tensors {
+        let x, y: Tensor
+        let addend: Tensor?
+        let weight: Parameter
+        let bias: Parameter?
+
+        /// Numbers in ±1 that repeat late: a processor spends less on zeros.
+        func fill() {
+            var random = CounterRandom(seed: 0, purpose: .test)
+            let pattern = (0..<4099).map { _ in random.uniform(-1, 1) }
+            for tensor in [x, y] + (addend.map { [$0] } ?? []) {
+                tensor.write((0..<tensor.count).map { pattern[$0 % pattern.count] })
+            }
+        }
+    }
+
+    private func makeTensors(on tape: Tape) -> Tensors {
+        let store = ParameterStore()
+        let (C, O) = (inChannels, outChannels)
+        let initializer = Initializer.uniform(fanIn: C * kernelHeight * kernelWidth)
+        let weight = store.declare("weight", [O, C, kernelHeight, kernelWidth], initializer)
+        let bias = hasBias ? store.declare("bias", [O], initializer) : nil
+        store.initialize(seed: 0)
+        if weightType == .bfloat16 { store.narrow() }
+        tape.use(weight)  // keeps the store
+        let y = tape.input([batch, outHeight, outWidth, O])
+        return Tensors(
+            x: tape.input([batch, height, width, C]), y: y, addend: hasAddend ? tape.input(y.shape) : nil,
+            weight: weight, bias: bias)
+    }
+
+    private func record(_ plan: ConvolutionPlan, _ on: Tensors, on tape: Tape) {
+        let direction = direction
+        if direction != .backwardWeights { plan.pack(on.weight) }
+        tape.record(
+            "convolution", .convolutionForward, reads: [on.x], writes: [on.y], scratch: plan.scratchBytes,
+            flops: flops
+        ) { context in
+            switch direction {
+            case .forward: plan.forward(on.x, on.weight, on.bias, addend: on.addend, on.y, context)
+            case .backwardData: plan.backwardData(on.y, on.weight, on.x, context)
+            case .backwardWeights: plan.backwardWeights(on.x, on.y, on.weight, on.bias, context)
+            }
+        }
+    }
+}
