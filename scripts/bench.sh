@@ -1,18 +1,30 @@
 #!/bin/bash
-# Whole training steps of the 70 M U-Net on random data, in both precisions, on one rank and on two.
-# OPENBLAS_CORETYPE is left out of the measurement: it can hold OpenBLAS below what the processor does.
+# Ours beside PyTorch with diffusers: training, sampling and the first stage, run in turns, as a Markdown table.
+#
+#   scripts/bench.sh
+#
+#   ROWS="train sample vae models"    which rows; all by default
+#   ROUNDS=3  COUNT=3                 runs of each command, and timed calls in a run; the table has medians
+#   BENCH_VENV=FOLDER                 a virtual environment that has torch and diffusers; one is made by default
+#   BENCH_LOG=FILE                    keeps every run's line of JSON
+#   BENCH_PREFIX=COMMAND              every run goes through it, e.g. "taskset -c 0,1"
 set -euo pipefail
 cd "$(dirname "$0")/.."
-unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
 
-step() {
-    local ranks=$1
-    shift
-    printf '\n$ disttrain launch -n %s --threads 1 -- bench step --unet configs/unet_70m.json %s\n' "$ranks" "$*"
-    .build/release/disttrain launch -n "$ranks" --threads 1 -- bench step --unet configs/unet_70m.json "$@"
-}
+venv=${BENCH_VENV:-}
+if [[ -z $venv ]]; then
+    venv=${XDG_CACHE_HOME:-$HOME/.cache}/disttrain/bench-venv
+    if ! cmp -s scripts/bench/requirements.txt "$venv/requirements.txt"; then
+        echo "installing PyTorch and diffusers into $venv" >&2
+        python3 -m venv "$venv"
+        "$venv/bin/python" -m pip install --disable-pip-version-check --quiet -r scripts/bench/requirements.txt
+        cp scripts/bench/requirements.txt "$venv/requirements.txt"
+    fi
+fi
+[[ -x $venv/bin/python ]] || { echo "no Python at $venv/bin/python" >&2; exit 1; }
 
-for precision in bf16 fp32; do
-    step 1 --precision "$precision" --batch 16
-    (($(nproc) > 1)) && step 2 --precision "$precision" --batch 16
-done
+# Nothing is fetched from a model hub.
+export HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=1
+# shellcheck disable=SC2086  # rows are words
+"$venv/bin/python" scripts/bench/compare.py ${ROWS:-} --rounds "${ROUNDS:-3}" --count "${COUNT:-3}" \
+    ${BENCH_LOG:+--log "$BENCH_LOG"} ${BENCH_PREFIX:+--prefix "$BENCH_PREFIX"}
