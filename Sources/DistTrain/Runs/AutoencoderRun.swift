@@ -36,7 +36,8 @@ public struct AutoencoderRun {
             flips: c.data.flip)
         let stage = FirstStage(.autoencoderKL(model), dtype: c.train.dtype)
         let yaml = c.resolvedYAML()
-        let run = try RunFolder.open(output, c.name, yaml, resume, communicator)
+        let run = try RunFolder.open(output, c.name, resume, communicator)
+        defer { run.lock?.release() }
         let session = try TrainingSession(
             TrainingSession.Subject(
                 modelFolder: "vae", objective: objective,

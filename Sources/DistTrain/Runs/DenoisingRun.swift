@@ -43,7 +43,8 @@ public struct DenoisingRun {
             firstStage: firstStage, communicator: communicator)
 
         let yaml = c.resolvedYAML()
-        let run = try RunFolder.open(output, c.name, yaml, resume, communicator)
+        let run = try RunFolder.open(output, c.name, resume, communicator)
+        defer { run.lock?.release() }
         let session = try TrainingSession(
             TrainingSession.Subject(
                 modelFolder: "unet", objective: objective,

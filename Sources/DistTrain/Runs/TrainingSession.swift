@@ -73,25 +73,36 @@ final class TrainingSession {
     /// Restores, trains to the last step, exports.
     func train(resume: Resume) throws {
         let first = try restore(resume)
+        try communicator.collectively("writing config.yaml") {
+            if communicator.isRoot { try run.writeConfiguration(subject.identity.configuration) }
+        }
         let description = try describe()
         let progress =
             communicator.isRoot ? TrainingProgress(total: settings.cadence.steps, first: first ?? 0) : nil
         let metrics = try communicator.collectively("opening metrics.jsonl") {
             try progress.map { progress in
-                try MetricsLog(path: run.metrics, run: description, resumedStep: first) { progress.note($0) }
+                let log = try MetricsLog(path: run.metrics, run: description, resumedStep: first) {
+                    progress.note($0)
+                }
+                try run.cutPicturesBack(to: first)
+                return log
             }
         }
         let trainer = Trainer(
             step: step, cadence: settings.cadence, communicator: communicator,
             actions: Trainer.Actions(
                 log: { [self] entry in
+                    try run.checkLock(communicator)
                     metrics?.append(record(entry))
                     progress?.update(
                         step: entry.step, loss: entry.loss, learningRate: entry.learningRate,
                         imagesPerSecond: entry.imagesPerSecond)
                 },
                 sample: { [self] in try savePictures(at: $0) },
-                checkpoint: { [self] in try saveCheckpoint(at: $0) }))
+                checkpoint: { [self] in
+                    metrics?.synchronize()
+                    try saveCheckpoint(at: $0)
+                }))
         try trainer.train(from: first ?? 0)
         progress?.finish()
         try export()
@@ -125,6 +136,7 @@ final class TrainingSession {
     }
 
     private func saveCheckpoint(at step: Int) throws {
+        try run.checkLock(communicator)
         try checkpoints.save(
             TrainingState(step: step, samplesSeen: step * settings.batchSize, buffers: buffers))
     }
@@ -133,6 +145,7 @@ final class TrainingSession {
         let grid = try withAverage { try subject.pictures() }
         try communicator.collectively("writing the samples of step \(step)") {
             guard let grid else { return }
+            try run.lock?.check()
             try grid.write(
                 to: run.samples(step: step), text: ["run": subject.identity.name, "step": String(step)])
             try LossCurve(run).write()
@@ -142,6 +155,7 @@ final class TrainingSession {
     private func export() throws {
         try withAverage {
             try communicator.collectively("writing \(run.model)") {
+                try run.lock?.check()
                 if communicator.isRoot { try subject.export(run.model) }
             }
         }
@@ -218,15 +232,18 @@ func printLine(_ line: String) {
 }
 
 extension RunFolder {
-    /// Opens the run's folder on rank 0 and notes the configuration in it. Collective.
+    /// Opens the run's folder on rank 0, which then holds its lock. Collective.
     static func open(
-        _ path: String, _ name: String, _ yaml: String, _ resume: Resume, _ communicator: any Communicator
+        _ path: String, _ name: String, _ resume: Resume, _ communicator: any Communicator
     ) throws -> RunFolder {
         try communicator.collectively("opening \(path)") {
             guard communicator.isRoot else { return RunFolder(path) }
-            let run = try RunFolder.open(path, name: name, resume: resume)
-            try run.writeConfiguration(yaml)
-            return run
+            return try RunFolder.open(path, name: name, resume: resume) { printLine("Note: \($0)") }
         }
+    }
+
+    /// Makes sure that the folder is still this run's, before anything is written. Collective.
+    func checkLock(_ communicator: any Communicator) throws {
+        try communicator.collectively("checking the lock of \(path)") { try lock?.check() }
     }
 }
