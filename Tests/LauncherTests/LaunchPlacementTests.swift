@@ -193,7 +193,8 @@ private struct FakeMachine: ~Copyable {
         ("DNNL_MAX_CPU_ISA", "AVX512_CORE", avx512, false),
         ("ONEDNN_MAX_CPU_ISA", "ALL", bf16, false),
     ])
-    func warnsWhereTheProcessorCanDoMore(variable: String, value: String, cpuinfo: String, warns: Bool) throws {
+    func warnsWhereTheProcessorCanDoMore(variable: String, value: String, cpuinfo: String, warns: Bool) throws
+    {
         let fake = try FakeMachine(["proc/cpuinfo": "processor\t: 0\n" + cpuinfo])
         let warnings = KernelLimits.warnings(environment: [variable: value], root: fake.root)
         #expect(warnings.count == (warns ? 1 : 0))
