@@ -7,11 +7,16 @@ public struct AutoencoderRun {
     public let configuration: AutoencoderConfiguration
     public let output: String
     public let resume: Resume
+    public let allowedChanges: AllowedChanges
 
-    public init(_ configuration: AutoencoderConfiguration, output: String?, resume: Resume) {
+    public init(
+        _ configuration: AutoencoderConfiguration, output: String?, resume: Resume,
+        allowedChanges: AllowedChanges = AllowedChanges.none
+    ) {
         self.configuration = configuration
         self.output = output ?? "runs/\(configuration.name)"
         self.resume = resume
+        self.allowedChanges = allowedChanges
     }
 
     public func train(_ communicator: any Communicator) throws {
@@ -45,7 +50,7 @@ public struct AutoencoderRun {
                     name: c.name, seed: c.seed, configuration: yaml, modelFolder: "vae",
                     modelConfig: try c.model.jsonText(), datasetFingerprint: dataset.fingerprint,
                     programVersion: Program.version),
-                initializedFrom: initializedFrom,
+                initializedFrom: initializedFrom, allowedChanges: allowedChanges,
                 pictures: {
                     communicator.isRoot ? try Self.reconstructions(dataset, stage) : nil
                 },

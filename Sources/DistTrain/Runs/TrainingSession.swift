@@ -12,6 +12,8 @@ final class TrainingSession {
         var identity: RunIdentity
         /// The folder of the weights that the store started from; nil for random ones.
         var initializedFrom: String?
+        /// Harmful changes of the configuration since the checkpoint that the user wants.
+        var allowedChanges: AllowedChanges
         /// Pictures of the model's work with the store's present values, on rank 0; nil elsewhere.
         var pictures: () throws -> Image?
         /// Writes what others open, from the store's present values; called on rank 0.
@@ -121,18 +123,26 @@ final class TrainingSession {
 
     /// The step that a checkpoint was restored from; nil for a fresh start.
     private func restore(_ resume: Resume) throws -> Int? {
+        var notes: [String] = []
         let found = try run.checkpoints.restore(
             resume, into: buffers, table, communicator: communicator,
-            warn: { printLine("Warning: \($0)") })
+            accept: { [self] in notes = try changes(since: $0) }, warn: { printLine("Warning: \($0)") })
         guard let checkpoint = found else { return nil }
         store.valuesChanged()
         if communicator.isRoot {
-            for difference in checkpoint.manifest.differences(from: subject.identity) {
-                printLine("Note: \(difference)")
-            }
+            for note in notes { printLine("Note: \(note)") }
             printLine("Resuming from \(checkpoint.path), step \(checkpoint.manifest.step)")
         }
         return checkpoint.manifest.step
+    }
+
+    /// What the run does otherwise than the one that made a checkpoint; throws where that would do harm.
+    private func changes(since checkpoint: Checkpoint) throws -> [String] {
+        let (old, new) = (checkpoint.manifest.run, subject.identity)
+        let notes = try ConfigurationChanges(from: old, to: new).check(
+            subject.allowedChanges, of: checkpoint.path)
+        return old.programVersion == new.programVersion
+            ? notes : notes + ["program version was \(old.programVersion), is \(new.programVersion)"]
     }
 
     private func saveCheckpoint(at step: Int) throws {
