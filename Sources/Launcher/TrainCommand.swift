@@ -21,6 +21,15 @@ struct TrainingOptions: ParsableArguments {
     var resume = "auto"
 
     @Option(
+        parsing: .singleValue,
+        help: ArgumentHelp(
+            """
+            Resume although these keys, or all of a section, have changed since the checkpoint, which would be \
+            refused; may be given many times. docs/resume.md lists the keys.
+            """, valueName: "key,…"))
+    var allowChange: [String] = []
+
+    @Option(
         help: ArgumentHelp(
             """
             Start from the weights of this model: a diffusers folder or pipeline, a run, or a checkpoint (its slowest \
@@ -57,7 +66,8 @@ struct TrainCommand: ParsableCommand {
             let configuration = try Configuration.load(
                 path: options.config, overrides: options.overrides, initFrom: options.initFrom)
             try DenoisingRun(
-                configuration, output: options.output, resume: Resume(options.resume)
+                configuration, output: options.output, resume: Resume(options.resume),
+                allowedChanges: AllowedChanges(options.allowChange)
             ).train(communicator)
         }
     }

@@ -25,7 +25,8 @@ struct VAETrainCommand: ParsableCommand {
             let configuration = try AutoencoderConfiguration.load(
                 path: options.config, overrides: options.overrides, initFrom: options.initFrom)
             try AutoencoderRun(
-                configuration, output: options.output, resume: Resume(options.resume)
+                configuration, output: options.output, resume: Resume(options.resume),
+                allowedChanges: AllowedChanges(options.allowChange)
             ).train(communicator)
         }
     }

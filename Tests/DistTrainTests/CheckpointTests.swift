@@ -56,10 +56,6 @@ import Testing
         #expect(manifest.parameters == state.table)
         #expect(manifest.folders == ["unet", "ema-0.9999", "exp_avg", "exp_avg_sq"])
         #expect(manifest.attemptID == writer.attemptID)
-        #expect(manifest.differences(from: checkpointRun) == [])
-        var other = checkpointRun
-        other.seed = 7
-        #expect(manifest.differences(from: other) == ["seed was 18446744073709551615, is 7"])
         // Nothing but the checkpoint is left.
         #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.path) == ["step-00015000"])
     }

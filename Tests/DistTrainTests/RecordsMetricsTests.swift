@@ -79,6 +79,10 @@ private final class Problems {
         "", "{\"kind\":\"step\",\"step\":30,\"lo", "{\"kind\":\"step\",\"step\":20,\"loss\":1}",
         "\u{0}\u{0}\u{0}\n",
         "{\"kind\":\"st\n",
+        // As a power cut leaves it: room for lines that never came to the disk.
+        String(repeating: "\u{0}", count: 4096),
+        "{\"kind\":\"step\",\"step\":20,\"lo" + String(repeating: "\u{0}", count: 700),
+        "\u{0}\u{0}{\"kind\":\"step\",\"step\":30,\"loss\":1}\n",
     ])
     func isCutBackToTheResumedStep(torn: String) throws {
         let scratch = try CheckpointScratch()
@@ -106,6 +110,23 @@ private final class Problems {
         let earlier = try MetricsHistory(contentsOf: path)
         #expect(earlier.records.map { $0["kind"]?.stringValue } == ["run", "step", "resume"])
         #expect(earlier.records.last?["ranks"] == 4)
+    }
+
+    /// The clock set back between two starts, and during them: steps alone tell what is later.
+    @Test func timesAreOfNoMatter() throws {
+        let scratch = try CheckpointScratch()
+        let path = scratch.at("metrics.jsonl")
+        for (first, times) in [(0, [900.0, 800, 850]), (20, [100, 50, 1000])] {
+            var clock = times.makeIterator()
+            let log = try MetricsLog(
+                path: path, run: description, resumedStep: first == 0 ? nil : first, onProblem: { _ in },
+                clock: { clock.next() ?? 0 })
+            for step in 1...3 { log.append(metrics(first + step * 10)) }
+            log.synchronize()
+        }
+        let history = try MetricsHistory(contentsOf: path)
+        #expect(history.series("loss").map(\.step) == [10, 20, 30, 40, 50])
+        #expect(history.series("time").map(\.value) == [800, 850, 50, 1000, 0])
     }
 
     @Test func aTornLineInsideIsPassedOver() throws {

@@ -222,8 +222,9 @@ private struct Models {
             #expect(throws: ModelFolderError.self) { try PipelineFolder.read(path) }
         }
         // A run that was stopped before its first checkpoint.
-        _ = try RunFolder.open(scratch.at("young"), name: "young", resume: .auto).writeConfiguration(
-            "name: young\n")
+        let stopped = try RunFolder.open(scratch.at("young"), name: "young", resume: .auto)
+        try stopped.writeConfiguration("name: young\n")
+        stopped.lock?.release()
         let young = #expect(throws: ModelFolderError.self) { try PipelineFolder.read(scratch.at("young")) }
         #expect(young?.description.contains("without a checkpoint") == true)
     }

@@ -82,20 +82,6 @@ public struct CheckpointManifest: Sendable, Equatable {
     public var parameters: TensorTable
     public var files: [CheckpointFile]
 
-    /// What a resumed run should know differs from `run`, a phrase each; none of it stops a resume.
-    public func differences(from run: RunIdentity) -> [String] {
-        var found: [String] = []
-        func compare(_ what: String, _ old: String?, _ new: String?) {
-            if old != new { found.append("\(what) was \(old ?? "none"), is \(new ?? "none")") }
-        }
-        compare("seed", String(self.run.seed), String(run.seed))
-        compare("dataset fingerprint", self.run.datasetFingerprint, run.datasetFingerprint)
-        compare("first stage", self.run.firstStage?.weightsHash, run.firstStage?.weightsHash)
-        compare("configuration hash", self.run.configurationHash, run.configurationHash)
-        compare("program version", self.run.programVersion, run.programVersion)
-        return found
-    }
-
     // MARK: Text
 
     /// The file's bytes: pretty JSON whose last member is the checksum of all before it.

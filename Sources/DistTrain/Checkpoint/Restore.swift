@@ -36,13 +36,15 @@ extension CheckpointFolder {
     ///
     /// - Parameters:
     ///   - buffers: filled; undefined where this throws.
+    ///   - accept: looks at a checkpoint's manifest before anything else happens, on every rank; what it throws ends
+    ///     the resume.
     ///   - warn: told, on rank 0 alone, of what was skipped or set aside, a line each.
     /// - Returns: nil where there is nothing to resume from.
     /// - Throws: `CheckpointError` where there are checkpoints but none can be used. Starting over without a word
     ///   would throw the run away.
     public func restore(
         _ resume: Resume, into buffers: [StateBuffer], _ table: TensorTable, communicator: any Communicator,
-        warn: (String) -> Void
+        accept: (Checkpoint) throws -> Void = { _ in }, warn: (String) -> Void
     ) throws -> Checkpoint? {
         let candidates = try communicator.fromRoot("looking for checkpoints") {
             try self.candidates(for: resume)
@@ -50,7 +52,7 @@ extension CheckpointFolder {
         guard let newest = candidates.first else { return nil }
         var firstProblem = ""
         for path in candidates {
-            switch try attempt(path, into: buffers, table, communicator) {
+            switch try attempt(path, into: buffers, table, communicator, accept) {
             case .success(let checkpoint):
                 let moved = try communicator.fromRoot("setting later checkpoints aside") {
                     let id = String(UInt32.random(in: 0x1000_0000...UInt32.max), radix: 16)
@@ -97,11 +99,13 @@ extension CheckpointFolder {
 
     /// Loads one checkpoint on all ranks, or says why the next is to be tried.
     private func attempt(
-        _ path: String, into buffers: [StateBuffer], _ table: TensorTable, _ communicator: any Communicator
+        _ path: String, into buffers: [StateBuffer], _ table: TensorTable, _ communicator: any Communicator,
+        _ accept: (Checkpoint) throws -> Void
     ) throws -> Result<Checkpoint, FailureOfCheckpoint> {
         do {
             let checkpoint = try communicator.collectively("opening \(path)") {
                 let checkpoint = try Checkpoint(opening: path)
+                try accept(checkpoint)
                 try checkpoint.checkFits(buffers, table)
                 return checkpoint
             }
@@ -111,7 +115,8 @@ extension CheckpointFolder {
             throw error
         } catch {
             // Every rank is here: `collectively` has thrown on all. They must agree on whether to go on.
-            let isFinal = try communicator.anyAgree((error as? CheckpointError)?.kind == .incompatible)
+            let isFinal = try communicator.anyAgree(
+                error is RunError || (error as? CheckpointError)?.kind == .incompatible)
             if isFinal { throw error }
             return .failure(FailureOfCheckpoint(message: FailureReport(error).message))
         }

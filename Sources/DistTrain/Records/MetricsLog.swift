@@ -51,7 +51,9 @@ public final class MetricsLog {
         guard descriptor >= 0 else {
             throw MetricsError(path: path, detail: "cannot be opened for writing: \(systemReason())")
         }
-        guard ftruncate(descriptor, off_t(kept)) == 0 else {
+        // One change of the file's length, which happens whole or not at all, and is on the disk before the run goes
+        // on: the curve never forks.
+        guard ftruncate(descriptor, off_t(kept)) == 0, fsync(descriptor) == 0 else {
             let reason = systemReason()
             close(descriptor)
             throw MetricsError(path: path, detail: "cannot be cut back to the resumed step: \(reason)")
@@ -61,6 +63,12 @@ public final class MetricsLog {
     }
 
     deinit { close(descriptor) }
+
+    /// Waits until all lines are on the disk: a checkpoint must not outlive the curve up to it.
+    public func synchronize() {
+        if fdatasync(descriptor) == 0 { return }
+        onProblem("\(path): may lack lines after a power cut: \(systemReason())")
+    }
 
     public func append(_ metrics: StepMetrics) { append(kind: "step", step: metrics.step, metrics.fields) }
 

@@ -12,10 +12,14 @@ public struct RunFolderError: ReportableError, Equatable {
 }
 
 /// A run's folder: configuration, metrics, samples, checkpoints and the finished model, each at a fixed place.
-public struct RunFolder: Sendable, Equatable {
+public struct RunFolder: Sendable {
     public let path: String
+    /// The right to write here; nil for who only reads, and on all ranks but the one that opened it.
+    public let lock: RunLock?
 
-    public init(_ path: String) { self.path = path }
+    public init(_ path: String) { self.init(path, lock: nil) }
+
+    private init(_ path: String, lock: RunLock?) { (self.path, self.lock) = (path, lock) }
 
     public var configuration: String { at("config.yaml") }
     public var metrics: String { at("metrics.jsonl") }
@@ -33,33 +37,41 @@ public struct RunFolder: Sendable, Equatable {
 
     private func at(_ name: String) -> String { (path as NSString).appendingPathComponent(name) }
 
-    /// Makes the folder ready for a run, or takes up the run that is in it. For one rank.
+    /// Makes the folder ready for a run, or takes up the run that is in it, and takes its lock, which the caller
+    /// has to release. For one rank.
     ///
     /// - Parameters:
     ///   - name: the run's name in its configuration.
     ///   - resume: with `none` the folder must be empty or not there.
-    /// - Throws: where the folder holds something else or another run, or cannot be written.
-    public static func open(_ path: String, name: String, resume: Resume) throws(RunFolderError) -> RunFolder
-    {
+    ///   - note: told, in a line, what makes this take long.
+    /// - Throws: where the folder holds something else or another run, is in use, or cannot be written. Then nothing
+    ///   in it has changed.
+    public static func open(
+        _ path: String, name: String, resume: Resume, timing: RunLock.Timing = RunLock.Timing(),
+        note: (String) -> Void = { _ in }
+    ) throws -> RunFolder {
         let folder = RunFolder(path)
-        func refuse(_ detail: String) -> RunFolderError { RunFolderError(path: path, detail: detail) }
+        try folder.check(name: name, resume: resume)
+        try folder.create(path)
+        let lock = try RunLock.take(path, timing: timing, note: note)
+        do {
+            // Again: a run may have begun and ended here since.
+            try folder.check(name: name, resume: resume)
+            try folder.create(folder.samples)
+            try folder.create(folder.checkpoints.path)
+        } catch {
+            lock.release()
+            throw error
+        }
+        return RunFolder(path, lock: lock)
+    }
 
-        var isFolder: ObjCBool = false
-        if FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), !isFolder.boolValue {
-            throw refuse("is a file, expected a folder for the run; choose another --output")
+    private func create(_ folder: String) throws(RunFolderError) {
+        do {
+            try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        } catch {
+            throw RunFolderError(path: folder, detail: "cannot be created: \(Self.reason(of: error))")
         }
-        for part in [path, folder.samples, folder.checkpoints.path] {
-            if part == path, isFolder.boolValue {
-                try folder.check(name: name, resume: resume)
-                try folder.checkWritable()
-            }
-            do {
-                try FileManager.default.createDirectory(atPath: part, withIntermediateDirectories: true)
-            } catch {
-                throw RunFolderError(path: part, detail: "cannot be created: \(reason(of: error))")
-            }
-        }
-        return folder
     }
 
     /// Writes the resolved configuration, whole or not at all.
@@ -73,9 +85,16 @@ public struct RunFolder: Sendable, Equatable {
 
     /// Refuses a folder with other things in it, and a run that is not to be resumed.
     private func check(name: String, resume: Resume) throws(RunFolderError) {
+        var isFolder: ObjCBool = false
+        guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else { return }
+        guard isFolder.boolValue else {
+            throw RunFolderError(
+                path: path, detail: "is a file, expected a folder for the run; choose another --output")
+        }
         let entries: [String]
         do {
             entries = try FileManager.default.contentsOfDirectory(atPath: path)
+                .filter { $0 != RunLockFolder.name }
         } catch {
             throw RunFolderError(path: path, detail: "cannot be listed: \(Self.reason(of: error))")
         }
@@ -113,17 +132,6 @@ public struct RunFolder: Sendable, Equatable {
             let tree = try? Yams.load(yaml: String(decoding: data, as: UTF8.self)) as? [String: Any]
         else { return nil }
         return tree["name"] as? String
-    }
-
-    /// Tries to make a file: permissions alone do not tell of read-only disks, nor bind root.
-    private func checkWritable() throws(RunFolderError) {
-        let probe = at(".write-test-\(getpid())")
-        let descriptor = Foundation.open(probe, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else {
-            throw RunFolderError(path: path, detail: "cannot be written: \(systemReason())")
-        }
-        close(descriptor)
-        unlink(probe)
     }
 
     private static func reason(of error: any Error) -> String {

@@ -7,11 +7,16 @@ public struct AutoencoderRun {
     public let configuration: AutoencoderConfiguration
     public let output: String
     public let resume: Resume
+    public let allowedChanges: AllowedChanges
 
-    public init(_ configuration: AutoencoderConfiguration, output: String?, resume: Resume) {
+    public init(
+        _ configuration: AutoencoderConfiguration, output: String?, resume: Resume,
+        allowedChanges: AllowedChanges = AllowedChanges.none
+    ) {
         self.configuration = configuration
         self.output = output ?? "runs/\(configuration.name)"
         self.resume = resume
+        self.allowedChanges = allowedChanges
     }
 
     public func train(_ communicator: any Communicator) throws {
@@ -36,7 +41,8 @@ public struct AutoencoderRun {
             flips: c.data.flip)
         let stage = FirstStage(.autoencoderKL(model), dtype: c.train.dtype)
         let yaml = c.resolvedYAML()
-        let run = try RunFolder.open(output, c.name, yaml, resume, communicator)
+        let run = try RunFolder.open(output, c.name, resume, communicator)
+        defer { run.lock?.release() }
         let session = try TrainingSession(
             TrainingSession.Subject(
                 modelFolder: "vae", objective: objective,
@@ -44,7 +50,7 @@ public struct AutoencoderRun {
                     name: c.name, seed: c.seed, configuration: yaml, modelFolder: "vae",
                     modelConfig: try c.model.jsonText(), datasetFingerprint: dataset.fingerprint,
                     programVersion: Program.version),
-                initializedFrom: initializedFrom,
+                initializedFrom: initializedFrom, allowedChanges: allowedChanges,
                 pictures: {
                     communicator.isRoot ? try Self.reconstructions(dataset, stage) : nil
                 },

@@ -7,11 +7,16 @@ public struct DenoisingRun {
     public let configuration: Configuration
     public let output: String
     public let resume: Resume
+    public let allowedChanges: AllowedChanges
 
-    public init(_ configuration: Configuration, output: String?, resume: Resume) {
+    public init(
+        _ configuration: Configuration, output: String?, resume: Resume,
+        allowedChanges: AllowedChanges = AllowedChanges.none
+    ) {
         self.configuration = configuration
         self.output = output ?? "runs/\(configuration.name)"
         self.resume = resume
+        self.allowedChanges = allowedChanges
     }
 
     public func train(_ communicator: any Communicator) throws {
@@ -43,7 +48,8 @@ public struct DenoisingRun {
             firstStage: firstStage, communicator: communicator)
 
         let yaml = c.resolvedYAML()
-        let run = try RunFolder.open(output, c.name, yaml, resume, communicator)
+        let run = try RunFolder.open(output, c.name, resume, communicator)
+        defer { run.lock?.release() }
         let session = try TrainingSession(
             TrainingSession.Subject(
                 modelFolder: "unet", objective: objective,
@@ -53,7 +59,7 @@ public struct DenoisingRun {
                     datasetFingerprint: dataset.fingerprint,
                     firstStage: firstStage.map { $0.reference(path: c.firstStagePath ?? "") },
                     programVersion: Program.version),
-                initializedFrom: initializedFrom,
+                initializedFrom: initializedFrom, allowedChanges: allowedChanges,
                 pictures: {
                     let share = try pictures.draw(c.sampling.count, c.samplingSettings)
                     let images = try pictures.gather(share, count: c.sampling.count)

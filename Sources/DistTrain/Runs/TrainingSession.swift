@@ -12,6 +12,8 @@ final class TrainingSession {
         var identity: RunIdentity
         /// The folder of the weights that the store started from; nil for random ones.
         var initializedFrom: String?
+        /// Harmful changes of the configuration since the checkpoint that the user wants.
+        var allowedChanges: AllowedChanges
         /// Pictures of the model's work with the store's present values, on rank 0; nil elsewhere.
         var pictures: () throws -> Image?
         /// Writes what others open; `values` are the weights, fp32, in the store's layout, which kernels read too.
@@ -66,25 +68,36 @@ final class TrainingSession {
     /// Restores, trains to the last step, exports.
     func train(resume: Resume) throws {
         let first = try restore(resume)
+        try communicator.collectively("writing config.yaml") {
+            if communicator.isRoot { try run.writeConfiguration(subject.identity.configuration) }
+        }
         let description = try describe()
         let progress =
             communicator.isRoot ? TrainingProgress(total: settings.cadence.steps, first: first ?? 0) : nil
         let metrics = try communicator.collectively("opening metrics.jsonl") {
             try progress.map { progress in
-                try MetricsLog(path: run.metrics, run: description, resumedStep: first) { progress.note($0) }
+                let log = try MetricsLog(path: run.metrics, run: description, resumedStep: first) {
+                    progress.note($0)
+                }
+                try run.cutPicturesBack(to: first)
+                return log
             }
         }
         let trainer = Trainer(
             step: step, cadence: settings.cadence, communicator: communicator,
             actions: Trainer.Actions(
                 log: { [self] entry in
+                    try run.checkLock(communicator)
                     metrics?.append(record(entry))
                     progress?.update(
                         step: entry.step, loss: entry.loss, learningRate: entry.learningRate,
                         imagesPerSecond: entry.imagesPerSecond)
                 },
                 sample: { [self] in try savePictures(at: $0) },
-                checkpoint: { [self] in try saveCheckpoint(at: $0) },
+                checkpoint: { [self] in
+                    metrics?.synchronize()
+                    try saveCheckpoint(at: $0)
+                },
                 working: { [self] in checkpoints.working }, settle: { [self] in try checkpoints.settle($0) }))
         try trainer.train(from: first ?? 0)
         try checkpoints.finish()
@@ -106,21 +119,30 @@ final class TrainingSession {
 
     /// The step that a checkpoint was restored from; nil for a fresh start.
     private func restore(_ resume: Resume) throws -> Int? {
+        var notes: [String] = []
         let found = try run.checkpoints.restore(
             resume, into: buffers, table, communicator: communicator,
-            warn: { printLine("Warning: \($0)") })
+            accept: { [self] in notes = try changes(since: $0) }, warn: { printLine("Warning: \($0)") })
         guard let checkpoint = found else { return nil }
         try state.showMasters()
         if communicator.isRoot {
-            for difference in checkpoint.manifest.differences(from: subject.identity) {
-                printLine("Note: \(difference)")
-            }
+            for note in notes { printLine("Note: \(note)") }
             printLine("Resuming from \(checkpoint.path), step \(checkpoint.manifest.step)")
         }
         return checkpoint.manifest.step
     }
 
+    /// What the run does otherwise than the one that made a checkpoint; throws where that would do harm.
+    private func changes(since checkpoint: Checkpoint) throws -> [String] {
+        let (old, new) = (checkpoint.manifest.run, subject.identity)
+        let notes = try ConfigurationChanges(from: old, to: new).check(
+            subject.allowedChanges, of: checkpoint.path)
+        return old.programVersion == new.programVersion
+            ? notes : notes + ["program version was \(old.programVersion), is \(new.programVersion)"]
+    }
+
     private func saveCheckpoint(at step: Int) throws {
+        try run.checkLock(communicator)
         try checkpoints.begin(
             TrainingState(step: step, samplesSeen: step * settings.batchSize, buffers: buffers))
     }
@@ -129,6 +151,7 @@ final class TrainingSession {
         let grid = try withAverage { try subject.pictures() }
         try communicator.collectively("writing the samples of step \(step)") {
             guard let grid else { return }
+            try run.lock?.check()
             try grid.write(
                 to: run.samples(step: step), text: ["run": subject.identity.name, "step": String(step)])
             try LossCurve(run).write()
@@ -142,6 +165,7 @@ final class TrainingSession {
             try state.gather(
                 slowestAverage.map { UnsafePointer($0.values) } ?? UnsafePointer(state.master), into: values)
             try communicator.collectively("writing \(run.model)") {
+                try run.lock?.check()
                 if communicator.isRoot { try subject.export(run.model, values) }
             }
         }
@@ -218,15 +242,18 @@ func printLine(_ line: String) {
 }
 
 extension RunFolder {
-    /// Opens the run's folder on rank 0 and notes the configuration in it. Collective.
+    /// Opens the run's folder on rank 0, which then holds its lock. Collective.
     static func open(
-        _ path: String, _ name: String, _ yaml: String, _ resume: Resume, _ communicator: any Communicator
+        _ path: String, _ name: String, _ resume: Resume, _ communicator: any Communicator
     ) throws -> RunFolder {
         try communicator.collectively("opening \(path)") {
             guard communicator.isRoot else { return RunFolder(path) }
-            let run = try RunFolder.open(path, name: name, resume: resume)
-            try run.writeConfiguration(yaml)
-            return run
+            return try RunFolder.open(path, name: name, resume: resume) { printLine("Note: \($0)") }
         }
+    }
+
+    /// Makes sure that the folder is still this run's, before anything is written. Collective.
+    func checkLock(_ communicator: any Communicator) throws {
+        try communicator.collectively("checking the lock of \(path)") { try lock?.check() }
     }
 }

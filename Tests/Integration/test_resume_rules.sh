@@ -1,0 +1,108 @@
+#!/bin/bash
+# One run at a time in a folder, and what a resume does about a changed configuration.
+source "$(dirname "$0")/lib.sh"
+
+run=("$disttrain" train --config "$repository/configs/tiny.yaml" --set train.batch_size=4 --set train.log_every=1
+    --set train.sample_every=4 --set train.checkpoint_every=2 --set sampling.count=2 --set sampling.steps=2
+    --set optimizer.warmup_steps=2)
+endless=("${run[@]}" --set train.steps=1000000 --set train.sample_every=0)
+trap 'kill -KILL $(jobs -p) 2>/dev/null || true; rm -rf "$scratch"' EXIT
+
+# wait_for PATTERN: until a checkpoint or another path is there.
+wait_for() {
+    local attempt
+    for attempt in $(seq 600); do
+        if compgen -G "$1" >"$scratch/found"; then return; fi
+        sleep 0.1
+    done
+    cat "$scratch/job" >&2
+    fail "no $1 within $((attempt / 10)) s"
+}
+
+# fingerprint FOLDER: every name in it, and the bytes of all files but the lock, which shows that its holder lives.
+fingerprint() {
+    (cd "$1" && find . -name '[0-9]*.json' -o -print | sort && find . -path ./.lock -prune -o -type f -print0 |
+        sort -z | xargs -0 sha256sum)
+}
+
+# A run in use is refused to others, also while it is stopped, and nothing of it changes.
+"${run[@]}" --set train.steps=1000000 --set train.log_every=1000000 --set train.sample_every=0 \
+    --set train.checkpoint_every=0 --output "$scratch/used" >"$scratch/job" 2>&1 &
+job=$!
+wait_for "$scratch/used/metrics.jsonl"
+until grep -q '"kind":"run"' "$scratch/used/metrics.jsonl"; do sleep 0.1; done
+fingerprint "$scratch/used" >"$scratch/before"
+lock=$(ls "$scratch/used/.lock")
+expect_status 2 "${run[@]}" --output "$scratch/used"
+expect_text "Error" 1
+expect_text "$scratch/used: is in use by another run, process $job on $(hostname) since 2" 1
+kill -STOP $job
+expect_status 2 ranks 2 "${run[@]}" --output "$scratch/used"
+expect_text "is in use by another run, process $job" 1
+fingerprint "$scratch/used" >"$scratch/after"
+cmp "$scratch/before" "$scratch/after" || fail "a refused run has changed the folder"
+[[ $(ls "$scratch/used/.lock") == "$lock" ]] || fail "a refused run has changed the lock"
+
+# Killed, it makes way at once: to one of many that want it.
+kill -KILL $job
+wait $job || true
+jobs=()
+for number in 1 2 3 4; do
+    "${endless[@]}" --output "$scratch/used" >"$scratch/job$number" 2>&1 &
+    jobs+=($!)
+done
+refused=0
+for _ in 1 2 3; do
+    status=0
+    wait -n || status=$?
+    [[ $status == 2 ]] || { cat "$scratch"/job? >&2; fail "exit code $status, expected 2"; }
+    refused=$((refused + 1))
+done
+[[ $(grep -lF "is in use by another run" "$scratch"/job? | wc -l) == 3 ]] || fail "$refused refused, expected 3"
+kill -KILL "${jobs[@]}" 2>/dev/null || true
+wait || true
+
+# A lock that is taken away ends the run before it writes more.
+"${endless[@]}" --output "$scratch/robbed" >"$scratch/job" 2>&1 &
+job=$!
+wait_for "$scratch/robbed/checkpoints/step-00000002"
+rm -r "$scratch/robbed/.lock"
+status=0
+wait $job || status=$?
+[[ $status == 2 ]] || fail "exit code $status, expected 2"
+grep -qF ".lock: has been removed while this run used it" "$scratch/job" || fail "no word on the lost lock"
+
+# Harmless changes are told and followed, harmful ones refused with nothing changed, or followed when allowed.
+expect_status 0 "${run[@]}" --set train.steps=4 --output "$scratch/run"
+fingerprint "$scratch/run" >"$scratch/before"
+for harmful in seed=1 diffusion.schedule=linear 'optimizer.betas=[0.8, 0.9]' data.count=1999; do
+    expect_status 2 "${run[@]}" --set train.steps=8 --set "$harmful" --output "$scratch/run"
+    expect_text "Error" 1
+    expect_text "step-00000004: was made with another configuration: ${harmful%%=*} was " 1
+done
+expect_status 2 ranks 2 "${run[@]}" --set train.steps=8 --set seed=1 --output "$scratch/run"
+expect_text "go on all the same with --allow-change seed" 1
+expect_status 2 "${run[@]}" --set train.steps=8 --allow-change model,ema --set model.layers_per_block=2 \
+    --set 'ema.decays=[0.5]' --output "$scratch/run"
+expect_text "model.layers_per_block was 1, is 2 (the model's tensors would not fit)" 1
+expect_status 2 "${run[@]}" --allow-change sed --output "$scratch/run"
+expect_text "did you mean 'seed'?" 1
+fingerprint "$scratch/run" >"$scratch/after"
+cmp "$scratch/before" "$scratch/after" || fail "a refused resume has changed the folder"
+
+expect_status 0 "${run[@]}" --set train.steps=8 --set optimizer.learning_rate=1e-4 --set seed=1 \
+    --allow-change seed --output "$scratch/run"
+expect_text "Note: train.steps was 4, is 8" 1
+expect_text "Note: optimizer.learning_rate was 0.001, is 0.0001" 1
+expect_text "Note: seed was 0, is 1, as --allow-change says" 1
+grep -qx "seed: 1" "$scratch/run/config.yaml" || fail "config.yaml is not the new one"
+
+# Back behind a checkpoint: curve and pictures end where the run goes on, and its later steps come anew.
+printf '{"kind":"step","st\0\0\0\0' >>"$scratch/run/metrics.jsonl"
+expect_status 0 "${run[@]}" --set train.steps=6 \
+    --resume "$scratch/run/checkpoints/step-00000004" --output "$scratch/run"
+steps=$(sed -n 's/^{"kind":"step","step":\([0-9]*\),.*/\1/p' "$scratch/run/metrics.jsonl" | tr '\n' ' ')
+[[ $steps == "1 2 3 4 5 6 " ]] || fail "steps in metrics.jsonl: $steps"
+pictures=$(cd "$scratch/run/samples" && find . -name '*.png' | sort | tr '\n' ' ')
+[[ $pictures == "./samples_00000000.png ./samples_00000004.png ./samples_00000006.png ./superseded/samples_00000008.png " ]] ||
+    fail "pictures: $pictures"
