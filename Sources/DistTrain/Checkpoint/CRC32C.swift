@@ -11,6 +11,14 @@ public struct CRC32C: Sendable, Equatable {
 
     public init() {}
 
+    /// A checksum that is known, of so many bytes; nil unless `text` is eight hexadecimal digits in lower case.
+    init?(text: String, count: Int) {
+        guard let value = UInt32(text, radix: 16) else { return nil }
+        self.value = value
+        self.count = count
+        if self.text != text { return nil }
+    }
+
     public mutating func update(_ bytes: UnsafeRawBufferPointer) {
         guard let base = bytes.baseAddress else { return }
         value = ck_crc32c(value, base, bytes.count)

@@ -84,7 +84,7 @@ final class TrainingSession {
                         imagesPerSecond: entry.imagesPerSecond)
                 },
                 sample: { [self] in try savePictures(at: $0) },
-                checkpoint: { [self] in try saveCheckpoint(at: $0) },
+                checkpoint: { [self] in try saveCheckpoint(at: $0, loss: $1) },
                 working: { [self] in checkpoints.working }, settle: { [self] in try checkpoints.settle($0) }))
         try trainer.train(from: first ?? 0)
         try checkpoints.finish()
@@ -120,9 +120,11 @@ final class TrainingSession {
         return checkpoint.manifest.step
     }
 
-    private func saveCheckpoint(at step: Int) throws {
+    private func saveCheckpoint(at step: Int, loss: Double) throws {
         try checkpoints.begin(
-            TrainingState(step: step, samplesSeen: step * settings.batchSize, buffers: buffers))
+            TrainingState(
+                step: step, samplesSeen: step * settings.batchSize,
+                metric: CheckpointMetric(name: "loss", value: loss), buffers: buffers))
     }
 
     private func savePictures(at step: Int) throws {
