@@ -76,9 +76,10 @@ struct CheckpointDiffCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "diff", abstract: "Tell what differs between two checkpoints.",
         discussion: """
-            The configuration key by key; then for each folder how many tensors are the same to the bit, which are missing \
-            or of another shape, and which differ most: largest |B − A| of an element, and relative ‖B − A‖ / ‖A‖. The \
-            code is 0 whether they differ or not, 3 where bytes do not agree with their checksums.
+            The configuration key by key; then for each folder how many tensors are the same to the bit, how far the \
+            others are apart (largest |B − A| of an element, and relative ‖B − A‖ / ‖A‖), which are missing or of another \
+            shape, and which differ most. The code is 0 whether they differ or not, 3 where bytes do not agree with their \
+            checksums.
 
               disttrain checkpoint diff runs/faces/checkpoints/step-00014000 runs/faces/checkpoints/step-00015000
               disttrain checkpoint diff runs/faces runs/resumed --tensors 20

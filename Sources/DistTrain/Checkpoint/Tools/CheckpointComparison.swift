@@ -71,22 +71,26 @@ public struct CheckpointComparison {
     private func lines(_ difference: FolderDifference) -> [String] {
         let changed = difference.tensors.filter { $0.differing > 0 }
         let same = difference.tensors.count - changed.count
-        var lines = [
+        var title =
             "\(difference.folder): \(same) of \(difference.tensors.count) tensors are the same to the bit"
-        ]
+        if !changed.isEmpty {
+            title += "; " + measures(difference.largest, difference.relative).joined(separator: ", ")
+        }
+        var lines = [title]
         lines += difference.unlike.map { "  \($0)" }
         // Of equal measure the first in the model.
         let most = changed.enumerated().sorted {
             ($1.element.relative, $0.offset) < ($0.element.relative, $1.offset)
         }
         let rows = most.prefix(listed).map(\.element).map { tensor in
-            [
-                "  \(tensor.name)", "\(tensor.shape)", "largest \(String(format: "%.2e", tensor.largest))",
-                "relative \(String(format: "%.2e", tensor.relative))",
-            ]
+            ["  \(tensor.name)", "\(tensor.shape)"] + measures(tensor.largest, tensor.relative)
         }
         lines += columns(rows)
         if changed.count > rows.count { lines.append("  and \(changed.count - rows.count) that differ less") }
         return lines
+    }
+
+    private func measures(_ largest: Double, _ relative: Double) -> [String] {
+        ["largest \(String(format: "%.2e", largest))", "relative \(String(format: "%.2e", relative))"]
     }
 }

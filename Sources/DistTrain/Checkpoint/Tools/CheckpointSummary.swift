@@ -25,7 +25,7 @@ public struct CheckpointSummary {
             ("step", "\(manifest.step), after \(manifest.samplesSeen) samples"),
             (
                 "saved",
-                "\(timeText(manifest.savedAt)) by \(manifest.worldSize) ranks, attempt \(manifest.attemptID), "
+                "\(timeText(manifest.savedAt)) by \(manifest.worldSize) rank\(manifest.worldSize == 1 ? "" : "s"), attempt \(manifest.attemptID), "
                     + "disttrain \(run.programVersion)"
             ),
             ("metric", manifest.metric.map { "\($0.name) \(metricText($0.value))" } ?? "none"),

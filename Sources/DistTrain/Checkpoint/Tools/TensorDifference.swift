@@ -14,8 +14,11 @@ public struct TensorDifference: Sendable, Equatable {
     init(_ entry: TensorTable.Entry) { (name, shape) = (entry.name, entry.shape) }
 
     /// ‖b − a‖ / ‖a‖; infinite where a is 0 and b is not.
-    public var relative: Double {
-        squaredDifference == 0 ? 0 : (squaredDifference / squaredNorm).squareRoot()
+    public var relative: Double { Self.relative([self]) }
+
+    fileprivate static func relative(_ tensors: [TensorDifference]) -> Double {
+        let difference = tensors.reduce(0) { $0 + $1.squaredDifference }
+        return difference == 0 ? 0 : (difference / tensors.reduce(0) { $0 + $1.squaredNorm }).squareRoot()
     }
 
     fileprivate mutating func add(_ a: UnsafeBufferPointer<Float>, _ b: UnsafeBufferPointer<Float>) {
@@ -41,6 +44,11 @@ public struct FolderDifference: Sendable {
     public private(set) var unlike: [String] = []
     /// The tensors that both have, in the order of the first.
     public private(set) var tensors: [TensorDifference] = []
+
+    /// max |b − a| over all tensors that both have.
+    public var largest: Double { tensors.map(\.largest).max() ?? 0 }
+    /// ‖b − a‖ / ‖a‖ over all tensors that both have.
+    public var relative: Double { TensorDifference.relative(tensors) }
 
     private static let pieceBytes = 1 << 20
 
