@@ -66,6 +66,11 @@ for start in "$checkpoints/step-00000002" "$scratch/three"; do
 done
 expect_status 0 "${tool[@]}" diff "$scratch/on_step-00000002" "$scratch/on_three"
 expect_no_text "relative"
+# To the bit what the run has that was never stopped, its loss too.
+expect_status 0 "${tool[@]}" diff "$run" "$scratch/on_three"
+expect_text "unet: 144 of 144 tensors are the same to the bit" 1
+expect_no_text "relative"
+expect_no_text "metric:"
 refused 3 "exists already; choose another --output" "${tool[@]}" reshard "$scratch/three" --ranks 2 \
     --output "$scratch/two"
 refused 2 "--ranks 0: expected 1 to" "${tool[@]}" reshard "$run" --ranks 0 --output "$scratch/none"
