@@ -42,28 +42,6 @@ public struct CRC32C: Sendable, Equatable {
         let digits = String(value, radix: 16)
         return String(repeating: "0", count: 8 - digits.count) + digits
     }
-
-    /// Reads a file, or its first `limit` bytes, and sums it.
-    public static func ofFile(_ path: String, limit: Int = .max) throws(CheckpointError) -> CRC32C {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else {
-            throw CheckpointError(.inaccessible, path, "cannot be opened: \(systemReason())")
-        }
-        defer { close(descriptor) }
-        var checksum = CRC32C()
-        let piece = UnsafeMutableRawBufferPointer.allocate(byteCount: 4 << 20, alignment: 64)
-        defer { piece.deallocate() }
-        while checksum.count < limit {
-            let count = read(descriptor, piece.baseAddress, min(piece.count, limit - checksum.count))
-            if count < 0 && errno == EINTR { continue }
-            guard count >= 0 else {
-                throw CheckpointError(.inaccessible, path, "reading failed: \(systemReason())")
-            }
-            if count == 0 { break }
-            checksum.update(UnsafeRawBufferPointer(rebasing: piece[..<count]))
-        }
-        return checksum
-    }
 }
 
 /// The system's words for `errno`.

@@ -143,7 +143,8 @@ public struct CheckpointDraft: Sendable {
         }
         let relative = "\(folder)/\(ModelFolder.weightsFile).index.json"
         try SafetensorsIndex(weightMap: map, totalSize: table.bytes).write(to: at(relative))
-        return CheckpointFile(path: relative, checksum: try CRC32C.ofFile(at(relative)))
+        let written = try CheckpointReader(at(relative))
+        return CheckpointFile(path: relative, checksum: try written.checksum(of: 0..<written.size))
     }
 
     private func write(_ bytes: [UInt8], to relative: String) throws -> CheckpointFile {
