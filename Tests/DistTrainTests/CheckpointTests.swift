@@ -218,8 +218,6 @@ import Testing
             try writer.save(state.state(step: step))
         }
         #expect(try folder.steps() == [100, 200, 300, 99_999_999, 100_000_000])
-        #expect(Retention(keepLast: 0, keepEvery: 0).expired(of: [5]) == [])
-        #expect(Retention(keepLast: 1, keepEvery: 0).expired(of: [3, 1, 2]) == [1, 2])
     }
 
     @Test func whatIsHalfWrittenIsClearedAtTheNextStart() throws {

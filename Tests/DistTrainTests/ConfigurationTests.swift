@@ -164,6 +164,7 @@ private func failure(_ yaml: String, _ overrides: [String] = []) throws -> Confi
         ("sampling: {eta: 1.1}", "sampling.eta: found 1.1"),
         ("sampling: {sampler: ddpm, eta: 1}", "is for sampler: ddim alone"),
         ("checkpoint: {keep_last: 0}", "checkpoint.keep_last: found 0"),
+        ("checkpoint: {keep_best: -1}", "checkpoint.keep_best: found -1"),
         ("logging: {tensorboard: true}", "logging.tensorboard: is not yet available"),
         ("logging: {wandb: offline}", "logging.wandb: is not yet available"),
         ("logging: {wandb: true}", "logging.wandb: found true, expected a string"),

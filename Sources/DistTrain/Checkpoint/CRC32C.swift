@@ -11,6 +11,14 @@ public struct CRC32C: Sendable, Equatable {
 
     public init() {}
 
+    /// A checksum that is known, of so many bytes; nil unless `text` is eight hexadecimal digits in lower case.
+    init?(text: String, count: Int) {
+        guard let value = UInt32(text, radix: 16) else { return nil }
+        self.value = value
+        self.count = count
+        if self.text != text { return nil }
+    }
+
     public mutating func update(_ bytes: UnsafeRawBufferPointer) {
         guard let base = bytes.baseAddress else { return }
         value = ck_crc32c(value, base, bytes.count)
@@ -33,28 +41,6 @@ public struct CRC32C: Sendable, Equatable {
     public var text: String {
         let digits = String(value, radix: 16)
         return String(repeating: "0", count: 8 - digits.count) + digits
-    }
-
-    /// Reads a file, or its first `limit` bytes, and sums it.
-    public static func ofFile(_ path: String, limit: Int = .max) throws(CheckpointError) -> CRC32C {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else {
-            throw CheckpointError(.inaccessible, path, "cannot be opened: \(systemReason())")
-        }
-        defer { close(descriptor) }
-        var checksum = CRC32C()
-        let piece = UnsafeMutableRawBufferPointer.allocate(byteCount: 4 << 20, alignment: 64)
-        defer { piece.deallocate() }
-        while checksum.count < limit {
-            let count = read(descriptor, piece.baseAddress, min(piece.count, limit - checksum.count))
-            if count < 0 && errno == EINTR { continue }
-            guard count >= 0 else {
-                throw CheckpointError(.inaccessible, path, "reading failed: \(systemReason())")
-            }
-            if count == 0 { break }
-            checksum.update(UnsafeRawBufferPointer(rebasing: piece[..<count]))
-        }
-        return checksum
     }
 }
 

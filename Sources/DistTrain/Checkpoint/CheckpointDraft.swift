@@ -23,12 +23,15 @@ public struct TrainingState {
     public var step: Int
     /// Samples that went into them.
     public var samplesSeen: Int
+    /// By which `keep_best` compares; nil where nobody measured it.
+    public var metric: CheckpointMetric?
     /// The model's own weights first.
     public var buffers: [StateBuffer]
 
-    public init(step: Int, samplesSeen: Int, buffers: [StateBuffer]) {
+    public init(step: Int, samplesSeen: Int, metric: CheckpointMetric? = nil, buffers: [StateBuffer]) {
         self.step = step
         self.samplesSeen = samplesSeen
+        self.metric = metric
         self.buffers = buffers
     }
 }
@@ -53,7 +56,7 @@ public struct CheckpointDraft: Sendable {
 
     /// Makes the folders; fails where one of that name exists.
     public func create(_ folders: [String]) throws(CheckpointError) {
-        for name in [path] + folders.map({ at($0) }) where mkdir(name, 0o755) != 0 {
+        for name in [path] + folders.map(at) where mkdir(name, 0o755) != 0 {
             throw CheckpointError(.inaccessible, name, "cannot be created: \(systemReason())")
         }
     }
@@ -66,20 +69,17 @@ public struct CheckpointDraft: Sendable {
         _ buffers: [StateBuffer], _ table: TensorTable, rank: Int, of worldSize: Int
     ) throws(CheckpointError) -> [CheckpointFile] {
         let parts = table.partition(over: worldSize)
-        guard !parts[rank].isEmpty else { return [] }
+        guard let name = TensorTable.shardNames(parts)[rank] else { return [] }
         guard FileManager.default.fileExists(atPath: path) else {
             throw CheckpointError(
                 .inaccessible, path,
                 "rank 0 made this folder, but rank \(rank) does not see it; the run's folder must lie on a disk "
                     + "that all hosts share")
         }
-        let name = ModelFolder.shardName(
-            parts[..<rank].count { !$0.isEmpty }, of: parts.count { !$0.isEmpty })
         var written: [CheckpointFile] = []
         for buffer in buffers {
             let relative = "\(buffer.folder)/\(name)"
-            let checksum = try Self.writeShard(parts[rank], of: buffer, to: at(relative))
-            written.append(CheckpointFile(path: relative, checksum: checksum))
+            written.append(try writeShard(parts[rank], of: buffer, as: relative))
         }
         return written
     }
@@ -121,46 +121,30 @@ public struct CheckpointDraft: Sendable {
 
     // MARK: Parts
 
-    private static func writeShard(
-        _ entries: [TensorTable.Entry], of buffer: StateBuffer, to path: String
-    ) throws(CheckpointError) -> CRC32C {
-        do {
-            var writer = try SafetensorsWriter(
-                path: path, tensors: entries.map { SafetensorsEntry($0.name, shape: $0.shape) },
-                metadata: ["format": "pt"])
-            var data = CRC32C()
-            for entry in entries {
-                let tensor = UnsafeBufferPointer(
-                    start: buffer.values + (entry.offset - buffer.range.lowerBound), count: entry.count)
-                try writer.append(entry.name, floats: tensor)
-                data.update(UnsafeRawBufferPointer(tensor))
-            }
-            try writer.finish()
-            // The data is summed as it lies in memory, so that a write that went wrong is found; the header,
-            // which the writer makes, can only be read back.
-            var status = stat()
-            guard stat(path, &status) == 0, Int(status.st_size) >= data.count else {
-                throw CheckpointError(
-                    .damaged, path, "is not as long as what was written; is the disk sound?")
-            }
-            var whole = try CRC32C.ofFile(path, limit: Int(status.st_size) - data.count)
-            whole.append(data)
-            return whole
-        } catch {
-            throw CheckpointError(writing: error, to: path)
+    private func writeShard(
+        _ entries: [TensorTable.Entry], of buffer: StateBuffer, as relative: String
+    ) throws(CheckpointError) -> CheckpointFile {
+        var shard = try WeightShardWriter(path: at(relative), entries)
+        for entry in entries {
+            let tensor = UnsafeRawBufferPointer(
+                UnsafeBufferPointer(start: buffer.pointer(entry.offset), count: entry.count))
+            try shard.append(entry.name) { (write) throws(CheckpointError) in try write(tensor) }
         }
+        return try shard.finish(as: relative)
     }
 
     private func writeIndex(of folder: String, _ table: TensorTable, ranks: Int) throws -> CheckpointFile? {
-        let parts = table.partition(over: ranks).filter { !$0.isEmpty }
-        guard parts.count > 1 else { return nil }
+        let parts = table.partition(over: ranks)
+        let names = TensorTable.shardNames(parts)
+        guard names.compactMap({ $0 }).count > 1 else { return nil }
         var map: [String: String] = [:]
-        for (index, part) in parts.enumerated() {
-            for entry in part { map[entry.name] = ModelFolder.shardName(index, of: parts.count) }
+        for (part, name) in zip(parts, names) {
+            for entry in part { map[entry.name] = name }
         }
         let relative = "\(folder)/\(ModelFolder.weightsFile).index.json"
         try SafetensorsIndex(weightMap: map, totalSize: table.bytes).write(to: at(relative))
-        return CheckpointFile(path: relative, checksum: try CRC32C.ofFile(at(relative)))
+        let written = try CheckpointReader(at(relative))
+        return CheckpointFile(path: relative, checksum: try written.checksum(of: 0..<written.size))
     }
 
     private func write(_ bytes: [UInt8], to relative: String) throws -> CheckpointFile {

@@ -33,14 +33,4 @@ public struct CheckpointError: ReportableError, Equatable {
         default: self.init(.inaccessible, path, "cannot be written: \(error)")
         }
     }
-
-    /// The same failure, met while reading.
-    init(reading error: any Error, from path: String) {
-        switch error {
-        case let error as CheckpointError: self = error
-        case let error as SafetensorsError: self.init(.damaged, error.path, error.message)
-        case let error as FileError: self.init(.inaccessible, error.path, error.message)
-        default: self.init(.damaged, path, "cannot be read: \(error)")
-        }
-    }
 }

@@ -1,24 +1,6 @@
 import Foundation
 import LDMModel
 
-/// Which checkpoints stay when a new one has been saved.
-public struct Retention: Sendable, Equatable {
-    /// The newest so many; at least 1.
-    public var keepLast: Int
-    /// And all at multiples of this step; 0 for none.
-    public var keepEvery: Int
-
-    public init(keepLast: Int, keepEvery: Int) {
-        self.keepLast = max(1, keepLast)
-        self.keepEvery = max(0, keepEvery)
-    }
-
-    /// The steps to delete, of all that are there.
-    public func expired(of steps: [Int]) -> [Int] {
-        steps.sorted().dropLast(keepLast).filter { keepEvery == 0 || $0 % keepEvery != 0 }
-    }
-}
-
 /// The `checkpoints` folder of a run. Order is by the step in the name, never by a file's time.
 ///
 /// Names: `step-00015000` is whole; `.partial-00015000-ID` is being written or deleted, and cleared at the next
@@ -55,7 +37,8 @@ public struct CheckpointFolder: Sendable, Equatable {
         try entries().compactMap { Self.step(ofName: $0) }.sorted()
     }
 
-    private func entries() throws(CheckpointError) -> [String] {
+    /// The names of everything in it.
+    func entries() throws(CheckpointError) -> [String] {
         guard FileManager.default.fileExists(atPath: path) else { return [] }
         do {
             return try FileManager.default.contentsOfDirectory(atPath: path)
@@ -74,21 +57,14 @@ public struct CheckpointFolder: Sendable, Equatable {
         return names
     }
 
-    /// Deletes the checkpoints that need not be kept, oldest first. For one rank.
-    ///
-    /// - Returns: the steps deleted.
-    @discardableResult
-    public func prune(_ retention: Retention) throws(CheckpointError) -> [Int] {
-        let expired = retention.expired(of: try steps())
-        for step in expired {
-            // Under its own name, a checkpoint that is deleted half-way would look damaged.
-            let doomed = partialPath(step: step, id: "expired")
-            if rename(path(step: step), doomed) != 0 {
-                throw CheckpointError(.inaccessible, path(step: step), "cannot be deleted: \(systemReason())")
-            }
-            try remove(doomed)
+    /// Deletes a checkpoint. For one rank.
+    func remove(step: Int) throws(CheckpointError) {
+        // Under its own name, a checkpoint that is deleted half-way would look damaged.
+        let doomed = partialPath(step: step, id: "expired")
+        if rename(path(step: step), doomed) != 0 {
+            throw CheckpointError(.inaccessible, path(step: step), "cannot be deleted: \(systemReason())")
         }
-        return expired
+        try remove(doomed)
     }
 
     /// Renames the checkpoints after `step`, which the run has gone back behind, so that their steps can be saved

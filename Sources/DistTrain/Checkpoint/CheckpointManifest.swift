@@ -1,69 +1,10 @@
 import Foundation
 import LDMModel
 
-/// What a run is: the part of a manifest that stays the same from checkpoint to checkpoint.
-public struct RunIdentity: Sendable, Equatable {
-    public var name: String
-    public var seed: UInt64
-    /// The resolved configuration, YAML.
-    public var configuration: String
-    /// Folder of the trained weights: "unet", or "vae" where an autoencoder is trained.
-    public var modelFolder: String
-    /// The model's `config.json`, diffusers' keys.
-    public var modelConfig: String
-    /// `scheduler_config.json` for sampling; nil for an autoencoder.
-    public var schedulerConfig: String?
-    public var datasetFingerprint: String?
-    /// nil in pixel space.
-    public var firstStage: FirstStageReference?
-    public var programVersion: String
-
-    public init(
-        name: String, seed: UInt64, configuration: String, modelFolder: String = "unet", modelConfig: String,
-        schedulerConfig: String? = nil, datasetFingerprint: String? = nil,
-        firstStage: FirstStageReference? = nil, programVersion: String
-    ) {
-        self.name = name
-        self.seed = seed
-        self.configuration = configuration
-        self.modelFolder = modelFolder
-        self.modelConfig = modelConfig
-        self.schedulerConfig = schedulerConfig
-        self.datasetFingerprint = datasetFingerprint
-        self.firstStage = firstStage
-        self.programVersion = programVersion
-    }
-
-    /// 16 hexadecimal digits that tell one configuration from another.
-    public var configurationHash: String {
-        var hash = SourceFingerprint()
-        hash.add(configuration)
-        return hash.text
-    }
-}
-
-/// One file of a checkpoint, and how to know that it is whole.
-public struct CheckpointFile: Sendable, Equatable, Codable {
-    /// Relative to the checkpoint, for example "unet/config.json".
-    public var path: String
-    public var bytes: Int
-    public var crc32c: String
-
-    public init(path: String, bytes: Int, crc32c: String) {
-        self.path = path
-        self.bytes = bytes
-        self.crc32c = crc32c
-    }
-
-    init(path: String, checksum: CRC32C) {
-        self.init(path: path, bytes: checksum.count, crc32c: checksum.text)
-    }
-}
-
 /// `manifest.json` of a checkpoint: what it holds and what made it. It is written last.
 public struct CheckpointManifest: Sendable, Equatable {
     public static let fileName = "manifest.json"
-    public static let formatVersion = 1
+    public static let formatVersion = 2
 
     public var run: RunIdentity
     /// Updates made.
@@ -76,6 +17,8 @@ public struct CheckpointManifest: Sendable, Equatable {
     public var attemptID: String
     /// Seconds since 1970.
     public var savedAt: Double
+    /// How well the model did at this step; nil where nobody measured it.
+    public var metric: CheckpointMetric?
     /// The folders of tensors, the model's own first.
     public var folders: [String]
     /// The tensors that each folder holds.
@@ -92,7 +35,7 @@ public struct CheckpointManifest: Sendable, Equatable {
         return body + Array(Self.trailer(CRC32C.of(body)).utf8)
     }
 
-    private static func trailer(_ checksum: CRC32C) -> String {
+    static func trailer(_ checksum: CRC32C) -> String {
         ",\n  \"manifest_crc32c\": \"\(checksum.text)\"\n}\n"
     }
 
@@ -116,88 +59,27 @@ public struct CheckpointManifest: Sendable, Equatable {
             "model_folder": .string(run.modelFolder),
             "model_config": .string(run.modelConfig),
             "scheduler_config": run.schedulerConfig.map { .string($0) } ?? .null,
+            "metric": metric.map { ["name": .string($0.name), "value": .number($0.value)] } ?? .null,
             "folders": .array(folders.map { .string($0) }),
             "parameters": parameters.json,
-            "files": .array(
-                files.map {
-                    ["path": .string($0.path), "bytes": .integer($0.bytes), "crc32c": .string($0.crc32c)]
-                }),
+            "files": .array(files.map(Self.row)),
         ]
     }
 
-    /// Reads a manifest and checks its checksum.
-    public init(contentsOf path: String) throws(CheckpointError) {
-        guard let data = FileManager.default.contents(atPath: path) else {
-            throw CheckpointError(
-                .damaged, path, "is not there or cannot be read; the checkpoint was never finished")
+    private static func row(_ file: CheckpointFile) -> JSONValue {
+        var row: JSONObject = [
+            "path": .string(file.path), "bytes": .integer(file.bytes), "crc32c": .string(file.crc32c),
+        ]
+        if file.isWeights {
+            row["tensors"] = .array(
+                file.tensors.map { ["name": .string($0.name), "crc32c": .string($0.crc32c)] })
         }
-        let bytes = [UInt8](data)
-        let trailerLength = Self.trailer(CRC32C()).utf8.count
-        let body = Array(bytes.dropLast(trailerLength))
-        guard bytes.count > trailerLength,
-            bytes.suffix(trailerLength).elementsEqual(Self.trailer(CRC32C.of(body)).utf8)
-        else {
-            throw CheckpointError(
-                .damaged, path, "does not agree with its own checksum; damaged or cut short")
-        }
-        let json: JSONValue
-        do throws(JSONError) {
-            json = try JSONValue(parsing: bytes[...])
-        } catch {
-            throw CheckpointError(.damaged, path, error.description)
-        }
-        try self.init(json, path: path)
-    }
-
-    private init(_ json: JSONValue, path: String) throws(CheckpointError) {
-        guard json["kind"]?.stringValue == "disttrain checkpoint",
-            let version = json["format_version"]?.intValue
-        else {
-            throw CheckpointError(.damaged, path, "is no checkpoint's manifest")
-        }
-        guard version == Self.formatVersion else {
-            throw CheckpointError(
-                .incompatible, path,
-                "has format version \(version), expected \(Self.formatVersion); use the program that wrote it"
-            )
-        }
-        func field<Value>(_ key: String, _ value: Value?) throws(CheckpointError) -> Value {
-            guard let value else { throw CheckpointError(.damaged, path, "has no usable '\(key)'") }
-            return value
-        }
-        func text(_ key: String) throws(CheckpointError) -> String { try field(key, json[key]?.stringValue) }
-        func number(_ key: String) throws(CheckpointError) -> Int { try field(key, json[key]?.intValue) }
-        run = RunIdentity(
-            name: try text("name"), seed: try field("seed", UInt64(try text("seed"))),
-            configuration: try text("configuration"), modelFolder: try text("model_folder"),
-            modelConfig: try text("model_config"), schedulerConfig: json["scheduler_config"]?.stringValue,
-            datasetFingerprint: json["dataset_fingerprint"]?.stringValue,
-            firstStage: FirstStageReference(json["first_stage"]),
-            programVersion: try text("program_version"))
-        step = try number("step")
-        samplesSeen = try number("samples_seen")
-        worldSize = try number("world_size")
-        attemptID = try text("attempt_id")
-        savedAt = try field("saved_at", json["saved_at"]?.doubleValue)
-        folders = try field("folders", json["folders"]?.arrayValue).compactMap(\.stringValue)
-        parameters = try field("parameters", TensorTable(json["parameters"]))
-        files = []
-        for row in try field("files", json["files"]?.arrayValue) {
-            files.append(
-                CheckpointFile(
-                    path: try field("files.path", row["path"]?.stringValue),
-                    bytes: try field("files.bytes", row["bytes"]?.intValue),
-                    crc32c: try field("files.crc32c", row["crc32c"]?.stringValue)))
-        }
-        guard files.allSatisfy({ !$0.path.hasPrefix("/") && !$0.path.split(separator: "/").contains("..") })
-        else {
-            throw CheckpointError(.damaged, path, "names a file outside its folder")
-        }
+        return .object(row)
     }
 
     public init(
         run: RunIdentity, step: Int, samplesSeen: Int, worldSize: Int, attemptID: String, savedAt: Double,
-        folders: [String], parameters: TensorTable, files: [CheckpointFile]
+        metric: CheckpointMetric? = nil, folders: [String], parameters: TensorTable, files: [CheckpointFile]
     ) {
         self.run = run
         self.step = step
@@ -205,6 +87,7 @@ public struct CheckpointManifest: Sendable, Equatable {
         self.worldSize = worldSize
         self.attemptID = attemptID
         self.savedAt = savedAt
+        self.metric = metric
         self.folders = folders
         self.parameters = parameters
         self.files = files

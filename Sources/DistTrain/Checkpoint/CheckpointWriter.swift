@@ -42,6 +42,7 @@ public final class CheckpointWriter {
     private struct SavedState: Sendable {
         let step: Int
         let samplesSeen: Int
+        let metric: CheckpointMetric?
         let folders: [String]
     }
 
@@ -82,7 +83,8 @@ public final class CheckpointWriter {
 
         let folders = state.buffers.map(\.folder)
         let draft = CheckpointDraft(folder: folder, step: state.step, id: attemptID)
-        let saved = SavedState(step: state.step, samplesSeen: state.samplesSeen, folders: folders)
+        let saved = SavedState(
+            step: state.step, samplesSeen: state.samplesSeen, metric: state.metric, folders: folders)
         let problem = try communicator.fromRoot("saving the checkpoint of step \(state.step)") {
             do {
                 try draft.create(folders)
@@ -187,7 +189,7 @@ public final class CheckpointWriter {
         let manifest = CheckpointManifest(
             run: run, step: pending.state.step, samplesSeen: pending.state.samplesSeen,
             worldSize: communicator.size, attemptID: attemptID, savedAt: Date().timeIntervalSince1970,
-            folders: pending.state.folders, parameters: table, files: [])
+            metric: pending.state.metric, folders: pending.state.folders, parameters: table, files: [])
         let (draft, folder, retention, table) = (pending.draft, folder, retention, table)
         self.pending?.committing = BackgroundJob(name: "checkpoint commit") { [run] in
             _ = try draft.commit(

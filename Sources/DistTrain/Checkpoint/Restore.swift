@@ -82,18 +82,7 @@ extension CheckpointFolder {
         case .none: return []
         case .auto: return try steps().reversed().map { path(step: $0) }
         case .path(let path):
-            let inside = CheckpointFolder((path as NSString).appendingPathComponent("checkpoints"))
-            for folder in [inside, CheckpointFolder(path)] {
-                let steps = try folder.steps()
-                if !steps.isEmpty { return steps.reversed().map { folder.path(step: $0) } }
-            }
-            let manifest = (path as NSString).appendingPathComponent(CheckpointManifest.fileName)
-            if FileManager.default.fileExists(atPath: manifest) { return [path] }
-            let what = FileManager.default.fileExists(atPath: path) ? "holds no checkpoint" : "does not exist"
-            throw CheckpointError(
-                .inaccessible, path,
-                "\(what); expected auto, none, a checkpoint's folder (…/checkpoints/step-00001000) or a run's folder"
-            )
+            return try Self.checkpoints(at: path, orElse: "auto, none, ")
         }
     }
 

@@ -18,6 +18,9 @@ public struct TensorTable: Sendable, Equatable {
             count = shape.reduce(1, *)
         }
 
+        /// Its place in the flat buffer, in elements.
+        public var range: Range<Int> { offset..<offset + count }
+
         var bytes: Int { count * MemoryLayout<Float>.stride }
     }
 
@@ -43,6 +46,18 @@ public struct TensorTable: Sendable, Equatable {
     public func partition(over ranks: Int) -> [[Entry]] {
         let slices = FlatSlices(count: flatCount, ranks: ranks)
         return slices.all.map { slice in entries.filter { slice.contains($0.offset + $0.count / 2) } }
+    }
+
+    /// The name of the weight file that holds each part of a `partition`; nil for a part without tensors, wherever it
+    /// is: files are numbered without a gap.
+    static func shardNames(_ parts: [[Entry]]) -> [String?] {
+        let count = parts.filter { !$0.isEmpty }.count
+        var next = 0
+        return parts.map { part in
+            if part.isEmpty { return nil }
+            defer { next += 1 }
+            return ModelFolder.shardName(next, of: count)
+        }
     }
 
     /// How the tensors `found` differ from these in name or shape, in one phrase; nil where they are the same.
@@ -76,12 +91,16 @@ public struct TensorTable: Sendable, Equatable {
             })
     }
 
-    /// Reads a manifest's table; nil where it makes no sense.
+    /// Reads a manifest's table; nil where it makes no sense: names are there once, and tensors lie one behind the
+    /// other, without overlap, in a buffer whose bytes can be counted.
     init?(_ json: JSONValue?) {
         guard let rows = json?.arrayValue else { return nil }
         var entries: [Entry] = []
+        var names = Set<String>()
+        var end = 0
         for row in rows {
-            guard let name = row["name"]?.stringValue, let offset = row["offset"]?.intValue, offset >= 0,
+            guard let name = row["name"]?.stringValue, names.insert(name).inserted,
+                let offset = row["offset"]?.intValue, offset >= end,
                 let shape = row["shape"]?.arrayValue?.map(\.intValue)
             else { return nil }
             var sides: [Int] = []
@@ -93,8 +112,13 @@ public struct TensorTable: Sendable, Equatable {
                 count *= side
                 sides.append(side)
             }
+            guard offset <= Self.elementLimit, count <= Self.elementLimit - offset else { return nil }
             entries.append(Entry(name: name, shape: sides, offset: offset))
+            end = offset + count
         }
         self.init(entries: entries)
     }
+
+    /// So that no sum of bytes of ten such buffers overflows.
+    private static let elementLimit = 1 << 56
 }

@@ -92,12 +92,15 @@ public struct CheckpointConfiguration: Sendable, Equatable {
     public var keepLast = 3
     /// Checkpoints at multiples of this step are kept for good; nil for none.
     public var keepEvery: Int?
+    /// So many checkpoints of the lowest training loss are kept, whatever their age.
+    public var keepBest = 0
     /// Whether a checkpoint is written while training goes on (`async` in the file).
     public var isAsync = false
 
     enum Key: String, CaseIterable {
         case keepLast = "keep_last"
         case keepEvery = "keep_every"
+        case keepBest = "keep_best"
         case isAsync = "async"
     }
 
@@ -105,6 +108,7 @@ public struct CheckpointConfiguration: Sendable, Equatable {
         let reader = try ConfigReader<Key>(node, path: path)
         keepLast = try reader.read(.keepLast, default: keepLast)
         keepEvery = try reader.read(optional: .keepEvery)
+        keepBest = try reader.read(.keepBest, default: keepBest)
         isAsync = try reader.read(.isAsync, default: isAsync)
         if isAsync {
             throw ConfigError(
@@ -113,15 +117,19 @@ public struct CheckpointConfiguration: Sendable, Equatable {
                 location: reader.child(.isAsync)?.location)
         }
         try reader.check(keepLast >= 1, .keepLast, "found \(keepLast), expected 1 or more")
+        try reader.check(keepBest >= 0, .keepBest, "found \(keepBest), expected 1 or more, or 0 for none")
         if let every = keepEvery {
             try reader.check(every >= 1, .keepEvery, "found \(every), expected 1 or more, or null for none")
         }
     }
 
     var node: ConfigNode {
-        .mapping([
+        var node = ConfigNode.mapping([
             "keep_last": .integer(keepLast), "keep_every": .integer(keepEvery), "async": .bool(isAsync),
         ])
+        // Left out where it is not used, as it was before there was such a key: the configuration's hash stays.
+        if keepBest > 0 { node["keep_best"] = .integer(keepBest) }
+        return node
     }
 }
 

@@ -50,7 +50,9 @@ extension SessionSettings {
             cadence: Cadence(
                 steps: train.steps, logEvery: train.logEvery, sampleEvery: train.sampleEvery,
                 checkpointEvery: train.checkpointEvery, checkReplicasEvery: train.checkReplicasEvery),
-            retention: Retention(keepLast: checkpoint.keepLast, keepEvery: checkpoint.keepEvery ?? 0))
+            retention: Retention(
+                keepLast: checkpoint.keepLast, keepEvery: checkpoint.keepEvery ?? 0,
+                keepBest: checkpoint.keepBest))
     }
 }
 

@@ -96,7 +96,7 @@ final class TrainingSession {
                 sample: { [self] in try savePictures(at: $0) },
                 checkpoint: { [self] in
                     metrics?.synchronize()
-                    try saveCheckpoint(at: $0)
+                    try saveCheckpoint(at: $0, loss: $1)
                 },
                 working: { [self] in checkpoints.working }, settle: { [self] in try checkpoints.settle($0) }))
         try trainer.train(from: first ?? 0)
@@ -141,10 +141,12 @@ final class TrainingSession {
             ? notes : notes + ["program version was \(old.programVersion), is \(new.programVersion)"]
     }
 
-    private func saveCheckpoint(at step: Int) throws {
+    private func saveCheckpoint(at step: Int, loss: Double) throws {
         try run.checkLock(communicator)
         try checkpoints.begin(
-            TrainingState(step: step, samplesSeen: step * settings.batchSize, buffers: buffers))
+            TrainingState(
+                step: step, samplesSeen: step * settings.batchSize,
+                metric: CheckpointMetric(name: "loss", value: loss), buffers: buffers))
     }
 
     private func savePictures(at step: Int) throws {

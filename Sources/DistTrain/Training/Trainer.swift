@@ -30,15 +30,16 @@ public final class Trainer {
         public var log: (LogEntry) throws -> Void
         /// Makes pictures after `step` updates.
         public var sample: (_ step: Int) throws -> Void
-        /// Starts to save the state after `step` updates.
-        public var checkpoint: (_ step: Int) throws -> Void
+        /// Starts to save the state after `step` updates. The loss is the mean over the steps since the save before, or
+        /// since the start; a run that was resumed gives the same as one that was not.
+        public var checkpoint: (_ step: Int, _ loss: Double) throws -> Void
         /// Whether a save is at work on this rank, 1 or 0; and what to do with the sum over the ranks.
         public var working: () -> Double
         public var settle: (_ working: Double) throws -> Void
 
         public init(
             log: @escaping (LogEntry) throws -> Void, sample: @escaping (Int) throws -> Void,
-            checkpoint: @escaping (Int) throws -> Void, working: @escaping () -> Double = { 0 },
+            checkpoint: @escaping (Int, Double) throws -> Void, working: @escaping () -> Double = { 0 },
             settle: @escaping (Double) throws -> Void = { _ in }
         ) {
             self.log = log
@@ -84,9 +85,11 @@ public final class Trainer {
     public func train(from first: Int) throws {
         if first == 0, cadence.sampleEvery > 0 { try actions.sample(0) }
         var interval = Interval()
+        var losses = (sum: 0.0, count: 0)  // Since the checkpoint before.
         for number in first..<max(first, cadence.steps) {
             let result = try step(step: number, riding: actions.working())
             interval.add(result)
+            losses = (losses.sum + result.loss, losses.count + 1)
             try actions.settle(result.riding)
             let done = number + 1
             let isLast = done == cadence.steps
@@ -98,7 +101,10 @@ public final class Trainer {
             if Cadence.isDue(cadence.sampleEvery, at: done) || (isLast && cadence.sampleEvery > 0) {
                 try actions.sample(done)
             }
-            if Cadence.isDue(cadence.checkpointEvery, at: done) || isLast { try actions.checkpoint(done) }
+            if Cadence.isDue(cadence.checkpointEvery, at: done) || isLast {
+                try actions.checkpoint(done, losses.sum / Double(losses.count))
+                losses = (0, 0)
+            }
         }
     }
 

@@ -69,7 +69,7 @@ struct FileHandleDescriptor: ~Copyable {
 
 extension String {
     /// Whether this names a file in a folder, and is no path: what a file says must not reach into other folders.
-    var isPlainFileName: Bool {
+    package var isPlainFileName: Bool {
         // Bytes, because "/" and an accent that follows it are one character, which is no "/".
         !isEmpty && self != "." && self != ".." && !utf8.contains { $0 == UInt8(ascii: "/") || $0 == 0 }
     }

@@ -26,7 +26,7 @@ public final class SafetensorsFile: @unchecked Sendable {
         mapping = try Self.map(path)
         let header: SafetensorsHeader
         do {
-            header = try SafetensorsHeader(mapping, path: path)
+            header = try SafetensorsHeader(mapping, fileSize: mapping.count, path: path)
         } catch {
             // deinit does not run for an object that was never made.
             Self.unmap(mapping)

@@ -1,19 +1,32 @@
 /// The table of a safetensors file: 8 bytes of length, then JSON of that length, then the tensors' bytes.
 ///
 /// Source: https://github.com/huggingface/safetensors (format section); the checks are its, and then some.
-struct SafetensorsHeader {
+package struct SafetensorsHeader {
     /// Tensors in file order.
-    var tensors: [SafetensorsInfo]
-    var metadata: [String: String]
+    package var tensors: [SafetensorsInfo]
+    package var metadata: [String: String]
     /// Offset of the first tensor byte in the file.
-    var dataStart: Int
+    package var dataStart: Int
 
     /// The official limit on the header, 100 MB.
-    static let maximumLength = 100_000_000
+    package static let maximumLength = 100_000_000
     private static let metadataKey = "__metadata__"
 
-    /// Parses and checks the head of a file that is `bytes` whole.
-    init(_ bytes: UnsafeRawBufferPointer, path: String) throws(SafetensorsError) {
+    /// Parses and checks the head of a file.
+    ///
+    /// - Parameters:
+    ///   - bytes: the file's first bytes: the header with its length, and any more.
+    ///   - fileSize: bytes of the whole file.
+    package init(head bytes: [UInt8], fileSize: Int, path: String) throws(SafetensorsError) {
+        let result = bytes.withUnsafeBytes { raw in
+            Result { () throws(SafetensorsError) in
+                try SafetensorsHeader(raw, fileSize: fileSize, path: path)
+            }
+        }
+        self = try result.get()
+    }
+
+    init(_ bytes: UnsafeRawBufferPointer, fileSize: Int, path: String) throws(SafetensorsError) {
         guard bytes.count >= 8 else {
             throw SafetensorsError(.header, path, "is \(bytes.count) bytes, too short for a safetensors file")
         }
@@ -30,7 +43,7 @@ struct SafetensorsHeader {
                     + " cut short?")
         }
         dataStart = 8 + Int(length)
-        let dataLength = bytes.count - dataStart
+        let dataLength = fileSize - dataStart
         let json: JSONValue
         do {
             // name -> {dtype, shape: [..]}: three levels are all there can be.

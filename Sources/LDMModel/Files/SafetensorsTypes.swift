@@ -39,6 +39,10 @@ public struct SafetensorsInfo: Sendable, Equatable {
     /// Byte range counted from the first byte after the header.
     public let byteRange: Range<Int>
 
+    package init(name: String, dtype: SafetensorsDType, shape: [Int], byteRange: Range<Int>) {
+        (self.name, self.dtype, self.shape, self.byteRange) = (name, dtype, shape, byteRange)
+    }
+
     /// Number of elements; 1 for a scalar.
     public var count: Int { byteRange.count / dtype.size }
 

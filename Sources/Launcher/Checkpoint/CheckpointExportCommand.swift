@@ -2,12 +2,6 @@ import ArgumentParser
 import DistTrain
 import LDMModel
 
-struct CheckpointCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(
-        commandName: "checkpoint", abstract: "Work with the checkpoints of a run.",
-        subcommands: [CheckpointExportCommand.self])
-}
-
 struct CheckpointExportCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "export", abstract: "Make a diffusers folder from any checkpoint.",

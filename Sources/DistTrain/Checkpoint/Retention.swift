@@ -1,0 +1,90 @@
+/// Which checkpoints stay when a new one has been saved. It goes by the steps and metrics of manifests, never by a
+/// file's time.
+public struct Retention: Sendable, Equatable {
+    /// The newest so many; at least 1.
+    public var keepLast: Int
+    /// And all at multiples of this step; 0 for none.
+    public var keepEvery: Int
+    /// And so many of the lowest metric, wherever they are; 0 for none.
+    public var keepBest: Int
+
+    public init(keepLast: Int, keepEvery: Int = 0, keepBest: Int = 0) {
+        self.keepLast = max(1, keepLast)
+        self.keepEvery = max(0, keepEvery)
+        self.keepBest = max(0, keepBest)
+    }
+
+    /// What is known of a checkpoint.
+    public struct Standing: Sendable, Equatable {
+        public enum State: Sendable, Equatable {
+            case whole
+            case damaged
+            /// Of another version of the program.
+            case foreign
+        }
+
+        public var step: Int
+        public var state: State
+        public var metric: CheckpointMetric?
+
+        public init(step: Int, state: State = .whole, metric: CheckpointMetric? = nil) {
+            self.step = step
+            self.state = state
+            self.metric = metric
+        }
+    }
+
+    /// The steps to delete, ascending.
+    ///
+    /// Only whole checkpoints count as kept: a damaged one is no reason to delete the one before it, and goes itself
+    /// when there are enough whole ones after it. What another version of the program wrote is not touched.
+    public func expired(of checkpoints: [Standing]) -> [Int] {
+        let whole = checkpoints.filter { $0.state == .whole }.sorted { $0.step > $1.step }
+        guard whole.count >= keepLast else { return [] }
+        let oldestKept = whole[keepLast - 1].step
+        let best = best(of: whole)
+        return checkpoints.filter { checkpoint in
+            checkpoint.step < oldestKept && checkpoint.state != .foreign && !best.contains(checkpoint.step)
+                && (keepEvery == 0 || checkpoint.step % keepEvery != 0)
+        }.map(\.step).sorted()
+    }
+
+    /// Of equal metrics the newer is the better: it has learnt for longer.
+    private func best(of newestFirst: [Standing]) -> Set<Int> {
+        guard let name = newestFirst.lazy.compactMap(\.metric).first?.name else { return [] }
+        let measured = newestFirst.compactMap { checkpoint in
+            checkpoint.metric?.name == name ? checkpoint.metric.map { (checkpoint.step, $0.value) } : nil
+        }
+        return Set(measured.sorted { ($0.1, $1.0) < ($1.1, $0.0) }.prefix(keepBest).map(\.0))
+    }
+}
+
+extension CheckpointFolder {
+    /// The steps that `prune` would delete. Each checkpoint is opened: its manifest is read, its files' sizes compared.
+    public func expired(_ retention: Retention) throws(CheckpointError) -> [Int] {
+        let steps = try steps()
+        // In the usual case nothing has to be read.
+        guard steps.count > retention.keepLast else { return [] }
+        return retention.expired(of: steps.map(standing))
+    }
+
+    private func standing(_ step: Int) -> Retention.Standing {
+        do throws(CheckpointError) {
+            let checkpoint = try Checkpoint(opening: path(step: step))
+            return Retention.Standing(step: step, metric: checkpoint.manifest.metric)
+        } catch {
+            // What cannot be read now may be readable later.
+            return Retention.Standing(step: step, state: error.kind == .damaged ? .damaged : .foreign)
+        }
+    }
+
+    /// Deletes the checkpoints that need not be kept, oldest first. For one rank.
+    ///
+    /// - Returns: the steps deleted.
+    @discardableResult
+    public func prune(_ retention: Retention) throws(CheckpointError) -> [Int] {
+        let expired = try expired(retention)
+        for step in expired { try remove(step: step) }
+        return expired
+    }
+}

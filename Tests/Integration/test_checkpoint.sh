@@ -1,0 +1,122 @@
+#!/bin/bash
+# The tools for checkpoints, on a run's own.
+source "$(dirname "$0")/lib.sh"
+
+run=$scratch/run
+checkpoints=$run/checkpoints
+tool=("$disttrain" checkpoint)
+train=("$disttrain" train --config "$repository/configs/tiny.yaml" --set train.batch_size=4
+    --set train.sample_every=0 --set optimizer.warmup_steps=0 --set train.checkpoint_every=1 --set train.steps=4
+    --set data.count=64)
+
+# refused CODE TEXT COMMAND...: ends with the code and one line that says Error and holds the text.
+refused() {
+    local code=$1 text=$2
+    shift 2
+    expect_status "$code" "$@"
+    expect_text "Error" 1
+    grep '^Error' "$scratch/out" | grep -qF -- "$text" || fail "'$text' is not in: $(cat "$scratch/out")"
+}
+
+# steps FOLDER: the steps of the checkpoints there, on one line.
+steps() { (cd "$1" && echo step-* | sed 's/step-0*//g'); }
+
+expect_status 0 ranks 2 "${train[@]}" --output "$run" --set checkpoint.keep_last=4
+[[ $(steps "$checkpoints") == "1 2 3 4" ]] || fail "found $(steps "$checkpoints")"
+
+# --- Looking ----------------------------------------------------------------------------------------------
+
+expect_status 0 "${tool[@]}" list "$run"
+expect_text "whole" 4
+expect_text "loss " 4
+expect_status 0 "${tool[@]}" inspect "$run"
+expect_text "$checkpoints/step-00000004" 1
+expect_text "by 2 ranks" 1
+expect_status 0 "${tool[@]}" inspect "$checkpoints/step-00000002" --json
+cmp "$scratch/stdout" "$checkpoints/step-00000002/manifest.json" || fail "--json is not the manifest"
+expect_status 0 "${tool[@]}" verify "$run"
+expect_text "whole" 4
+
+# --- Comparing --------------------------------------------------------------------------------------------
+
+expect_status 0 "${tool[@]}" diff "$run" "$checkpoints/step-00000004"
+expect_text "configuration: the same" 1
+expect_no_text "relative"
+expect_status 0 ranks 2 "${train[@]}" --output "$scratch/other" --set optimizer.learning_rate=5e-4
+expect_status 0 "${tool[@]}" diff "$run" "$scratch/other"
+expect_text "  optimizer.learning_rate: 0.001 → 0.0005" 1
+expect_text "  checkpoint.keep_last: 4 → 3" 1
+expect_text "unet: 0 of" 1
+expect_text "that differ less"
+
+# --- Resharding -------------------------------------------------------------------------------------------
+
+# A copy as 3 ranks would have written it, and from that one as 2: the files are those of the first. A run goes on from
+# the copy as it would have from the original.
+expect_status 0 "${tool[@]}" reshard "$checkpoints/step-00000002" --ranks 3 --output "$scratch/three/checkpoints"
+expect_status 0 "${tool[@]}" verify "$scratch/three"
+expect_text "step-00000002: whole" 1
+expect_status 0 "${tool[@]}" diff "$scratch/three" "$checkpoints/step-00000002"
+expect_text "ranks: 3 → 2" 1
+expect_no_text "relative"
+expect_status 0 "${tool[@]}" reshard "$scratch/three" --ranks 2 --output "$scratch/two"
+diff -r "$scratch/two/step-00000002" "$checkpoints/step-00000002" || fail "there and back is not the same"
+for start in "$checkpoints/step-00000002" "$scratch/three"; do
+    expect_status 0 ranks 2 "${train[@]}" --output "$scratch/on_$(basename "$start")" --resume "$start"
+done
+expect_status 0 "${tool[@]}" diff "$scratch/on_step-00000002" "$scratch/on_three"
+expect_no_text "relative"
+# To the bit what the run has that was never stopped, its loss too.
+expect_status 0 "${tool[@]}" diff "$run" "$scratch/on_three"
+expect_text "unet: 144 of 144 tensors are the same to the bit" 1
+expect_no_text "relative"
+expect_no_text "metric:"
+refused 3 "exists already; choose another --output" "${tool[@]}" reshard "$scratch/three" --ranks 2 \
+    --output "$scratch/two"
+refused 2 "--ranks 0: expected 1 to" "${tool[@]}" reshard "$run" --ranks 0 --output "$scratch/none"
+[[ -e $scratch/none ]] && fail "something was written"
+
+# --- Damage -----------------------------------------------------------------------------------------------
+
+bad=$checkpoints/step-00000004
+file=$(find "$bad/exp_avg" -name '*.safetensors' | sort | tail -1)
+printf '\x55\xaa\x55\xaa' | dd of="$file" bs=1 seek=$(($(stat -c %s "$file") - 4)) conv=notrunc status=none
+expect_status 0 "${tool[@]}" list "$run"
+expect_text "whole" 4
+expect_status 3 "${tool[@]}" verify "$run"
+expect_text "step-00000004: exp_avg/$(basename "$file"): tensor '" 1
+expect_text "Error: $run: 1 of 4 checkpoints are not whole" 1
+refused 3 "has checksum" "${tool[@]}" reshard "$run" --ranks 1 --output "$scratch/none"
+[[ $(ls -A "$scratch/none") == "" ]] || fail "a damaged checkpoint was copied"
+refused 3 "has checksum" "${tool[@]}" diff "$run" "$scratch/other"
+truncate -s -1 "$file"
+expect_status 0 "${tool[@]}" list "$run"
+expect_text "whole" 3
+expect_text "damaged: exp_avg/" 1
+refused 3 "cut short?" "${tool[@]}" inspect "$run"
+
+# --- Pruning ----------------------------------------------------------------------------------------------
+
+expect_status 0 "${tool[@]}" prune "$run" --keep-last 1 --keep-every 2 --dry-run
+expect_text "would delete $checkpoints/step-00000001" 1
+[[ $(steps "$checkpoints") == "1 2 3 4" ]] || fail "--dry-run left $(steps "$checkpoints")"
+# Step 4 is damaged: 3 is the newest that counts.
+expect_status 0 "${tool[@]}" prune "$run" --keep-last 1
+expect_text "2 of 4 checkpoints stay" 1
+[[ $(steps "$checkpoints") == "3 4" ]] || fail "found $(steps "$checkpoints")"
+expect_status 0 ranks 2 "${train[@]}" --output "$run" --set checkpoint.keep_last=4
+expect_text "skipping checkpoint step-00000004: $file: is " 1
+[[ $(steps "$checkpoints") == "3 4" ]] || fail "found $(steps "$checkpoints")"
+expect_status 0 "${tool[@]}" verify "$run"
+
+# --- Mistakes ---------------------------------------------------------------------------------------------
+
+for command in list inspect verify "diff $run" "prune --keep-last 1" "reshard --ranks 1 --output $scratch/none"; do
+    # shellcheck disable=SC2086
+    refused 3 "$scratch/gone: does not exist" "${tool[@]}" $command "$scratch/gone"
+    # shellcheck disable=SC2086
+    refused 3 "$repository/configs: holds no checkpoint" "${tool[@]}" $command "$repository/configs"
+done
+refused 2 "keep-last" "${tool[@]}" prune "$run"
+refused 2 "--keep-every 0: expected 1 or more" "${tool[@]}" prune "$run" --keep-last 1 --keep-every 0
+exit 0
