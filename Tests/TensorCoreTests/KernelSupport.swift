@@ -82,10 +82,10 @@ struct KernelBuffer {
 }
 
 /// Every element lies within `tolerance` (relative to the larger of |expected| and `scale`) of the reference, plus
-/// half a unit in the last place of the buffer's type.
+/// half a unit in the last place of the buffer's type; and `slack`, where it is given.
 func expectClose(
     _ found: KernelBuffer, _ expected: [Double], tolerance: Double = 2e-6, scale: Double = 1,
-    _ what: String = "", sourceLocation: SourceLocation = #_sourceLocation
+    slack: [Double] = [], _ what: String = "", sourceLocation: SourceLocation = #_sourceLocation
 ) {
     #expect(found.count == expected.count, sourceLocation: sourceLocation)
     #expect(found.guardHolds, "\(what): written past the end", sourceLocation: sourceLocation)
@@ -94,7 +94,8 @@ func expectClose(
     var worstIndex = 0
     for (index, reference) in expected.enumerated() {
         let error = abs(Double(found[index]) - reference)
-        let allowed = tolerance * max(abs(reference), scale) + rounding * abs(reference)
+        var allowed = tolerance * max(abs(reference), scale) + rounding * abs(reference)
+        if !slack.isEmpty { allowed += slack[index] }
         let ratio = error <= allowed ? error / max(allowed, .leastNormalMagnitude) : max(error / allowed, 2)
         if ratio > worst || ratio.isNaN {
             worst = ratio.isNaN ? .infinity : ratio

@@ -61,6 +61,19 @@ import Testing
                     gy.pointer, gradients[0].pointer, gradients[1].pointer, gradients[2].pointer,
                     space.pointer)
                 note(o, lse, gradients[0], gradients[1], gradients[2])
+                if dtype == CK_BF16 {
+                    let bytes = ck_attention_bf16_scratch_bytes(B, N, 1, D)
+                    let space = KernelBuffer(CK_F32, count: (bytes + 3) / 4)
+                    ck_attention_bf16_forward(
+                        B, N, 1, D, 0.2, x.pointer, gy.pointer, x.pointer, D, o.pointer, lse.floats,
+                        space.pointer)
+                    ck_attention_bf16_backward(
+                        B, N, 1, D, 0.2, x.pointer, gy.pointer, x.pointer, D, o.pointer, lse.floats,
+                        gy.pointer, gradients[0].pointer, gradients[1].pointer, gradients[2].pointer,
+                        space.pointer)
+                    note(o, lse, gradients[0], gradients[1], gradients[2])
+                    precondition(space.guardHolds)
+                }
                 precondition(space.guardHolds && scratch.guardHolds)
             }
         }

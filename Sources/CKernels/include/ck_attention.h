@@ -19,6 +19,16 @@ void ck_attention_backward(ck_dtype dtype, long B, long N, long heads, long D, f
                            const void *k, const void *v, long stride, const void *o, const float *lse,
                            const void *go, void *gq, void *gk, void *gv, void *scratch);
 
+/// The same for bf16 tensors, with products of bf16 numbers where the processor has AVX512_BF16, and as above
+/// elsewhere. As in flash attention, probabilities and the scores' gradients are rounded to bf16 before they multiply
+/// (a relative 2⁻⁸ at most); sums, softmax and lse are fp32. `scale` is positive.
+size_t ck_attention_bf16_scratch_bytes(long B, long N, long heads, long D);
+void ck_attention_bf16_forward(long B, long N, long heads, long D, float scale, const void *q, const void *k,
+                               const void *v, long stride, void *o, float *lse, void *scratch);
+void ck_attention_bf16_backward(long B, long N, long heads, long D, float scale, const void *q, const void *k,
+                                const void *v, long stride, const void *o, const float *lse, const void *go,
+                                void *gq, void *gk, void *gv, void *scratch);
+
 #ifdef __cplusplus
 }
 #endif

@@ -16,14 +16,24 @@ extension Tape {
         let o = make(q.shape, dtype: q.dtype, needsGradient: needsGradient)
         let lse = make([B, heads, N], dtype: .float32, needsGradient: false)
         let dtype = q.dtype.kernel
-        let scratch = ck_attention_scratch_bytes(B, N, heads, D)
         let product = 2 * B * N * N * C  // flops of scores, or of their product with v
+        // In bf16 the products too are bf16's, but for the portable reference's.
+        let native = dtype == CK_BF16 && backend != .openBLAS
+        let scratch =
+            native
+            ? ck_attention_bf16_scratch_bytes(B, N, heads, D) : ck_attention_scratch_bytes(B, N, heads, D)
         record(
             "attention", .attention, reads: [q, k, v], writes: [o, lse], scratch: scratch, flops: 2 * product
         ) { context in
-            ck_attention_forward(
-                dtype, B, N, heads, D, scale, q.pointer, k.pointer, v.pointer, C, o.pointer,
-                lse.floats.baseAddress, context.scratch)
+            if native {
+                ck_attention_bf16_forward(
+                    B, N, heads, D, scale, q.pointer, k.pointer, v.pointer, C, o.pointer,
+                    lse.floats.baseAddress, context.scratch)
+            } else {
+                ck_attention_forward(
+                    dtype, B, N, heads, D, scale, q.pointer, k.pointer, v.pointer, C, o.pointer,
+                    lse.floats.baseAddress, context.scratch)
+            }
         }
         differentiate(o) { go in
             let gradients = [q, k, v].map { self.make($0.shape, dtype: $0.dtype, needsGradient: false) }
@@ -32,9 +42,17 @@ extension Tape {
                 "attention", .attention, reads: [q, k, v, o, lse, go], writes: gradients, scratch: scratch,
                 flops: 4 * product
             ) { context in
-                ck_attention_backward(
-                    dtype, B, N, heads, D, scale, q.pointer, k.pointer, v.pointer, C, o.pointer,
-                    lse.floats.baseAddress, go.pointer, gq.pointer, gk.pointer, gv.pointer, context.scratch)
+                if native {
+                    ck_attention_bf16_backward(
+                        B, N, heads, D, scale, q.pointer, k.pointer, v.pointer, C, o.pointer,
+                        lse.floats.baseAddress, go.pointer, gq.pointer, gk.pointer, gv.pointer,
+                        context.scratch)
+                } else {
+                    ck_attention_backward(
+                        dtype, B, N, heads, D, scale, q.pointer, k.pointer, v.pointer, C, o.pointer,
+                        lse.floats.baseAddress, go.pointer, gq.pointer, gk.pointer, gv.pointer,
+                        context.scratch)
+                }
             }
             self.contribute(gq, to: q)
             self.contribute(gk, to: k)
