@@ -9,7 +9,10 @@
 
 #include <float.h>
 
-enum { QUERIES = 48 };  // rows of scores at a time in the forward pass: so many of N, in the second-level cache
+enum {
+    QUERIES = 48,  // rows of scores at a time in the forward pass: so many of N, in the second-level cache
+    BLOCK = 256    // queries at a time in the backward pass: as often as N / BLOCK are gk and gv read and written
+};
 
 #define LOG2E 1.44269504f
 
@@ -75,12 +78,12 @@ static backward_space backward_layout(long N, long D, char *base) {
     s.kRows = take(&at, columns * ((N + 1) / 2), 4);
     s.qT = take(&at, PANEL * K, 4);
     s.goT = take(&at, PANEL * K, 4);
-    s.qRows = take(&at, columns * (PANEL / 2), 4);
-    s.goRows = take(&at, columns * (PANEL / 2), 4);
-    s.p = take(&at, N * PANEL, 2);
-    s.gs = take(&at, N * PANEL, 2);
-    s.gsPairs = take(&at, (N + 1) / 2 * PANEL, 4);
-    s.gq = take(&at, PANEL * up(D, 16), 4);
+    s.qRows = take(&at, columns * (BLOCK / 2), 4);
+    s.goRows = take(&at, columns * (BLOCK / 2), 4);
+    s.p = take(&at, N * BLOCK, 2);
+    s.gs = take(&at, N * BLOCK, 2);
+    s.gsPairs = take(&at, (N + 1) / 2 * BLOCK, 4);
+    s.gq = take(&at, BLOCK * up(D, 16), 4);
     s.gk = take(&at, N * up(D, 16), 4);
     s.gv = take(&at, N * up(D, 16), 4);
     s.bytes = (size_t)(at - base);
@@ -204,6 +207,7 @@ CK_BF16_TARGET static void forward_share(const pass *p, long share) {
             prefetch(D, p->q + next + row * stride);
             prefetch(D, p->k + next + row * stride);
             prefetch(D, p->v + next + row * stride);
+            prefetch(D, p->out + at + row * dense);
         }
         for (long row = 0; row < rows; row += 16) {
             __m512 sum = across(s.lanes + 16 * row, SUM), maximum = _mm512_loadu_ps(maxima + row);
@@ -240,8 +244,8 @@ CK_TILE void gradient_tile(int rows, long K, pairs k, pairs v, const uint32_t *q
             s[m][n] = exp2_of(_mm512_fmsub_ps(s[m][n], by, _mm512_loadu_ps(lse2 + 16 * n)));
             _mm512_storeu_ps(exact[m] + 16 * n, s[m][n]);
         }
-        _mm512_storeu_si512(p + m * PANEL, to_bf16(s[m][0], s[m][1]));
-        _mm512_storeu_si512(p + m * PANEL + 32, to_bf16(s[m][2], s[m][3]));
+        _mm512_storeu_si512(p + m * BLOCK, to_bf16(s[m][0], s[m][1]));
+        _mm512_storeu_si512(p + m * BLOCK + 32, to_bf16(s[m][2], s[m][3]));
     }
     CK_UNROLL
     for (int m = 0; m < rows; m++)
@@ -258,14 +262,14 @@ CK_TILE void gradient_tile(int rows, long K, pairs k, pairs v, const uint32_t *q
         CK_UNROLL
         for (int n = 0; n < COLUMNS; n += 2) {
             __m512i even = to_bf16(s[m][n], s[m][n + 1]), odd = _mm512_setzero_si512(), low, high;
-            _mm512_storeu_si512(gs + m * PANEL + 16 * n, even);
+            _mm512_storeu_si512(gs + m * BLOCK + 16 * n, even);
             if (m + 1 < rows) {
                 odd = to_bf16(s[m + 1][n], s[m + 1][n + 1]);
-                _mm512_storeu_si512(gs + (m + 1) * PANEL + 16 * n, odd);
+                _mm512_storeu_si512(gs + (m + 1) * BLOCK + 16 * n, odd);
             }
             interleave(even, odd, &low, &high);
-            _mm512_storeu_si512(gsPairs + m / 2 * PANEL + 16 * n, low);
-            _mm512_storeu_si512(gsPairs + m / 2 * PANEL + 16 * n + 16, high);
+            _mm512_storeu_si512(gsPairs + m / 2 * BLOCK + 16 * n, low);
+            _mm512_storeu_si512(gsPairs + m / 2 * BLOCK + 16 * n + 16, high);
         }
 }
 
@@ -279,50 +283,62 @@ CK_TILE float dot(long n, const uint16_t *x, const uint16_t *y) {
     return _mm512_reduce_add_ps(sum);
 }
 
+/// Probabilities and the scores' gradients of `rows` queries, PANEL at most, from query `first`: the columns of s->p,
+/// s->gs and s->gsPairs from `column`.
+CK_BF16_TARGET static void score_gradients(
+    const pass *p, const backward_space *s, pairs k, pairs v, long bh, long first, long rows, long column) {
+    const long N = p->N, D = p->D, K = (D + 1) / 2, dense = p->heads * D;
+    const uint16_t *go = p->go + element(p, bh, first, dense), *o = p->o + element(p, bh, first, dense);
+    pack_transposed(rows, D, p->q + element(p, bh, first, p->stride), p->stride, s->qT);
+    pack_transposed(rows, D, go, dense, s->goT);
+    // Queries beyond the last have q = go = 0: whatever their probabilities are, they add nothing.
+    float lse2[PANEL] = {0}, minusDelta[PANEL] = {0};
+    for (long row = 0; row < rows; row++) {
+        lse2[row] = p->lse[bh * N + first + row] * LOG2E;
+        minusDelta[row] = -dot(D, go + row * dense, o + row * dense);
+    }
+    long next = ck_min(bh + 1, p->tasks - 1);
+    for (long key = 0; key < N; key += ROWS) {
+        for (long row = rows * key / N; row < rows * ck_min(key + ROWS, N) / N; row++) {
+            long write = element(p, bh, first + row, p->stride);
+            long read = element(p, next, first + row, p->stride);
+            long readDense = element(p, next, first + row, dense);
+            prefetch(D, p->gq + write);
+            prefetch(D, p->gk + write);
+            prefetch(D, p->gv + write);
+            prefetch(D, p->q + read);
+            prefetch(D, p->k + read);
+            prefetch(D, p->v + read);
+            prefetch(D, p->o + readDense);
+            prefetch(D, p->go + readDense);
+        }
+        CK_BY_ROWS(ck_min(ROWS, N - key),
+                   gradient_tile(M, K, rows_from(k, key), rows_from(v, key), s->qT, s->goT, p->scale, lse2,
+                                 minusDelta, s->p + key * BLOCK + column, s->gs + key * BLOCK + column,
+                                 s->gsPairs + key / 2 * BLOCK + column))
+    }
+}
+
 CK_BF16_TARGET static void backward_share(const pass *p, long share) {
-    const long N = p->N, D = p->D, stride = p->stride, dense = p->heads * D, K = (D + 1) / 2, ld = up(D, 16);
+    const long N = p->N, D = p->D, stride = p->stride, dense = p->heads * D, ld = up(D, 16);
     backward_space s = backward_layout(N, D, NULL);
     s = backward_layout(N, D, p->scratch + (size_t)share * s.bytes);
     for (long bh = p->tasks * share / p->shares; bh < p->tasks * (share + 1) / p->shares; bh++) {
-        long base = element(p, bh, 0, stride), nextHead = ck_min(bh + 1, p->tasks - 1);
+        long base = element(p, bh, 0, stride);
         pairs k = as_rows(N, D, p->k + base, stride, s.k), v = as_rows(N, D, p->v + base, stride, s.v);
         pack_rows(N, D, p->k + base, stride, s.kRows);
-        for (long first = 0; first < N; first += PANEL) {
-            long rows = ck_min(PANEL, N - first), at = element(p, bh, first, dense);
-            const uint16_t *q = p->q + base + first * stride, *go = p->go + at;
-            pack_transposed(rows, D, q, stride, s.qT);
-            pack_transposed(rows, D, go, dense, s.goT);
-            pack_rows(rows, D, q, stride, s.qRows);
-            pack_rows(rows, D, go, dense, s.goRows);
-            // Queries beyond the last have q = go = 0: whatever their probabilities are, they add nothing.
-            float lse2[PANEL] = {0}, minusDelta[PANEL] = {0};
-            for (long row = 0; row < rows; row++) {
-                lse2[row] = p->lse[bh * N + first + row] * LOG2E;
-                minusDelta[row] = -dot(D, go + row * dense, p->o + at + row * dense);
-            }
-            for (long key = 0; key < N; key += ROWS) {
-                for (long row = rows * key / N; row < rows * ck_min(key + ROWS, N) / N; row++) {
-                    long write = base + (first + row) * stride;
-                    long read = element(p, nextHead, first + row, stride);
-                    long readDense = element(p, nextHead, first + row, dense);
-                    prefetch(D, p->gq + write);
-                    prefetch(D, p->gk + write);
-                    prefetch(D, p->gv + write);
-                    prefetch(D, p->q + read);
-                    prefetch(D, p->k + read);
-                    prefetch(D, p->v + read);
-                    prefetch(D, p->o + readDense);
-                    prefetch(D, p->go + readDense);
-                }
-                CK_BY_ROWS(ck_min(ROWS, N - key),
-                           gradient_tile(M, K, rows_from(k, key), rows_from(v, key), s.qT, s.goT, p->scale, lse2,
-                                         minusDelta, s.p + key * PANEL, s.gs + key * PANEL,
-                                         s.gsPairs + key / 2 * PANEL))
-            }
-            long half = (rows + 1) / 2;
-            product(N, D, half, (pairs){(const char *)s.p, 2 * PANEL, 4}, s.goRows, first > 0, s.gv, ld);
-            product(N, D, half, (pairs){(const char *)s.gs, 2 * PANEL, 4}, s.qRows, first > 0, s.gk, ld);
-            product(rows, D, (N + 1) / 2, (pairs){(const char *)s.gsPairs, 4, 4 * PANEL}, s.kRows, 0, s.gq, ld);
+        for (long first = 0; first < N; first += BLOCK) {
+            long rows = ck_min(BLOCK, N - first), half = (rows + 1) / 2;
+            for (long row = 0; row < rows; row += PANEL)
+                score_gradients(p, &s, k, v, bh, first + row, ck_min(PANEL, rows - row), row);
+            pairs probabilities = {(const char *)s.p, 2 * BLOCK, 4};
+            pairs gradients = {(const char *)s.gs, 2 * BLOCK, 4};
+            pairs transposed = {(const char *)s.gsPairs, 4, 4 * BLOCK};
+            pack_rows(rows, D, p->go + element(p, bh, first, dense), dense, s.goRows);
+            product(N, D, half, probabilities, s.goRows, first > 0, s.gv, ld);
+            pack_rows(rows, D, p->q + base + first * stride, stride, s.qRows);
+            product(N, D, half, gradients, s.qRows, first > 0, s.gk, ld);
+            product(rows, D, (N + 1) / 2, transposed, s.kRows, 0, s.gq, ld);
             for (long row = 0; row < rows; row++)
                 store_row(D, p->scale, s.gq + row * ld, p->gq + base + (first + row) * stride);
         }
