@@ -49,44 +49,45 @@ typedef struct {
 
 static long up(long n, long unit) { return (n + unit - 1) / unit * unit; }
 
-static void *take(char **at, long count, size_t size) {
-    void *here = *at;
-    *at += up(count * (long)size, 64);
+/// `count` elements behind the first *at bytes of `base`, where there is one.
+static void *take(char *base, size_t *at, long count, size_t size) {
+    void *here = base ? base + *at : NULL;
+    *at += (size_t)up(count * (long)size, 64);
     return here;
 }
 
 static forward_space forward_layout(long N, long D, char *base) {
     long columns = up(D, PANEL), keys = up(N, PANEL);
-    char *at = base;
+    size_t at = 0;
     forward_space s;
-    s.kT = take(&at, keys * ((D + 1) / 2), 4);
-    s.v = take(&at, columns * ((N + 1) / 2), 4);
-    s.q = take(&at, D % 2 ? QUERIES * (D + 1) : 0, 2);
-    s.scores = take(&at, QUERIES * keys, 4);
-    s.lanes = take(&at, QUERIES * 16, 4);
-    s.o = take(&at, QUERIES * up(D, 16), 4);
-    s.bytes = (size_t)(at - base);
+    s.kT = take(base, &at, keys * ((D + 1) / 2), 4);
+    s.v = take(base, &at, columns * ((N + 1) / 2), 4);
+    s.q = take(base, &at, D % 2 ? QUERIES * (D + 1) : 0, 2);
+    s.scores = take(base, &at, QUERIES * keys, 4);
+    s.lanes = take(base, &at, QUERIES * 16, 4);
+    s.o = take(base, &at, QUERIES * up(D, 16), 4);
+    s.bytes = at;
     return s;
 }
 
 static backward_space backward_layout(long N, long D, char *base) {
     long columns = up(D, PANEL), K = (D + 1) / 2;
-    char *at = base;
+    size_t at = 0;
     backward_space s;
-    s.k = take(&at, D % 2 ? N * (D + 1) : 0, 2);
-    s.v = take(&at, D % 2 ? N * (D + 1) : 0, 2);
-    s.kRows = take(&at, columns * ((N + 1) / 2), 4);
-    s.qT = take(&at, PANEL * K, 4);
-    s.goT = take(&at, PANEL * K, 4);
-    s.qRows = take(&at, columns * (BLOCK / 2), 4);
-    s.goRows = take(&at, columns * (BLOCK / 2), 4);
-    s.p = take(&at, N * BLOCK, 2);
-    s.gs = take(&at, N * BLOCK, 2);
-    s.gsPairs = take(&at, (N + 1) / 2 * BLOCK, 4);
-    s.gq = take(&at, BLOCK * up(D, 16), 4);
-    s.gk = take(&at, N * up(D, 16), 4);
-    s.gv = take(&at, N * up(D, 16), 4);
-    s.bytes = (size_t)(at - base);
+    s.k = take(base, &at, D % 2 ? N * (D + 1) : 0, 2);
+    s.v = take(base, &at, D % 2 ? N * (D + 1) : 0, 2);
+    s.kRows = take(base, &at, columns * ((N + 1) / 2), 4);
+    s.qT = take(base, &at, PANEL * K, 4);
+    s.goT = take(base, &at, PANEL * K, 4);
+    s.qRows = take(base, &at, columns * (BLOCK / 2), 4);
+    s.goRows = take(base, &at, columns * (BLOCK / 2), 4);
+    s.p = take(base, &at, N * BLOCK, 2);
+    s.gs = take(base, &at, N * BLOCK, 2);
+    s.gsPairs = take(base, &at, (N + 1) / 2 * BLOCK, 4);
+    s.gq = take(base, &at, BLOCK * up(D, 16), 4);
+    s.gk = take(base, &at, N * up(D, 16), 4);
+    s.gv = take(base, &at, N * up(D, 16), 4);
+    s.bytes = at;
     return s;
 }
 
@@ -126,7 +127,7 @@ CK_TILE void score_tile(int rows, long K, pairs q, const uint32_t *kT, long keys
         CK_UNROLL
         for (int n = 0; n < COLUMNS; n++) {
             long real = ck_max(0, ck_min(16, keys - 16 * n));
-            __mmask16 beyond = (__mmask16)(0xffff << real);
+            __mmask16 beyond = (__mmask16)(0xffffu << real);
             CK_UNROLL
             for (int m = 0; m < rows; m++)
                 s[m][n] = _mm512_mask_mov_ps(s[m][n], beyond, _mm512_set1_ps(-FLT_MAX));
