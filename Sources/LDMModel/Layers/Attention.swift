@@ -10,13 +10,15 @@ public struct Attention {
     let toOut: Linear
     let heads: Int
     let outputScaleFactor: Float
+    let exactProducts: Bool
 
     /// - Parameters:
     ///   - headDim: channels of a head; there are channels/headDim heads
     ///   - groups: groups of the norm; nil for none
+    ///   - exactProducts: products of bf16 tensors in fp32
     public init(
         _ scope: ParameterScope, _ channels: Int, headDim: Int, groups: Int?, eps: Float,
-        outputScaleFactor: Float = 1
+        outputScaleFactor: Float = 1, exactProducts: Bool = false
     ) {
         precondition(headDim > 0 && headDim <= channels, "heads of \(headDim) from \(channels) channels")
         heads = channels / headDim
@@ -27,6 +29,7 @@ public struct Attention {
         toV = Linear(scope["to_v"], channels, inner)
         toOut = Linear(scope["to_out", 0], inner, channels)
         self.outputScaleFactor = outputScaleFactor
+        self.exactProducts = exactProducts
     }
 
     /// - Parameter x: [B, H, W, C]
@@ -35,7 +38,8 @@ public struct Attention {
         let (B, C) = (x.shape[0], x.shape.last!)
         let tokens = tape.reshape(x, [B, x.count / (B * C), C])
         let h = groupNorm.map { $0(tape, tokens) } ?? tokens
-        let attended = tape.attention(toQ(tape, h), toK(tape, h), toV(tape, h), heads: heads)
+        let attended = tape.attention(
+            toQ(tape, h), toK(tape, h), toV(tape, h), heads: heads, exactProducts: exactProducts)
         let y = tape.reshape(toOut(tape, attended, addend: tokens), x.shape)
         return outputScaleFactor == 1 ? y : tape.scale(y, by: 1 / outputScaleFactor)
     }

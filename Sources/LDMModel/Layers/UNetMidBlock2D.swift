@@ -15,9 +15,10 @@ public struct UNetMidBlock2D {
     ) {
         resnet0 = ResnetBlock2D(scope["resnets", 0], channels, channels, settings)
         attention = headDim.map {
+            // An autoencoder's errors are seen in every picture, and its one attention costs it little.
             Attention(
                 scope["attentions", 0], channels, headDim: $0, groups: attentionGroups, eps: settings.eps,
-                outputScaleFactor: settings.outputScaleFactor)
+                outputScaleFactor: settings.outputScaleFactor, exactProducts: settings.timeChannels == nil)
         }
         resnet1 = ResnetBlock2D(scope["resnets", 1], channels, channels, settings)
     }

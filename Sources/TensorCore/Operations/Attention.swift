@@ -6,8 +6,11 @@ extension Tape {
     ///
     /// - Parameters:
     ///   - q, k, v: [B, N, heads·D]
+    ///   - exactProducts: multiply in fp32 what bf16 tensors hold; else in bf16 where the processor does
     /// - Returns: [B, N, heads·D]
-    public func attention(_ q: Tensor, _ k: Tensor, _ v: Tensor, heads: Int) -> Tensor {
+    public func attention(
+        _ q: Tensor, _ k: Tensor, _ v: Tensor, heads: Int, exactProducts: Bool = false
+    ) -> Tensor {
         let (B, N, C) = (q.shape[0], q.shape[1], q.shape[2])
         precondition(k.shape == q.shape && v.shape == q.shape && C % heads == 0, "attention over \(q.shape)")
         let D = C / heads
@@ -18,7 +21,7 @@ extension Tape {
         let dtype = q.dtype.kernel
         let product = 2 * B * N * N * C  // flops of scores, or of their product with v
         // In bf16 the products too are bf16's, but for the portable reference's.
-        let native = dtype == CK_BF16 && backend != .openBLAS
+        let native = dtype == CK_BF16 && backend != .openBLAS && !exactProducts
         let scratch =
             native
             ? ck_attention_bf16_scratch_bytes(B, N, heads, D) : ck_attention_scratch_bytes(B, N, heads, D)
