@@ -30,6 +30,17 @@ for count in 1 2; do
     reports decode "$count"
 done
 
+for sharding in optimizer none; do
+    expect_status 0 ranks 2 "$disttrain" bench checkpoint "${unet[@]}" --ema 0.9 --steps 1 --folder "$scratch" \
+        --sharding "$sharding" --json
+    for key in bytes seconds_per_step stall_seconds save_seconds share_of_disk load_seconds peak_rss_mib; do
+        grep -qE "\"$key\":[0-9]*[.]?[0-9]*[1-9]" "$scratch/stdout" || fail "$key: $(cat "$scratch/stdout")"
+    done
+    compgen -G "$scratch/disttrain-bench-*" && fail "the benchmark left its folder behind"
+done
+expect_status 3 "$disttrain" bench checkpoint "${unet[@]}" --folder "$scratch/none"
+expect_text "making a folder" 1
+
 # For people.
 expect_status 0 "$disttrain" bench sample "${unet[@]}" --evaluations 1
 expect_text "images/s; one evaluation takes" 1

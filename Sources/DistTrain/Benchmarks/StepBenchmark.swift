@@ -63,7 +63,8 @@ public struct StepBenchmark {
             entries: entries(profile, results, communicator))
     }
 
-    private func makeStep(_ model: UNet2DModel, _ communicator: any Communicator) throws -> DataParallelStep {
+    /// A step that trains `model` on random data.
+    func makeStep(_ model: UNet2DModel, _ communicator: any Communicator) throws -> DataParallelStep {
         let ranks = communicator.size
         let dataset = NoiseDataset(count: 4 * batch * ranks, size: unet.timedSize, channels: unet.inChannels)
         let objective = DenoisingObjective(

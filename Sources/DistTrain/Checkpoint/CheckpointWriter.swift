@@ -127,6 +127,11 @@ public final class CheckpointWriter {
             .inaccessible, folder.path, "the last checkpoint could not be saved: \(lastProblem)")
     }
 
+    /// Whether a save is under way; the same on every rank.
+    public var isSaving: Bool { pending != nil }
+    /// Bytes of this rank's copy of the state; 0 before the first save.
+    var snapshotBytes: Int { snapshot?.byteCount ?? 0 }
+
     /// 1 while this rank's thread is at work, else 0: what it brings to the step's agreement.
     public var working: Double {
         if let job = pending?.writing { return job.isDone ? 0 : 1 }
