@@ -1,0 +1,232 @@
+"""Starts the program with faults in it, and knows what must be true afterwards."""
+
+import dataclasses
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+
+from checkpoint import Checkpoint, Damaged, RunFolder, STEP_NAME, read
+
+HERE = os.path.dirname(os.path.realpath(__file__))
+REPOSITORY = os.path.dirname(os.path.dirname(HERE))
+ENDLESS = 120.0  # seconds after which a job hangs; one takes two
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """What interpose.c is told: at which counted call of which rank what happens."""
+
+    action: str = ""
+    at: int = 0
+    rank: str = "0"
+    times: int = 1
+    path: str = ""  # the folder whose calls count; the run's checkpoints where empty
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A line of the library's log."""
+
+    number: int
+    name: str
+    result: str
+    path: str
+    other: str
+
+    def __str__(self):
+        to = f" -> {os.path.basename(self.other)}" if self.other else ""
+        return f"{self.number} {self.name} {'/'.join(self.path.split('/')[-3:])}{to}"
+
+    @property
+    def commits(self):
+        """The step that this call gave its name, or None."""
+        match = STEP_NAME.match(os.path.basename(self.other))
+        return int(match[1]) if match and self.name.startswith("rename") and self.result == "0" else None
+
+
+@dataclasses.dataclass
+class Ending:
+    """How a job ended: exit code (128 + signal for a killed one) and what it said."""
+
+    code: int
+    text: str
+    is_hung: bool
+
+    @property
+    def label(self):
+        return "hangs" if self.is_hung else str(self.code)
+
+    def tail(self, lines=3):
+        return " | ".join(line for line in self.text.splitlines()[-lines:] if line.strip())
+
+
+class Lab:
+    """The program, a place for runs, and the undisturbed runs that others are compared with."""
+
+    def __init__(self, program, seed):
+        self.program = os.path.realpath(program)
+        self.random = random.Random(seed)
+        self.scratch = os.path.realpath(tempfile.mkdtemp(prefix="disttrain-faults."))
+        self.library = os.path.join(self.scratch, "interpose.so")
+        subprocess.run([os.path.join(HERE, "build.sh"), self.library], check=True)
+        self.references = {}
+        self.lock = threading.RLock()
+        self.count = 0
+        self.mounts = []
+        commands = subprocess.run([self.program, "checkpoint", "--help"], capture_output=True, text=True, check=False)
+        self.can_verify = re.search(r"^ +verify ", commands.stdout, re.MULTILINE) is not None
+
+    def close(self):
+        for mount in reversed(self.mounts):
+            subprocess.run(["umount", "-l", mount], stderr=subprocess.DEVNULL, check=False)
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def place(self, name):
+        """A new path below the scratch folder."""
+        with self.lock:
+            self.count += 1
+            return os.path.join(self.scratch, f"{self.count:05d}-{name}")
+
+    def reference(self, ranks, **settings):
+        """The undisturbed run of these ranks and settings, with all its checkpoints."""
+        with self.lock:
+            key = (ranks, json.dumps(settings, sort_keys=True))
+            if key not in self.references:
+                self.references[key] = Reference(self, ranks, settings)
+            return self.references[key]
+
+    def verify(self, path):
+        """What `checkpoint verify` says of a checkpoint: its exit code, and its words."""
+        result = subprocess.run(
+            [self.program, "checkpoint", "verify", path], capture_output=True, text=True, check=False)
+        return result.returncode, result.stdout + result.stderr
+
+
+class Job:
+    """One start of the program on a run's folder."""
+
+    def __init__(self, lab, output, ranks=2, fault=None, resume="auto", launch=False, stdout=None, stderr=None,
+                 command="train", **settings):
+        self.lab, self.run, self.ranks = lab, RunFolder(output), ranks
+        self.log = lab.place("log")
+        self.output = lab.place("output")
+        os.makedirs(self.log + ".tmp")
+        environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", OMP_WAIT_POLICY="passive",
+                           OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
+        # What a killed job leaves lies in the scratch folder, and not in /tmp and /dev/shm.
+        environment["OMPI_MCA_orte_tmpdir_base"] = self.log + ".tmp"
+        environment["OMPI_MCA_btl_vader_backing_directory"] = self.log + ".tmp"
+        fault = fault or Fault()
+        injected = {"LD_PRELOAD": lab.library, "FAULT_PATH": fault.path or self.run.checkpoints,
+                    "FAULT_LOG": self.log, "FAULT_RANK": fault.rank if ranks > 0 else "alone",
+                    "FAULT_AT": str(fault.at), "FAULT_TIMES": str(fault.times), "FAULT_ACTION": fault.action}
+        train = [command, "--config", os.path.join(HERE, "faults.yaml"), "--output", output, "--resume", resume]
+        for key, value in settings.items():
+            train += ["--set", f"{key.replace('__', '.')}={value}"]
+        assignments = ["env"] + [f"{key}={value}" for key, value in injected.items()]
+        if launch:
+            # mpirun counts itself among the ranks' family, but makes no counted calls.
+            line = assignments + [lab.program, "launch", "-n", str(ranks), "--threads", "1", "--"] + train
+        elif ranks == 0:
+            line = assignments + [lab.program] + train
+        else:
+            line = ["mpirun", "-q", "-n", str(ranks), "--host", f"localhost:{ranks}", "--mca", "plm", "isolated",
+                    "--mca", "ras", "^slurm,tm,gridengine,lsf", "--oversubscribe", "--bind-to", "none",
+                    "--mca", "mpi_yield_when_idle", "1"] + assignments + [lab.program] + train
+        with open(self.output, "wb") as file:
+            self.started = time.monotonic()
+            self.process = subprocess.Popen(
+                line, stdin=subprocess.DEVNULL, stdout=stdout or file, stderr=stderr or file, env=environment,
+                start_new_session=True)
+
+    def rank_pids(self):
+        """The processes of the ranks so far, by rank."""
+        found = {}
+        for rank in ["alone"] + [str(rank) for rank in range(self.ranks)]:
+            try:
+                with open(f"{self.log}.{rank}", encoding="utf-8", errors="replace") as file:
+                    lines = [line for line in file if line.startswith("pid ")]
+            except FileNotFoundError:
+                continue
+            if lines:
+                found[rank] = int(lines[-1].split()[1])
+        return found
+
+    def calls(self, rank="0"):
+        """The counted calls of a rank."""
+        found = []
+        try:
+            with open(f"{self.log}.{rank if self.ranks else 'alone'}", encoding="utf-8", errors="replace") as file:
+                for line in file:
+                    parts = line.rstrip("\n").split("\t")
+                    if len(parts) == 5:
+                        found.append(Call(int(parts[0]), *parts[1:]))
+        except FileNotFoundError:
+            pass
+        return found
+
+    def kill_all(self):
+        """Kills every rank and mpirun at once."""
+        for pid in [*self.rank_pids().values(), self.process.pid]:
+            kill(pid)
+
+    def wait(self, timeout=ENDLESS):
+        """Waits for the job and for all its ranks, and tells how it ended."""
+        hung = False
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            hung = True
+            self.kill_all()
+            self.process.wait()
+        deadline = time.monotonic() + 30
+        while any(is_alive(pid) for pid in self.rank_pids().values()):
+            if time.monotonic() > deadline:
+                hung = True
+                self.kill_all()
+                break
+            time.sleep(0.01)
+        self.seconds = time.monotonic() - self.started
+        shutil.rmtree(self.log + ".tmp", ignore_errors=True)
+        code = self.process.returncode
+        return Ending(code if code >= 0 else 128 - code, read(self.output).decode(errors="replace"), hung)
+
+
+def kill(pid, number=signal.SIGKILL):
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def is_alive(pid):
+    """Whether a process runs; one that has ended and that nobody has asked after does not."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return re.sub(r"^.*\)", "", file.read()).split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+class Reference:
+    """What an undisturbed run comes to: every checkpoint's tensors, every loss, the finished model."""
+
+    def __init__(self, lab, ranks, settings):
+        run = RunFolder(lab.place("reference"))
+        self.job = Job(lab, run.path, ranks, checkpoint__keep_last=1000, **settings)
+        ending = self.job.wait()
+        if ending.code != 0:
+            raise SystemExit(f"the undisturbed run ended with {ending.label}: {ending.text}")
+        self.run = run
+        self.seconds = self.job.seconds
+        self.checkpoints = {step: run.checkpoint(step).digests for step in run.steps()}
+        self.losses = run.losses()
+        self.model = run.model()
+        assert [step for step, _ in self.losses] == list(range(1, max(self.checkpoints) + 1)), self.losses
