@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 
-from checkpoint import Checkpoint, Damaged, RunFolder, STEP_NAME, read
+from checkpoint import RunFolder, STEP_NAME, read
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 REPOSITORY = os.path.dirname(os.path.dirname(HERE))
@@ -176,6 +176,17 @@ class Job:
         """Kills every rank and mpirun at once."""
         for pid in [*self.rank_pids().values(), self.process.pid]:
             kill(pid)
+
+    def wait_for_ranks(self, timeout=ENDLESS):
+        """Waits until every rank has started and ended, whether mpirun has or not; False where that takes too long."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            # "alone" are launch and mpirun, where there are ranks.
+            pids = {rank: pid for rank, pid in self.rank_pids().items() if (rank == "alone") == (self.ranks == 0)}
+            if len(pids) >= max(1, self.ranks) and not any(is_alive(pid) for pid in pids.values()):
+                return True
+            time.sleep(0.01)
+        return False
 
     def wait(self, timeout=ENDLESS):
         """Waits for the job and for all its ranks, and tells how it ended."""

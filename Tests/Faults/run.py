@@ -13,6 +13,7 @@ import argparse
 import collections
 import concurrent.futures
 import os
+import re
 import signal
 import sys
 import time
@@ -23,7 +24,7 @@ import damage
 import disks
 import kills
 import surroundings
-from lab import REPOSITORY, Lab
+from lab import HERE, REPOSITORY, Lab
 from trial import Outcome
 
 FAMILIES = {
@@ -60,17 +61,32 @@ def attempt(task, family):
         return [Outcome(family, "the test itself", problems=[traceback.format_exc()])]
 
 
+def known_failures():
+    """Matches what is known to fail; such problems are told apart and are no violations."""
+    try:
+        with open(os.path.join(HERE, "known_failures.txt"), encoding="utf-8") as file:
+            lines = [line.strip() for line in file if line.strip() and not line.startswith("#")]
+    except FileNotFoundError:
+        lines = []
+    return re.compile("|".join(lines or ["(?!)"]))
+
+
 def carry_out(lab, options):
     """All outcomes; violations are told as they come."""
-    outcomes = []
+    outcomes, known = [], known_failures()
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         pending = [pool.submit(attempt, task, family) for family in options.only or FAMILIES
                    for task in FAMILIES[family](lab, options)]
         for count, future in enumerate(concurrent.futures.as_completed(pending), 1):
             for outcome in future.result():
                 outcomes.append(outcome)
-                for problem in outcome.problems:
-                    print(f"VIOLATION  {outcome.fault}: {outcome.detail}: {problem}", flush=True)
+                for problem in list(outcome.problems):
+                    text = f"{outcome.fault}: {outcome.detail}: {problem}"
+                    is_known = known.search(text) is not None
+                    if is_known:
+                        outcome.problems.remove(problem)
+                        outcome.known += 1
+                    print(f"{'KNOWN' if is_known else 'VIOLATION'}  {text}", flush=True)
             if sys.stderr.isatty():
                 print(f"\r{count}/{len(pending)}", end="", file=sys.stderr)
     return outcomes
@@ -80,11 +96,11 @@ def table(outcomes):
     rows = {}
     for outcome in outcomes:
         rows.setdefault(outcome.fault, []).append(outcome)
-    lines = [("fault", "cases", "exit codes", "restarts", "lost", "weights equal", "violations")]
+    lines = [("fault", "cases", "exit codes", "restarts", "lost", "weights equal", "known", "violations")]
     for fault, group in rows.items():
         reasons = {outcome.skipped for outcome in group if outcome.skipped}
         if reasons:
-            lines.append((fault, "skipped", "; ".join(reasons), "", "", "", ""))
+            lines.append((fault, "skipped", "; ".join(reasons), "", "", "", "", ""))
             continue
         codes = collections.Counter(label for outcome in group for label in outcome.endings)
         compared = [outcome for outcome in group if outcome.is_equal is not None]
@@ -92,7 +108,7 @@ def table(outcomes):
             fault, str(len(group)), ", ".join(f"{code} ×{count}" for code, count in sorted(codes.items())),
             str(sum(outcome.restarts for outcome in group)), str(sum(outcome.lost for outcome in group)),
             f"{sum(outcome.is_equal for outcome in compared)} of {len(compared)}",
-            str(sum(bool(outcome.problems) for outcome in group))))
+            str(sum(outcome.known > 0 for outcome in group)), str(sum(bool(outcome.problems) for outcome in group))))
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:
         print("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip())

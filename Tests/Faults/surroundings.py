@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import signal
+import threading
 import time
 
 import calls
@@ -112,12 +113,11 @@ def pipe_tasks(lab, options):
 
 
 def pipe(lab, how, ranks, launch, both):
-    """Nobody reads what the run prints: it goes on all the same."""
+    """Nobody reads what the run prints: it goes on all the same, to its end. mpirun then waits for its reader."""
     starter = "launch" if launch else "mpirun" if ranks else "bare"
     trial = Trial(lab, f"pipe {how}", f"{starter}, standard output{' and error' if both else ''}", ranks)
     reader, writer = os.pipe()
     if how == "full":
-        # A resumed run prints more on standard output than a new one, but none may need room.
         fcntl.fcntl(writer, fcntl.F_SETFL, os.O_NONBLOCK)
         try:
             while True:
@@ -128,15 +128,22 @@ def pipe(lab, how, ranks, launch, both):
         os.close(reader)
     job = trial.start(launch=launch, stdout=writer, stderr=writer if both else None)
     os.close(writer)
-    ending = job.wait(timeout=20)
     if how == "full":
-        os.close(reader)
+        job.wait_for_ranks()
+        threading.Thread(target=drain, args=[reader]).start()
+    ending = job.wait()
     trial.result.endings.append(ending.label)
     trial.result.injected += 1
     trial.expect(ending.code == 0 and not ending.is_hung, f"ended with {ending.label}: {ending.tail()}")
     trial.check()
     trial.compare() if ending.code == 0 else trial.finish()
     return trial.done()
+
+
+def drain(reader):
+    while os.read(reader, 1 << 16):
+        pass
+    os.close(reader)
 
 
 # --- Time -------------------------------------------------------------------------------------------------

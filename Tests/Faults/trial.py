@@ -21,6 +21,7 @@ class Outcome:
     lost: int = 0
     is_equal: bool | None = None
     problems: list = dataclasses.field(default_factory=list)
+    known: int = 0  # problems that are known
     skipped: str = ""
 
 
