@@ -14,6 +14,8 @@
 //                 powercut    the file system shuts down without writing its journal, and the process is killed
 //                 readonly    the file system is remounted read-only
 //                 clock       the wall clock goes back by an hour
+//   FAULT_LIE     fsync of paths that hold this text says yes and does nothing, as some disks do: to see that a power
+//                 cut is then found out
 //   FAULT_LOG     what was called is appended to FAULT_LOG.RANK: "pid N" first, then a line a call, when it is over
 //                 or the fault is done: number, name, result (or the action), path, second path
 #define _GNU_SOURCE
@@ -40,7 +42,7 @@
 #define NO_LOG_FLUSH 2
 
 static char folder[PATH_MAX];
-static const char *action = "";
+static const char *action = "", *lie;
 static long fault_at, fault_times = 1;
 static int log_file = -1, is_chosen_rank;
 static atomic_long calls;
@@ -54,6 +56,7 @@ __attribute__((constructor)) static void prepare(void) {
     if ((text = getenv("FAULT_ACTION"))) action = text;
     if ((text = getenv("FAULT_AT"))) fault_at = atol(text);
     if ((text = getenv("FAULT_TIMES"))) fault_times = atol(text);
+    if ((text = getenv("FAULT_LIE")) && text[0]) lie = text;
     is_chosen_rank = (text = getenv("FAULT_RANK")) && (!strcmp(text, rank) || !strcmp(text, "all"));
     if (!log) return;
     char name[PATH_MAX], line[32];
@@ -253,8 +256,17 @@ DEFINE(ssize_t, pread, (int file, void *bytes, size_t size, off_t at), file, NUL
 DEFINE(ssize_t, pread64, (int file, void *bytes, size_t size, off64_t at), file, NULL, 0, NULL,
     (file, bytes, size, at))
 
-DEFINE(int, fsync, (int file), file, NULL, 0, NULL, (file))
-DEFINE(int, fdatasync, (int file), file, NULL, 0, NULL, (file))
+#define DEFINE_SYNC(name)                                                                              \
+    SLOT(name)                                                                                         \
+    int name(int file) {                                                                               \
+        struct call call;                                                                              \
+        enter(&call, #name, file, NULL, 0, NULL);                                                      \
+        int is_lie = lie && strstr(call.path, lie);                                                    \
+        return (int)leave(&call, call.does_fail ? refuse() : is_lie ? 0 : REAL(name)(file));           \
+    }
+DEFINE_SYNC(fsync)
+DEFINE_SYNC(fdatasync)
+
 DEFINE(int, ftruncate, (int file, off_t size), file, NULL, 0, NULL, (file, size))
 DEFINE(int, ftruncate64, (int file, off64_t size), file, NULL, 0, NULL, (file, size))
 DEFINE(int, fallocate, (int file, int mode, off_t at, off_t size), file, NULL, 0, NULL, (file, mode, at, size))

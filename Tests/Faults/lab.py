@@ -27,7 +27,7 @@ class Fault:
     at: int = 0
     rank: str = "0"
     times: int = 1
-    path: str = ""  # the folder whose calls count; the run's checkpoints where empty
+    lie: str = ""  # fsync of paths with this text does nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +81,8 @@ class Lab:
         self.count = 0
         self.mounts = []
         commands = subprocess.run([self.program, "checkpoint", "--help"], capture_output=True, text=True, check=False)
-        self.can_verify = re.search(r"^ +verify ", commands.stdout, re.MULTILINE) is not None
+        self.can_verify, self.can_reshard = (
+            re.search(rf"^ +{name} ", commands.stdout, re.MULTILINE) is not None for name in ("verify", "reshard"))
 
     def close(self):
         for mount in reversed(self.mounts):
@@ -102,10 +103,10 @@ class Lab:
                 self.references[key] = Reference(self, ranks, settings)
             return self.references[key]
 
-    def verify(self, path):
-        """What `checkpoint verify` says of a checkpoint: its exit code, and its words."""
+    def checkpoint(self, *arguments):
+        """Runs `checkpoint …`: its exit code, and its words."""
         result = subprocess.run(
-            [self.program, "checkpoint", "verify", path], capture_output=True, text=True, check=False)
+            [self.program, "checkpoint", *arguments], capture_output=True, text=True, check=False)
         return result.returncode, result.stdout + result.stderr
 
 
@@ -124,9 +125,9 @@ class Job:
         environment["OMPI_MCA_orte_tmpdir_base"] = self.log + ".tmp"
         environment["OMPI_MCA_btl_vader_backing_directory"] = self.log + ".tmp"
         fault = fault or Fault()
-        injected = {"LD_PRELOAD": lab.library, "FAULT_PATH": fault.path or self.run.checkpoints,
-                    "FAULT_LOG": self.log, "FAULT_RANK": fault.rank if ranks > 0 else "alone",
-                    "FAULT_AT": str(fault.at), "FAULT_TIMES": str(fault.times), "FAULT_ACTION": fault.action}
+        injected = {"LD_PRELOAD": lab.library, "FAULT_PATH": self.run.checkpoints, "FAULT_LOG": self.log,
+                    "FAULT_RANK": fault.rank if ranks > 0 else "alone", "FAULT_AT": str(fault.at),
+                    "FAULT_TIMES": str(fault.times), "FAULT_ACTION": fault.action, "FAULT_LIE": fault.lie}
         train = [command, "--config", os.path.join(HERE, "faults.yaml"), "--output", output, "--resume", resume]
         for key, value in settings.items():
             train += ["--set", f"{key.replace('__', '.')}={value}"]

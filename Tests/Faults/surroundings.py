@@ -9,7 +9,7 @@ import time
 
 import calls
 from damage import stopped_run
-from checkpoint import RunFolder, read
+from checkpoint import Checkpoint, read
 from lab import Fault, Job, kill
 from trial import Trial
 
@@ -58,6 +58,12 @@ def resharded(lab, ranks):
         for step in trial.run.steps():
             trial.expect(trial.run.checkpoint(step).digests == trial.reference.checkpoints[step],
                          f"step {step} differs")
+    if lab.can_reshard:
+        output = lab.place("resharded")
+        code, text = lab.checkpoint("reshard", whole, "--ranks", str(ranks), "--output", output)
+        if trial.expect(code == 0, f"`checkpoint reshard` ended with {code}: {text}"):
+            found = Checkpoint(os.path.join(output, "step-00000006"))
+            trial.expect(found.digests == trial.reference.checkpoints[6], "`checkpoint reshard` changed the state")
     trial.result.is_equal = not trial.result.problems
     return trial.done()
 

@@ -34,7 +34,7 @@ class Trial:
         self.reference = lab.reference(ranks, **settings)
         self.run = RunFolder(place or lab.place("run"))
         self.result = Outcome(fault, detail)
-        self.committed = set()
+        self.committed, self.lost = set(), set()
         # Steps that were damaged on purpose.
         self.damaged = set()
         if start:
@@ -73,32 +73,34 @@ class Trial:
         """No committed checkpoint is lost or changed."""
         whole = []
         for step in self.run.steps():
-            path = self.run.checkpoint_path(step)
             try:
                 found = self.run.checkpoint(step).digests
             except Damaged as error:
                 if step in self.damaged:
                     self.problem(f"what was damaged is still there under its name: {error}")
                 else:
-                    self.lose(f"step {step} is damaged: {error}")
+                    self.lose(step, f"is damaged: {error}")
                 continue
             if found != self.reference.checkpoints.get(step):
-                self.lose(f"step {step} differs from the undisturbed run's")
+                self.lose(step, "differs from the undisturbed run's")
                 continue
             whole.append(step)
             if self.lab.can_verify:
-                code, text = self.lab.verify(path)
+                code, text = self.lab.checkpoint("verify", self.run.checkpoint_path(step))
                 self.expect(code == 0, f"`checkpoint verify` says {code} of a whole checkpoint: {text.strip()}")
         for step in self.committed:
             if step not in whole and len([newer for newer in whole if newer > step]) < self.keep_last:
-                self.lose(f"step {step} was committed; there are {whole}")
+                self.lose(step, f"was committed, and {whole} are there")
         for name in self.run.names():
             if name.startswith("superseded-") and not self.damaged:
-                self.lose(f"{name}: a whole checkpoint was set aside")
+                self.lose(int(name.split("-")[1]), f"was set aside as {name}")
 
-    def lose(self, text):
-        self.result.lost += 1
-        self.problem(f"LOST: {text}")
+    def lose(self, step, text):
+        """Counts a committed checkpoint as lost, once."""
+        if step not in self.lost:
+            self.lost.add(step)
+            self.result.lost += 1
+            self.problem(f"LOST: step {step} {text}")
 
     def finish(self, attempts=1, **options):
         """Resumes without a fault until the run is done, and compares it with the undisturbed one."""
@@ -126,7 +128,7 @@ class Trial:
     def compare_losses(self, losses):
         steps = [step for step, _ in losses]
         expected = [step for step, _ in self.reference.losses]
-        if self.expect(steps == expected, f"metrics.jsonl has the steps {shortened(steps)}, expected 1 to {expected[-1]}"):
+        if self.expect(steps == expected, f"metrics.jsonl has {shortened(steps)}, expected 1 to {expected[-1]}"):
             self.expect(losses == self.reference.losses, "metrics.jsonl has other losses than the undisturbed run's")
 
     def done(self):
