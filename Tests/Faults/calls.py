@@ -66,7 +66,7 @@ def walk(lab, rank, call, action):
         trial.expect(ending.code != 0, "ended with 0 though a rank was killed")
         trial.finish()
         return trial.done()
-    if action in ERRORS and call.name not in ("close", "unlink", "unlinkat", "rmdir", "remove"):
+    if action in ERRORS and call.name != "close":
         trial.expect(ERRORS[action] in ending.text, f"no word of the cause: {ending.tail()}")
         if hit and LASTING.match(call.name):
             folder = re.search(r"/\.partial-[^/]*", hit.path)
@@ -78,4 +78,31 @@ def walk(lab, rank, call, action):
         trial.compare()
     else:
         trial.finish()
+    return trial.done()
+
+
+# --- The run's other files --------------------------------------------------------------------------------
+
+
+def file_tasks(lab, options):
+    """The same for the run's other files: configuration, metrics, pictures, the finished model. One rank writes them."""
+    job = Job(lab, lab.place("count"), 0, Fault(folder=""))
+    assert job.wait().code == 0
+    cases = [(call, action) for call in job.calls() if "/checkpoints/" not in call.path for action in actions(call)]
+    chosen = thinned(lab, [("alone", *case) for case in cases], options.every)
+    return [lambda case=case: [walk_files(lab, *case[1:])] for case in chosen]
+
+
+def walk_files(lab, call, action):
+    """A file that cannot be written stops the run with a word of the cause, or costs no more than lines told of."""
+    trial = Trial(lab, "other files", f"{call}: {action}", 0)
+    ending = trial.end(trial.start(Fault(action, call.number, folder="")))
+    trial.result.kills += ending.code == 137
+    trial.result.injected += ending.code != 137
+    if ending.code != 0:
+        trial.expect(ending.code == 137 or ERRORS[action] in ending.text, f"no word of the cause: {ending.text}")
+        trial.finish()
+    else:
+        trial.expect(action not in ("kill", "torn"), "ended with 0 though it was killed")
+        trial.compare(may_lack_lines="could not be written and is lost" in ending.text)
     return trial.done()

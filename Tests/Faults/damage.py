@@ -111,8 +111,7 @@ def refused(trial, words):
     before = digest(trial.run.checkpoints)
     trial.result.injected += 1
     job = trial.start()
-    ending = job.wait()
-    trial.result.endings.append(ending.label)
+    ending = trial.wait(job)
     trial.expect(ending.code == 3, f"ended with {ending.label}, expected 3: {ending.tail()}")
     for word in words:
         trial.expect(word in ending.text, f"no word of '{word}': {ending.text}")

@@ -103,9 +103,8 @@ def power_cut(lab, rank, call, action, lie=""):
     disk = Disk(lab)
     trial = Trial(lab, "power cut", f"rank {rank}, {call}", 2, place=f"{disk.path}/run", keep_last=1)
     job = trial.start(Fault(action, call.number, rank, lie=lie))
-    ending = job.wait()
+    ending = trial.wait(job)
     disk.power_on()
-    trial.result.endings.append(ending.label)
     trial.result.injected += 1
     trial.expect(not ending.is_hung, f"hangs: {ending.tail()}")
     trial.expect(any(found.result == action for found in job.calls(rank)), "the power was not cut")

@@ -30,6 +30,7 @@ from trial import Outcome
 FAMILIES = {
     "kills": kills.tasks,
     "calls": calls.tasks,
+    "files": calls.file_tasks,
     "power": disks.power_tasks,
     "disks": disks.full_tasks,
     "damage": damage.tasks,
@@ -56,7 +57,11 @@ def arguments():
 
 def attempt(task, family):
     try:
-        return task()
+        outcomes = task()
+        if any(outcome.problems and outcome.crashes_of_mpirun for outcome in outcomes):
+            print(f"note: mpirun itself crashed, once more: {outcomes[0].fault}: {outcomes[0].detail}", flush=True)
+            outcomes = task()
+        return outcomes
     except Exception:  # A fault of the test is a violation too.
         return [Outcome(family, "the test itself", problems=[traceback.format_exc()])]
 

@@ -28,8 +28,7 @@ def ranks_in_turn(lab):
     for index, ranks in enumerate((1, 2, 3, 4, 1)):
         last = 2 * index + 2
         job = trial.start(ranks=ranks, train__steps=last)
-        ending = job.wait()
-        trial.result.endings.append(ending.label)
+        ending = trial.wait(job)
         trial.result.restarts += index > 0
         trial.expect(ending.code == 0, f"{ranks} ranks ended with {ending.label}: {ending.tail()}")
         trial.expect(last in trial.run.steps(), f"{ranks} ranks left the checkpoints {trial.run.steps()}")
@@ -49,8 +48,7 @@ def resharded(lab, ranks):
     trial = Trial(lab, "re-sharding alone", f"2 to {ranks}", 2)
     whole = trial.reference.run.checkpoint_path(6)
     job = Job(lab, trial.run.path, ranks, resume=whole)
-    ending = job.wait()
-    trial.result.endings.append(ending.label)
+    ending = trial.wait(job)
     trial.result.restarts += 1
     trial.expect(ending.code == 0, f"ended with {ending.label}: {ending.tail()}")
     if ending.code == 0:
@@ -137,8 +135,7 @@ def pipe(lab, how, ranks, launch, both):
     if how == "full":
         job.wait_for_ranks()
         threading.Thread(target=drain, args=[reader]).start()
-    ending = job.wait()
-    trial.result.endings.append(ending.label)
+    ending = trial.wait(job)
     trial.result.injected += 1
     trial.expect(ending.code == 0 and not ending.is_hung, f"ended with {ending.label}: {ending.tail()}")
     trial.check()

@@ -70,7 +70,7 @@ public struct RunFolder: Sendable {
         do {
             try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         } catch {
-            throw RunFolderError(path: folder, detail: "cannot be created: \(Self.reason(of: error))")
+            throw RunFolderError(path: folder, detail: "cannot be created: \(systemReason(of: error))")
         }
     }
 
@@ -96,7 +96,7 @@ public struct RunFolder: Sendable {
             entries = try FileManager.default.contentsOfDirectory(atPath: path)
                 .filter { $0 != RunLockFolder.name }
         } catch {
-            throw RunFolderError(path: path, detail: "cannot be listed: \(Self.reason(of: error))")
+            throw RunFolderError(path: path, detail: "cannot be listed: \(systemReason(of: error))")
         }
         if entries.isEmpty { return }
         guard !Set(entries).isDisjoint(with: ["config.yaml", "metrics.jsonl", "checkpoints"]) else {
@@ -132,13 +132,5 @@ public struct RunFolder: Sendable {
             let tree = try? Yams.load(yaml: String(decoding: data, as: UTF8.self)) as? [String: Any]
         else { return nil }
         return tree["name"] as? String
-    }
-
-    private static func reason(of error: any Error) -> String {
-        let underlying = (error as NSError).userInfo[NSUnderlyingErrorKey] as? NSError
-        if let underlying, underlying.domain == NSPOSIXErrorDomain {
-            return systemReason(Int32(underlying.code))
-        }
-        return error.localizedDescription
     }
 }
