@@ -57,8 +57,9 @@ public struct RunFolder: Sendable {
         do {
             // Again: a run may have begun and ended here since.
             try folder.check(name: name, resume: resume)
-            try folder.create(folder.samples)
+            // Checkpoints first: a start that ends after it must not look like somebody else's folder.
             try folder.create(folder.checkpoints.path)
+            try folder.create(folder.samples)
         } catch {
             lock.release()
             throw error
