@@ -1,12 +1,15 @@
 """A fault at every file call of a save in turn, on rank 0 and on rank 1."""
 
 import re
+import shutil
 
+import damage
 from lab import Fault, Job
 from trial import Trial
 
 ERRORS = {"EIO": "Input/output error", "ENOSPC": "No space left on device"}
 WRITES = re.compile(r"^p?write")
+DELETIONS = ("unlink", "unlinkat", "rmdir", "remove")
 # A save that one of these failed in must not become a checkpoint.
 LASTING = re.compile(r"^(p?write|fsync|fdatasync|ftruncate|fallocate|posix_fallocate)")
 
@@ -15,7 +18,7 @@ def actions(call):
     """The faults that a call can have."""
     if WRITES.match(call.name):
         return ["EIO", "ENOSPC", "short", "torn"]
-    if call.name in ("read", "pread", "pread64", "open-read", "close", "unlink", "unlinkat", "rmdir", "remove"):
+    if call.name in ("read", "pread", "pread64", "open-read", "close", *DELETIONS):
         return ["EIO", "kill"]
     return ["EIO", "ENOSPC", "kill"]
 
@@ -74,6 +77,8 @@ def walk(lab, rank, call, action):
                 named = [found for found in job.calls("0")
                          if found.path.endswith(folder[0]) and found.commits is not None]
                 trial.expect(not named, f"committed after a failed {call.name}: {named}")
+    if call.name in DELETIONS:
+        trial.may_leave_partials = True
     if trial.expect(ending.code == 0, f"training stopped with {ending.label}, expected to go on: {ending.tail(1)}"):
         trial.compare()
     else:
@@ -85,22 +90,36 @@ def walk(lab, rank, call, action):
 
 
 def file_tasks(lab, options):
-    """The same for the run's other files: configuration, metrics, pictures, the finished model. One rank writes them."""
-    job = Job(lab, lab.place("count"), 0, Fault(folder=""))
-    assert job.wait().code == 0
-    cases = [(call, action) for call in job.calls() if "/checkpoints/" not in call.path for action in actions(call)]
-    chosen = thinned(lab, [("alone", *case) for case in cases], options.every)
-    return [lambda case=case: [walk_files(lab, *case[1:])] for case in chosen]
+    """The same for the run's other files: configuration, metrics, pictures, the finished model; and for all that a
+    resumed run calls before it trains. One rank does it."""
+    first = Job(lab, lab.place("count"), 0, Fault(folder="", without="checkpoints"))
+    assert first.wait().code == 0
+    start = damage.stopped_run(lab, 0)
+    again = Job(lab, shutil.copytree(start, lab.place("count")), 0, Fault(folder=""), checkpoint__keep_last=1000)
+    assert again.wait().code == 0
+    save = next(index for index, call in enumerate(again.calls()) if ".partial-00000006" in call.path)
+    tasks = []
+    for row, place, calls in (("other files", None, first.calls()), ("resume", start, again.calls()[:save])):
+        cases = [("alone", call, action) for call in calls for action in actions(call)]
+        tasks += [lambda row=row, place=place, case=case: [walk_files(lab, row, place, *case[1:])]
+                  for case in thinned(lab, cases, options.every)]
+    return tasks
 
 
-def walk_files(lab, call, action):
-    """A file that cannot be written stops the run with a word of the cause, or costs no more than lines told of."""
-    trial = Trial(lab, "other files", f"{call}: {action}", 0)
-    ending = trial.end(trial.start(Fault(action, call.number, folder="")))
+def walk_files(lab, row, start, call, action):
+    """A file that cannot be written or read stops the run with a word of the cause, or costs no more than it told."""
+    trial = Trial(lab, row, f"{call}: {action}", 0, start=start, keep_last=1000)
+    if "/step-00000004" in call.path and action not in ("kill", "torn"):
+        trial.damaged.add(4)  # Set aside, since it cannot be read.
+    job = trial.start(Fault(action, call.number, "alone", folder="", without="" if start else "checkpoints"))
+    ending = trial.end(job, is_resume=bool(start))
+    # Heartbeats of the lock may come in between: the call may be the one before or after.
+    trial.expect(any(found.number == call.number for found in job.calls()), "the call was not reached")
     trial.result.kills += ending.code == 137
     trial.result.injected += ending.code != 137
     if ending.code != 0:
-        trial.expect(ending.code == 137 or ERRORS[action] in ending.text, f"no word of the cause: {ending.text}")
+        trial.expect(ending.code == 137 or ERRORS.get(action, "\0") in ending.text,
+                     f"ended with {ending.label} and no word of the cause: {ending.text}")
         trial.finish()
     else:
         trial.expect(action not in ("kill", "torn"), "ended with 0 though it was killed")

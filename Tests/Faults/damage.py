@@ -66,10 +66,10 @@ DAMAGES = {
 }
 
 
-def stopped_run(lab):
-    """A run of two ranks as a kill after step 4 leaves it: checkpoints of steps 2 and 4, metrics of later steps."""
+def stopped_run(lab, ranks=2):
+    """A run as a kill after step 4 leaves it: checkpoints of steps 2 and 4, metrics of later steps."""
     path = lab.place("stopped")
-    shutil.copytree(lab.reference(2).run.path, path)
+    shutil.copytree(lab.reference(ranks).run.path, path)
     shutil.rmtree(RunFolder(path).checkpoint_path(6))
     shutil.rmtree(os.path.join(path, "model"))
     return path

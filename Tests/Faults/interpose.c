@@ -3,6 +3,7 @@
 // 2014): a driver first counts the calls of an undisturbed run, then walks through them.
 //
 //   FAULT_PATH    the folder whose calls count: those on paths in it, or on descriptors of such files
+//   FAULT_EXCEPT  a folder in it whose calls do not count
 //   FAULT_RANK    the rank that the fault is for (of OMPI_COMM_WORLD_RANK; "alone" where there is none), or "all"
 //   FAULT_AT      the call, counted from 1; 0 or absent for none
 //   FAULT_TIMES   how many calls from there on fail; 0 for all (EIO, ENOSPC, EROFS alone). Default 1
@@ -41,7 +42,7 @@
 #define EXT4_IOC_SHUTDOWN _IOR('X', 125, unsigned int)
 #define NO_LOG_FLUSH 2
 
-static char folder[PATH_MAX];
+static char folder[PATH_MAX], except[PATH_MAX];
 static const char *action = "", *lie;
 static long fault_at, fault_times = 1;
 static int log_file = -1, is_chosen_rank;
@@ -49,10 +50,11 @@ static atomic_long calls;
 static atomic_long clock_offset;
 
 __attribute__((constructor)) static void prepare(void) {
-    const char *path = getenv("FAULT_PATH"), *log = getenv("FAULT_LOG"), *text;
+    const char *path = getenv("FAULT_PATH"), *other = getenv("FAULT_EXCEPT"), *log = getenv("FAULT_LOG"), *text;
     const char *rank = getenv("OMPI_COMM_WORLD_RANK");
     if (!rank) rank = "alone";
     if (path) snprintf(folder, sizeof folder, "%s", path);
+    if (other) snprintf(except, sizeof except, "%s", other);
     if ((text = getenv("FAULT_ACTION"))) action = text;
     if ((text = getenv("FAULT_AT"))) fault_at = atol(text);
     if ((text = getenv("FAULT_TIMES"))) fault_times = atol(text);
@@ -91,10 +93,12 @@ static void resolve(char *result, int descriptor, const char *path) {
     if (path) snprintf(result + length, PATH_MAX - length, "/%s", path);
 }
 
-static int is_inside(const char *path) {
-    size_t length = strlen(folder);
-    return length > 0 && !strncmp(path, folder, length) && (path[length] == 0 || path[length] == '/');
+static int is_below(const char *path, const char *top) {
+    size_t length = strlen(top);
+    return length > 0 && !strncmp(path, top, length) && (path[length] == 0 || path[length] == '/');
 }
+
+static int is_inside(const char *path) { return is_below(path, folder) && !is_below(path, except); }
 
 static void note(const struct call *call, const char *result) {
     if (log_file < 0) return;

@@ -29,6 +29,7 @@ class Fault:
     times: int = 1
     lie: str = ""  # fsync of paths with this text does nothing
     folder: str = "checkpoints"  # the part of the run's folder whose calls count; "" for all of it
+    without: str = ""  # a part of it whose calls do not
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +67,8 @@ class Ending:
 
     @property
     def is_crash_of_mpirun(self):
-        """Open MPI 4.1's mpirun itself dies at times, about once in a thousand starts on a busy machine."""
-        return re.search(r"\[\d+\] mpirun\(\+0x", self.text) is not None
+        """Open MPI 4.1's mpirun itself dies or hangs at times, about once in a thousand starts on a busy machine."""
+        return re.search(r"\[\d+\] mpirun\(\+0x|PMIX ERROR", self.text) is not None
 
     def tail(self, lines=3):
         # mpirun's words on a rank's exit code are left out; others may tell something.
@@ -135,6 +136,7 @@ class Job:
         fault = fault or Fault()
         injected = {"LD_PRELOAD": lab.library, "FAULT_LOG": self.log,
                     "FAULT_PATH": os.path.join(self.run.path, fault.folder).rstrip("/"),
+                    "FAULT_EXCEPT": os.path.join(self.run.path, fault.without) if fault.without else "",
                     "FAULT_RANK": fault.rank if ranks > 0 else "alone", "FAULT_AT": str(fault.at),
                     "FAULT_TIMES": str(fault.times), "FAULT_ACTION": fault.action, "FAULT_LIE": fault.lie}
         train = [command, "--config", os.path.join(HERE, "faults.yaml"), "--output", output, "--resume", resume]
