@@ -8,7 +8,7 @@ BINARY := .build/$(CONFIGURATION)/disttrain
 SWIFT_TEST := swift test -c $(CONFIGURATION) --disable-testable-imports
 SWIFT_SOURCES := Package.swift Sources Tests Fuzzing/Package.swift Fuzzing/Sources
 
-.PHONY: help deps build demo test test-unit test-integration test-python fuzz bench lint format clean
+.PHONY: help deps build demo test test-unit test-integration test-faults test-python fuzz bench lint format clean
 .NOTPARALLEL:
 
 help: ## List these targets
@@ -32,6 +32,9 @@ test-unit: build ## Run the tests of one process; FILTER=NAME for some of them
 
 test-integration: build ## Run the tests under mpirun; NAMES="launch ..." for some of them
 	Tests/Integration/run.sh $(NAMES)
+
+test-faults: build ## Inject every fault (opt-in, an hour); ARGS="--only power --seed 1", see Tests/Faults/run.py
+	Tests/Faults/run.py --kills 200 --every 1 $(ARGS)
 
 VENV := .venv-python
 test-python: build ## Cross-check against PyTorch and diffusers (opt-in); FILTER=NAME, VENV=FOLDER, ARGS="--seed 1"

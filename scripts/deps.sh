@@ -33,6 +33,7 @@ check() {
     need_command mpirun openmpi-bin
     need_command timeout coreutils
     need_command awk mawk
+    need_command python3 python3  # drives Tests/Faults
     need_module ompi-c libopenmpi-dev
     need_module openblas libopenblas-dev
     need_module libpng libpng-dev

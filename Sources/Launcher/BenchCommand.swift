@@ -60,7 +60,7 @@ struct BenchOptions: ParsableArguments {
     func onAllRanks(_ command: some ParsableCommand, _ measure: (any Communicator) throws -> Void) throws {
         try command.onAllRanks { communicator in
             for warning in KernelLimits.warnings() where communicator.isRoot {
-                FileHandle.standardError.write(Data("warning: \(warning)\n".utf8))
+                Console.error.write("warning: \(warning)\n")
             }
             if let threads { Processor.setThreads(threads) }
             try measure(communicator)

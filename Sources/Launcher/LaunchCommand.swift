@@ -106,7 +106,7 @@ struct LaunchCommand: ParsableCommand {
     }
 
     private func say(_ line: String) {
-        FileHandle.standardError.write(Data("launch: \(line)\n".utf8))
+        Console.error.write("launch: \(line)\n")
     }
 
     /// The ranks run the very program that launches them, wherever PATH leads.

@@ -16,7 +16,7 @@ extension ParsableCommand {
         } catch let code as ExitCode {
             exit(withError: code)  // Said already.
         } catch let error as any ReportableError where !(error is ValidationError) {
-            FileHandle.standardError.write(Data("Error: \(error.message)\n".utf8))
+            Console.error.write("Error: \(error.message)\n")
             exit(withError: ExitCode(error.exitStatus))
         } catch {
             // All ranks were given the same words. The others leave later, since mpirun kills the rest as
@@ -26,7 +26,7 @@ extension ParsableCommand {
                 exit(withError: ExitCode(exitCode(for: error) == .success ? 0 : ExitStatus.usage))
             }
             guard exitCode(for: error) == .validationFailure else { exit(withError: error) }
-            FileHandle.standardError.write(Data((fullMessage(for: error) + "\n").utf8))
+            Console.error.write(fullMessage(for: error) + "\n")
             exit(withError: ExitCode(ExitStatus.usage))
         }
     }

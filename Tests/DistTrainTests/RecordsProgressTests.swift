@@ -115,4 +115,29 @@ private final class Screen {
         status.finish()
         close(ends[1])
     }
+
+    @Test func aReaderThatSleepsIsWaitedForOnce() throws {
+        var ends: [Int32] = [0, 0]
+        #expect(pipe(&ends) == 0)
+        defer { ends.forEach { close($0) } }
+        let size = Int(fcntl(ends[1], 1032))  // F_GETPIPE_SZ, which Swift does not see
+        let console = Console(descriptor: ends[1], patience: 0.05)
+        let line = String(repeating: "x", count: 99) + "\n"
+        // Written by print, the line that finds the pipe full would never return.
+        for _ in 0..<(size / line.count + 1000) { console.write(line) }
+
+        // It is written to again as soon as it reads, and what it got are whole lines.
+        var text = ""
+        func read() {
+            var bytes = [UInt8](repeating: 0, count: 4 * size)
+            let count = Foundation.read(ends[0], &bytes, bytes.count)
+            text += String(decoding: bytes[..<max(0, count)], as: UTF8.self)
+        }
+        read()
+        console.write("awake\n")
+        read()
+        let lines = text.split(separator: "\n").map { $0 + "\n" }
+        #expect(lines.count > 100 && lines.dropLast().allSatisfy { $0 == line })
+        #expect(lines.last == "awake\n")
+    }
 }

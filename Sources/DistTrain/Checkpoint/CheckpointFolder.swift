@@ -43,7 +43,7 @@ public struct CheckpointFolder: Sendable, Equatable {
         do {
             return try FileManager.default.contentsOfDirectory(atPath: path)
         } catch {
-            throw CheckpointError(.inaccessible, path, "cannot be listed: \(error.localizedDescription)")
+            throw CheckpointError(.inaccessible, path, "cannot be listed: \(systemReason(of: error))")
         }
     }
 
@@ -90,7 +90,7 @@ public struct CheckpointFolder: Sendable, Equatable {
         do {
             try FileManager.default.removeItem(atPath: path)
         } catch {
-            throw CheckpointError(.inaccessible, path, "cannot be removed: \(error.localizedDescription)")
+            throw CheckpointError(.inaccessible, path, "cannot be removed: \(systemReason(of: error))")
         }
     }
 }

@@ -129,7 +129,7 @@ extension MPICommunicator {
 private func printError(_ message: String, rank: Int?) {
     guard !message.isEmpty else { return }
     let place = rank.map { " (rank \($0))" } ?? ""
-    FileHandle.standardError.write(Data("Error\(place): \(message)\n".utf8))
+    Console.error.write("Error\(place): \(message)\n")
 }
 
 /// FNV-1a: the same on every rank, which Swift's seeded hash is not.

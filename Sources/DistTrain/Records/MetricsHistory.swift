@@ -11,10 +11,19 @@ public struct MetricsHistory: Sendable {
     public let unreadableLines: Int
 
     public init(contentsOf path: String) throws(MetricsError) {
-        guard let data = FileManager.default.contents(atPath: path) else {
-            throw MetricsError(path: path, detail: "is not there or cannot be read")
-        }
+        guard let data = try Self.read(path) else { throw MetricsError(path: path, detail: "is not there") }
         self.init(parsing: data)
+    }
+
+    /// The file's bytes; nil where there is none. One that cannot be read is an error: taken for an empty one, it would
+    /// be overwritten.
+    static func read(_ path: String) throws(MetricsError) -> Data? {
+        guard FileManager.default.fileExists(atPath: path) else { return nil }
+        do {
+            return try Data(contentsOf: URL(fileURLWithPath: path))
+        } catch {
+            throw MetricsError(path: path, detail: "cannot be read: \(systemReason(of: error))")
+        }
     }
 
     public init(parsing data: Data) {

@@ -42,10 +42,11 @@ public final class MetricsLog {
         self.onProblem = onProblem
         self.clock = clock
         let kept =
-            resumedStep.map { step in
-                MetricsHistory.keptPrefix(
-                    of: FileManager.default.contents(atPath: path) ?? Data(), through: step)
-            } ?? 0
+            if let resumedStep {
+                MetricsHistory.keptPrefix(of: try MetricsHistory.read(path) ?? Data(), through: resumedStep)
+            } else {
+                0
+            }
         descriptor = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0o644)
         size = kept
         guard descriptor >= 0 else {

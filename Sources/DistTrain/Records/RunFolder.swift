@@ -57,8 +57,9 @@ public struct RunFolder: Sendable {
         do {
             // Again: a run may have begun and ended here since.
             try folder.check(name: name, resume: resume)
-            try folder.create(folder.samples)
+            // Checkpoints first: a start that ends after it must not look like somebody else's folder.
             try folder.create(folder.checkpoints.path)
+            try folder.create(folder.samples)
         } catch {
             lock.release()
             throw error
@@ -70,7 +71,7 @@ public struct RunFolder: Sendable {
         do {
             try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         } catch {
-            throw RunFolderError(path: folder, detail: "cannot be created: \(Self.reason(of: error))")
+            throw RunFolderError(path: folder, detail: "cannot be created: \(systemReason(of: error))")
         }
     }
 
@@ -96,7 +97,7 @@ public struct RunFolder: Sendable {
             entries = try FileManager.default.contentsOfDirectory(atPath: path)
                 .filter { $0 != RunLockFolder.name }
         } catch {
-            throw RunFolderError(path: path, detail: "cannot be listed: \(Self.reason(of: error))")
+            throw RunFolderError(path: path, detail: "cannot be listed: \(systemReason(of: error))")
         }
         if entries.isEmpty { return }
         guard !Set(entries).isDisjoint(with: ["config.yaml", "metrics.jsonl", "checkpoints"]) else {
@@ -132,13 +133,5 @@ public struct RunFolder: Sendable {
             let tree = try? Yams.load(yaml: String(decoding: data, as: UTF8.self)) as? [String: Any]
         else { return nil }
         return tree["name"] as? String
-    }
-
-    private static func reason(of error: any Error) -> String {
-        let underlying = (error as NSError).userInfo[NSUnderlyingErrorKey] as? NSError
-        if let underlying, underlying.domain == NSPOSIXErrorDomain {
-            return systemReason(Int32(underlying.code))
-        }
-        return error.localizedDescription
     }
 }

@@ -87,9 +87,16 @@ struct RunLockFolder: Sendable, Equatable {
     /// Writes a record in place, on the disk when this returns. False, and errno tells why, where that fails.
     static func write(_ record: RunLockRecord, to descriptor: Int32) -> Bool {
         let bytes = record.encoded()
-        let count = bytes.withUnsafeBytes { pwrite(descriptor, $0.baseAddress, $0.count, 0) }
-        if count >= 0, count < bytes.count { errno = ENOSPC }
-        return count == bytes.count && fdatasync(descriptor) == 0
+        var written = 0
+        while written < bytes.count {
+            let count = bytes[written...].withUnsafeBytes {
+                pwrite(descriptor, $0.baseAddress, $0.count, off_t(written))
+            }
+            if count < 0 && errno == EINTR { continue }
+            guard count > 0 else { return false }
+            written += count
+        }
+        return fdatasync(descriptor) == 0
     }
 
     private static func synchronize(_ folder: String) -> Bool {

@@ -9,8 +9,8 @@ public final class StatusLine {
 
     /// On a file: standard error unless told otherwise.
     public convenience init(descriptor: Int32 = STDERR_FILENO) {
-        self.init(
-            width: { Self.terminalWidth(descriptor) }, write: { Self.writeAll($0, to: descriptor) })
+        let console = descriptor == STDERR_FILENO ? Console.error : Console(descriptor: descriptor)
+        self.init(width: { Self.terminalWidth(descriptor) }, write: { console.write($0) })
     }
 
     /// - Parameters:
@@ -59,16 +59,5 @@ public final class StatusLine {
         var size = winsize()
         guard ioctl(descriptor, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0 else { return 80 }
         return Int(size.ws_col)
-    }
-
-    /// Failures are no matter: whoever read the messages has gone, and the work goes on.
-    static func writeAll(_ text: String, to descriptor: Int32) {
-        var rest = Array(text.utf8)[...]
-        while !rest.isEmpty {
-            let count = rest.withUnsafeBytes { Foundation.write(descriptor, $0.baseAddress, $0.count) }
-            if count < 0 && errno == EINTR { continue }
-            if count <= 0 { return }
-            rest = rest.dropFirst(count)
-        }
     }
 }

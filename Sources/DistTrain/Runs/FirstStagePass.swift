@@ -137,7 +137,7 @@ func makeOutputFolder(_ path: String) throws(RunError) {
     do {
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
     } catch {
-        throw RunError("\(path): cannot be created (\(error.localizedDescription)); choose another --output")
+        throw RunError("\(path): cannot be created (\(systemReason(of: error))); choose another --output")
     }
 }
 

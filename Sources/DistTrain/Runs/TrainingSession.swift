@@ -237,12 +237,6 @@ struct LossCurve {
     }
 }
 
-/// Prints a line on standard output at once, whether it is a terminal or a file.
-func printLine(_ line: String) {
-    print(line)
-    fflush(nil)
-}
-
 extension RunFolder {
     /// Opens the run's folder on rank 0, which then holds its lock. Collective.
     static func open(

@@ -20,6 +20,17 @@ public struct FileError: Error, Equatable, Sendable, CustomStringConvertible {
     }
 }
 
+/// The system's reason behind an error of Foundation's file functions, whose own words often hold none ("The
+/// operation could not be completed").
+public func systemReason(of error: any Error) -> String {
+    // On Linux the cause is a Swift error, and no NSError until it is made one.
+    let cause = (error as NSError).userInfo[NSUnderlyingErrorKey] as? any Error
+    for error in [cause ?? error, error] as [NSError] where error.domain == NSPOSIXErrorDomain {
+        return String(cString: strerror(Int32(error.code)))
+    }
+    return error.localizedDescription
+}
+
 /// An open file descriptor, closed exactly once.
 struct FileHandleDescriptor: ~Copyable {
     let descriptor: Int32

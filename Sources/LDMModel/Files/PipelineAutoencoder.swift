@@ -53,7 +53,7 @@ extension ModelFolder {
                 try FileManager.default.copyItem(atPath: original, toPath: target.file(name))
             } catch {
                 throw ModelFolderError(
-                    original, "cannot be copied to \(target.path): \(error.localizedDescription)")
+                    original, "cannot be copied to \(target.path): \(systemReason(of: error))")
             }
             for tensor in file.names { map[tensor] = name }
         }

@@ -1,0 +1,206 @@
+"""Disks that fail: a power cut, a full disk, a read-only one. They need root, to mount disks of their own."""
+
+import os
+import subprocess
+import time
+
+import calls
+from lab import Fault
+from trial import Outcome, Trial
+
+# Enough saves for any number of failures in a row that a program may bear.
+LONG = {"train__steps": 80, "train__checkpoint_every": 2}
+
+
+def mount(lab, path, *arguments):
+    """Mounts something at a folder, which is made; None, or why it cannot be."""
+    os.makedirs(path, exist_ok=True)
+    result = subprocess.run(["mount", *arguments, path], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        return result.stderr.strip()
+    with lab.lock:
+        lab.mounts.append(path)
+    return None
+
+
+def unmount(lab, path):
+    # A process that another thread has just started may still hold this one's open files.
+    for _ in range(100):
+        if subprocess.run(["umount", path], stderr=subprocess.DEVNULL, check=False).returncode == 0:
+            break
+        time.sleep(0.1)
+    else:
+        raise RuntimeError(f"{path} stays busy")
+    with lab.lock:
+        lab.mounts.remove(path)
+
+
+def remount(path, options):
+    subprocess.run(["mount", "-o", f"remount,{options}", path], check=True)
+
+
+def skipped(lab, row, reason):
+    trial = Trial(lab, row, "", 2)
+    trial.result.skipped = reason
+    return [trial.done()]
+
+
+# --- Power cuts -------------------------------------------------------------------------------------------
+
+
+class Disk:
+    """An ext4 file system in a file, with every mercy for programs that do not fsync turned off."""
+
+    def __init__(self, lab):
+        self.lab = lab
+        self.image, self.path = lab.place("ext4"), lab.place("disk")
+        with open(self.image, "wb") as file:
+            file.truncate(48 << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-F", self.image], check=True)
+        self.problem = self.mount()
+
+    def mount(self):
+        return mount(self.lab, self.path, "-o", "loop,noauto_da_alloc,commit=300", self.image)
+
+    def power_on(self):
+        unmount(self.lab, self.path)
+        problem = self.mount()
+        if problem:
+            raise RuntimeError(f"cannot mount the disk after the power cut: {problem}")
+
+    def remove(self):
+        unmount(self.lab, self.path)
+        os.remove(self.image)
+
+
+def power_tasks(lab, options):
+    try:
+        disk = Disk(lab)
+        problem = disk.problem
+        if not problem:
+            disk.remove()
+    except (OSError, subprocess.CalledProcessError) as error:
+        problem = str(error)
+    if problem:
+        return [lambda: skipped(lab, "power cut", f"no loop mounts here: {problem}")]
+    # Inside a file's writes every moment is like the others, and the fault walks them all the same.
+    cases = [(rank, call, "powercut") for rank, call in calls.count(lab)]
+    lie = [case for case in cases if case[1].name == "mkdir"][-1]
+    return [lambda case=case: [power_cut(lab, *case)] for case in calls.thinned(lab, cases, options.every)] + [
+        lambda: [disk_that_lies(lab, *lie)]]
+
+
+def disk_that_lies(lab, rank, call, action):
+    """Without the fsync of the weights a power cut must lose a checkpoint, or the test would find nothing at all."""
+    outcome = power_cut(lab, rank, call, action, lie=".safetensors")
+    found = Outcome("power cut, no fsync", "the proof that it can be lost", endings=outcome.endings[:1], injected=1)
+    if outcome.lost == 0:
+        found.problems.append("nothing was lost: these power cuts are none")
+    return found
+
+
+def power_cut(lab, rank, call, action, lie=""):
+    disk = Disk(lab)
+    trial = Trial(lab, "power cut", f"rank {rank}, {call}", 2, place=f"{disk.path}/run", keep_last=1)
+    job = trial.start(Fault(action, call.number, rank, lie=lie))
+    ending = trial.wait(job)
+    disk.power_on()
+    trial.result.injected += 1
+    trial.expect(not ending.is_hung, f"hangs: {ending.tail()}")
+    trial.expect(any(found.result == action for found in job.calls(rank)), "the power was not cut")
+    trial.committed = durable_commits(trial.run.checkpoints, job.calls())
+    trial.check()
+    trial.finish()
+    outcome = trial.done()
+    disk.remove()
+    return outcome
+
+
+def durable_commits(folder, found):
+    """The steps whose names were on the disk: the folder was fsynced afterwards."""
+    named, durable = set(), set()
+    for call in found:
+        if call.commits is not None:
+            named.add(call.commits)
+        if call.name == "fsync" and call.result == "0" and call.path == folder:
+            durable |= named
+    return durable
+
+
+# --- Full and read-only disks -----------------------------------------------------------------------------
+
+
+def full_tasks(lab, options):
+    del options
+    return [lambda: full_disk(lab), lambda: read_only(lab), lambda: read_only_start(lab)]
+
+
+def stopped_after_failures(trial, ending, words):
+    """Training went on for a while, alarmed, and stopped; no step was lost without a word."""
+    alarms = [line for line in ending.text.splitlines() if words in line]
+    trial.expect(len(alarms) > 1, f"{len(alarms)} lines say '{words}', expected one a failed save: {ending.tail()}")
+    trial.expect(ending.code not in (0, 137, 139), f"ended with {ending.label}, expected an error's code")
+    if trial.reference.checkpoints:
+        steps = [line for line in ending.text.splitlines() if line.startswith("step")]
+        trial.expect(len(steps) > 4, f"training did not go on after a failed save: {len(steps)} steps")
+
+
+def full_disk(lab):
+    reference = lab.reference(2, **LONG)
+    one = sum(-(-os.path.getsize(os.path.join(folder, name)) // 4096) * 4096
+              for folder, _, names in os.walk(reference.run.checkpoint_path(2)) for name in names)
+    place = lab.place("full")
+    problem = mount(lab, place, "-t", "tmpfs", "-o", f"size={int(1.6 * one)}", "faults")
+    if problem:
+        return skipped(lab, "disk full", problem)
+    trial = Trial(lab, "disk full", f"a tmpfs of {int(1.6 * one)} bytes", 2, place=place, keep_last=1, **LONG)
+    ending = trial.end(trial.start())
+    trial.result.injected += 1
+    stopped_after_failures(trial, ending, "No space left on device")
+    trial.expect(2 in trial.run.steps(), "the checkpoint that there was room for is not there")
+    remount(place, "size=100m")
+    trial.finish()
+    outcome = trial.done()
+    unmount(lab, place)
+    return [outcome]
+
+
+def read_only(lab):
+    """The disk of the checkpoints turns read-only at the first call of the second save."""
+    save = calls.second_save(lab.reference(2).job, "0")[0]
+    trial = Trial(lab, "disk read-only", "from the second save on", 2, keep_last=1, **LONG)
+    place = trial.run.checkpoints
+    problem = mount(lab, place, "-t", "tmpfs", "faults")
+    if problem:
+        return skipped(lab, "disk read-only", problem)
+    job = trial.start(Fault("readonly", save.number, "0"))
+    ending = trial.end(job)
+    trial.result.injected += 1
+    trial.expect(not any(call.result == "remount failed" for call in job.calls()), "the disk is still writable")
+    stopped_after_failures(trial, ending, "Read-only file system")
+    remount(place, "rw")
+    trial.finish()
+    unmount(lab, place)
+    return [trial.done()]
+
+
+def read_only_start(lab):
+    """A run resumed on a read-only disk: refused in plain words, and nothing is lost."""
+    place = lab.place("readonly")
+    problem = mount(lab, place, "-t", "tmpfs", "faults")
+    if problem:
+        return skipped(lab, "disk read-only", problem)
+    trial = Trial(lab, "disk read-only", "at a start", 2, place=place)
+    job = trial.start(Fault("kill", calls.second_save(trial.reference.job, "0")[8].number, "0"))
+    trial.end(job)
+    trial.result.kills += 1
+    remount(place, "ro")
+    ending = trial.end(trial.start(), is_resume=True)
+    trial.result.injected += 1
+    trial.expect(ending.code in (2, 3), f"ended with {ending.label}, expected 2 or 3: {ending.tail()}")
+    trial.expect("Read-only file system" in ending.text, f"no word of the cause: {ending.text}")
+    remount(place, "rw")
+    trial.finish()
+    outcome = trial.done()
+    unmount(lab, place)
+    return [outcome]

@@ -1,0 +1,255 @@
+"""Starts the program with faults in it, and knows what must be true afterwards."""
+
+import dataclasses
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+
+from checkpoint import RunFolder, STEP_NAME, read
+
+HERE = os.path.dirname(os.path.realpath(__file__))
+REPOSITORY = os.path.dirname(os.path.dirname(HERE))
+ENDLESS = 120.0  # seconds after which a job hangs; one takes two
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """What interpose.c is told: at which counted call of which rank what happens."""
+
+    action: str = ""
+    at: int = 0
+    rank: str = "0"
+    times: int = 1
+    lie: str = ""  # fsync of paths with this text does nothing
+    folder: str = "checkpoints"  # the part of the run's folder whose calls count; "" for all of it
+    without: str = ""  # a part of it whose calls do not
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A line of the library's log."""
+
+    number: int
+    name: str
+    result: str
+    path: str
+    other: str
+
+    def __str__(self):
+        to = f" -> {os.path.basename(self.other)}" if self.other else ""
+        return f"{self.number} {self.name} {'/'.join(self.path.split('/')[-3:])}{to}"
+
+    @property
+    def commits(self):
+        """The step that this call gave its name, or None."""
+        match = STEP_NAME.match(os.path.basename(self.other))
+        return int(match[1]) if match and self.name.startswith("rename") and self.result == "0" else None
+
+
+@dataclasses.dataclass
+class Ending:
+    """How a job ended: exit code (128 + signal for a killed one) and what it said."""
+
+    code: int
+    text: str
+    is_hung: bool
+
+    @property
+    def label(self):
+        return "hangs" if self.is_hung else str(self.code)
+
+    @property
+    def is_crash_of_mpirun(self):
+        """Open MPI 4.1's mpirun itself dies or hangs at times, about once in a thousand starts on a busy machine."""
+        return re.search(r"\[\d+\] mpirun\(\+0x|PMIX ERROR", self.text) is not None
+
+    def tail(self, lines=3):
+        # mpirun's words on a rank's exit code are left out; others may tell something.
+        said = re.sub(r"-{70,}\n(?:(?!-{70}).)*(?:non-zero|exited on signal).*?\n-{70,}\n", "", self.text, flags=re.DOTALL)
+        return " | ".join(line for line in said.splitlines()[-lines:] if line.strip())
+
+
+class Lab:
+    """The program, a place for runs, and the undisturbed runs that others are compared with."""
+
+    def __init__(self, program, seed):
+        self.program = os.path.realpath(program)
+        self.random = random.Random(seed)
+        self.scratch = os.path.realpath(tempfile.mkdtemp(prefix="disttrain-faults."))
+        self.library = os.path.join(self.scratch, "interpose.so")
+        subprocess.run([os.path.join(HERE, "build.sh"), self.library], check=True)
+        self.references = {}
+        self.lock = threading.RLock()
+        self.count = 0
+        self.mounts = []
+        commands = subprocess.run([self.program, "checkpoint", "--help"], capture_output=True, text=True, check=False)
+        self.can_verify, self.can_reshard = (
+            re.search(rf"^ +{name} ", commands.stdout, re.MULTILINE) is not None for name in ("verify", "reshard"))
+
+    def close(self):
+        for mount in reversed(self.mounts):
+            subprocess.run(["umount", "-l", mount], stderr=subprocess.DEVNULL, check=False)
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def place(self, name):
+        """A new path below the scratch folder."""
+        with self.lock:
+            self.count += 1
+            return os.path.join(self.scratch, f"{self.count:05d}-{name}")
+
+    def reference(self, ranks, **settings):
+        """The undisturbed run of these ranks and settings, with all its checkpoints."""
+        with self.lock:
+            key = (ranks, json.dumps(settings, sort_keys=True))
+            if key not in self.references:
+                self.references[key] = Reference(self, ranks, settings)
+            return self.references[key]
+
+    def checkpoint(self, *arguments):
+        """Runs `checkpoint …`: its exit code, and its words."""
+        result = subprocess.run(
+            [self.program, "checkpoint", *arguments], capture_output=True, text=True, check=False)
+        return result.returncode, result.stdout + result.stderr
+
+
+class Job:
+    """One start of the program on a run's folder."""
+
+    def __init__(self, lab, output, ranks=2, fault=None, resume="auto", launch=False, stdout=None, stderr=None,
+                 command="train", **settings):
+        self.lab, self.run, self.ranks = lab, RunFolder(output), ranks
+        self.log = lab.place("log")
+        self.output = lab.place("output")
+        os.makedirs(self.log + ".tmp")
+        environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", OMP_WAIT_POLICY="passive",
+                           OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
+        # What a killed job leaves lies in the scratch folder, and not in /tmp and /dev/shm.
+        environment["OMPI_MCA_orte_tmpdir_base"] = self.log + ".tmp"
+        environment["OMPI_MCA_btl_vader_backing_directory"] = self.log + ".tmp"
+        fault = fault or Fault()
+        injected = {"LD_PRELOAD": lab.library, "FAULT_LOG": self.log,
+                    "FAULT_PATH": os.path.join(self.run.path, fault.folder).rstrip("/"),
+                    "FAULT_EXCEPT": os.path.join(self.run.path, fault.without) if fault.without else "",
+                    "FAULT_RANK": fault.rank if ranks > 0 else "alone", "FAULT_AT": str(fault.at),
+                    "FAULT_TIMES": str(fault.times), "FAULT_ACTION": fault.action, "FAULT_LIE": fault.lie}
+        train = [command, "--config", os.path.join(HERE, "faults.yaml"), "--output", output, "--resume", resume]
+        for key, value in settings.items():
+            train += ["--set", f"{key.replace('__', '.')}={value}"]
+        assignments = ["env"] + [f"{key}={value}" for key, value in injected.items()]
+        if launch:
+            # mpirun counts itself among the ranks' family, but makes no counted calls.
+            line = assignments + [lab.program, "launch", "-n", str(ranks), "--threads", "1", "--"] + train
+        elif ranks == 0:
+            line = assignments + [lab.program] + train
+        else:
+            line = ["mpirun", "-n", str(ranks), "--host", f"localhost:{ranks}", "--mca", "plm", "isolated",
+                    "--mca", "ras", "^slurm,tm,gridengine,lsf", "--oversubscribe", "--bind-to", "none",
+                    "--mca", "mpi_yield_when_idle", "1"] + assignments + [lab.program] + train
+        with open(self.output, "wb") as file:
+            self.started = time.monotonic()
+            self.process = subprocess.Popen(
+                line, stdin=subprocess.DEVNULL, stdout=stdout or file, stderr=stderr or file, env=environment,
+                start_new_session=True)
+
+    def rank_pids(self):
+        """The processes of the ranks so far, by rank."""
+        found = {}
+        for rank in ["alone"] + [str(rank) for rank in range(self.ranks)]:
+            try:
+                with open(f"{self.log}.{rank}", encoding="utf-8", errors="replace") as file:
+                    lines = [line for line in file if line.startswith("pid ")]
+            except FileNotFoundError:
+                continue
+            if lines:
+                found[rank] = int(lines[-1].split()[1])
+        return found
+
+    def calls(self, rank="0"):
+        """The counted calls of a rank."""
+        found = []
+        try:
+            with open(f"{self.log}.{rank if self.ranks else 'alone'}", encoding="utf-8", errors="replace") as file:
+                for line in file:
+                    parts = line.rstrip("\n").split("\t")
+                    if len(parts) == 5:
+                        found.append(Call(int(parts[0]), *parts[1:]))
+        except FileNotFoundError:
+            pass
+        return found
+
+    def kill_all(self):
+        """Kills every rank and mpirun at once."""
+        for pid in [*self.rank_pids().values(), self.process.pid]:
+            kill(pid)
+
+    def wait_for_ranks(self, timeout=ENDLESS):
+        """Waits until every rank has started and ended, whether mpirun has or not; False where that takes too long."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            # "alone" are launch and mpirun, where there are ranks.
+            pids = {rank: pid for rank, pid in self.rank_pids().items() if (rank == "alone") == (self.ranks == 0)}
+            if len(pids) >= max(1, self.ranks) and not any(is_alive(pid) for pid in pids.values()):
+                return True
+            time.sleep(0.01)
+        return False
+
+    def wait(self, timeout=ENDLESS):
+        """Waits for the job and for all its ranks, and tells how it ended."""
+        hung = False
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            hung = True
+            self.kill_all()
+            self.process.wait()
+        deadline = time.monotonic() + 30
+        while any(is_alive(pid) for pid in self.rank_pids().values()):
+            if time.monotonic() > deadline:
+                hung = True
+                self.kill_all()
+                break
+            time.sleep(0.01)
+        self.seconds = time.monotonic() - self.started
+        shutil.rmtree(self.log + ".tmp", ignore_errors=True)
+        code = self.process.returncode
+        return Ending(code if code >= 0 else 128 - code, read(self.output).decode(errors="replace"), hung)
+
+
+def kill(pid, number=signal.SIGKILL):
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def is_alive(pid):
+    """Whether a process runs; one that has ended and that nobody has asked after does not."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return re.sub(r"^.*\)", "", file.read()).split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+class Reference:
+    """What an undisturbed run comes to: every checkpoint's tensors, every loss, the finished model."""
+
+    def __init__(self, lab, ranks, settings):
+        run = RunFolder(lab.place("reference"))
+        self.job = Job(lab, run.path, ranks, checkpoint__keep_last=1000, **settings)
+        ending = self.job.wait()
+        if ending.code != 0:
+            raise SystemExit(f"the undisturbed run ended with {ending.label}: {ending.text}")
+        self.run = run
+        self.seconds = self.job.seconds
+        self.checkpoints = {step: run.checkpoint(step).digests for step in run.steps()}
+        self.losses = run.losses()
+        self.model = run.model()
+        assert [step for step, _ in self.losses] == list(range(1, max(self.checkpoints) + 1)), self.losses

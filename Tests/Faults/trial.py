@@ -1,0 +1,154 @@
+"""One run's folder, what is done to it, and what must hold after each fault."""
+
+import dataclasses
+import os
+import shutil
+
+from checkpoint import Damaged, RunFolder
+from lab import Job
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What a trial came to, for the table."""
+
+    fault: str
+    detail: str
+    endings: list = dataclasses.field(default_factory=list)
+    kills: int = 0
+    injected: int = 0
+    restarts: int = 0
+    lost: int = 0
+    is_equal: bool | None = None
+    crashes_of_mpirun: int = 0  # of its own, which are none of the program's
+    problems: list = dataclasses.field(default_factory=list)
+    known: int = 0  # problems that are known
+    skipped: str = ""
+
+
+class Trial:
+    """A run that faults are injected into."""
+
+    def __init__(self, lab, fault, detail, ranks=2, start=None, place=None, keep_last=2, **settings):
+        """`start` is a run's folder to go on from, copied; `place` a path for the run, else one of the scratch."""
+        self.lab, self.ranks, self.settings, self.keep_last = lab, ranks, settings, keep_last
+        self.reference = lab.reference(ranks, **settings)
+        self.run = RunFolder(place or lab.place("run"))
+        self.result = Outcome(fault, detail)
+        self.committed, self.lost = set(), set()
+        self.may_leave_partials = False  # What cannot be deleted is, at the next start.
+        # Steps that were damaged on purpose.
+        self.damaged = set()
+        if start:
+            shutil.copytree(start, self.run.path)
+            self.committed.update(self.run.steps())
+
+    def problem(self, text):
+        self.result.problems.append(text)
+
+    def expect(self, is_true, text):
+        if not is_true:
+            self.problem(text)
+        return is_true
+
+    def start(self, fault=None, **options):
+        options = {**self.settings, **options}
+        return Job(self.lab, self.run.path, options.pop("ranks", self.ranks), fault,
+                   checkpoint__keep_last=self.keep_last, **options)
+
+    def end(self, job, is_resume=False):
+        """Waits for a job, notes what it committed and how it ended, and checks what lies on the disk."""
+        ending = self.wait(job)
+        self.result.restarts += is_resume
+        self.committed.update(self.commits_of(job))
+        if ending.is_hung:
+            self.problem(f"hangs; its last words: {ending.tail()}")
+        self.check()
+        return ending
+
+    def wait(self, job):
+        """Waits for a job and notes how it ended."""
+        ending = job.wait()
+        self.result.endings.append(ending.label)
+        self.result.crashes_of_mpirun += ending.is_crash_of_mpirun
+        return ending
+
+    @staticmethod
+    def commits_of(job):
+        return {call.commits for call in job.calls() if call.commits is not None}
+
+    def check(self):
+        """No committed checkpoint is lost or changed."""
+        whole = []
+        for step in self.run.steps():
+            try:
+                found = self.run.checkpoint(step).digests
+            except Damaged as error:
+                if step in self.damaged:
+                    self.problem(f"what was damaged is still there under its name: {error}")
+                else:
+                    self.lose(step, f"is damaged: {error}")
+                continue
+            if found != self.reference.checkpoints.get(step):
+                self.lose(step, "differs from the undisturbed run's")
+                continue
+            whole.append(step)
+            if self.lab.can_verify:
+                code, text = self.lab.checkpoint("verify", self.run.checkpoint_path(step))
+                self.expect(code == 0, f"`checkpoint verify` says {code} of a whole checkpoint: {text.strip()}")
+        for step in self.committed:
+            if step not in whole and len([newer for newer in whole if newer > step]) < self.keep_last:
+                self.lose(step, f"was committed, and {whole} are there")
+        for name in self.run.names():
+            if name.startswith("superseded-") and not self.damaged:
+                self.lose(int(name.split("-")[1]), f"was set aside as {name}")
+
+    def lose(self, step, text):
+        """Counts a committed checkpoint as lost, once."""
+        if step not in self.lost:
+            self.lost.add(step)
+            self.result.lost += 1
+            self.problem(f"LOST: step {step} {text}")
+
+    def finish(self, attempts=1, **options):
+        """Resumes without a fault until the run is done, and compares it with the undisturbed one."""
+        ending = self.end(self.start(**options), is_resume=True)
+        self.expect(ending.code == 0, f"the resumed run ended with {ending.label}: {ending.tail()}")
+        self.compare()
+        return ending
+
+    def compare(self, may_lack_lines=False):
+        """The finished run is what the undisturbed one is; it may lack lines of metrics.jsonl that it told of."""
+        last = max(self.reference.checkpoints)
+        problems = len(self.result.problems)
+        self.expect(last in self.run.steps(), f"no checkpoint of the last step; there are {self.run.steps()}")
+        self.expect(self.may_leave_partials or not self.run.partials(), f"left behind: {self.run.partials()}")
+        try:
+            if last in self.run.steps():
+                self.expect(self.run.checkpoint(last).digests == self.reference.checkpoints[last],
+                            "the last checkpoint differs from the undisturbed run's")
+            self.expect(self.run.model() == self.reference.model, "model/ differs from the undisturbed run's")
+            losses = self.run.losses()
+            if may_lack_lines:
+                losses += [line for line in self.reference.losses if line not in losses]
+            self.compare_losses(sorted(losses) if may_lack_lines else losses)
+        except (Damaged, OSError) as error:
+            self.problem(str(error))
+        self.result.is_equal = len(self.result.problems) == problems
+
+    def compare_losses(self, losses):
+        steps = [step for step, _ in losses]
+        expected = [step for step, _ in self.reference.losses]
+        if self.expect(steps == expected, f"metrics.jsonl has {shortened(steps)}, expected 1 to {expected[-1]}"):
+            self.expect(losses == self.reference.losses, "metrics.jsonl has other losses than the undisturbed run's")
+
+    def done(self):
+        """The outcome; the folder of a trial that passed is removed."""
+        if not self.result.problems and not os.path.ismount(self.run.path):
+            shutil.rmtree(self.run.path, ignore_errors=True)
+        return self.result
+
+
+def shortened(numbers):
+    text = ", ".join(map(str, numbers))
+    return text if len(text) < 80 else f"{text[:50]} ... {text[-20:]} ({len(numbers)})"
