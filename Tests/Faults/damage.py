@@ -55,7 +55,7 @@ DAMAGES = {
     "manifest missing": ("manifest.json", lambda new, old, other: os.remove(f"{new}/manifest.json")),
     "shard missing": (MOMENTS, lambda new, old, other: os.remove(f"{new}/{MOMENTS}")),
     "index missing": (INDEX, lambda new, old, other: os.remove(f"{new}/{INDEX}")),
-    "folder missing": ("exp_avg/", lambda new, old, other: shutil.rmtree(f"{new}/exp_avg")),
+    "folder missing": ("exp_avg", lambda new, old, other: shutil.rmtree(f"{new}/exp_avg")),
     "shard of another step": (SHARD, lambda new, old, other: shutil.copy(f"{old}/{SHARD}", f"{new}/{SHARD}")),
     "shard of another run": (MOMENTS, lambda new, old, other: shutil.copy(f"{other}/{MOMENTS}", f"{new}/{MOMENTS}")),
     "shards of two folders swapped":

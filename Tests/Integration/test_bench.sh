@@ -39,7 +39,7 @@ for sharding in optimizer none; do
     compgen -G "$scratch/disttrain-bench-*" && fail "the benchmark left its folder behind"
 done
 expect_status 3 "$disttrain" bench checkpoint "${unet[@]}" --folder "$scratch/none"
-expect_text "making a folder" 1
+expect_text "cannot be made: No such file or directory" 1
 
 # For people.
 expect_status 0 "$disttrain" bench sample "${unet[@]}" --evaluations 1

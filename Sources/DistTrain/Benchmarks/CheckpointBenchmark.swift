@@ -61,19 +61,21 @@ public struct CheckpointBenchmark {
 
         /// For people.
         public var table: String {
-            func digits(_ value: Double, _ decimals: Int = 3) -> String { String(format: "%.\(decimals)f", value) }
+            func digits(_ value: Double, _ decimals: Int = 3) -> String {
+                String(format: "%.\(decimals)f", value)
+            }
             let speed = digits(Double(bytes) / idleSaveSeconds / 1e6, 0)
-            return """
-                \(digits(Double(bytes) / 1e6, 0)) MB from \(ranks) ranks, sharding \(sharding.rawValue); a rank's \
-                copy takes \(digits(Double(snapshotBytes) / 1e6, 0)) MB; \(peakRSSMiB) MiB peak a rank
-                a step takes \(digits(stepSeconds)) s; a save stops it for \(digits(stallSeconds)) s, of which \
-                \(digits(copySeconds)) s are the copy, and is committed \(digits(saveSeconds)) s later
-                it costs training \(digits(costSeconds)) s: \(digits(100 * overheadOf100Steps, 2)) % with a save \
-                every 100 steps
-                alone a save takes \(digits(idleSaveSeconds)) s, \(speed) MB/s, \
-                \(digits(100 * shareOfDisk, 0)) % of plain writing with fsync (\(digits(plainSeconds)) s)
-                verifying and loading it takes \(digits(loadSeconds)) s
-                """
+            return [
+                "\(digits(Double(bytes) / 1e6, 0)) MB from \(ranks) ranks, sharding \(sharding.rawValue); a rank's copy "
+                    + "takes \(digits(Double(snapshotBytes) / 1e6, 0)) MB; \(peakRSSMiB) MiB peak a rank",
+                "a step takes \(digits(stepSeconds)) s; a save stops it for \(digits(stallSeconds)) s, of which "
+                    + "\(digits(copySeconds)) s are the copy, and is committed \(digits(saveSeconds)) s later",
+                "it costs training \(digits(costSeconds)) s: \(digits(100 * overheadOf100Steps, 2)) % with a save "
+                    + "every 100 steps",
+                "alone a save takes \(digits(idleSaveSeconds)) s, \(speed) MB/s, "
+                    + "\(digits(100 * shareOfDisk, 0)) % of plain writing with fsync (\(digits(plainSeconds)) s)",
+                "verifying and loading it takes \(digits(loadSeconds)) s",
+            ].joined(separator: "\n")
         }
     }
 
@@ -84,7 +86,9 @@ public struct CheckpointBenchmark {
         let training = try step.makeStep(model, communicator)
         let path = try communicator.fromRoot("making a folder in \(folder)") {
             let path = "\(folder)/disttrain-bench-\(UInt32.random(in: 0...UInt32.max))"
-            try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
+            guard mkdir(path, 0o755) == 0 else {
+                throw CheckpointError(.inaccessible, path, "cannot be made: \(systemReason())")
+            }
             return path
         }
         defer { if communicator.isRoot { try? FileManager.default.removeItem(atPath: path) } }
@@ -123,10 +127,11 @@ public struct CheckpointBenchmark {
         let stall = try timed { try writer.begin(state(number)) }
         var cost = stall
         while writer.isSaving {
-            cost += try timed {
-                let result = try training(step: number, riding: writer.working)
-                try writer.settle(result.riding)
-            } - stepSeconds
+            cost +=
+                try timed {
+                    let result = try training(step: number, riding: writer.working)
+                    try writer.settle(result.riding)
+                } - stepSeconds
             number += 1
         }
         try writer.expectSaved()
@@ -153,7 +158,9 @@ public struct CheckpointBenchmark {
     private func writePlainly(_ count: Int, to path: String) throws {
         let block = [UInt8](repeating: 0x5A, count: 1 << 22)
         let file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
-        guard file >= 0 else { throw CheckpointError(.inaccessible, path, "cannot be made: \(systemReason())") }
+        guard file >= 0 else {
+            throw CheckpointError(.inaccessible, path, "cannot be made: \(systemReason())")
+        }
         defer {
             close(file)
             unlink(path)

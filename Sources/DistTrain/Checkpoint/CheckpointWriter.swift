@@ -34,8 +34,8 @@ public final class CheckpointWriter {
         let state: SavedState
         /// First this rank's files; nil once they have been handed in.
         var writing: BackgroundJob<[CheckpointFile]>?
-        /// Then, on rank 0 alone, the commit.
-        var committing: BackgroundJob<Void>?
+        /// Then, on rank 0 alone, the commit; its value is why older checkpoints could not be deleted, or empty.
+        var committing: BackgroundJob<String>?
     }
 
     /// What the manifest tells of the state.
@@ -153,7 +153,10 @@ public final class CheckpointWriter {
             self.pending = nil
             let problem = try communicator.fromRoot("saving the checkpoint of step \(pending.state.step)") {
                 do {
-                    try pending.committing?.wait()
+                    let left = try pending.committing?.wait() ?? ""
+                    if !left.isEmpty {
+                        warn("an older checkpoint could not be deleted and takes space: \(left)")
+                    }
                     return ""
                 } catch {
                     return FailureReport(error).message
@@ -168,7 +171,7 @@ public final class CheckpointWriter {
         while let pending {
             // Their results are asked for by `settle`.
             _ = try? pending.writing?.wait()
-            try? pending.committing?.wait()
+            _ = try? pending.committing?.wait()
             try settle(try communicator.allReduceSum(working))
         }
     }
@@ -205,7 +208,12 @@ public final class CheckpointWriter {
                 return whole
             }
             // A checkpoint that cannot be deleted costs space, and no step of training.
-            _ = try? folder.prune(retention)
+            do {
+                _ = try folder.prune(retention)
+                return ""
+            } catch {
+                return FailureReport(error).message
+            }
         }
     }
 
