@@ -137,6 +137,7 @@ public struct CheckpointBenchmark {
         try writer.expectSaved()
         let save = (ContinuousClock.now - start).seconds
 
+        let peak = try communicator.allReduceMax(peakResidentMiB())
         // Alone, and beside a plain writer of as many bytes.
         let idle = try timed { try writer.save(state(number)) }
         let newest = try Checkpoint(opening: CheckpointFolder(path).path(step: number))
@@ -151,7 +152,7 @@ public struct CheckpointBenchmark {
             snapshotBytes: try communicator.allReduceMax(writer.snapshotBytes), stepSeconds: stepSeconds,
             stallSeconds: stall, copySeconds: copy, saveSeconds: save, costSeconds: max(0, cost),
             idleSaveSeconds: idle, plainSeconds: plain, loadSeconds: load,
-            peakRSSMiB: try communicator.allReduceMax(peakResidentMiB()))
+            peakRSSMiB: peak)
     }
 
     /// What `dd bs=4M conv=fsync` does.

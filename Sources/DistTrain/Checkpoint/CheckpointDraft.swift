@@ -104,6 +104,8 @@ public struct CheckpointDraft: Sendable {
                     files.append(index)
                 }
             }
+            // Names of the files, then the manifest, then its name.
+            for folder in folders { try AtomicFile.synchronizeFolder(of: at("\(folder)/.")) }
             let bytes = try manifest(files.sorted { $0.path < $1.path }).encoded()
             _ = try write(bytes, to: CheckpointManifest.fileName)
             try AtomicFile.synchronizeFolder(of: at(CheckpointManifest.fileName))
@@ -142,13 +144,12 @@ public struct CheckpointDraft: Sendable {
             for entry in part { map[entry.name] = name }
         }
         let relative = "\(folder)/\(ModelFolder.weightsFile).index.json"
-        try SafetensorsIndex(weightMap: map, totalSize: table.bytes).write(to: at(relative))
-        let written = try CheckpointReader(at(relative))
-        return CheckpointFile(path: relative, checksum: try written.checksum(of: 0..<written.size))
+        let index = SafetensorsIndex(weightMap: map, totalSize: table.bytes)
+        return try write(Array(try index.text().utf8), to: relative)
     }
 
     private func write(_ bytes: [UInt8], to relative: String) throws -> CheckpointFile {
-        try AtomicFile.write(bytes, to: at(relative))
+        try AtomicFile.writeFresh(bytes, to: at(relative))
         return CheckpointFile(path: relative, checksum: CRC32C.of(bytes))
     }
 

@@ -14,7 +14,7 @@ struct WeightShardWriter: ~Copyable {
         do {
             writer = try SafetensorsWriter(
                 path: path, tensors: entries.map { SafetensorsEntry($0.name, shape: $0.shape) },
-                metadata: ["format": "pt"])
+                metadata: ["format": "pt"], as: .fresh)
         } catch {
             throw CheckpointError(writing: error, to: path)
         }
@@ -45,7 +45,7 @@ struct WeightShardWriter: ~Copyable {
         return sum
     }
 
-    /// Completes the file: its bytes are on the disk under its name.
+    /// Completes the file: its bytes are on the disk; the folder is not synchronized.
     ///
     /// - Parameter relative: its path in the checkpoint.
     consuming func finish(as relative: String) throws(CheckpointError) -> CheckpointFile {

@@ -61,15 +61,23 @@ struct FileHandleDescriptor: ~Copyable {
         var rest = bytes[...]
         while !rest.isEmpty {
             let slice = UnsafeRawBufferPointer(rebasing: rest)
-            // A single call writes 2 GB at most on Linux.
-            let written = Foundation.write(descriptor, slice.baseAddress, min(slice.count, 1 << 30))
+            let written = Foundation.write(descriptor, slice.baseAddress, min(slice.count, Self.piece))
             if written < 0 {
                 if errno == EINTR { continue }
                 throw .system(path, "writing failed")
             }
             rest = rest.dropFirst(written)
+            // The disk begins while more is written, and so the final fsync is short. Only a hint: some file
+            // systems do not know it.
+            if written == Self.piece { startWriting() }
         }
     }
+
+    /// Bytes of one call: a single one writes 2 GB at most on Linux.
+    private static let piece = 1 << 24
+
+    /// Linux starts to write what it is told is not needed in memory.
+    private func startWriting() { _ = posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED) }
 
     /// Waits until the file's bytes are on the disk.
     func synchronize() throws(FileError) {
@@ -107,6 +115,15 @@ func readWholeFile(_ path: String, limit: Int) throws(FileError) -> [UInt8] {
     return bytes
 }
 
+/// How a file comes to be.
+public enum FileCreation: Sendable {
+    /// Beside its name, which it takes when it is whole; an earlier file of that name is replaced.
+    case replacing
+    /// Under its name, which must be free: for a folder that nobody reads before all of it is on the disk. The
+    /// folder's own entry is left to the caller to synchronize.
+    case fresh
+}
+
 /// Files that are there whole or not at all, also after a power cut.
 public enum AtomicFile {
     /// Where a file is written before it gets its name: in the same folder, so that the rename is atomic.
@@ -128,6 +145,16 @@ public enum AtomicFile {
             throw FileError(path, error.message, code: error.code)
         }
         try commit(temporary, to: path)
+    }
+
+    /// Writes a file under a name that must be free and waits until its bytes, though not its name, are on the disk.
+    public static func writeFresh(_ bytes: [UInt8], to path: String) throws(FileError) {
+        let file = try FileHandleDescriptor(path: path, flags: O_WRONLY | O_CREAT | O_EXCL)
+        let result = bytes.withUnsafeBytes { raw in
+            Result { () throws(FileError) in try file.write(raw) }
+        }
+        try result.get()
+        try file.synchronize()
     }
 
     /// Gives a finished, synchronized file its name, and waits until the name is on the disk.

@@ -24,15 +24,20 @@ public struct SafetensorsWriter: ~Copyable {
     private var current = 0
     private var written = 0
 
-    /// The temporary file; removed when dropped, unless it got its name before.
+    /// The file on its way; removed when dropped before it was finished.
     private final class Output {
+        let creation: FileCreation
+        /// Its name until it is finished.
         let temporary: String
         let file: FileHandleDescriptor
         var isCommitted = false
 
-        init(for path: String) throws(FileError) {
-            temporary = AtomicFile.temporaryPath(for: path)
-            file = try FileHandleDescriptor(path: temporary, flags: O_WRONLY | O_CREAT | O_TRUNC)
+        init(for path: String, _ creation: FileCreation) throws(FileError) {
+            self.creation = creation
+            let isFresh = creation == .fresh
+            temporary = isFresh ? path : AtomicFile.temporaryPath(for: path)
+            file = try FileHandleDescriptor(
+                path: temporary, flags: O_WRONLY | O_CREAT | (isFresh ? O_EXCL : O_TRUNC))
         }
 
         deinit { if !isCommitted { unlink(temporary) } }
@@ -40,10 +45,11 @@ public struct SafetensorsWriter: ~Copyable {
 
     /// Starts a file with this table.
     public init(
-        path: String, tensors entries: [SafetensorsEntry], metadata: [String: String] = [:]
+        path: String, tensors entries: [SafetensorsEntry], metadata: [String: String] = [:],
+        as creation: FileCreation = .replacing
     ) throws(SafetensorsError) {
         let tensors = try Self.layOut(entries, path: path)
-        let output = try Self.start(path, tensors: tensors, metadata: metadata)
+        let output = try Self.start(path, tensors: tensors, metadata: metadata, creation)
         self.path = path
         self.tensors = tensors
         self.output = output
@@ -77,9 +83,9 @@ public struct SafetensorsWriter: ~Copyable {
         return tensors
     }
 
-    /// Opens the temporary file and writes the header.
+    /// Opens the file and writes the header.
     private static func start(
-        _ path: String, tensors: [SafetensorsInfo], metadata: [String: String]
+        _ path: String, tensors: [SafetensorsInfo], metadata: [String: String], _ creation: FileCreation
     ) throws(SafetensorsError) -> Output {
         let header: [UInt8]
         do throws(JSONError) {
@@ -93,7 +99,7 @@ public struct SafetensorsWriter: ~Copyable {
         }
         let output: Output
         do throws(FileError) {
-            output = try Output(for: path)
+            output = try Output(for: path, creation)
         } catch {
             throw SafetensorsError(.file, path, error.message)
         }
@@ -148,7 +154,7 @@ public struct SafetensorsWriter: ~Copyable {
         try result.get()
     }
 
-    /// Completes the file: all tensors whole, bytes on the disk, name given, name on the disk.
+    /// Completes the file: all tensors whole, bytes on the disk, name given and, unless it was fresh, on the disk.
     public consuming func finish() throws(SafetensorsError) {
         guard current == tensors.count else {
             let tensor = tensors[current]
@@ -161,7 +167,7 @@ public struct SafetensorsWriter: ~Copyable {
         do throws(FileError) {
             try output.file.synchronize()
             output.isCommitted = true
-            try AtomicFile.commit(output.temporary, to: path)
+            if output.creation == .replacing { try AtomicFile.commit(output.temporary, to: path) }
         } catch {
             unlink(output.temporary)
             throw SafetensorsError(.file, path, error.message)

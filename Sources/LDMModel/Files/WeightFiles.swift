@@ -36,14 +36,19 @@ public struct SafetensorsIndex: Sendable, Equatable {
         totalSize = json["metadata"]?["total_size"]?.intValue
     }
 
-    /// Writes the index, atomically.
-    public func write(to path: String) throws(SafetensorsError) {
+    /// The file's text.
+    public func text() throws(JSONError) -> String {
         var map = JSONObject()
         for name in weightMap.keys.sorted() { map[name] = weightMap[name].map { .string($0) } }
         let metadata: JSONValue = totalSize.map { ["total_size": .integer($0)] } ?? [:]
         let document: JSONValue = ["metadata": metadata, "weight_map": .object(map)]
+        return try document.text(pretty: true) + "\n"
+    }
+
+    /// Writes the index, atomically.
+    public func write(to path: String) throws(SafetensorsError) {
         do {
-            try AtomicFile.write(Array((try document.text(pretty: true) + "\n").utf8), to: path)
+            try AtomicFile.write(Array(try text().utf8), to: path)
         } catch let error as FileError {
             throw SafetensorsError(error)
         } catch {
