@@ -38,7 +38,8 @@ private final class LockScratch: @unchecked Sendable {
     func write(_ data: Data, _ number: Int) throws {
         let folder = scratch.at(".lock")
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-        try data.write(to: URL(fileURLWithPath: "\(folder)/\(number).json"))
+        // A holder overwrites its file in place, and no reader ever finds it cut short.
+        try data.write(to: URL(fileURLWithPath: "\(folder)/\(number).json"), options: .atomic)
     }
 
     /// A lock file of this process, with some members replaced.
