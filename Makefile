@@ -6,6 +6,9 @@ BINARY := .build/$(CONFIGURATION)/disttrain
 # Tests use the public API alone. Without this flag `swift test` would compile everything anew, with
 # internal symbols exported, and the next build once more without.
 SWIFT_TEST := swift test -c $(CONFIGURATION) --disable-testable-imports
+# x86-64's levels, as the libraries name them.
+AT_LEVEL2 := ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem
+AT_LEVEL3 := ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell
 SWIFT_SOURCES := Package.swift Sources Tests Fuzzing/Package.swift Fuzzing/Sources
 
 .PHONY: help deps build demo test test-unit test-integration test-faults test-python fuzz bench lint format clean
@@ -27,8 +30,9 @@ demo: build ## Train on drawn faces with two ranks and sample a grid of them
 test: test-unit test-integration ## Run every test
 	@echo "all tests passed"
 
-test-unit: build ## Run the tests of one process; FILTER=NAME for some of them
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(SWIFT_TEST) $(if $(FILTER),--filter $(FILTER))
+test-unit: build ## Run the tests of one process; FILTER=NAME for some, LEVEL=3 as on a processor with AVX2, 2 without
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(AT_LEVEL$(LEVEL)) $(SWIFT_TEST) $(if $(FILTER),--filter $(FILTER)) \
+	    $(if $(LEVEL),--scratch-path .build/level-$(LEVEL) -Xcc -DCK_LEVEL=$(LEVEL))
 
 test-integration: build ## Run the tests under mpirun; NAMES="launch ..." for some of them
 	Tests/Integration/run.sh $(NAMES)

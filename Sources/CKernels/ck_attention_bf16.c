@@ -355,7 +355,7 @@ static void backward_body(void *context, long begin, long end) {
 }
 
 static int has_bf16(void) {
-    return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
+    return CK_LEVEL >= 4 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl");
 }
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "ck_parallel.h"
+#include "ck_vector.h"
 
 #ifdef __x86_64__
 #include <cpuid.h>
@@ -60,8 +61,9 @@ static features find_features(void) {
     unsigned saved, high;
     __asm__("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
     // The operating system must save the registers too: bits 1-2 AVX, 5-7 AVX-512, 17-18 AMX tiles.
-    int os_avx = (saved & 0x6) == 0x6, os_avx512 = os_avx && (saved & 0xe0) == 0xe0;
-    int os_amx = (saved & 0x60000) == 0x60000;
+    int os_avx = CK_LEVEL >= 3 && (saved & 0x6) == 0x6;
+    int os_avx512 = CK_LEVEL >= 4 && os_avx && (saved & 0xe0) == 0xe0;
+    int os_amx = os_avx512 && (saved & 0x60000) == 0x60000;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return found;
     unsigned leaves = a;
     found.avx2 = os_avx && (b & (1u << 5));

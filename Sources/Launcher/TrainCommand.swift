@@ -40,6 +40,45 @@ struct TrainingOptions: ParsableArguments {
 
     @Option(help: ArgumentHelp("The run's folder. Default: runs/NAME.", valueName: "folder"))
     var output: String?
+
+    @Option(
+        help: ArgumentHelp(
+            """
+            Stop in time with a checkpoint, and exit code 75, for a job that may last so long: 50m, 3h50m, or Slurm's \
+            1-02:00:00. Default: when Slurm ends the job, where it does.
+            """, valueName: "time"))
+    var timeLimit: String?
+
+    @Option(
+        help: ArgumentHelp(
+            """
+            End all ranks when one of them has not got on within a step for so long. Default: 20 s or five steps, \
+            whichever is more; 15 s for a rank that is not heard at all.
+            """, valueName: "time"))
+    var collectiveTimeout: String?
+
+    func validate() throws {
+        _ = try seconds(timeLimit, "--time-limit")
+        _ = try seconds(collectiveTimeout, "--collective-timeout")
+    }
+
+    var watching: Watching {
+        Watching(
+            collectiveTimeout: collectiveTimeout.flatMap(TimeSpan.seconds),
+            timeLimit: timeLimit.flatMap(TimeSpan.seconds))
+    }
+}
+
+/// A time that was given by an option, in seconds.
+///
+/// - Throws: where it is none.
+func seconds(_ text: String?, _ option: String) throws -> Double? {
+    guard let text else { return nil }
+    guard let seconds = TimeSpan.seconds(text), seconds >= 1 else {
+        throw ValidationError(
+            "\(option) \(text): expected a time of 1 s or more, such as 90s, 50m, 3h50m or 1-02:00:00")
+    }
+    return seconds
 }
 
 struct TrainCommand: ParsableCommand {
@@ -55,6 +94,9 @@ struct TrainCommand: ParsableCommand {
               disttrain train --config configs/tiny.yaml --init-from runs/other --output runs/tuned
               mpirun -np 16 --hostfile hosts disttrain train --config configs/celeba_hq_256.yaml
 
+            SIGTERM, SIGINT (Ctrl-C) or SIGUSR1 to any rank: all ranks stop after the step, save, and end with exit code \
+            75: run it again. A second Ctrl-C ends at once.
+
             The run's folder holds config.yaml, metrics.jsonl, loss.png, samples/, checkpoints/, and model/, a \
             diffusers pipeline of the averaged weights.
             """)
@@ -62,12 +104,13 @@ struct TrainCommand: ParsableCommand {
     @OptionGroup var options: TrainingOptions
 
     func run() throws {
+        StopRequest.listen()
         try onAllRanks { communicator in
             let configuration = try Configuration.load(
                 path: options.config, overrides: options.overrides, initFrom: options.initFrom)
             try DenoisingRun(
                 configuration, output: options.output, resume: Resume(options.resume),
-                allowedChanges: AllowedChanges(options.allowChange)
+                allowedChanges: AllowedChanges(options.allowChange), watching: options.watching
             ).train(communicator)
         }
     }

@@ -21,12 +21,13 @@ struct VAETrainCommand: ParsableCommand {
     @OptionGroup var options: TrainingOptions
 
     func run() throws {
+        StopRequest.listen()
         try onAllRanks { communicator in
             let configuration = try AutoencoderConfiguration.load(
                 path: options.config, overrides: options.overrides, initFrom: options.initFrom)
             try AutoencoderRun(
                 configuration, output: options.output, resume: Resume(options.resume),
-                allowedChanges: AllowedChanges(options.allowChange)
+                allowedChanges: AllowedChanges(options.allowChange), watching: options.watching
             ).train(communicator)
         }
     }

@@ -129,8 +129,8 @@ public struct CheckpointBenchmark {
         while writer.isSaving {
             cost +=
                 try timed {
-                    let result = try training(step: number, riding: writer.working)
-                    try writer.settle(result.riding)
+                    let result = try training(step: number, riding: [writer.working])
+                    try writer.settle(result.riding[0])
                 } - stepSeconds
             number += 1
         }

@@ -25,10 +25,16 @@ public struct TrainingState {
     public var samplesSeen: Int
     /// By which `keep_best` compares; nil where nobody measured it.
     public var metric: CheckpointMetric?
+    /// Of what has been neither logged nor saved yet.
+    public var sums: RunningSums
     /// The model's own weights first.
     public var buffers: [StateBuffer]
 
-    public init(step: Int, samplesSeen: Int, metric: CheckpointMetric? = nil, buffers: [StateBuffer]) {
+    public init(
+        step: Int, samplesSeen: Int, metric: CheckpointMetric? = nil, sums: RunningSums = RunningSums(),
+        buffers: [StateBuffer]
+    ) {
+        self.sums = sums
         self.step = step
         self.samplesSeen = samplesSeen
         self.metric = metric

@@ -52,6 +52,7 @@ extension CheckpointManifest {
         attemptID = try json.text("attempt_id")
         savedAt = try json.value("saved_at", json["saved_at"]?.doubleValue)
         metric = try json.metric()
+        sums = try json.sums()
         folders = try json.folders()
         parameters = try json.value("parameters", TensorTable(json["parameters"]))
         files = try json.files()
@@ -109,6 +110,26 @@ private struct ManifestFields {
         return CheckpointMetric(
             name: try value("metric.name", metric["name"]?.stringValue),
             value: try value("metric.value", metric["value"]?.doubleValue))
+    }
+
+    func sums() throws(CheckpointError) -> RunningSums {
+        var sums = RunningSums()
+        guard let found = json["running_sums"], !found.isNull else { return sums }
+        let (log, save) = (found["log"], found["checkpoint"])
+        sums.logged.steps = try value("running_sums.log.steps", log?["steps"]?.intValue)
+        sums.logged.loss = try value("running_sums.log.loss", log?["loss"]?.doubleValue)
+        sums.logged.gradientNorm = try value(
+            "running_sums.log.gradient_norm", log?["gradient_norm"]?.doubleValue)
+        for part in try value("running_sums.log.parts", log?["parts"]?.arrayValue) {
+            sums.logged.parts.append(
+                (
+                    name: try value("running_sums.log.parts.name", part["name"]?.stringValue),
+                    value: try value("running_sums.log.parts.value", part["value"]?.doubleValue)
+                ))
+        }
+        sums.saved.steps = try value("running_sums.checkpoint.steps", save?["steps"]?.intValue)
+        sums.saved.loss = try value("running_sums.checkpoint.loss", save?["loss"]?.doubleValue)
+        return sums
     }
 
     func folders() throws(CheckpointError) -> [String] {

@@ -19,6 +19,8 @@ public struct CheckpointManifest: Sendable, Equatable {
     public var savedAt: Double
     /// How well the model did at this step; nil where nobody measured it.
     public var metric: CheckpointMetric?
+    /// Of the steps that have been neither logged nor saved yet.
+    public var sums: RunningSums
     /// The folders of tensors, the model's own first.
     public var folders: [String]
     /// The tensors that each folder holds.
@@ -60,6 +62,7 @@ public struct CheckpointManifest: Sendable, Equatable {
             "model_config": .string(run.modelConfig),
             "scheduler_config": run.schedulerConfig.map { .string($0) } ?? .null,
             "metric": metric.map { ["name": .string($0.name), "value": .number($0.value)] } ?? .null,
+            "running_sums": sums == RunningSums() ? .null : sums.json,
             "folders": .array(folders.map { .string($0) }),
             "parameters": parameters.json,
             "files": .array(files.map(Self.row)),
@@ -79,8 +82,10 @@ public struct CheckpointManifest: Sendable, Equatable {
 
     public init(
         run: RunIdentity, step: Int, samplesSeen: Int, worldSize: Int, attemptID: String, savedAt: Double,
-        metric: CheckpointMetric? = nil, folders: [String], parameters: TensorTable, files: [CheckpointFile]
+        metric: CheckpointMetric? = nil, sums: RunningSums = RunningSums(), folders: [String],
+        parameters: TensorTable, files: [CheckpointFile]
     ) {
+        self.sums = sums
         self.run = run
         self.step = step
         self.samplesSeen = samplesSeen
@@ -91,5 +96,18 @@ public struct CheckpointManifest: Sendable, Equatable {
         self.folders = folders
         self.parameters = parameters
         self.files = files
+    }
+}
+
+extension RunningSums {
+    fileprivate var json: JSONValue {
+        [
+            "log": [
+                "steps": .integer(logged.steps), "loss": .number(logged.loss),
+                "gradient_norm": .number(logged.gradientNorm),
+                "parts": .array(logged.parts.map { ["name": .string($0.name), "value": .number($0.value)] }),
+            ],
+            "checkpoint": ["steps": .integer(saved.steps), "loss": .number(saved.loss)],
+        ]
     }
 }

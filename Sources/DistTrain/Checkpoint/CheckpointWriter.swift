@@ -8,8 +8,8 @@ import LDMModel
 /// number of ranks that still work.
 ///
 ///     try writer.begin(state)                       // after a step
-///     let result = try step(step: n, riding: writer.working)
-///     try writer.settle(result.riding)              // with every step that follows
+///     let result = try step(step: n, riding: [writer.working])
+///     try writer.settle(result.riding[0])              // with every step that follows
 ///     try writer.finish()                           // before the program ends
 public final class CheckpointWriter {
     public let folder: CheckpointFolder
@@ -43,6 +43,7 @@ public final class CheckpointWriter {
         let step: Int
         let samplesSeen: Int
         let metric: CheckpointMetric?
+        let sums: RunningSums
         let folders: [String]
     }
 
@@ -84,7 +85,8 @@ public final class CheckpointWriter {
         let folders = state.buffers.map(\.folder)
         let draft = CheckpointDraft(folder: folder, step: state.step, id: attemptID)
         let saved = SavedState(
-            step: state.step, samplesSeen: state.samplesSeen, metric: state.metric, folders: folders)
+            step: state.step, samplesSeen: state.samplesSeen, metric: state.metric, sums: state.sums,
+            folders: folders)
         let problem = try communicator.fromRoot("saving the checkpoint of step \(state.step)") {
             do {
                 try draft.create(folders)
@@ -197,7 +199,8 @@ public final class CheckpointWriter {
         let manifest = CheckpointManifest(
             run: run, step: pending.state.step, samplesSeen: pending.state.samplesSeen,
             worldSize: communicator.size, attemptID: attemptID, savedAt: Date().timeIntervalSince1970,
-            metric: pending.state.metric, folders: pending.state.folders, parameters: table, files: [])
+            metric: pending.state.metric, sums: pending.state.sums, folders: pending.state.folders,
+            parameters: table, files: [])
         let (draft, folder, retention, table) = (pending.draft, folder, retention, table)
         self.pending?.committing = BackgroundJob(name: "checkpoint commit") { [run] in
             _ = try draft.commit(

@@ -24,7 +24,7 @@ public func runOnAllRanks(_ body: (any Communicator) throws -> Void) -> Int32 {
     guard let communicator = communicator as? MPICommunicator else {
         guard case .failure(let error) = outcome else { return ExitStatus.success }
         let report = FailureReport(error)
-        printError(report.message, rank: nil)
+        printEnd(report, rank: nil)
         return report.exitStatus
     }
     return communicator.sayFarewell(outcome)
@@ -75,7 +75,9 @@ extension MPICommunicator {
             let isCommon = endings.allSatisfy { $0.messageHash == own.messageHash }
             let others = told.filter { endings[$0].messageHash != own.messageHash }.count
             let more = others == 0 ? "" : "; \(others) other ranks failed too"
-            printError(report.message + more, rank: isCommon ? nil : rank)
+            printEnd(
+                FailureReport(message: report.message + more, exitStatus: report.exitStatus),
+                rank: isCommon ? nil : rank)
         }
         do {
             try finalize()
@@ -124,6 +126,12 @@ extension MPICommunicator {
             report.message.isEmpty ? "the ranks could not end together" : report.message, rank: rank)
         abort(code)
     }
+}
+
+private func printEnd(_ report: FailureReport, rank: Int?) {
+    // To stop when asked is no error.
+    guard report.exitStatus == ExitStatus.runAgain else { return printError(report.message, rank: rank) }
+    Console.error.write(report.message.prefix(1).uppercased() + report.message.dropFirst() + "\n")
 }
 
 private func printError(_ message: String, rank: Int?) {

@@ -10,6 +10,7 @@ public final class TrainingProgress {
     private let start: Double
     private var smoothedLoss: Double?
     private var pace: Pace
+    private let isSupervised = ProcessInfo.processInfo.environment["DISTTRAIN_ATTEMPT"] != nil
 
     /// How much of the old smoothed loss stays at each logged step.
     private static let smoothing = 0.7
@@ -30,23 +31,32 @@ public final class TrainingProgress {
     }
 
     /// Shows a logged step. Samples and checkpoints between steps count in the ETA.
-    public func update(step: Int, loss: Double, learningRate: Double, imagesPerSecond: Double) {
+    ///
+    /// - Returns: what it shows, with the loss smoothed.
+    @discardableResult
+    public func update(
+        step: Int, loss: Double, learningRate: Double, imagesPerSecond: Double, stepSeconds: Double = 0
+    ) -> JobStatus.Progress {
         let now = clock()
         pace.add(count: step, time: now)
         // A loss that is no number must be seen, but not stay in the mean.
         let previous = smoothedLoss.flatMap { $0.isFinite ? $0 : nil }
         let smoothed = previous.map { Self.smoothing * $0 + (1 - Self.smoothing) * loss } ?? loss
         smoothedLoss = smoothed
-        let width = String(total).count
-        var fields = [
-            "step \(padded(step, to: width))/\(total)", String(format: "loss %.4f", smoothed),
-            String(format: "lr %.1e", learningRate), String(format: "%.1f images/s", imagesPerSecond),
-        ]
-        if step < total, let seconds = pace.seconds(for: total - step) {
-            fields.append("ETA \(duration(seconds))")
+        let progress = JobStatus.Progress(
+            step: step, loss: smoothed, learningRate: learningRate, imagesPerSecond: imagesPerSecond,
+            stepSeconds: stepSeconds, remainingSeconds: pace.seconds(for: total - step))
+        // A launcher shows the line for the whole job.
+        if !isSupervised {
+            status.show(progress.fields(of: total) + ["elapsed \(duration(now - start))"])
         }
-        fields.append("elapsed \(duration(now - start))")
-        status.show(fields)
+        return progress
+    }
+
+    func update(_ entry: Trainer.LogEntry) -> JobStatus.Progress {
+        update(
+            step: entry.step, loss: entry.loss, learningRate: entry.learningRate,
+            imagesPerSecond: entry.imagesPerSecond, stepSeconds: entry.stepSeconds)
     }
 
     /// Prints a line that stays: a warning, or where a file is.
@@ -54,11 +64,6 @@ public final class TrainingProgress {
 
     /// Ends the line.
     public func finish() { status.finish() }
-
-    private func padded(_ number: Int, to width: Int) -> String {
-        let digits = String(number)
-        return String(repeating: " ", count: max(0, width - digits.count)) + digits
-    }
 }
 
 /// The progress of work that is counted: images prepared, samples drawn.

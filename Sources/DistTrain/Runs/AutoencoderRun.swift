@@ -8,11 +8,13 @@ public struct AutoencoderRun {
     public let output: String
     public let resume: Resume
     public let allowedChanges: AllowedChanges
+    public let watching: Watching
 
     public init(
         _ configuration: AutoencoderConfiguration, output: String?, resume: Resume,
-        allowedChanges: AllowedChanges = AllowedChanges.none
+        allowedChanges: AllowedChanges = AllowedChanges.none, watching: Watching = Watching()
     ) {
+        self.watching = watching
         self.configuration = configuration
         self.output = output ?? "runs/\(configuration.name)"
         self.resume = resume
@@ -51,7 +53,7 @@ public struct AutoencoderRun {
                     modelConfig: try c.model.jsonText(), datasetFingerprint: dataset.fingerprint,
                     programVersion: Program.version),
                 initializedFrom: initializedFrom, allowedChanges: allowedChanges,
-                pictures: {
+                pictures: { _ in
                     communicator.isRoot ? try Self.reconstructions(dataset, stage) : nil
                 },
                 export: { folder, values in
@@ -59,7 +61,7 @@ public struct AutoencoderRun {
                     config.scalingFactor = try Self.measuredScalingFactor(dataset, stage)
                     try ModelFolder(folder).save(config, model.store, values: values)
                 }),
-            c.session, run: run, communicator: communicator)
+            c.session, run: run, watching: watching, communicator: communicator)
         if communicator.isRoot {
             printLine(
                 "Training first stage \(c.name): \(model.store.parameterCount) parameters on \(dataset.count) images "

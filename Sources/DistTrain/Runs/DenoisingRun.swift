@@ -8,11 +8,13 @@ public struct DenoisingRun {
     public let output: String
     public let resume: Resume
     public let allowedChanges: AllowedChanges
+    public let watching: Watching
 
     public init(
         _ configuration: Configuration, output: String?, resume: Resume,
-        allowedChanges: AllowedChanges = AllowedChanges.none
+        allowedChanges: AllowedChanges = AllowedChanges.none, watching: Watching = Watching()
     ) {
+        self.watching = watching
         self.configuration = configuration
         self.output = output ?? "runs/\(configuration.name)"
         self.resume = resume
@@ -60,8 +62,8 @@ public struct DenoisingRun {
                     firstStage: firstStage.map { $0.reference(path: c.firstStagePath ?? "") },
                     programVersion: Program.version),
                 initializedFrom: initializedFrom, allowedChanges: allowedChanges,
-                pictures: {
-                    let share = try pictures.draw(c.sampling.count, c.samplingSettings)
+                pictures: { tick in
+                    let share = try pictures.draw(c.sampling.count, c.samplingSettings) { _ in tick() }
                     let images = try pictures.gather(share, count: c.sampling.count)
                     return images.map { ImageGrid.square(of: $0.count).render($0) }
                 },
@@ -70,7 +72,7 @@ public struct DenoisingRun {
                         folder, unet: unet, values: values, scheduler: scheduler, firstStage: c.firstStagePath
                     )
                 }),
-            c.session, run: run, communicator: communicator)
+            c.session, run: run, watching: watching, communicator: communicator)
         if communicator.isRoot {
             printLine(
                 "Training \(c.name): \(unet.store.parameterCount) parameters on \(dataset.count) samples "

@@ -14,8 +14,9 @@ final class TrainingSession {
         var initializedFrom: String?
         /// Harmful changes of the configuration since the checkpoint that the user wants.
         var allowedChanges: AllowedChanges
-        /// Pictures of the model's work with the store's present values, on rank 0; nil elsewhere.
-        var pictures: () throws -> Image?
+        /// Pictures of the model's work with the store's present values, on rank 0; nil elsewhere. It calls `tick` as
+        /// it gets on.
+        var pictures: (_ tick: @escaping () -> Void) throws -> Image?
         /// Writes what others open; `values` are the weights, fp32, in the store's layout, which kernels read too.
         /// Called on rank 0.
         var export: (_ folder: String, _ values: UnsafePointer<Float>) throws -> Void
@@ -27,12 +28,17 @@ final class TrainingSession {
     let run: RunFolder
     let state: ModelState
     let step: DataParallelStep
+    private let watcher: JobWatcher
     private let table: TensorTable
     private let checkpoints: CheckpointWriter
+    private var timeLimit: TimeLimit?
+    /// The save under way.
+    private var save: (began: Double, step: Int)?
     private var store: ParameterStore { subject.objective.store }
 
     init(
-        _ subject: Subject, _ settings: SessionSettings, run: RunFolder, communicator: any Communicator
+        _ subject: Subject, _ settings: SessionSettings, run: RunFolder, watching: Watching,
+        communicator: any Communicator
     ) throws {
         self.subject = subject
         self.settings = settings
@@ -49,6 +55,11 @@ final class TrainingSession {
                 "the dataset has \(samples) samples and there are \(ranks) ranks: expected at least one sample a rank; "
                     + "start fewer ranks")
         }
+        timeLimit = watching.timeLimit.map { TimeLimit(seconds: $0) }
+        watcher = try JobWatcher(
+            run: run.path, name: subject.identity.name, steps: settings.cadence.steps,
+            limits: WatchLimits(collectiveTimeout: watching.collectiveTimeout), communicator: communicator,
+            warn: { printLine("Warning: \($0)") })
         let store = subject.objective.store
         state = ModelState(store, settings.state, communicator)
         step = try DataParallelStep(
@@ -56,7 +67,7 @@ final class TrainingSession {
                 seed: settings.seed, batchSize: settings.batchSize, microBatchSize: settings.microBatchSize,
                 clipNorm: settings.clipNorm.map { Float($0) }),
             objective: subject.objective, state: state,
-            learningRate: settings.learningRate, communicator: communicator)
+            learningRate: settings.learningRate, communicator: communicator, activity: watcher.activity)
         table = TensorTable(store)
         checkpoints = try CheckpointWriter(
             folder: run.checkpoints, table: table, run: subject.identity, retention: settings.retention,
@@ -66,8 +77,29 @@ final class TrainingSession {
     private var buffers: [StateBuffer] { state.buffers(modelFolder: subject.modelFolder) }
 
     /// Restores, trains to the last step, exports.
+    ///
+    /// - Throws: `StoppedEarly` where it was asked to stop and may be run again; whatever else goes wrong.
     func train(resume: Resume) throws {
-        let first = try restore(resume)
+        do {
+            let stopped = try trainAndExport(resume)
+            // None goes while another may still wait for it in a collective.
+            try communicator.barrier()
+            if let stopped { throw stopped }
+            watcher.leave(.finished, exitStatus: ExitStatus.success, message: nil)
+        } catch {
+            let report = FailureReport(error)
+            watcher.leave(
+                error is StoppedEarly ? .stopped : .failed, exitStatus: report.exitStatus,
+                message: report.message)
+            throw error
+        }
+    }
+
+    private func trainAndExport(_ resume: Resume) throws -> StoppedEarly? {
+        watcher.activity.enter(.load)
+        let restored = try restore(resume)
+        let first = restored?.step
+        watcher.activity.enter(.start, step: first ?? 0)
         try communicator.collectively("writing config.yaml") {
             if communicator.isRoot { try run.writeConfiguration(subject.identity.configuration) }
         }
@@ -89,21 +121,54 @@ final class TrainingSession {
                 log: { [self] entry in
                     try run.checkLock(communicator)
                     metrics?.append(record(entry))
-                    progress?.update(
-                        step: entry.step, loss: entry.loss, learningRate: entry.learningRate,
-                        imagesPerSecond: entry.imagesPerSecond)
+                    if let progress { watcher.note(progress.update(entry)) }
                 },
-                sample: { [self] in try savePictures(at: $0) },
+                sample: { [self] step in
+                    watcher.activity.enter(.sample, step: step)
+                    try savePictures(at: step)
+                },
+                isSampled: { [self] step in
+                    try communicator.fromRoot("looking for samples") {
+                        FileManager.default.fileExists(atPath: run.samples(step: step))
+                    }
+                },
                 checkpoint: { [self] in
                     metrics?.synchronize()
-                    try saveCheckpoint(at: $0, loss: $1)
+                    try saveCheckpoint(at: $0, loss: $1, sums: $2)
                 },
-                working: { [self] in checkpoints.working }, settle: { [self] in try checkpoints.settle($0) }))
-        try trainer.train(from: first ?? 0)
+                working: { [self] in checkpoints.working }, settle: { [self] in try settle($0) },
+                stopReason: { [self] in stopReason() }))
+        let stopped = try trainer.train(from: first ?? 0, sums: restored?.sums ?? RunningSums())
+        watcher.activity.enter(.save)
         try checkpoints.finish()
         try checkpoints.expectSaved()
+        try noteNewestCheckpoint()
         progress?.finish()
-        try export()
+        if stopped == nil {
+            watcher.activity.enter(.export)
+            try export()
+        }
+        return stopped
+    }
+
+    /// Why this rank wants training to end after the step that comes.
+    private func stopReason() -> String? {
+        if let signal = StopRequest.signal { return "\(signal) on rank \(communicator.rank)" }
+        guard communicator.isRoot, timeLimit?.isDue() == true else { return nil }
+        return "the time limit"
+    }
+
+    private func settle(_ working: Double) throws {
+        try checkpoints.settle(working)
+        guard let save, !checkpoints.isSaving else { return }
+        self.save = nil
+        timeLimit?.saved(in: monotonicSeconds() - save.began)
+        try noteNewestCheckpoint()
+    }
+
+    private func noteNewestCheckpoint() throws {
+        guard communicator.isRoot, let newest = try run.checkpoints.steps().last else { return }
+        watcher.note(checkpoint: newest)
     }
 
     private func record(_ entry: Trainer.LogEntry) -> StepMetrics {
@@ -117,8 +182,8 @@ final class TrainingSession {
         )
     }
 
-    /// The step that a checkpoint was restored from; nil for a fresh start.
-    private func restore(_ resume: Resume) throws -> Int? {
+    /// What a checkpoint was restored from says; nil for a fresh start.
+    private func restore(_ resume: Resume) throws -> CheckpointManifest? {
         var notes: [String] = []
         let found = try run.checkpoints.restore(
             resume, into: buffers, table, communicator: communicator,
@@ -128,8 +193,9 @@ final class TrainingSession {
         if communicator.isRoot {
             for note in notes { printLine("Note: \(note)") }
             printLine("Resuming from \(checkpoint.path), step \(checkpoint.manifest.step)")
+            watcher.note(checkpoint: checkpoint.manifest.step)
         }
-        return checkpoint.manifest.step
+        return checkpoint.manifest
     }
 
     /// What the run does otherwise than the one that made a checkpoint; throws where that would do harm.
@@ -141,16 +207,18 @@ final class TrainingSession {
             ? notes : notes + ["program version was \(old.programVersion), is \(new.programVersion)"]
     }
 
-    private func saveCheckpoint(at step: Int, loss: Double) throws {
+    private func saveCheckpoint(at step: Int, loss: Double, sums: RunningSums) throws {
+        watcher.activity.enter(.save, step: step)
         try run.checkLock(communicator)
+        save = (monotonicSeconds(), step)
         try checkpoints.begin(
             TrainingState(
                 step: step, samplesSeen: step * settings.batchSize,
-                metric: CheckpointMetric(name: "loss", value: loss), buffers: buffers))
+                metric: CheckpointMetric(name: "loss", value: loss), sums: sums, buffers: buffers))
     }
 
     private func savePictures(at step: Int) throws {
-        let grid = try withAverage { try subject.pictures() }
+        let grid = try withAverage { try subject.pictures(watcher.activity.tick) }
         try communicator.collectively("writing the samples of step \(step)") {
             guard let grid else { return }
             try run.lock?.check()

@@ -20,8 +20,8 @@ public struct StepResult: Sendable {
     public var reductionSeconds: Double
     /// Gradient norm, agreement, AdamW, averages and gathering the weights; part of `computeSeconds`.
     public var optimizerSeconds: Double
-    /// The sum over the ranks of what each gave the step to take along.
-    public var riding: Double
+    /// The sums over the ranks of what each gave the step to take along.
+    public var riding: [Double]
 }
 
 /// Training stopped by a numerical fault; no parameter was changed by the step that met it.
@@ -77,6 +77,8 @@ public final class DataParallelStep {
     private let bucketRanges: [Range<Int>]
     private let order: DataOrder
     private var items: [BatchItem] = []
+    /// What this rank is doing, for those who watch it.
+    private let activity: RankActivity
     /// Told of each piece of work as it ends; for traces.
     public var observer: ((TraceSpan) -> Void)? {
         didSet { for recording in recordings.values { observe(recording.tape) } }
@@ -84,8 +86,9 @@ public final class DataParallelStep {
 
     public init(
         _ settings: Settings, objective: any Objective, state: ModelState, learningRate: LearningRate,
-        communicator: any Communicator
+        communicator: any Communicator, activity: RankActivity = RankActivity()
     ) throws {
+        self.activity = activity
         self.settings = settings
         self.objective = objective
         self.state = state
@@ -109,10 +112,10 @@ public final class DataParallelStep {
 
     /// Trains on the global batch of step `step`, counted from 0.
     ///
-    /// - Parameter riding: a number of this rank's whose sum over the ranks comes back with the result.
+    /// - Parameter riding: numbers of this rank's whose sums over the ranks come back with the result.
     /// - Throws: `NumericalFault` on every rank where loss or gradients are not finite on any; a data or
     ///   communication error.
-    public func callAsFunction(step: Int, riding: Double = 0) throws -> StepResult {
+    public func callAsFunction(step: Int, riding: [Double] = []) throws -> StepResult {
         let start = ContinuousClock.now
         var dataSeconds = 0.0
         let store = objective.store
@@ -123,8 +126,10 @@ public final class DataParallelStep {
         for (index, samples) in microBatches.enumerated() {
             let recording = recording(samples.count)
             let loading = ContinuousClock.now
+            activity.enter(.data, step: step)
             try load(samples, step: step, into: recording)
             dataSeconds += span("data", since: loading)
+            activity.enter(.compute)
             recording.context.accumulatesGradients = index > 0
             let isLast = index == microBatches.count - 1
             recording.tape.run(recording.context, after: isLast ? recording.startReductions : nil)
@@ -132,34 +137,39 @@ public final class DataParallelStep {
             parts = Self.sum(parts, recording.objective.parts)
         }
         let reducing = ContinuousClock.now
+        activity.enter(.reduce)
         let reduction = try reducer.finish()
         span("waiting for gradients", since: reducing)
 
         // The same sums on every rank, which so agree that the step is sound before anything is changed.
         let updating = ContinuousClock.now
+        activity.enter(.agree)
         let own = state.slices[communicator.rank]
         let squares = ck_sum_of_squares(own.count, store.gradients + own.lowerBound)
-        var totals = [squares, riding, loss] + parts.map(\.value)
+        var totals = [squares, loss] + riding + parts.map(\.value)
         try communicator.allReduceSum(&totals)
         let norm = totals[0].squareRoot()
-        loss = totals[2]
-        for index in parts.indices { parts[index].value = totals[index + 3] }
+        loss = totals[1]
+        let told = Array(totals[2..<2 + riding.count])
+        for index in parts.indices { parts[index].value = totals[2 + riding.count + index] }
         guard loss.isFinite, norm.isFinite else {
             throw NumericalFault(step: step, loss: loss, gradientNorm: norm)
         }
 
         // Clip, update, average.
+        activity.enter(.update)
         let rate = learningRate(step: step)
         let scale = settings.clipNorm.map { min(1, $0 / (Float(norm) + 1e-6)) } ?? 1
         try state.update(step, learningRate: rate, gradientScale: scale)
 
         let optimizerSeconds = span("optimizer", since: updating)
         let total = (ContinuousClock.now - start).seconds
+        activity.finishStep(seconds: total, own: total - reduction.waitSeconds)
         return StepResult(
             loss: loss, parts: parts, gradientNorm: norm, learningRate: rate, dataSeconds: dataSeconds,
             computeSeconds: total - dataSeconds - reduction.waitSeconds,
             communicationSeconds: reduction.waitSeconds, totalSeconds: total,
-            reductionSeconds: reduction.busySeconds, optimizerSeconds: optimizerSeconds, riding: totals[1])
+            reductionSeconds: reduction.busySeconds, optimizerSeconds: optimizerSeconds, riding: told)
     }
 
     // MARK: Recordings

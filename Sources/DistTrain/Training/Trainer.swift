@@ -30,18 +30,26 @@ public final class Trainer {
         public var log: (LogEntry) throws -> Void
         /// Makes pictures after `step` updates.
         public var sample: (_ step: Int) throws -> Void
+        /// Whether pictures of a step are there already; the same on every rank.
+        public var isSampled: (_ step: Int) throws -> Bool
         /// Starts to save the state after `step` updates. The loss is the mean over the steps since the save before, or
         /// since the start; a run that was resumed gives the same as one that was not.
-        public var checkpoint: (_ step: Int, _ loss: Double) throws -> Void
+        public var checkpoint: (_ step: Int, _ loss: Double, _ sums: RunningSums) throws -> Void
         /// Whether a save is at work on this rank, 1 or 0; and what to do with the sum over the ranks.
         public var working: () -> Double
         public var settle: (_ working: Double) throws -> Void
+        /// Why this rank wants to stop, if it does.
+        public var stopReason: () -> String?
 
         public init(
             log: @escaping (LogEntry) throws -> Void, sample: @escaping (Int) throws -> Void,
-            checkpoint: @escaping (Int, Double) throws -> Void, working: @escaping () -> Double = { 0 },
-            settle: @escaping (Double) throws -> Void = { _ in }
+            isSampled: @escaping (Int) throws -> Bool = { $0 > 0 },
+            checkpoint: @escaping (Int, Double, RunningSums) throws -> Void,
+            working: @escaping () -> Double = { 0 }, settle: @escaping (Double) throws -> Void = { _ in },
+            stopReason: @escaping () -> String? = { nil }
         ) {
+            self.isSampled = isSampled
+            self.stopReason = stopReason
             self.log = log
             self.sample = sample
             self.checkpoint = checkpoint
@@ -79,45 +87,62 @@ public final class Trainer {
         self.actions = actions
     }
 
-    /// Trains from `first` updates to the last step.
+    /// Trains from `first` updates to the last step, or until a rank wants to stop.
     ///
+    /// - Parameter sums: what the checkpoint brought along.
+    /// - Returns: why it stopped early, with the state saved, the same on every rank; nil at the last step.
     /// - Throws: what a step, an action or a rank's disagreement throws; all ranks end together.
-    public func train(from first: Int) throws {
-        if first == 0, cadence.sampleEvery > 0 { try actions.sample(0) }
-        var interval = Interval()
-        var losses = (sum: 0.0, count: 0)  // Since the checkpoint before.
+    public func train(from first: Int, sums: RunningSums = RunningSums()) throws -> StoppedEarly? {
+        // A run that had to stop in haste has left the pictures of its last step to this one.
+        if Cadence.isDue(cadence.sampleEvery, at: first), first < cadence.steps, try !actions.isSampled(first)
+        {
+            try actions.sample(first)
+        }
+        var sums = sums
+        var times = StepTimes()
         for number in first..<max(first, cadence.steps) {
-            let result = try step(step: number, riding: actions.working())
-            interval.add(result)
-            losses = (losses.sum + result.loss, losses.count + 1)
-            try actions.settle(result.riding)
+            let reason = actions.stopReason()
+            let result = try step(step: number, riding: [actions.working(), reason == nil ? 0 : 1])
+            sums.add(result)
+            times.add(result)
+            try actions.settle(result.riding[0])
             let done = number + 1
             let isLast = done == cadence.steps
+            let stops = result.riding[1] > 0 && !isLast
             if Cadence.isDue(cadence.logEvery, at: done) || isLast {
-                try actions.log(try entry(interval, at: done))
-                interval = Interval()
+                try actions.log(try entry(sums.logged, times, rate: result.learningRate, at: done))
+                sums.logged = RunningSums.Logged()
+                times = StepTimes()
             }
             if Cadence.isDue(cadence.checkReplicasEvery, at: done) { try checkReplicas(at: done) }
-            if Cadence.isDue(cadence.sampleEvery, at: done) || (isLast && cadence.sampleEvery > 0) {
+            if Cadence.isDue(cadence.sampleEvery, at: done) && !stops || (isLast && cadence.sampleEvery > 0) {
                 try actions.sample(done)
             }
-            if Cadence.isDue(cadence.checkpointEvery, at: done) || isLast {
-                try actions.checkpoint(done, losses.sum / Double(losses.count))
-                losses = (0, 0)
+            let isDue = Cadence.isDue(cadence.checkpointEvery, at: done) || isLast
+            if isDue || stops {
+                let loss = sums.saved.loss / Double(sums.saved.steps)
+                if isDue { sums.saved = RunningSums.Saved() }
+                try actions.checkpoint(done, loss, sums)
             }
+            if stops { return try stopped(at: done, reason) }
         }
+        return nil
     }
 
-    private func entry(_ interval: Interval, at step: Int) throws -> LogEntry {
-        var slowest = [interval.data, interval.compute, interval.communication, interval.total].map {
-            $0 / Double(interval.count)
-        }
+    private func stopped(at step: Int, _ reason: String?) throws -> StoppedEarly {
+        let reasons = try communicator.allGather(reason ?? "").filter { !$0.isEmpty }
+        return StoppedEarly(step: step, steps: cadence.steps, reason: reasons.first ?? "request")
+    }
+
+    private func entry(
+        _ sums: RunningSums.Logged, _ times: StepTimes, rate: Float, at step: Int
+    ) throws -> LogEntry {
+        var slowest = times.means
         try communicator.allReduceMax(&slowest)
+        let count = Double(sums.steps)
         return LogEntry(
-            step: step, loss: interval.loss / Double(interval.count),
-            parts: interval.parts.map { ($0.name, $0.value / Double(interval.count)) },
-            learningRate: Double(interval.learningRate),
-            gradientNorm: interval.gradientNorm / Double(interval.count),
+            step: step, loss: sums.loss / count, parts: sums.parts.map { ($0.name, $0.value / count) },
+            learningRate: Double(rate), gradientNorm: sums.gradientNorm / count,
             imagesPerSecond: Double(self.step.settings.batchSize) / slowest[3], dataSeconds: slowest[0],
             computeSeconds: slowest[1], communicationSeconds: slowest[2], stepSeconds: slowest[3])
     }
@@ -131,33 +156,20 @@ public final class Trainer {
         }
     }
 
-    /// Sums over the steps since the last log entry.
-    private struct Interval {
-        var count = 0
-        var loss = 0.0
-        var parts: [(name: String, value: Double)] = []
-        var gradientNorm = 0.0
-        var learningRate: Float = 0
-        var data = 0.0
-        var compute = 0.0
-        var communication = 0.0
-        var total = 0.0
+    /// Seconds of the steps since the last log entry that this process has made.
+    private struct StepTimes {
+        private var count = 0
+        private var sums = [0.0, 0.0, 0.0, 0.0]
 
         mutating func add(_ result: StepResult) {
             count += 1
-            loss += result.loss
-            if parts.isEmpty {
-                parts = result.parts
-            } else {
-                for index in parts.indices { parts[index].value += result.parts[index].value }
-            }
-            gradientNorm += result.gradientNorm
-            learningRate = result.learningRate
-            data += result.dataSeconds
-            compute += result.computeSeconds
-            communication += result.communicationSeconds
-            total += result.totalSeconds
+            let seconds = [
+                result.dataSeconds, result.computeSeconds, result.communicationSeconds, result.totalSeconds,
+            ]
+            for index in sums.indices { sums[index] += seconds[index] }
         }
+
+        var means: [Double] { sums.map { $0 / Double(count) } }
     }
 }
 

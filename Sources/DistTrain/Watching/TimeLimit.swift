@@ -1,0 +1,30 @@
+/// When training has to stop so that its last checkpoint is on the disk in time.
+///
+/// Measured as it goes: the longest stretch between two chances to stop (a step, with the samples and records after
+/// it) and the longest save. What happens next may take half as long again.
+struct TimeLimit {
+    /// On the clock of `monotonicSeconds`.
+    let end: Double
+    private var lastChance: Double?
+    private var longestStretch = 0.0
+    /// nil until one has been measured.
+    private var longestSave: Double?
+
+    /// Seconds for leaving MPI and the launcher.
+    static let margin = 3.0
+    private static let caution = 1.5
+    /// Of a save that has not been measured yet.
+    private static let guess = 5.0
+
+    /// - Parameter seconds: from now on.
+    init(seconds: Double, now: Double = monotonicSeconds()) { end = now + seconds }
+
+    mutating func saved(in seconds: Double) { longestSave = max(longestSave ?? 0, seconds) }
+
+    /// Whether to stop now, asked after each step.
+    mutating func isDue(now: Double = monotonicSeconds()) -> Bool {
+        if let lastChance { longestStretch = max(longestStretch, now - lastChance) }
+        lastChance = now
+        return now + Self.caution * (longestStretch + (longestSave ?? Self.guess)) + Self.margin >= end
+    }
+}

@@ -1,0 +1,92 @@
+import Foundation
+
+/// How long ranks may show nothing before they are taken for dead or hung, in seconds.
+public struct WatchLimits: Sendable, Equatable {
+    /// Without a word from a rank: its host is down or cut off, or the process is stopped.
+    public var silence = 15.0
+    /// Standing still within a step, with all ranks still talking; or, where that is more, so many of the longest step
+    /// of late.
+    public var step = 20.0
+    public var stepFactor = 5.0
+    /// Before the second step has been made: opening data, making plans and kernels, the first step.
+    public var start = 300.0
+    /// Reading or writing a checkpoint, drawing a batch of samples, writing the model.
+    public var files = 600.0
+
+    public init() {}
+
+    /// - Parameter collectiveTimeout: what the user sets by `--collective-timeout`: the limit within a step, and where
+    ///   it is less than their own, of a silence.
+    public init(collectiveTimeout: Double?) {
+        guard let collectiveTimeout else { return }
+        (step, stepFactor) = (collectiveTimeout, 0)
+        silence = min(silence, collectiveTimeout)
+    }
+
+    /// For a job whose slowest rank is in `phase`.
+    func standstill(in phase: RankActivity.Phase, stepSeconds: Double) -> Double {
+        switch phase {
+        case .start: return start
+        case .load, .save, .sample, .export, .end: return files
+        case .data, .compute, .reduce, .agree, .update:
+            return stepSeconds == 0 ? start : max(step, stepFactor * stepSeconds)
+        }
+    }
+}
+
+/// How a run is watched, and how long it may take: what `train` is told beside its configuration.
+public struct Watching: Sendable {
+    /// Seconds that ranks may stand still within a step; nil: as the steps' own time tells.
+    public var collectiveTimeout: Double?
+    /// Seconds from now until the job must have ended; nil: until Slurm ends it, where it does.
+    public var timeLimit: Double?
+
+    public init(collectiveTimeout: Double? = nil, timeLimit: Double? = nil) {
+        self.collectiveTimeout = collectiveTimeout
+        self.timeLimit = timeLimit ?? Self.slurmTimeLeft(ProcessInfo.processInfo.environment)
+    }
+
+    /// Slurm names the end of the job that this process is in, in seconds since 1970.
+    static func slurmTimeLeft(_ environment: [String: String]) -> Double? {
+        environment["SLURM_JOB_END_TIME"].flatMap { Double($0) }.map { $0 - Date().timeIntervalSince1970 }
+    }
+}
+
+/// Times as people write them on a command line.
+public enum TimeSpan {
+    /// "90", "90s", "10m", "3h50m", "1d", and Slurm's "HH:MM:SS" and "D-HH:MM:SS", in seconds; nil for anything else.
+    public static func seconds(_ text: String) -> Double? {
+        if text.contains(":") { return slurm(text) }
+        let units: [Character: Double] = ["s": 1, "m": 60, "h": 3600, "d": 86400]
+        var total = 0.0
+        var digits = ""
+        var last = Double.infinity
+        for character in text {
+            if character.isASCII, character.isNumber || character == "." {
+                digits.append(character)
+                continue
+            }
+            // Larger units first, each once.
+            guard let unit = units[character], unit < last, let count = Double(digits) else { return nil }
+            total += count * unit
+            (digits, last) = ("", unit)
+        }
+        if digits.isEmpty { return last < .infinity ? total : nil }
+        guard last == .infinity, let count = Double(digits) else { return nil }
+        return count
+    }
+
+    private static func slurm(_ text: String) -> Double? {
+        let parts = text.split(separator: "-", omittingEmptySubsequences: false)
+        guard parts.count <= 2, let clock = parts.last else { return nil }
+        let days = parts.count == 2 ? Double(parts[0]) : 0
+        let fields = clock.split(separator: ":", omittingEmptySubsequences: false).map { Double($0) }
+        guard let days, (2...3).contains(fields.count), fields.allSatisfy({ $0 != nil && $0! >= 0 }) else {
+            return nil
+        }
+        // MM:SS, HH:MM:SS, or D-HH:MM.
+        let numbers = fields.compactMap { $0 }
+        let padded = numbers.count == 3 ? numbers : parts.count == 2 ? numbers + [0] : [0] + numbers
+        return days * 86400 + padded[0] * 3600 + padded[1] * 60 + padded[2]
+    }
+}
