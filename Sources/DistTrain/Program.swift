@@ -1,4 +1,27 @@
+import Foundation
+import MPIShim
+import TensorCore
+
 /// This program.
 public enum Program {
     public static let version = "0.1.0"
+
+    /// The first line of what the message library says of itself: "Open MPI v4.1.4, package: …".
+    public static var mpiVersion: String {
+        var text = [CChar](repeating: 0, count: 512)
+        mpishim_library_version(&text, text.count)
+        let whole = String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        return String(whole.split(separator: ",").first ?? "no MPI")
+    }
+
+    /// Vector instructions, and the kernels that are used for them.
+    public static var processor: String { "\(Processor.features) (\(Backend.fastest.summary))" }
+
+    /// CRC32C of a program's file; builds that differ have another.
+    public static func checksum(of path: String) -> String {
+        guard let data = try? Data(contentsOf: URL(fileURLWithPath: path), options: .mappedIfSafe) else {
+            return "unreadable"
+        }
+        return data.withUnsafeBytes { CRC32C.of(Array($0)).text }
+    }
 }

@@ -19,7 +19,7 @@ import DistTrain
         version: Program.version,
         subcommands: [
             TrainCommand.self, VAECommand.self, PrepareCommand.self, SampleCommand.self,
-            CheckpointCommand.self, LaunchCommand.self,
+            CheckpointCommand.self, LaunchCommand.self, StatusCommand.self, HostReportCommand.self,
             BenchCommand.self,
             SelfTestCommand.self,
         ])

@@ -81,7 +81,7 @@ func seconds(_ text: String?, _ option: String) throws -> Double? {
     return seconds
 }
 
-struct TrainCommand: ParsableCommand {
+struct TrainCommand: TrainingCommand {
     static let configuration = CommandConfiguration(
         commandName: "train", abstract: "Train a U-Net on latents, or on pixels.",
         discussion: """
@@ -113,5 +113,13 @@ struct TrainCommand: ParsableCommand {
                 allowedChanges: AllowedChanges(options.allowChange), watching: options.watching
             ).train(communicator)
         }
+    }
+
+    func runFolder() throws -> String {
+        try options.output
+            ?? "runs/"
+            + Configuration.load(
+                path: options.config, overrides: options.overrides, initFrom: options.initFrom
+            ).name
     }
 }

@@ -8,7 +8,7 @@ struct VAECommand: ParsableCommand {
         subcommands: [VAETrainCommand.self, VAEEncodeCommand.self, VAEDecodeCommand.self])
 }
 
-struct VAETrainCommand: ParsableCommand {
+struct VAETrainCommand: TrainingCommand {
     static let configuration = CommandConfiguration(
         commandName: "train", abstract: "Train an AutoencoderKL on images.",
         discussion: """
@@ -30,6 +30,14 @@ struct VAETrainCommand: ParsableCommand {
                 allowedChanges: AllowedChanges(options.allowChange), watching: options.watching
             ).train(communicator)
         }
+    }
+
+    func runFolder() throws -> String {
+        try options.output
+            ?? "runs/"
+            + AutoencoderConfiguration.load(
+                path: options.config, overrides: options.overrides, initFrom: options.initFrom
+            ).name
     }
 }
 

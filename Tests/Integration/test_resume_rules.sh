@@ -19,9 +19,11 @@ wait_for() {
     fail "no $1 within $((attempt / 10)) s"
 }
 
-# fingerprint FOLDER: every name in it, and the bytes of all files but the lock, which shows that its holder lives.
+# fingerprint FOLDER: every name in it, and the bytes of all files but the lock and the status, which show that a run
+# lives.
 fingerprint() {
-    (cd "$1" && find . -name '[0-9]*.json' -o -print | sort && find . -path ./.lock -prune -o -type f -print0 |
+    (cd "$1" && find . -name '[0-9]*.json' -o -name 'status.json*' -o -print | sort &&
+        find . -path ./.lock -prune -o -name 'status.json*' -o -type f -print0 |
         sort -z | xargs -0 sha256sum)
 }
 

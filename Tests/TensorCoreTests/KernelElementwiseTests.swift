@@ -66,9 +66,9 @@ import Testing
         let expected = x.exact.map { $0 / (1 + exp(-$0)) }
         let y = KernelBuffer(element.dtype, count: n)
         ck_silu_forward(element.dtype, n, x.pointer, y.pointer)
-        expectClose(y, expected, tolerance: 3e-7, scale: 1e-3)
+        expectClose(y, expected, tolerance: Self.exponential, scale: 1e-3)
         ck_silu_forward(element.dtype, n, x.pointer, x.pointer)
-        expectClose(x, expected, tolerance: 3e-7, scale: 1e-3, "in place")
+        expectClose(x, expected, tolerance: Self.exponential, scale: 1e-3, "in place")
     }
 
     @Test func siluAtTheEndsOfTheRange() {
@@ -87,8 +87,11 @@ import Testing
         let x = KernelBuffer(CK_F32, points)
         let y = KernelBuffer(CK_F32, count: points.count)
         ck_silu_forward(CK_F32, points.count, x.pointer, y.pointer)
-        expectClose(y, x.exact.map { $0 / (1 + exp(-$0)) }, tolerance: 3e-7, scale: 0)
+        expectClose(y, x.exact.map { $0 / (1 + exp(-$0)) }, tolerance: Self.exponential, scale: 0)
     }
+
+    /// What `ck_exp` promises with fused multiply-add, which every processor with 256 bits has here, and without.
+    private static let exponential = ck_vector_bits() >= 256 ? 3e-7 : 1e-6
 
     @Test(arguments: Element.allCases, Addend.allCases)
     func siluBackward(_ element: Element, _ addend: Addend) {

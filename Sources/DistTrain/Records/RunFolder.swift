@@ -84,10 +84,18 @@ public struct RunFolder: Sendable {
         }
     }
 
-    /// Refuses a folder with other things in it, and a run that is not to be resumed.
-    private func check(name: String, resume: Resume) throws(RunFolderError) {
+    /// What tells of a run from outside, which a run's own files do not depend on.
+    private static let records: Set<String> = [
+        RunLockFolder.name, JobStatus.fileName, LaunchRecord.fileName, LaunchRecord.logs,
+    ]
+
+    /// Refuses a folder with other things in it than a run.
+    ///
+    /// - Returns: the run's own files and folders.
+    @discardableResult
+    public func checkHoldsNothingElse() throws(RunFolderError) -> [String] {
         var isFolder: ObjCBool = false
-        guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else { return }
+        guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else { return [] }
         guard isFolder.boolValue else {
             throw RunFolderError(
                 path: path, detail: "is a file, expected a folder for the run; choose another --output")
@@ -95,18 +103,27 @@ public struct RunFolder: Sendable {
         let entries: [String]
         do {
             entries = try FileManager.default.contentsOfDirectory(atPath: path)
-                .filter { $0 != RunLockFolder.name }
+                .filter { name in !Self.records.contains { name == $0 || name.hasPrefix("\($0).") } }
         } catch {
             throw RunFolderError(path: path, detail: "cannot be listed: \(systemReason(of: error))")
         }
-        if entries.isEmpty { return }
-        guard !Set(entries).isDisjoint(with: ["config.yaml", "metrics.jsonl", "checkpoints"]) else {
+        guard
+            entries.isEmpty
+                || !Set(entries).isDisjoint(with: ["config.yaml", "metrics.jsonl", "checkpoints"])
+        else {
             throw RunFolderError(
                 path: path,
                 detail:
                     "holds \(entries.count) other files and no run, first '\(entries.sorted()[0])'; choose an "
                     + "empty or new folder as --output")
         }
+        return entries
+    }
+
+    /// Refuses a folder with other things in it, and a run that is not to be resumed.
+    private func check(name: String, resume: Resume) throws(RunFolderError) {
+        let entries = try checkHoldsNothingElse()
+        if entries.isEmpty { return }
         // A run that ended before its first file leaves empty folders.
         if !entries.contains("config.yaml"), !entries.contains("metrics.jsonl"),
             (try? checkpoints.steps())?.isEmpty == true

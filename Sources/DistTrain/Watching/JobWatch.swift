@@ -133,7 +133,7 @@ public struct JobWatch: Sendable {
         let waiting = present.filter { !missing.contains($0.rank) }
         if let other = waiting.max(by: { Self.isBehind($0, $1) }) {
             message +=
-                "; the other \(waiting.count) ranks: \(other.reading.phase.words), step \(other.reading.step)"
+                "; the other \(waiting.count == 1 ? "rank" : "\(waiting.count) ranks"): \(other.reading.phase.words), step \(other.reading.step)"
         }
         return Verdict(message: message, missing: missing.sorted())
     }
@@ -143,10 +143,11 @@ public struct JobWatch: Sendable {
         (a.reading.step, a.reading.phase.rawValue) < (b.reading.step, b.reading.phase.rawValue)
     }
 
-    /// The host whose ranks work longest for a step while the others wait, and how many times the median that is.
+    /// The host whose ranks work longest for a step while the others wait, and how many times the median that is; nil
+    /// where there is one host alone.
     public func slowestHost(now: Double) -> (host: String, ratio: Double)? {
         let own = members(now: now).filter { $0.reading.ownSeconds > 0 }
-        guard own.count > 1 else { return nil }
+        guard Set(own.map(\.host)).count > 1 else { return nil }
         let sorted = own.map(\.reading.ownSeconds).sorted()
         let slowest = own.max { $0.reading.ownSeconds < $1.reading.ownSeconds }!
         return (slowest.host, slowest.reading.ownSeconds / sorted[(sorted.count - 1) / 2])

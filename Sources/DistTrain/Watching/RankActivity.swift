@@ -34,7 +34,7 @@ public final class RankActivity: Sendable {
         public var ticks: Int
         /// Seconds since the last tick, by this rank's own monotonic clock.
         public var seconds: Double
-        /// Seconds of the last whole step, and those of them that this rank worked, waiting for nobody.
+        /// Seconds of the last whole step; and of a step of late, those that this rank worked, waiting for nobody.
         public var stepSeconds: Double
         public var ownSeconds: Double
     }
@@ -67,8 +67,15 @@ public final class RankActivity: Sendable {
 
     /// A step is over.
     func finishStep(seconds: Double, own: Double) {
-        state.withLock { ($0.reading.stepSeconds, $0.reading.ownSeconds) = (seconds, own) }
+        state.withLock {
+            let before = $0.reading.ownSeconds
+            $0.reading.stepSeconds = seconds
+            $0.reading.ownSeconds = before == 0 ? own : Self.memory * before + (1 - Self.memory) * own
+        }
     }
+
+    /// One slow step is no straggler.
+    private static let memory = 0.95
 
     public var reading: Reading {
         state.withLock {

@@ -33,9 +33,21 @@ public struct Placement: Equatable, Sendable {
         binding = machine.memoryDomains > 1 && fillsMachine ? .cores : .none
     }
 
+    /// Of one machine, or of the fullest of several.
+    init(ranks: Int, threads: Int, usableCores: Int, binding: Binding) {
+        (self.ranks, self.threads, self.usableCores, self.binding) = (ranks, threads, usableCores, binding)
+    }
+
     /// "1 node × 2 ranks × 1 thread, 2 of 2 cores, not bound"
-    public var summary: String {
-        let shape = "1 node × \(count(ranks, "rank")) × \(count(threads, "thread"))"
+    public var summary: String { summary(nodes: [ranks]) }
+
+    /// The same for several machines, with the ranks of each; cores are those of each machine.
+    public func summary(nodes: [Int]) -> String {
+        let isEven = nodes.allSatisfy { $0 == nodes[0] }
+        let shape =
+            isEven
+            ? "\(count(nodes.count, "node")) × \(count(ranks, "rank")) × \(count(threads, "thread"))"
+            : "\(count(nodes.count, "node")), \(nodes.reduce(0, +)) ranks × \(count(threads, "thread"))"
         guard !isOversubscribed else {
             return shape + " on \(count(usableCores, "core")): oversubscribed, waiting ranks give way"
         }

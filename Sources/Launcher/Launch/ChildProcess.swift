@@ -1,0 +1,208 @@
+import DistTrain
+import Foundation
+
+/// A program that runs in a process group of its own, with an empty standard input.
+public final class ChildProcess {
+    public enum Ending: Equatable, Sendable {
+        case exited(Int32)
+        case killed(signal: Int32)
+    }
+
+    public let pid: pid_t
+    /// Where its output can be read; nil where it goes to this process's own.
+    public let output: Int32?
+    public let error: Int32?
+    private var ending: Ending?
+
+    /// - Parameters:
+    ///   - captures: whether output and errors are read by this process.
+    ///   - signalMask: of the child; nil: this thread's.
+    /// - Throws: `LaunchError` when it cannot be started.
+    public init(
+        _ words: [String], environment: [String: String], captures: Bool, signalMask: sigset_t? = nil
+    ) throws {
+        var attributes = posix_spawnattr_t()
+        posix_spawnattr_init(&attributes)
+        defer { posix_spawnattr_destroy(&attributes) }
+        posix_spawnattr_setpgroup(&attributes, 0)
+        var flags = POSIX_SPAWN_SETPGROUP
+        if var mask = signalMask {
+            posix_spawnattr_setsigmask(&attributes, &mask)
+            flags |= POSIX_SPAWN_SETSIGMASK
+        }
+        posix_spawnattr_setflags(&attributes, Int16(flags))
+
+        // In a process group of its own the job would be stopped if it read from the terminal.
+        var files = posix_spawn_file_actions_t()
+        posix_spawn_file_actions_init(&files)
+        defer { posix_spawn_file_actions_destroy(&files) }
+        posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0)
+        var pipes: [[Int32]] = []
+        if captures {
+            for target in [STDOUT_FILENO, STDERR_FILENO] {
+                var ends: [Int32] = [-1, -1]
+                guard pipe(&ends) == 0 else {
+                    throw LaunchError("no pipe: \(Self.systemWords(errno))", exitStatus: ExitStatus.crash)
+                }
+                for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+                posix_spawn_file_actions_adddup2(&files, ends[1], target)
+                pipes.append(ends)
+            }
+        }
+        var argv = words.map { strdup($0) } + [nil]
+        var envp = environment.map { strdup("\($0.key)=\($0.value)") } + [nil]
+        defer { for word in argv + envp { free(word) } }
+        var child: pid_t = 0
+        let error = posix_spawnp(&child, words[0], &files, &attributes, &argv, &envp)
+        for ends in pipes {
+            close(ends[1])
+            _ = fcntl(ends[0], F_SETFL, O_NONBLOCK)
+            if error != 0 { close(ends[0]) }
+        }
+        guard error == 0 else {
+            throw LaunchError(
+                "cannot start \(words[0]): \(Self.systemWords(error))", exitStatus: ExitStatus.crash)
+        }
+        pid = child
+        output = pipes.first?[0]
+        self.error = pipes.last?[0]
+    }
+
+    deinit { for descriptor in [output, error].compactMap({ $0 }) { close(descriptor) } }
+
+    /// How it ended; nil while it runs. Waits for nothing.
+    public func poll() -> Ending? {
+        if let ending { return ending }
+        var status: Int32 = 0
+        guard waitpid(pid, &status, WNOHANG) == pid else { return nil }
+        // The macros WIFEXITED and its fellows, which Swift does not see.
+        let signal = status & 0x7f
+        ending = signal == 0 ? .exited((status >> 8) & 0xff) : .killed(signal: signal)
+        return ending
+    }
+
+    public func send(_ signal: Int32) { if ending == nil { kill(pid, signal) } }
+
+    /// Kills its whole process group, where it has not ended.
+    public func killGroup() { if ending == nil { kill(-pid, SIGKILL) } }
+
+    private static func systemWords(_ error: Int32) -> String { String(cString: strerror(error)) }
+}
+
+extension ChildProcess {
+    /// Signals that are meant for the job. In its own process group the job does not see a terminal's
+    /// interrupt by itself, and gets it once.
+    private static let forwarded = [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2]
+
+    /// Runs a program to its end, with this process's signals passed on to it.
+    ///
+    /// - Returns: how it ended, and the last signal that was passed on.
+    public static func run(
+        _ words: [String], environment: [String: String]
+    ) throws -> (ending: Ending, forwarded: Int32?) {
+        // Signals are blocked and taken one by one with sigwait, so that no handler runs anywhere.
+        var waited = sigset_t()
+        var previous = sigset_t()
+        sigemptyset(&waited)
+        sigaddset(&waited, SIGCHLD)
+        // What nohup and its like have set to be ignored stays ignored.
+        for signal in forwarded where !isIgnored(signal) { sigaddset(&waited, signal) }
+        pthread_sigmask(SIG_BLOCK, &waited, &previous)
+        defer { pthread_sigmask(SIG_SETMASK, &previous, nil) }
+
+        let child = try ChildProcess(
+            words, environment: environment, captures: false, signalMask: previous)
+        var lastForwarded: Int32?
+        while true {
+            var signal: Int32 = 0
+            guard sigwait(&waited, &signal) == 0 else { continue }
+            if signal != SIGCHLD {
+                child.send(signal)
+                lastForwarded = signal
+                continue
+            }
+            if let ending = child.poll() { return (ending, lastForwarded) }
+        }
+    }
+
+    private static func isIgnored(_ signal: Int32) -> Bool {
+        var action = sigaction()
+        sigaction(signal, nil, &action)
+        // SIG_IGN is the handler at address 1.
+        return unsafeBitCast(action.__sigaction_handler.sa_handler, to: Int.self) == 1
+    }
+}
+
+/// A command whose output is wanted, within a time.
+final class ShortChild {
+    private let child: ChildProcess
+
+    /// nil where it cannot be started.
+    init?(_ words: [String], environment: [String: String] = ProcessInfo.processInfo.environment) {
+        guard let child = try? ChildProcess(words, environment: environment, captures: true) else {
+            return nil
+        }
+        self.child = child
+    }
+
+    /// - Parameter deadline: on `monotonicTime`'s clock.
+    /// - Returns: nil where it has not ended by then; it is killed.
+    func finish(by deadline: Double) -> (status: Int32, output: String, error: String)? {
+        var output = PipeReader(child.output)
+        var error = PipeReader(child.error)
+        while true {
+            let ending = child.poll()
+            output.read()
+            error.read()
+            if let ending {
+                let status: Int32 =
+                    switch ending {
+                    case .exited(let code): code
+                    case .killed(let signal): 128 + signal
+                    }
+                return (status, output.text, error.text)
+            }
+            guard monotonicTime() < deadline else {
+                child.killGroup()
+                return nil
+            }
+            usleep(10_000)
+        }
+    }
+}
+
+/// What has come out of a pipe so far.
+struct PipeReader {
+    let descriptor: Int32?
+    private(set) var bytes: [UInt8] = []
+
+    init(_ descriptor: Int32?) { self.descriptor = descriptor }
+
+    var text: String { String(decoding: bytes, as: UTF8.self) }
+
+    /// Takes what is there, and waits for nothing.
+    mutating func read() {
+        guard let descriptor else { return }
+        var buffer = [UInt8](repeating: 0, count: 1 << 16)
+        while true {
+            let count = Foundation.read(descriptor, &buffer, buffer.count)
+            if count < 0 && errno == EINTR { continue }
+            guard count > 0 else { return }
+            bytes += buffer[..<count]
+        }
+    }
+
+    /// The whole lines, which are then forgotten.
+    mutating func takeLines() -> [String] {
+        guard let end = bytes.lastIndex(of: UInt8(ascii: "\n")) else { return [] }
+        let lines = bytes[..<end].split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
+        defer { bytes.removeSubrange(...end) }
+        return lines.map { String(decoding: $0, as: UTF8.self) }
+    }
+
+    /// What is left without an end of line.
+    mutating func takeRest() -> String {
+        defer { bytes = [] }
+        return text
+    }
+}

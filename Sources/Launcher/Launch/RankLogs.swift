@@ -1,0 +1,70 @@
+import DistTrain
+import Foundation
+
+/// Takes apart what mpirun passes on of all ranks' output: a log for each rank, and a console for what everybody should
+/// see, which is what rank 0 says and every rank's errors.
+struct RankLogs {
+    let folder: String
+    private var output: PipeReader
+    private var error: PipeReader
+    private var files: [Int: FileHandle] = [:]
+    /// The last lines of each rank, and of mpirun itself under -1, for the post-mortem.
+    private(set) var lastLines: [Int: [String]] = [:]
+
+    private static let kept = 15
+
+    init(folder: String, of child: ChildProcess) throws {
+        self.folder = folder
+        output = PipeReader(child.output)
+        error = PipeReader(child.error)
+        do {
+            try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        } catch {
+            throw LaunchError(
+                "\(folder): cannot be created for the ranks' logs: \(error.localizedDescription)")
+        }
+    }
+
+    /// Takes what has come.
+    ///
+    /// - Parameter show: gets what is for the console, a line each.
+    mutating func take(isLast: Bool = false, show: (_ line: String, _ isError: Bool) -> Void) {
+        output.read()
+        error.read()
+        var lines = output.takeLines().map { ($0, false) } + error.takeLines().map { ($0, true) }
+        if isLast {
+            lines += [(output.takeRest(), false), (error.takeRest(), true)].filter { !$0.0.isEmpty }
+        }
+        for (line, isError) in lines {
+            let tagged = Self.parse(line)
+            keep(tagged?.text ?? line, tagged?.rank ?? -1)
+            if let tagged {
+                if tagged.rank == 0 || tagged.isError { show(tagged.text, tagged.isError) }
+            } else if !line.isEmpty {
+                show(line, isError)
+            }
+        }
+    }
+
+    /// "[1,3]<stderr>:text" is rank 3's; nil for what mpirun says itself.
+    static func parse(_ line: String) -> (rank: Int, isError: Bool, text: String)? {
+        guard line.hasPrefix("["), let end = line.range(of: "]<std"), let colon = line.range(of: ">:"),
+            end.lowerBound < colon.lowerBound
+        else { return nil }
+        let numbers = line[line.index(after: line.startIndex)..<end.lowerBound].split(separator: ",")
+        guard numbers.count == 2, let rank = Int(numbers[1]) else { return nil }
+        return (rank, line[end.upperBound..<colon.lowerBound] == "err", String(line[colon.upperBound...]))
+    }
+
+    private mutating func keep(_ text: String, _ rank: Int) {
+        lastLines[rank, default: []].append(text)
+        if lastLines[rank, default: []].count > Self.kept { lastLines[rank]?.removeFirst() }
+        if files[rank] == nil {
+            let path = "\(folder)/" + (rank < 0 ? "mpirun.log" : "rank-\(rank).log")
+            guard FileManager.default.createFile(atPath: path, contents: nil) else { return }
+            files[rank] = FileHandle(forWritingAtPath: path)
+        }
+        // A full disk must not stop the job.
+        try? files[rank]?.write(contentsOf: Data((text + "\n").utf8))
+    }
+}
