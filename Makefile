@@ -31,7 +31,7 @@ test: test-unit test-integration ## Run every test
 	@echo "all tests passed"
 
 test-unit: build ## Run the tests of one process; FILTER=NAME for some, LEVEL=3 as on a processor with AVX2, 2 without
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(AT_LEVEL$(LEVEL)) $(SWIFT_TEST) $(if $(FILTER),--filter $(FILTER)) \
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(AT_LEVEL$(LEVEL)) $(SWIFT_TEST) $(if $(FILTER),--filter "$(FILTER)") \
 	    $(if $(LEVEL),--scratch-path .build/level-$(LEVEL) -Xcc -DCK_LEVEL=$(LEVEL))
 
 test-integration: build ## Run the tests under mpirun; NAMES="launch ..." for some of them

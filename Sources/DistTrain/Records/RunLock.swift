@@ -64,11 +64,13 @@ public final class RunLock: Sendable {
     /// Takes the lock of a run's folder, which must exist, or waits to see whether its holder still lives.
     ///
     /// - Parameters:
-    ///   - attempt: names this start of the run; by default drawn at random.
+    ///   - attempt: names this start of the run; by default as its launcher does, or drawn at random.
+    ///   - superseded: a start that is known to be over, whose lock on another host need not be waited for.
     ///   - note: told, in a line, why the start takes long.
     /// - Throws: `RunLockError`, with who holds it, where it is held.
     public static func take(
-        _ run: String, attempt: String? = nil, timing: Timing = Timing(), note: (String) -> Void = { _ in }
+        _ run: String, attempt: String? = LaunchRecord.attempt, superseded: String? = LaunchRecord.superseded,
+        timing: Timing = Timing(), note: (String) -> Void = { _ in }
     ) throws(RunLockError) -> RunLock {
         let attempt = attempt ?? String(UInt64.random(in: 1 << 60...UInt64.max), radix: 16)
         let folder = RunLockFolder(run: run)
@@ -76,7 +78,8 @@ public final class RunLock: Sendable {
         while true {
             let last = try folder.numbers().last ?? 0
             if last > 0 {
-                let observer = RunLockObserver(run: run, folder: folder, number: last, timing: timing)
+                let observer = RunLockObserver(
+                    run: run, folder: folder, number: last, timing: timing, superseded: superseded)
                 guard try observer.waitUntilFree(note: note) else { continue }
             }
             let record = RunLockRecord(owner: owner, at: timeStamp())

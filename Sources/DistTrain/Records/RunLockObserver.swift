@@ -6,6 +6,8 @@ struct RunLockObserver {
     let folder: RunLockFolder
     let number: Int
     let timing: RunLock.Timing
+    /// See `RunLock.take`.
+    var superseded: String?
 
     /// Changes of the file after which a holder on another host is believed to live. One may have been its last.
     private static let convincing = 2
@@ -31,6 +33,9 @@ struct RunLockObserver {
                 if now - began >= timing.patience || record?.owner.pid == getpid() { throw held(by: record) }
                 sleep(min(0.1, timing.patience / 10))
             case .unknown:
+                // A launcher has seen it end, or has given it up with its host: should it wake up, it finds its lock
+                // taken.
+                if let superseded, record?.owner.attempt == superseded { return true }
                 if let seen {
                     if seen != bytes {
                         changes += 1

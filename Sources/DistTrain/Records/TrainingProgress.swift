@@ -10,7 +10,7 @@ public final class TrainingProgress {
     private let start: Double
     private var smoothedLoss: Double?
     private var pace: Pace
-    private let isSupervised = ProcessInfo.processInfo.environment["DISTTRAIN_ATTEMPT"] != nil
+    private let isSupervised = LaunchRecord.attempt != nil
 
     /// How much of the old smoothed loss stays at each logged step.
     private static let smoothing = 0.7

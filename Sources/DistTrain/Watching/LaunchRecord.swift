@@ -41,6 +41,14 @@ public struct LaunchRecord: Codable, Sendable, Equatable {
         (self.host, self.pid, self.maxRestarts) = (host, pid, maxRestarts)
     }
 
+    /// Variables by which a launcher tells ranks which start they are, and which one before is over.
+    public static let attemptVariable = "DISTTRAIN_ATTEMPT"
+    public static let supersededVariable = "DISTTRAIN_SUPERSEDES"
+
+    /// This process's; nil where no launcher has started it.
+    public static var attempt: String? { ProcessInfo.processInfo.environment[attemptVariable] }
+    public static var superseded: String? { ProcessInfo.processInfo.environment[supersededVariable] }
+
     public static let fileName = "launch.json"
     /// The folder of the attempts' logs, beside it.
     public static let logs = "logs"

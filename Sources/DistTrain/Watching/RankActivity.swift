@@ -37,6 +37,13 @@ public final class RankActivity: Sendable {
         /// Seconds of the last whole step; and of a step of late, those that this rank worked, waiting for nobody.
         public var stepSeconds: Double
         public var ownSeconds: Double
+
+        public init(
+            phase: Phase, step: Int, ticks: Int, seconds: Double, stepSeconds: Double, ownSeconds: Double
+        ) {
+            (self.phase, self.step, self.ticks) = (phase, step, ticks)
+            (self.seconds, self.stepSeconds, self.ownSeconds) = (seconds, stepSeconds, ownSeconds)
+        }
     }
 
     private struct State {

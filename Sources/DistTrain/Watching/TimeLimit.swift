@@ -4,7 +4,9 @@
 /// it) and the longest save. What happens next may take half as long again.
 struct TimeLimit {
     /// On the clock of `monotonicSeconds`.
-    let end: Double
+    private let end: Double
+    /// Seconds that a save is taken for until one has been measured.
+    private let guess: Double
     private var lastChance: Double?
     private var longestStretch = 0.0
     /// nil until one has been measured.
@@ -13,11 +15,13 @@ struct TimeLimit {
     /// Seconds for leaving MPI and the launcher.
     static let margin = 3.0
     private static let caution = 1.5
-    /// Of a save that has not been measured yet.
-    private static let guess = 5.0
 
     /// - Parameter seconds: from now on.
-    init(seconds: Double, now: Double = monotonicSeconds()) { end = now + seconds }
+    init(seconds: Double, now: Double = monotonicSeconds()) {
+        end = now + seconds
+        // Of a short time no large part may be kept back for it.
+        guess = min(5, seconds / 20)
+    }
 
     mutating func saved(in seconds: Double) { longestSave = max(longestSave ?? 0, seconds) }
 
@@ -25,6 +29,6 @@ struct TimeLimit {
     mutating func isDue(now: Double = monotonicSeconds()) -> Bool {
         if let lastChance { longestStretch = max(longestStretch, now - lastChance) }
         lastChance = now
-        return now + Self.caution * (longestStretch + (longestSave ?? Self.guess)) + Self.margin >= end
+        return now + Self.caution * (longestStretch + (longestSave ?? guess)) + Self.margin >= end
     }
 }

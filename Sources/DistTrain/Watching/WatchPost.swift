@@ -27,7 +27,7 @@ final class WatchPost: Sendable {
         notes = Mutex(
             Notes(
                 status: JobStatus(
-                    state: .running, attempt: ProcessInfo.processInfo.environment["DISTTRAIN_ATTEMPT"] ?? "",
+                    state: .running, attempt: LaunchRecord.attempt ?? "",
                     beat: 0, startedAt: now, updatedAt: now, name: name, steps: steps, ranks: [])))
         startThread("watch post") { [self] in
             var watch = JobWatch(ranks: ranks, limits: limits, now: monotonicSeconds())

@@ -27,11 +27,9 @@ struct AttemptProcesses {
 
     init(_ attempt: String) { self.attempt = attempt }
 
-    static let variable = "DISTTRAIN_ATTEMPT"
-
     func find() -> [pid_t] {
         let own = getpid()
-        let wanted = Data("\(Self.variable)=\(attempt)".utf8)
+        let wanted = Data("\(LaunchRecord.attemptVariable)=\(attempt)".utf8)
         return ((try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []).compactMap { name in
             guard let process = pid_t(name), process != own,
                 let environment = FileManager.default.contents(atPath: "/proc/\(name)/environ"),

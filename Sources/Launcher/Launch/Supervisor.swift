@@ -124,9 +124,9 @@ final class Supervisor {
         if let timeout = settings.collectiveTimeout { words += ["--collective-timeout", String(timeout)] }
         // What the command line says of it is for the first start.
         if previousID != nil { words += ["--resume", resume ?? "auto"] }
-        var marks = [AttemptProcesses.variable: id]
+        var marks = [LaunchRecord.attemptVariable: id]
         // The lock of a start that this launcher knows to be over need not be waited for.
-        if let previousID { marks["DISTTRAIN_SUPERSEDES"] = previousID }
+        if let previousID { marks[LaunchRecord.supersededVariable] = previousID }
         let mpirun = placed.mpirun(words, marks)
         say(placed.summary)
         let child = try ChildProcess(
@@ -152,7 +152,9 @@ final class Supervisor {
 
     /// Watches a start to its end.
     private func finish(_ attempt: Attempt) -> (RestartPolicy.Outcome, cause: String) {
-        var watch = StartWatch(startTimeout: settings.startTimeout, now: monotonicTime())
+        var watch = StartWatch(
+            startTimeout: settings.startTimeout,
+            silence: WatchLimits(collectiveTimeout: settings.collectiveTimeout).silence, now: monotonicTime())
         var forwarded: Int32?
         var lookedAt = -Double.infinity
         var killed: String?
@@ -176,7 +178,7 @@ final class Supervisor {
             if now - lookedAt >= 0.25 {
                 lookedAt = now
                 look(attempt)
-                if killed == nil, let fault = watch.fault(attempt.status, now: now) {
+                if killed == nil, let fault = watch.fault(attempt.status, isHere: isHere(attempt), now: now) {
                     killed = fault
                     kill(attempt)
                 }
@@ -186,6 +188,10 @@ final class Supervisor {
         look(attempt)
         AttemptProcesses(attempt.id).kill()
         return outcome(of: attempt, ending, killed)
+    }
+
+    private func isHere(_ attempt: Attempt) -> Bool {
+        attempt.status?.ranks.first.map { isThisHost($0.host) } ?? true
     }
 
     private func kill(_ attempt: Attempt) {
@@ -274,41 +280,4 @@ final class Supervisor {
     }
 
     private func signalName(_ signal: Int32) -> String { String(cString: strsignal(signal)) }
-}
-
-/// Whether a start of a job shows signs of life, from what is seen of status.json.
-struct StartWatch {
-    let startTimeout: Double
-    private let began: Double
-    private var beat: Int?
-    private var beatAt: Double
-
-    /// Seconds without a new status after which rank 0, which writes it every second, is lost with its host. Longer than
-    /// the ranks wait for each other: they know more, and should be the ones to tell.
-    private static let silence = 25.0
-    /// Seconds for ranks and mpirun to leave once the job is over.
-    private static let farewell = 5.0
-
-    init(startTimeout: Double, now: Double) {
-        self.startTimeout = startTimeout
-        (began, beatAt) = (now, now)
-    }
-
-    /// Why to end it, in a line; nil while all is well.
-    mutating func fault(_ status: JobStatus?, now: Double) -> String? {
-        guard let status else {
-            return now - began > startTimeout
-                ? "no rank has come up within \(duration(startTimeout)) (--start-timeout)" : nil
-        }
-        if beat != status.beat { (beat, beatAt) = (status.beat, now) }
-        let silent = now - beatAt
-        guard status.state == .running else {
-            return silent > Self.farewell
-                ? status.message ?? "the ranks were done, and mpirun did not end" : nil
-        }
-        let host = status.ranks.first?.host ?? "its host"
-        return silent > Self.silence
-            ? "rank 0 on \(host) has not been heard for \(duration(Self.silence)): the host is down or cut off, or the "
-                + "shared folder does not answer" : nil
-    }
 }
