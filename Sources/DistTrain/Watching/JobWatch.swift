@@ -89,6 +89,17 @@ public struct JobWatch: Sendable {
 
     // MARK: What follows
 
+    /// Whether a rank's connection has ended.
+    var hasLost: Bool { ranks.contains { $0.isGone && !$0.hasLeft } }
+
+    /// Rank 0 was itself stopped, and the others have gone meanwhile.
+    func givenUp(after seconds: Double) -> Verdict {
+        Verdict(
+            message:
+                "rank 0 on \(ranks[0].host): was stopped for \(duration(seconds)), and the others have given it up",
+            missing: [0])
+    }
+
     public func members(now: Double) -> [Member] {
         ranks.enumerated().map { rank, heard in
             Member(

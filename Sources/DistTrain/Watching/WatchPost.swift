@@ -74,10 +74,14 @@ final class WatchPost: Sendable {
         while true {
             wait(for: lines)
             let now = monotonicSeconds()
-            if now - lookedAt > WatchPace.doze { watch.forgive(now: now) }
+            let dozed = now - lookedAt > WatchPace.doze ? now - lookedAt : nil
+            if dozed != nil { watch.forgive(now: now) }
             lookedAt = now
             accept(&lines)
             hear(&lines, &watch, now)
+            if let dozed, watch.hasLost {
+                end(watch.givenUp(after: dozed), watch, lines, now)
+            }
             watch.heard(0, activity.reading, now: now)
             let (isLeaving, isChanged, forgotten) = notes.withLock {
                 ($0.isLeaving, $0.isChanged, $0.forgotten)

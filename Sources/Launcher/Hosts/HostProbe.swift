@@ -56,7 +56,10 @@ struct HostProbe {
         {
             return .report(report)
         }
-        let words = ending.error.split(separator: "\n").last.map(String.init) ?? "no output"
+        let words =
+            ending.error.split(whereSeparator: \.isNewline).last.map {
+                $0.trimmingCharacters(in: .whitespaces)
+            } ?? "no output"
         switch ending.status {
         case 255: return .fault("\(host): cannot be reached: \(words)")
         case 126, 127:
