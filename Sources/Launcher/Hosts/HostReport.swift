@@ -55,7 +55,7 @@ public struct HostReport: Codable, Sendable, Equatable {
             marker: marker.flatMap { FileManager.default.contents(atPath: $0) }.map {
                 String(decoding: $0, as: UTF8.self)
             },
-            freeDiskMiB: hasDisk ? Int(UInt64(disk.f_bavail) * UInt64(disk.f_frsize) >> 20) : nil)
+            freeDiskMiB: hasDisk ? Int((UInt64(disk.f_bavail) * UInt64(disk.f_frsize)) >> 20) : nil)
     }
 
     /// KiB.

@@ -43,6 +43,8 @@ extension SlurmAllocation {
     /// counts as done.
     func requeue(say: (String) -> Void) throws {
         say("job \(job) goes back into the queue (requeue \(restarts + 1)), to go on from its checkpoint")
+        // The signals that end a program do so again.
+        for number in [SIGTERM, SIGINT, SIGHUP] { signal(number, SIG_DFL) }
         _ = try Slurm.run(["scontrol", "requeue", job])
         sleep(120)
         say("Slurm has not ended this job although it is requeued")

@@ -194,9 +194,9 @@ struct LaunchCommand: ParsableCommand {
     private func say(_ line: String) {
         Console.error.write("launch: \(line)\n")
     }
+}
 
-    /// The ranks run the very program that launches them, wherever PATH leads.
-    private func ownExecutable() throws -> String {
-        try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
-    }
+/// The ranks run the very program that launches them, wherever PATH leads.
+func ownExecutable() throws -> String {
+    try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
 }

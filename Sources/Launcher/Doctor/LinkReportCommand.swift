@@ -1,0 +1,88 @@
+import ArgumentParser
+import DistTrain
+import Foundation
+
+/// How fast two hosts exchange messages.
+struct LinkReport: Codable, Equatable {
+    var first: String
+    var second: String
+    /// One way, of 8 bytes.
+    var latencySeconds: Double
+    /// One way, of the largest message.
+    var bytesPerSecond: Double
+}
+
+/// What the ranks of `link-report` print.
+struct LinkReports: Codable, Equatable {
+    var links: [LinkReport]
+    /// Seconds of an all-reduce of `reducedBytes` over all hosts.
+    var reduceSeconds: Double
+    var reducedBytes: Int
+}
+
+/// `disttrain link-report`: what `doctor` runs under mpirun, one rank a host.
+struct LinkReportCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "link-report", abstract: "Measure the network between ranks, for doctor.",
+        shouldDisplay: false)
+
+    private static let rounds = 20
+    private static let largest = 4 << 20
+    private static let reduced = 25 << 20
+
+    func run() throws {
+        try onAllRanks { communicator in
+            let hosts = try communicator.allGather(communicator.hostName)
+            let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.largest, alignment: 64)
+            defer { buffer.deallocate() }
+            buffer.initializeMemory(as: UInt8.self, repeating: 1)
+            var links: [LinkReport] = []
+            for first in 0..<communicator.size {
+                for second in first + 1..<communicator.size {
+                    try communicator.barrier()
+                    let latency = try pingPong(first, second, bytes: 8, buffer, communicator)
+                    let whole = try pingPong(first, second, bytes: Self.largest, buffer, communicator)
+                    links.append(
+                        LinkReport(
+                            first: hosts[first], second: hosts[second], latencySeconds: latency,
+                            bytesPerSecond: Double(Self.largest) / max(1e-9, whole - latency)))
+                }
+            }
+            var values = [Float](repeating: 1, count: Self.reduced / 4)
+            var seconds = Double.infinity
+            for _ in 0..<3 {
+                try communicator.barrier()
+                let start = monotonicTime()
+                try values.withUnsafeMutableBufferPointer { try communicator.allReduceSum($0) }
+                seconds = min(seconds, monotonicTime() - start)
+            }
+            let report = LinkReports(
+                links: links, reduceSeconds: try communicator.allReduceMax(seconds),
+                reducedBytes: Self.reduced)
+            if communicator.isRoot {
+                print(String(decoding: try JSONEncoder().encode(report), as: UTF8.self))
+            }
+        }
+    }
+
+    /// Seconds of one way, the least of several, as rank 0 is told.
+    private func pingPong(
+        _ first: Int, _ second: Int, bytes: Int, _ buffer: UnsafeMutableRawBufferPointer,
+        _ communicator: any Communicator
+    ) throws -> Double {
+        let part = UnsafeMutableRawBufferPointer(rebasing: buffer[..<bytes])
+        var least = Double.infinity
+        for round in 0..<(bytes > 1024 ? 4 : Self.rounds) {
+            let start = monotonicTime()
+            if communicator.rank == first {
+                try communicator.send(UnsafeRawBufferPointer(part), to: second, tag: round)
+                try communicator.receive(part, from: second, tag: round)
+                least = min(least, (monotonicTime() - start) / 2)
+            } else if communicator.rank == second {
+                try communicator.receive(part, from: first, tag: round)
+                try communicator.send(UnsafeRawBufferPointer(part), to: first, tag: round)
+            }
+        }
+        return try communicator.allReduceMin(least)
+    }
+}
