@@ -60,7 +60,7 @@ final class TrainingSession {
         table = TensorTable(store)
         checkpoints = try CheckpointWriter(
             folder: run.checkpoints, table: table, run: subject.identity, retention: settings.retention,
-            communicator: communicator)
+            communicator: communicator, checkLock: { [lock = run.lock] in try lock?.check() })
     }
 
     private var buffers: [StateBuffer] { state.buffers(modelFolder: subject.modelFolder) }
@@ -101,6 +101,8 @@ final class TrainingSession {
                 working: { [self] in checkpoints.working }, settle: { [self] in try checkpoints.settle($0) }))
         try trainer.train(from: first ?? 0)
         try checkpoints.finish()
+        // Where the folder was taken over, that is why the last save failed.
+        try run.checkLock(communicator)
         try checkpoints.expectSaved()
         progress?.finish()
         try export()
