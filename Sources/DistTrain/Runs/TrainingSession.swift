@@ -67,7 +67,8 @@ final class TrainingSession {
 
     /// Restores, trains to the last step, exports.
     func train(resume: Resume) throws {
-        let first = try restore(resume)
+        let start = try restore(resume)
+        let first = start?.manifest.step
         try communicator.collectively("writing config.yaml") {
             if communicator.isRoot { try run.writeConfiguration(subject.identity.configuration) }
         }
@@ -96,10 +97,14 @@ final class TrainingSession {
                 sample: { [self] in try savePictures(at: $0) },
                 checkpoint: { [self] in
                     metrics?.synchronize()
-                    try saveCheckpoint(at: $0, loss: $1)
+                    try saveCheckpoint(at: $0, CheckpointMetric(name: "loss", value: $1))
                 },
                 working: { [self] in checkpoints.working }, settle: { [self] in try checkpoints.settle($0) }))
         try trainer.train(from: first ?? 0)
+        if let start, start.manifest.step >= settings.cadence.steps {
+            // Nothing was left to train. A run ends with a checkpoint of its own, also where it went on from another's.
+            try saveCheckpoint(at: start.manifest.step, start.manifest.metric)
+        }
         try checkpoints.finish()
         // Where the folder was taken over, that is why the last save failed.
         try run.checkLock(communicator)
@@ -119,8 +124,8 @@ final class TrainingSession {
         )
     }
 
-    /// The step that a checkpoint was restored from; nil for a fresh start.
-    private func restore(_ resume: Resume) throws -> Int? {
+    /// The checkpoint that the run goes on from; nil for a fresh start.
+    private func restore(_ resume: Resume) throws -> Checkpoint? {
         var notes: [String] = []
         let found = try run.checkpoints.restore(
             resume, into: buffers, table, communicator: communicator,
@@ -131,7 +136,7 @@ final class TrainingSession {
             for note in notes { printLine("Note: \(note)") }
             printLine("Resuming from \(checkpoint.path), step \(checkpoint.manifest.step)")
         }
-        return checkpoint.manifest.step
+        return checkpoint
     }
 
     /// What the run does otherwise than the one that made a checkpoint; throws where that would do harm.
@@ -143,12 +148,11 @@ final class TrainingSession {
             ? notes : notes + ["program version was \(old.programVersion), is \(new.programVersion)"]
     }
 
-    private func saveCheckpoint(at step: Int, loss: Double) throws {
+    private func saveCheckpoint(at step: Int, _ metric: CheckpointMetric?) throws {
         try run.checkLock(communicator)
         try checkpoints.begin(
             TrainingState(
-                step: step, samplesSeen: step * settings.batchSize,
-                metric: CheckpointMetric(name: "loss", value: loss), buffers: buffers))
+                step: step, samplesSeen: step * settings.batchSize, metric: metric, buffers: buffers))
     }
 
     private func savePictures(at step: Int) throws {
