@@ -19,7 +19,7 @@ import DistTrain
         version: Program.version,
         subcommands: [
             TrainCommand.self, VAECommand.self, PrepareCommand.self, SampleCommand.self,
-            CheckpointCommand.self, LaunchCommand.self,
+            CheckpointCommand.self, VerifyResumeCommand.self, LaunchCommand.self,
             BenchCommand.self,
             SelfTestCommand.self,
         ])

@@ -56,7 +56,7 @@ struct LaunchCommand: ParsableCommand {
         let mpirun = MPIRun(
             executable: try MPIRun.find(path: environment["PATH"]),
             placement: placement,
-            program: [try ownExecutable()] + program,
+            program: [try LaunchProcess.ownExecutable()] + program,
             singleCopy: sharedMemorySingleCopyWorks(),
             isRoot: geteuid() == 0,
             inherited: environment)
@@ -107,10 +107,5 @@ struct LaunchCommand: ParsableCommand {
 
     private func say(_ line: String) {
         Console.error.write("launch: \(line)\n")
-    }
-
-    /// The ranks run the very program that launches them, wherever PATH leads.
-    private func ownExecutable() throws -> String {
-        try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
     }
 }

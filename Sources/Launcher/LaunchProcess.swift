@@ -39,17 +39,32 @@ public enum LaunchProcess {
                 lastForwarded = signal
                 continue
             }
-            var status: Int32 = 0
-            guard waitpid(child, &status, WNOHANG) == child else { continue }
-            // The macros WIFEXITED and its fellows, which Swift does not see.
-            let number = status & 0x7f
-            let ending = number == 0 ? Ending.exited((status >> 8) & 0xff) : .killed(signal: number)
-            return (ending, lastForwarded)
+            if let ending = ending(of: child) { return (ending, lastForwarded) }
         }
     }
 
-    private static func spawn(
-        _ executable: String, _ arguments: [String], _ environment: [String: String], signalMask: sigset_t
+    /// How a child has ended, which is told once; nil while it runs.
+    static func ending(of child: pid_t) -> Ending? {
+        var status: Int32 = 0
+        guard waitpid(child, &status, WNOHANG) == child else { return nil }
+        // The macros WIFEXITED and its fellows, which Swift does not see.
+        let number = status & 0x7f
+        return number == 0 ? .exited((status >> 8) & 0xff) : .killed(signal: number)
+    }
+
+    /// POSIX_SPAWN_SETSID of glibc, which Swift does not see.
+    private static let spawnInOwnSession: Int32 = 0x80
+
+    /// Starts a program; its standard input is empty.
+    ///
+    /// - Parameters:
+    ///   - signalMask: what it begins with.
+    ///   - ownSession: it leads a session, by which all of its processes can be found, in place of a process group.
+    ///   - output: file for what it prints, written anew; nil for this process's own.
+    /// - Throws: `LaunchError` when it cannot be started.
+    static func spawn(
+        _ executable: String, _ arguments: [String], _ environment: [String: String], signalMask: sigset_t,
+        ownSession: Bool = false, output: String? = nil
     ) throws -> pid_t {
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
@@ -57,13 +72,19 @@ public enum LaunchProcess {
         var mask = signalMask
         posix_spawnattr_setsigmask(&attributes, &mask)
         posix_spawnattr_setpgroup(&attributes, 0)
-        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP))
+        let place = ownSession ? spawnInOwnSession : Int32(POSIX_SPAWN_SETPGROUP)
+        posix_spawnattr_setflags(&attributes, Int16(Int32(POSIX_SPAWN_SETSIGMASK) | place))
 
         // In a process group of its own the job would be stopped if it read from the terminal.
         var files = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&files)
         defer { posix_spawn_file_actions_destroy(&files) }
         posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0)
+        if let output {
+            posix_spawn_file_actions_addopen(
+                &files, STDOUT_FILENO, output, O_WRONLY | O_CREAT | O_TRUNC, 0o644)
+            posix_spawn_file_actions_adddup2(&files, STDOUT_FILENO, STDERR_FILENO)
+        }
 
         var argv = ([executable] + arguments).map { strdup($0) } + [nil]
         var envp = environment.map { strdup("\($0.key)=\($0.value)") } + [nil]
@@ -78,10 +99,15 @@ public enum LaunchProcess {
         return child
     }
 
-    private static func isIgnored(_ signal: Int32) -> Bool {
+    static func isIgnored(_ signal: Int32) -> Bool {
         var action = sigaction()
         sigaction(signal, nil, &action)
         // SIG_IGN is the handler at address 1.
         return unsafeBitCast(action.__sigaction_handler.sa_handler, to: Int.self) == 1
+    }
+
+    /// This very program, wherever PATH leads.
+    static func ownExecutable() throws -> String {
+        try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
     }
 }
