@@ -19,7 +19,8 @@ import DistTrain
         version: Program.version,
         subcommands: [
             TrainCommand.self, VAECommand.self, PrepareCommand.self, SampleCommand.self,
-            CheckpointCommand.self, LaunchCommand.self, StatusCommand.self, DoctorCommand.self,
+            CheckpointCommand.self, VerifyResumeCommand.self, LaunchCommand.self, StatusCommand.self,
+            DoctorCommand.self,
             HostReportCommand.self, LinkReportCommand.self,
             BenchCommand.self,
             SelfTestCommand.self,

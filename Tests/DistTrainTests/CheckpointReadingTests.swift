@@ -216,6 +216,23 @@ import Testing
         #expect(try folder.steps() == [10, 20])
     }
 
+    @Test func whoSamplesRefusesANewerVersionInTheSameWords() throws {
+        let scratch = try CheckpointScratch()
+        let folder = CheckpointFolder(scratch.at("run/checkpoints"))
+        let path = try saveCheckpoint(CheckpointState(seed: 1), step: 10, in: folder, ranks: 1)
+        try rewriteManifest(of: path, "\"format_version\": 2", with: "\"format_version\": 7")
+        let training = #expect(throws: CheckpointError.self) { try Checkpoint(opening: path) }
+        #expect(training?.detail == "has format version 7, expected 2; use the program that wrote it")
+        // As a run, as a checkpoint, and as the weights in it.
+        for place in [scratch.at("run"), path, "\(path)/ema-0.9999"] {
+            let sampling = #expect(throws: ModelFolderError.self) { try PipelineFolder.read(place) }
+            #expect(sampling.map { "\($0)" } == training?.message)
+            #expect(sampling.map { FailureReport($0).exitStatus } == training?.exitStatus)
+        }
+        #expect(throws: ModelFolderError.self) { try PipelineFolder.locateUNet(path) }
+        #expect(throws: ModelFolderError.self) { try PipelineFolder.trainedAutoencoder(path) }
+    }
+
     @Test func aWholeCheckpointUnderAnotherStepsNameIsPassedOver() throws {
         let scratch = try CheckpointScratch()
         let folder = CheckpointFolder(scratch.path)

@@ -100,6 +100,21 @@ refused 3 "cut short?" "${tool[@]}" inspect "$run"
 expect_status 0 "${tool[@]}" prune "$run" --keep-last 1 --keep-every 2 --dry-run
 expect_text "would delete $checkpoints/step-00000001" 1
 [[ $(steps "$checkpoints") == "1 2 3 4" ]] || fail "--dry-run left $(steps "$checkpoints")"
+# Not below a run that lives.
+"${train[@]}" --output "$scratch/live" --set checkpoint.keep_last=9 --set train.steps=100000 >"$scratch/log" 2>&1 &
+live=$!
+until [[ -e $scratch/live/checkpoints/step-00000002 ]]; do
+    kill -0 $live 2>/dev/null || fail "the live run ended: $(cat "$scratch/log")"
+    sleep 0.1
+done
+refused 2 "$scratch/live: is in use by another run, process $live on " "${tool[@]}" prune "$scratch/live" --keep-last 1
+refused 2 "; wait for its end or stop it" "${tool[@]}" reshard "$run/checkpoints/step-00000001" --ranks 1 \
+    --output "$scratch/live/checkpoints"
+expect_status 0 "${tool[@]}" prune "$scratch/live" --keep-last 1 --dry-run
+kill -KILL $live
+wait $live || true
+expect_status 0 "${tool[@]}" prune "$scratch/live" --keep-last 1
+expect_text "1 of " 1
 # Step 4 is damaged: 3 is the newest that counts.
 expect_status 0 "${tool[@]}" prune "$run" --keep-last 1
 expect_text "2 of 4 checkpoints stay" 1

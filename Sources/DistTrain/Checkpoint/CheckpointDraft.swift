@@ -90,16 +90,27 @@ public struct CheckpointDraft: Sendable {
         return written
     }
 
-    /// Writes the indexes and configurations, then the manifest, and gives the checkpoint its name.
+    /// Completes the checkpoint and gives it its name.
     ///
-    /// - Parameters:
-    ///   - shards: what each rank wrote, in the order of the ranks.
-    ///   - manifest: makes the manifest, given all files.
     /// - Returns: the checkpoint's path.
     public func commit(
         shards: [[CheckpointFile]], _ table: TensorTable, folders: [String], modelConfig: String,
         manifest: ([CheckpointFile]) -> CheckpointManifest
     ) throws(CheckpointError) -> String {
+        try complete(
+            shards: shards, table, folders: folders, modelConfig: modelConfig, manifest: manifest)
+        return try name()
+    }
+
+    /// Writes the indexes and configurations, then the manifest: all of the checkpoint but its name.
+    ///
+    /// - Parameters:
+    ///   - shards: what each rank wrote, in the order of the ranks.
+    ///   - manifest: makes the manifest, given all files.
+    func complete(
+        shards: [[CheckpointFile]], _ table: TensorTable, folders: [String], modelConfig: String,
+        manifest: ([CheckpointFile]) -> CheckpointManifest
+    ) throws(CheckpointError) {
         do {
             var files = shards.flatMap { $0 }
             for file in files { try checkSize(file) }
@@ -115,7 +126,6 @@ public struct CheckpointDraft: Sendable {
             let bytes = try manifest(files.sorted { $0.path < $1.path }).encoded()
             _ = try write(bytes, to: CheckpointManifest.fileName)
             try AtomicFile.synchronizeFolder(of: at(CheckpointManifest.fileName))
-            return try name()
         } catch {
             throw CheckpointError(writing: error, to: path)
         }
@@ -174,7 +184,10 @@ public struct CheckpointDraft: Sendable {
         }
     }
 
-    private func name() throws -> String {
+    /// Gives a complete checkpoint its name, which makes it one.
+    ///
+    /// - Returns: its path.
+    func name() throws(CheckpointError) -> String {
         let target = folder.path(step: step)
         // rename would replace an empty folder; only rank 0 of one run makes names here.
         var status = stat()
@@ -184,7 +197,11 @@ public struct CheckpointDraft: Sendable {
         guard rename(path, target) == 0 else {
             throw CheckpointError(.inaccessible, target, "cannot be named: \(systemReason())")
         }
-        try AtomicFile.synchronizeFolder(of: target)
+        do {
+            try AtomicFile.synchronizeFolder(of: target)
+        } catch {
+            throw CheckpointError(writing: error, to: target)
+        }
         return target
     }
 }

@@ -36,14 +36,11 @@ extension CheckpointManifest {
     }
 
     private init(_ json: ManifestFields) throws(CheckpointError) {
-        guard json["kind"]?.stringValue == "disttrain checkpoint",
+        guard json["kind"]?.stringValue == CheckpointFormat.kind,
             let version = json["format_version"]?.intValue
         else { throw json.damaged("is no checkpoint's manifest") }
-        guard version == Self.formatVersion else {
-            throw CheckpointError(
-                .incompatible, json.path,
-                "has format version \(version), expected \(Self.formatVersion); use the program that wrote it"
-            )
+        if let refusal = CheckpointFormat.refusal(of: version) {
+            throw CheckpointError(.incompatible, json.path, refusal)
         }
         run = try RunIdentity(json)
         step = try json.count("step")

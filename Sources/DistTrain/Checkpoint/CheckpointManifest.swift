@@ -4,7 +4,6 @@ import LDMModel
 /// `manifest.json` of a checkpoint: what it holds and what made it. It is written last.
 public struct CheckpointManifest: Sendable, Equatable {
     public static let fileName = "manifest.json"
-    public static let formatVersion = 2
 
     public var run: RunIdentity
     /// Updates made.
@@ -43,8 +42,8 @@ public struct CheckpointManifest: Sendable, Equatable {
 
     private func json() throws(JSONError) -> JSONValue {
         [
-            "format_version": .integer(Self.formatVersion),
-            "kind": "disttrain checkpoint",
+            "format_version": .integer(CheckpointFormat.version),
+            "kind": .string(CheckpointFormat.kind),
             "step": .integer(step),
             "samples_seen": .integer(samplesSeen),
             "name": .string(run.name),

@@ -20,6 +20,7 @@ public final class CheckpointWriter {
     public let attemptID: String
     private let communicator: any Communicator
     private let warn: (String) -> Void
+    private let checkLock: @Sendable () throws -> Void
     private var snapshot: StateSnapshot?
     private var pending: Pending?
     private var failuresInARow = 0
@@ -49,16 +50,22 @@ public final class CheckpointWriter {
 
     /// Collective: the ranks agree on the attempt's name, and what an interrupted save left is cleared.
     ///
-    /// - Parameter warn: told of saves that failed, on rank 0 alone; nil prints them.
+    /// - Parameters:
+    ///   - warn: told of saves that failed, on rank 0 alone; nil prints them.
+    ///   - checkLock: throws `RunLockError` where the folder is no longer this run's. Asked on a thread of rank 0 just
+    ///     before a checkpoint gets its name, and before older ones are deleted: a save takes long, and by then another
+    ///     host may have taken over from a process that stood still.
     public init(
         folder: CheckpointFolder, table: TensorTable, run: RunIdentity, retention: Retention,
-        communicator: any Communicator, warn: ((String) -> Void)? = nil
+        communicator: any Communicator, warn: ((String) -> Void)? = nil,
+        checkLock: @escaping @Sendable () throws -> Void = {}
     ) throws {
         self.folder = folder
         self.table = table
         self.run = run
         self.retention = retention
         self.communicator = communicator
+        self.checkLock = checkLock
         self.warn = warn ?? { printLine("Warning: \($0)") }
         attemptID = try communicator.fromRoot("preparing the checkpoint folder") {
             try FileManager.default.createDirectory(
@@ -144,7 +151,7 @@ public final class CheckpointWriter {
     /// Goes on with the save where all ranks have come to the end of a phase.
     ///
     /// - Parameter working: the sum of all ranks' `working`, the same on every rank.
-    /// - Throws: on all ranks, when too many saves have failed in a row.
+    /// - Throws: on all ranks, when too many saves have failed in a row, or the folder is no longer this run's.
     public func settle(_ working: Double) throws {
         guard working == 0, var pending else { return }
         if let job = pending.writing {
@@ -160,6 +167,10 @@ public final class CheckpointWriter {
                         warn("an older checkpoint could not be deleted and takes space: \(left)")
                     }
                     return ""
+                } catch let error as RunLockError {
+                    // Nothing is to be saved here any more; what was begun goes.
+                    pending.draft.discard()
+                    throw error
                 } catch {
                     return FailureReport(error).message
                 }
@@ -202,14 +213,17 @@ public final class CheckpointWriter {
             metric: pending.state.metric, sums: pending.state.sums, folders: pending.state.folders,
             parameters: table, files: [])
         let (draft, folder, retention, table) = (pending.draft, folder, retention, table)
-        self.pending?.committing = BackgroundJob(name: "checkpoint commit") { [run] in
-            _ = try draft.commit(
+        self.pending?.committing = BackgroundJob(name: "checkpoint commit") { [run, checkLock] in
+            try draft.complete(
                 shards: shards, table, folders: manifest.folders, modelConfig: run.modelConfig
             ) { files in
                 var whole = manifest
                 whole.files = files
                 return whole
             }
+            try checkLock()
+            _ = try draft.name()
+            try checkLock()
             // A checkpoint that cannot be deleted costs space, and no step of training.
             do {
                 _ = try folder.prune(retention)

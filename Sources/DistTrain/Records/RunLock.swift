@@ -66,11 +66,13 @@ public final class RunLock: Sendable {
     /// - Parameters:
     ///   - attempt: names this start of the run; by default as its launcher does, or drawn at random.
     ///   - superseded: a start that is known to be over, whose lock on another host need not be waited for.
+    ///   - wayOut: what the user can do where it is held.
     ///   - note: told, in a line, why the start takes long.
     /// - Throws: `RunLockError`, with who holds it, where it is held.
     public static func take(
         _ run: String, attempt: String? = LaunchRecord.attempt, superseded: String? = LaunchRecord.superseded,
-        timing: Timing = Timing(), note: (String) -> Void = { _ in }
+        timing: Timing = Timing(), wayOut: String = "wait for its end or stop it, or choose another --output",
+        note: (String) -> Void = { _ in }
     ) throws(RunLockError) -> RunLock {
         let attempt = attempt ?? String(UInt64.random(in: 1 << 60...UInt64.max), radix: 16)
         let folder = RunLockFolder(run: run)
@@ -79,7 +81,8 @@ public final class RunLock: Sendable {
             let last = try folder.numbers().last ?? 0
             if last > 0 {
                 let observer = RunLockObserver(
-                    run: run, folder: folder, number: last, timing: timing, superseded: superseded)
+                    run: run, folder: folder, number: last, timing: timing, wayOut: wayOut,
+                    superseded: superseded)
                 guard try observer.waitUntilFree(note: note) else { continue }
             }
             let record = RunLockRecord(owner: owner, at: timeStamp())

@@ -6,6 +6,7 @@ struct RunLockObserver {
     let folder: RunLockFolder
     let number: Int
     let timing: RunLock.Timing
+    let wayOut: String
     /// See `RunLock.take`.
     var superseded: String?
 
@@ -59,9 +60,7 @@ struct RunLockObserver {
     private func held(by record: RunLockRecord?) -> RunLockError {
         RunLockError(
             path: run,
-            detail:
-                "is in use by another run, \(record?.summary ?? "not known which"); wait for its end or stop "
-                + "it, or choose another --output")
+            detail: "is in use by another run, \(record?.summary ?? "not known which"); \(wayOut)")
     }
 
     private func sleep(_ seconds: Double) { usleep(UInt32(seconds * 1e6)) }

@@ -22,8 +22,15 @@ public struct CheckpointExport {
         self.output = output
     }
 
-    /// Writes the folder, whole or not at all, one tensor of the model in memory at a time.
+    /// Writes the folder, whole or not at all, one tensor of the model in memory at a time. A run that is in use is not
+    /// given another model.
     public func run() throws {
+        try RunLock.holding(RunFolder.run(ofModel: output), note: { printLine("Note: \($0)") }) {
+            try write()
+        }
+    }
+
+    private func write() throws {
         if try writeAutoencoder() { return }
         let pipeline = try PipelineFolder.read(model, weights: weights, firstStage: firstStage)
         if pipeline.scheduler == nil {

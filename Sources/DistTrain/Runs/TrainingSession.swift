@@ -71,7 +71,7 @@ final class TrainingSession {
         table = TensorTable(store)
         checkpoints = try CheckpointWriter(
             folder: run.checkpoints, table: table, run: subject.identity, retention: settings.retention,
-            communicator: communicator)
+            communicator: communicator, checkLock: { [lock = run.lock] in try lock?.check() })
     }
 
     private var buffers: [StateBuffer] { state.buffers(modelFolder: subject.modelFolder) }
@@ -98,7 +98,7 @@ final class TrainingSession {
     private func trainAndExport(_ resume: Resume) throws -> StoppedEarly? {
         watcher.activity.enter(.load)
         let restored = try restore(resume)
-        let first = restored?.step
+        let first = restored?.manifest.step
         watcher.activity.enter(.start, step: first ?? 0)
         try communicator.collectively("writing config.yaml") {
             if communicator.isRoot { try run.writeConfiguration(subject.identity.configuration) }
@@ -134,13 +134,20 @@ final class TrainingSession {
                 },
                 checkpoint: { [self] in
                     metrics?.synchronize()
-                    try saveCheckpoint(at: $0, loss: $1, sums: $2)
+                    try saveCheckpoint(at: $0, CheckpointMetric(name: "loss", value: $1), $2)
                 },
                 working: { [self] in checkpoints.working }, settle: { [self] in try settle($0) },
                 stopReason: { [self] in stopReason() }))
-        let stopped = try trainer.train(from: first ?? 0, sums: restored?.sums ?? RunningSums())
+        let stopped = try trainer.train(from: first ?? 0, sums: restored?.manifest.sums ?? RunningSums())
+        if let restored, restored.manifest.step >= settings.cadence.steps {
+            // Nothing was left to train. A run ends with a checkpoint of its own, also where it went on from another's.
+            try saveCheckpoint(
+                at: restored.manifest.step, restored.manifest.metric, restored.manifest.sums)
+        }
         watcher.activity.enter(.save)
         try checkpoints.finish()
+        // Where the folder was taken over, that is why the last save failed.
+        try run.checkLock(communicator)
         try checkpoints.expectSaved()
         try noteNewestCheckpoint()
         progress?.finish()
@@ -182,8 +189,8 @@ final class TrainingSession {
         )
     }
 
-    /// What a checkpoint was restored from says; nil for a fresh start.
-    private func restore(_ resume: Resume) throws -> CheckpointManifest? {
+    /// The checkpoint that the run goes on from; nil for a fresh start.
+    private func restore(_ resume: Resume) throws -> Checkpoint? {
         var notes: [String] = []
         let found = try run.checkpoints.restore(
             resume, into: buffers, table, communicator: communicator,
@@ -195,7 +202,7 @@ final class TrainingSession {
             printLine("Resuming from \(checkpoint.path), step \(checkpoint.manifest.step)")
             watcher.note(checkpoint: checkpoint.manifest.step)
         }
-        return checkpoint.manifest
+        return checkpoint
     }
 
     /// What the run does otherwise than the one that made a checkpoint; throws where that would do harm.
@@ -207,14 +214,16 @@ final class TrainingSession {
             ? notes : notes + ["program version was \(old.programVersion), is \(new.programVersion)"]
     }
 
-    private func saveCheckpoint(at step: Int, loss: Double, sums: RunningSums) throws {
+    private func saveCheckpoint(
+        at step: Int, _ metric: CheckpointMetric?, _ sums: RunningSums
+    ) throws {
         watcher.activity.enter(.save, step: step)
         try run.checkLock(communicator)
         save = (monotonicSeconds(), step)
         try checkpoints.begin(
             TrainingState(
-                step: step, samplesSeen: step * settings.batchSize,
-                metric: CheckpointMetric(name: "loss", value: loss), sums: sums, buffers: buffers))
+                step: step, samplesSeen: step * settings.batchSize, metric: metric, sums: sums,
+                buffers: buffers))
     }
 
     private func savePictures(at step: Int) throws {

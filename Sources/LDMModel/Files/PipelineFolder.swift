@@ -116,9 +116,7 @@ public struct PipelineFolder: Sendable {
         if exists(join(parent, indexFile)), name == "unet" {
             return try readPipeline(parent, asked: asked, weights: weights, firstStage: firstStage)
         }
-        if exists(join(parent, CheckpointNote.fileName)), let note = try? CheckpointNote(parent),
-            note.folders.contains(name)
-        {
+        if let note = try CheckpointNote.around(parent), note.folders.contains(name) {
             return try readCheckpoint(parent, asked: asked, weights: weights ?? name, firstStage: firstStage)
         }
         try checkNoChoice(weights, folder, "is one model")

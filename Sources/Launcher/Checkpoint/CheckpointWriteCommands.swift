@@ -28,7 +28,8 @@ struct CheckpointReshardCommand: ParsableCommand {
     }
 
     func run() throws {
-        print("Wrote \(try CheckpointReshard(of: checkpoint, ranks: ranks, output: output).run())")
+        let reshard = try CheckpointReshard(of: checkpoint, ranks: ranks, output: output)
+        print("Wrote \(try reshard.run { Console.error.write("Note: \($0)\n") })")
     }
 }
 
@@ -38,7 +39,8 @@ struct CheckpointPruneCommand: ParsableCommand {
         discussion: """
             Keeps what a run with these settings would: the newest, those at multiples of a step, those of the lowest \
             metric. Only whole checkpoints count as kept, so a damaged one never costs a good one its place. Try it with \
-            --dry-run first; nothing brings a deleted checkpoint back.
+            --dry-run first; nothing brings a deleted checkpoint back. A run that is being trained is refused: it deletes \
+            its own, by checkpoint.keep_last and its fellows.
 
               disttrain checkpoint prune runs/faces --keep-last 3 --keep-every 50000 --dry-run
             """)
@@ -63,13 +65,14 @@ struct CheckpointPruneCommand: ParsableCommand {
     }
 
     func run() throws {
-        let checkpoints = try CheckpointFolder.named(folder)
-        let retention = Retention(keepLast: keepLast, keepEvery: keepEvery ?? 0, keepBest: keepBest)
-        let all = try checkpoints.steps()
-        let expired = dryRun ? try checkpoints.expired(retention) : try checkpoints.prune(retention)
+        let pruning = try CheckpointPruning(
+            run: folder, Retention(keepLast: keepLast, keepEvery: keepEvery ?? 0, keepBest: keepBest))
+        let (expired, count) =
+            dryRun
+            ? try pruning.preview() : try pruning.run { Console.error.write("Note: \($0)\n") }
         for step in expired {
-            print("\(dryRun ? "would delete" : "deleted") \(checkpoints.path(step: step))")
+            print("\(dryRun ? "would delete" : "deleted") \(pruning.folder.path(step: step))")
         }
-        print("\(all.count - expired.count) of \(all.count) checkpoints \(dryRun ? "would stay" : "stay")")
+        print("\(count - expired.count) of \(count) checkpoints \(dryRun ? "would stay" : "stay")")
     }
 }

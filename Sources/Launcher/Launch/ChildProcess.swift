@@ -8,6 +8,16 @@ public final class ChildProcess {
         case killed(signal: Int32)
     }
 
+    /// Where its output and errors go.
+    public enum Output: Equatable, Sendable {
+        /// To this process's own.
+        case inherited
+        /// To pipes that this process reads.
+        case captured
+        /// To a file, written anew.
+        case file(String)
+    }
+
     public let pid: pid_t
     /// Where its output can be read; nil where it goes to this process's own.
     public let output: Int32?
@@ -15,20 +25,21 @@ public final class ChildProcess {
     private var ending: Ending?
 
     /// - Parameters:
-    ///   - captures: whether output and errors are read by this process.
+    ///   - ownSession: it leads a session, by which all of its processes can be found, in place of a process group.
     ///   - signalMask: of the child; nil: this thread's.
     /// - Throws: `LaunchError` when it cannot be started.
     public init(
-        _ words: [String], environment: [String: String], captures: Bool, signalMask: sigset_t? = nil
+        _ words: [String], environment: [String: String], output: Output, ownSession: Bool = false,
+        signalMask: sigset_t? = nil
     ) throws {
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }
         posix_spawnattr_setpgroup(&attributes, 0)
-        var flags = POSIX_SPAWN_SETPGROUP
+        var flags = ownSession ? Self.setSession : Int32(POSIX_SPAWN_SETPGROUP)
         if var mask = signalMask {
             posix_spawnattr_setsigmask(&attributes, &mask)
-            flags |= POSIX_SPAWN_SETSIGMASK
+            flags |= Int32(POSIX_SPAWN_SETSIGMASK)
         }
         posix_spawnattr_setflags(&attributes, Int16(flags))
 
@@ -38,7 +49,12 @@ public final class ChildProcess {
         defer { posix_spawn_file_actions_destroy(&files) }
         posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0)
         var pipes: [[Int32]] = []
-        if captures {
+        if case .file(let path) = output {
+            posix_spawn_file_actions_addopen(
+                &files, STDOUT_FILENO, path, O_WRONLY | O_CREAT | O_TRUNC, 0o644)
+            posix_spawn_file_actions_adddup2(&files, STDOUT_FILENO, STDERR_FILENO)
+        }
+        if output == .captured {
             for target in [STDOUT_FILENO, STDERR_FILENO] {
                 var ends: [Int32] = [-1, -1]
                 guard pipe(&ends) == 0 else {
@@ -64,9 +80,12 @@ public final class ChildProcess {
                 "cannot start \(words[0]): \(Self.systemWords(error))", exitStatus: ExitStatus.crash)
         }
         pid = child
-        output = pipes.first?[0]
+        self.output = pipes.first?[0]
         self.error = pipes.last?[0]
     }
+
+    /// POSIX_SPAWN_SETSID of glibc, which Swift does not see.
+    private static let setSession: Int32 = 0x80
 
     deinit { for descriptor in [output, error].compactMap({ $0 }) { close(descriptor) } }
 
@@ -111,7 +130,7 @@ extension ChildProcess {
         defer { pthread_sigmask(SIG_SETMASK, &previous, nil) }
 
         let child = try ChildProcess(
-            words, environment: environment, captures: false, signalMask: previous)
+            words, environment: environment, output: .inherited, signalMask: previous)
         var lastForwarded: Int32?
         while true {
             var signal: Int32 = 0
@@ -125,7 +144,7 @@ extension ChildProcess {
         }
     }
 
-    private static func isIgnored(_ signal: Int32) -> Bool {
+    static func isIgnored(_ signal: Int32) -> Bool {
         var action = sigaction()
         sigaction(signal, nil, &action)
         // SIG_IGN is the handler at address 1.
@@ -139,7 +158,7 @@ final class ShortChild {
 
     /// nil where it cannot be started.
     init?(_ words: [String], environment: [String: String] = ProcessInfo.processInfo.environment) {
-        guard let child = try? ChildProcess(words, environment: environment, captures: true) else {
+        guard let child = try? ChildProcess(words, environment: environment, output: .captured) else {
             return nil
         }
         self.child = child

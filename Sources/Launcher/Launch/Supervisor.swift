@@ -132,7 +132,7 @@ final class Supervisor {
         let child = try ChildProcess(
             [mpirun.executable] + mpirun.arguments,
             environment: ProcessInfo.processInfo.environment.merging(mpirun.environment) { _, ours in ours },
-            captures: true)
+            output: .captured)
         record.attempts.append(
             LaunchRecord.Attempt(
                 number: number, id: id, hosts: placed.hosts, threads: placed.threads,

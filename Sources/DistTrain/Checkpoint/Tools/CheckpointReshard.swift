@@ -20,10 +20,14 @@ public struct CheckpointReshard {
         folder = CheckpointFolder(output)
     }
 
-    /// Writes it, whole or not at all.
+    /// Writes it, whole or not at all. The run of that folder, if it is one's, must not be in use meanwhile.
     ///
+    /// - Parameter note: told, in a line, why it takes long.
     /// - Returns: its path.
-    public func run() throws(CheckpointError) -> String {
+    /// - Throws: `CheckpointError`, or `RunLockError` with who uses the run.
+    public func run(
+        timing: RunLock.Timing = RunLock.Timing(), note: (String) -> Void = { _ in }
+    ) throws -> String {
         let manifest = source.manifest
         let target = folder.path(step: manifest.step)
         guard !FileManager.default.fileExists(atPath: target) else {
@@ -37,6 +41,11 @@ public struct CheckpointReshard {
             throw CheckpointError(
                 .inaccessible, folder.path, "cannot be created: \(error.localizedDescription)")
         }
+        return try RunLock.holding(folder.run, timing: timing, note: note) { try write() }
+    }
+
+    private func write() throws(CheckpointError) -> String {
+        let manifest = source.manifest
         let draft = CheckpointDraft(
             folder: folder, step: manifest.step,
             id: String(UInt32.random(in: 0x1000_0000...UInt32.max), radix: 16))

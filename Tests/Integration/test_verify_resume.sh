@@ -1,0 +1,82 @@
+#!/bin/bash
+# disttrain verify-resume: proves that a killed run goes on as if it had not been, and leaves nothing behind.
+source "$(dirname "$0")/lib.sh"
+
+unset OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM # launch sets them where they are needed.
+cd "$scratch"
+tiny=(--config "$repository/configs/tiny.yaml" --set train.batch_size=6 --set data.count=64)
+verify=("$disttrain" verify-resume "${tiny[@]}")
+# Open MPI keeps the files of running jobs here.
+export TMPDIR=$scratch/tmp
+mkdir "$TMPDIR"
+
+# nothing_left: neither processes nor files of jobs.
+nothing_left() {
+    local attempt
+    for attempt in $(seq 50); do
+        # The run's folder is in the arguments of every rank.
+        if ! pgrep -f -- "--output [^ ]*$1" >/dev/null; then break; fi
+        sleep 0.1
+    done
+    if pgrep -af -- "--output [^ ]*$1" >&2; then fail "these still run $((attempt / 10)) s later"; fi
+    [[ -z $(ls -A "$TMPDIR") ]] || fail "left in TMPDIR: $(ls -A "$TMPDIR")"
+}
+
+# Its own folder goes when all is proven.
+expect_status 0 "${verify[@]}"
+expect_text "killed in step " 1
+expect_text " tensors the same to the bit" 8
+expect_text "20 steps the same in loss, lr, grad_norm; none missing, none twice" 1
+expect_text "relative difference" 2
+expect_text "Proven: " 1
+expect_no_text "DIFFERS"
+[[ ! -e runs ]] || fail "left behind: $(ls -R runs)"
+nothing_left verify-resume-tiny
+
+# A folder that the user named stays, with checkpoints that the tools read. One rank, and fewer than before; the schedule
+# of a long run is cut to the short one.
+expect_status 0 "${verify[@]}" --set optimizer.warmup_steps=50 --set train.steps=1000 --ranks 2 --resume-ranks 1 \
+    --steps 8 --kill-at 4 --output "$scratch/kept"
+expect_text "the newest checkpoint is of step 3" 1
+expect_status 0 "$disttrain" checkpoint diff "$scratch/kept/undisturbed" "$scratch/kept/killed"
+expect_text "144 of 144 tensors are the same to the bit" 4
+expect_status 0 "$disttrain" checkpoint list "$scratch/kept/loaded"
+expect_text "whole" 1
+expect_status 2 "${verify[@]}" --output "$scratch/kept"
+expect_text "is not empty, expected a new or empty folder" 1
+
+# Mistakes are told before anything runs.
+expect_status 2 "${verify[@]}" --set train.no_such_key=1
+expect_text "no_such_key: unknown key" 1
+expect_status 2 "${verify[@]}" --ranks 7
+expect_text "train.batch_size is 6, expected at least a sample for each of 7 ranks" 1
+expect_status 2 "${verify[@]}" --steps 5
+expect_text "--steps 5: expected 6 or more"
+expect_status 2 "${verify[@]}" --steps 8 --kill-at 8
+expect_text "--kill-at 8: expected 3 to 7"
+expect_status 2 env OMPI_COMM_WORLD_SIZE=2 "${verify[@]}"
+expect_text "run it by itself" 1
+# What only a run finds out is told in its words, with its code, and its log stays.
+expect_status 3 "${verify[@]}" --set first_stage.path="$scratch/nothing" --output "$scratch/failed"
+expect_text "undisturbed on 2 ranks ended with exit code 3, expected 0; it said 'Error" 1
+grep -q "$scratch/nothing" "$scratch/failed/logs/undisturbed_on_2_ranks.txt" || fail "no log"
+[[ ! -e runs ]] || fail "left behind: $(ls -R runs)"
+nothing_left "$scratch/failed"
+
+# Told to stop: all processes go, and its own folder.
+for signal in INT TERM; do
+    # bash lets its background jobs ignore SIGINT.
+    env --default-signal=INT "${verify[@]}" --steps 100000 >"$scratch/out" 2>&1 &
+    job=$!
+    until grep -qs '"step"' runs/verify-resume-tiny-*/undisturbed/metrics.jsonl; do
+        kill -0 $job 2>/dev/null || fail "ended: $(cat "$scratch/out")"
+        sleep 0.1
+    done
+    kill -$signal $job
+    status=0
+    wait $job || status=$?
+    [[ $status == $((128 + $(kill -l $signal))) ]] || fail "exit code $status after SIG$signal"
+    expect_text "Error: stopped by signal $(kill -l $signal)" 1
+    [[ ! -e runs ]] || fail "left behind: $(ls -R runs)"
+    nothing_left verify-resume-tiny
+done
