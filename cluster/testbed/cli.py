@@ -61,7 +61,7 @@ def status(cluster):
             state = "dead"
         else:
             state = "frozen" if index in cluster.frozen else f"{len(cluster.pids(index))} processes"
-        print(f"node{index}  {cluster.address(index)}  {state}  {shape.bandwidth or 'unlimited'}"
+        print(f"{cluster.names[index]}  {cluster.address(index)}  {state}  {shape.bandwidth or 'unlimited'}"
               f"  +{shape.latency_ms:g} ms  {shape.loss_percent:g} % loss")
     print(f"shared folder: {cluster.folder / 'shared'}")
 

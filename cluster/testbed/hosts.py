@@ -42,18 +42,25 @@ class Cluster:
 
     packages = ["hosts"]
 
+    @staticmethod
+    def host_names(count):
+        """What the hosts of a cluster of `count` are called, in the order of their addresses."""
+        return [f"node{index}" for index in range(count)]
+
     def __init__(self, count, name=None, share=(), owned=True, subnet="10.77.0.0/24"):
         self.name = name or f"test-{os.getpid()}-{os.urandom(2).hex()}"
         base.require_name(self.name)
         self.network = ipaddress.ip_network(subnet)
-        if not 1 <= count <= min(64, self.network.num_addresses - 2):
+        if not 1 <= count <= min(64, self.network.num_addresses - 3):
             raise TestbedError(f"a cluster of {count} hosts in {subnet}: expected 1 to 64, and an address for each")
         self.folder = base.ROOT / self.name
-        self.count = count
+        self.size = count
+        self.names = self.host_names(count)
+        self.count = len(self.names)
         self.share = [os.path.abspath(path) for path in share]
         self.owned = owned
-        self.keepers = [None] * count  # the first process of each host, as seen from outside; None: the host is dead
-        self.shapes = [Shape() for _ in range(count)]
+        self.keepers = [None] * self.count  # the first process of each host, as seen from outside; None: the host is dead
+        self.shapes = [Shape() for _ in self.names]
         self.frozen = {}  # index: the processes that were stopped
         self.fabric = None
         self._owner = self._reading = -1
@@ -109,7 +116,7 @@ class Cluster:
         except FileNotFoundError:
             running = sorted({cluster for _, cluster, _ in base.keepers()})
             raise TestbedError(f"no cluster {name} (running: {', '.join(running) or 'none'}): start it with `up`")
-        self = cls(state["count"], name, state["share"], owned=False, subnet=state["subnet"])
+        self = cls(state["size"], name, state["share"], owned=False, subnet=state["subnet"])
         self.keepers = state["keepers"]
         self.shapes = [Shape(**shape) for shape in state["shapes"]]
         self.frozen = {int(index): pids for index, pids in state["frozen"].items()}
@@ -120,13 +127,14 @@ class Cluster:
 
     def index(self, host):
         """1 or "node1" -> 1."""
-        text = str(host).removeprefix("node")
-        if not text.isdigit() or int(text) >= self.count:
-            raise TestbedError(f"host '{host}': expected node0 to node{self.count - 1}")
-        return int(text)
+        if host in self.names:
+            return self.names.index(host)
+        if not str(host).isdigit() or int(host) >= self.count:
+            raise TestbedError(f"host '{host}': expected one of {', '.join(self.names)}")
+        return int(host)
 
     def hostname(self, host):
-        return f"node{self.index(host)}"
+        return self.names[self.index(host)]
 
     def address(self, host):
         return str(self.network[self.index(host) + 1])
@@ -143,7 +151,7 @@ class Cluster:
         process, not to its group); killed, it takes the command along, whose own children live on as after a kill."""
         index = self.index(host)
         if self.keepers[index] is None:
-            raise TestbedError(f"node{index} is dead: start_host({index}) brings it back")
+            raise TestbedError(f"{self.names[index]} is dead: start_host brings it back")
         entered = [sys.executable, "-I", HERE / "enter.py", str(self.keepers[index]), os.path.abspath(cwd or os.getcwd())]
         options = {"text": True, "stdin": subprocess.DEVNULL} | options
         return subprocess.Popen([*entered, *map(str, arguments)], env=self.environment(env), **options)
@@ -168,12 +176,12 @@ class Cluster:
     def mpirun(self, arguments, hosts=None, ranks_per_host=1, options=()):
         """The command line that starts `arguments` on hosts (all, unless named), to be run on one of them.
 
-        The networks are named since hosts may have interfaces that lead nowhere; nothing is bound since all share
-        the processors of one machine.
+        The networks are named since hosts may have interfaces that lead nowhere; nothing is bound, and ranks that
+        wait let others run, since all share the processors of one machine.
         """
         names = [self.hostname(host) for host in (range(self.count) if hosts is None else hosts)]
         return ["mpirun", "--host", ",".join(f"{name}:{ranks_per_host}" for name in names),
-                "-np", str(len(names) * ranks_per_host), "--bind-to", "none",
+                "-np", str(len(names) * ranks_per_host), "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1",
                 "--mca", "btl_tcp_if_include", str(self.network), "--mca", "oob_tcp_if_include", str(self.network),
                 *options, *arguments]
 
@@ -265,7 +273,7 @@ class Cluster:
         keeper = self._alive(index)
         if power:
             self.cut(index)
-        base.kill_keepers([(keeper, self.name, f"node{index}")])
+        base.kill_keepers([(keeper, self.name, self.names[index])])
         self.keepers[index] = None
         self.frozen.pop(index, None)
         self._save()
@@ -274,7 +282,7 @@ class Cluster:
         """Brings back a host after `kill_host`: same name, address, keys and link; /tmp is empty."""
         index = self.index(host)
         if self.keepers[index] is not None:
-            raise TestbedError(f"node{index} runs already")
+            raise TestbedError(f"{self.names[index]} runs already")
         self.fabric.unplug(index)
         self._boot(index)
 
@@ -311,7 +319,7 @@ class Cluster:
     def _alive(self, host):
         keeper = self.keepers[self.index(host)]
         if keeper is None:
-            raise TestbedError(f"node{self.index(host)} is dead: start_host brings it back")
+            raise TestbedError(f"{self.hostname(host)} is dead: start_host brings it back")
         return keeper
 
     def _keep(self, role, settings):
@@ -329,8 +337,8 @@ class Cluster:
 
     def _boot(self, index):
         etc = self.folder / "etc"
-        self.keepers[index] = self._keep(f"node{index}", {
-            "hostname": f"node{index}", "share": self.share,
+        self.keepers[index] = self._keep(self.names[index], {
+            "hostname": self.names[index], "share": self.share,
             "sshd": shutil.which("sshd", path=base.SEARCH), "sshd_config": str(etc / f"sshd.{index}"),
             "files": {"/etc/hosts": str(etc / "hosts"), "/etc/nsswitch.conf": str(etc / "nsswitch.conf"),
                       "/etc/ssh/ssh_config": str(etc / "ssh_config")}})
@@ -340,7 +348,7 @@ class Cluster:
 
     def _write_names(self, forgotten=frozenset()):
         lines = ["127.0.0.1 localhost"]
-        lines += [f"{self.address(i)} node{i}" for i in range(self.count) if i not in forgotten]
+        lines += [f"{self.address(i)} {self.names[i]}" for i in range(self.count) if i not in forgotten]
         (self.folder / "etc" / "hosts").write_text("\n".join(lines) + "\n")
 
     def _write_settings(self):
@@ -349,7 +357,7 @@ class Cluster:
         etc.mkdir()
         self._write_names()
         for index in range(self.count):
-            command(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"node{index}", "-f", etc / f"host_key.{index}"],
+            command(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.names[index], "-f", etc / f"host_key.{index}"],
                     "making a host key")
             (etc / f"sshd.{index}").write_text(
                 f"HostKey {etc}/host_key.{index}\nAuthorizedKeysFile {etc}/key.pub\nPermitRootLogin prohibit-password\n"
@@ -357,7 +365,7 @@ class Cluster:
                 "MaxStartups 200\nPidFile none\nPrintMotd no\n")
         command(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "testbed", "-f", etc / "key"], "making a key")
         (etc / "known_hosts").write_text("".join(
-            f"node{i},{self.address(i)} {(etc / f'host_key.{i}.pub').read_text()}" for i in range(self.count)))
+            f"{self.names[i]},{self.address(i)} {(etc / f'host_key.{i}.pub').read_text()}" for i in range(self.count)))
         (etc / "ssh_config").write_text(
             f"Host *\nUser root\nIdentityFile {etc}/key\nIdentitiesOnly yes\nUserKnownHostsFile {etc}/known_hosts\n"
             "StrictHostKeyChecking yes\nLogLevel ERROR\n")
@@ -365,7 +373,7 @@ class Cluster:
         (etc / "nsswitch.conf").write_text("passwd: files\ngroup: files\nshadow: files\nhosts: files\n")
 
     def _save(self):
-        state = {"count": self.count, "share": self.share, "subnet": str(self.network), "keepers": self.keepers,
+        state = {"size": self.size, "share": self.share, "subnet": str(self.network), "keepers": self.keepers,
                  "fabric": self.fabric.keeper, "frozen": self.frozen,
                  "shapes": [dataclasses.asdict(shape) for shape in self.shapes]}
         new = self.folder / "state.json.new"

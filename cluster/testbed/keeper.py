@@ -32,7 +32,11 @@ def mount_private(settings):
     """Own /tmp, /dev/shm and /run, an /etc that knows the hosts, and no ssh settings but the cluster's."""
     # Taken hold of before /tmp is covered; mounted again on top of it after.
     shared = [(path, os.open(path, os.O_PATH)) for path in settings["share"]]
+    groups = os.open("/sys/fs/cgroup", os.O_PATH)
     run("mount", "-t", "sysfs", "sysfs", "/sys")  # /sys/class/net shows the network that it was mounted in
+    # Not made canonical: that would name what lies on top by now.
+    run("mount", "--no-canonicalize", "--rbind", f"/proc/1/fd/{groups}", "/sys/fs/cgroup")
+    os.close(groups)
     for folder, mode in [("/tmp", "1777"), ("/dev/shm", "1777"), ("/run", "755")]:
         run("mount", "-t", "tmpfs", "-o", f"mode={mode}", "tmpfs", folder)
     os.mkdir("/run/sshd")
@@ -42,7 +46,7 @@ def mount_private(settings):
         run("mount", "--bind", source, target)
     for path, handle in shared:
         os.makedirs(path, exist_ok=True)
-        run("mount", "--bind", f"/proc/1/fd/{handle}", path)
+        run("mount", "--no-canonicalize", "--bind", f"/proc/1/fd/{handle}", path)
         os.close(handle)
 
 
