@@ -13,8 +13,9 @@ public struct StartWatch: Sendable {
     private static let lead = 3.0
     /// Seconds without news from another host: network file systems show a changed file after a minute at times.
     private static let remoteSilence = 90.0
-    /// Seconds for ranks and mpirun to leave once the job is over.
-    private static let farewell = 5.0
+    /// Seconds for ranks and mpirun to leave once the job is over, and once it is lost: mpirun would give ranks that hang
+    /// all of the time it has for them.
+    private static let farewell = (done: 5.0, lost: 1.0)
 
     /// - Parameters:
     ///   - startTimeout: seconds for the first status to appear.
@@ -38,7 +39,8 @@ public struct StartWatch: Sendable {
         if beat != status.beat { (beat, beatAt) = (status.beat, now) }
         let quiet = now - beatAt
         guard status.state == .running else {
-            return quiet > Self.farewell
+            let patience = status.state == .failed ? Self.farewell.lost : Self.farewell.done
+            return quiet > patience
                 ? status.message ?? "the ranks were done, and mpirun did not end" : nil
         }
         let limit = isHere ? silence + Self.lead : Self.remoteSilence
