@@ -51,7 +51,7 @@ test-python: build ## Cross-check against PyTorch and diffusers (opt-in); FILTER
 fuzz: deps ## Fuzz the readers of weight folders for SECONDS=600 on one core
 	Fuzzing/run.sh $(or $(SECONDS),600)
 
-bench: build ## Measure beside PyTorch; ROWS="train sample vae models" ROUNDS=3
+bench: build ## Measure beside PyTorch; ROWS="train sample vae models checkpoint" ROUNDS=3
 	scripts/bench.sh
 
 lint: deps ## Check format and scripts

@@ -144,10 +144,20 @@ private struct ProofRun {
         lines[6] = ProofRun.step(5, loss: loss)
         let checks = try proof.otherRanks(
             try resumed(lines: lines, ranks: 3) { $0.buffers[0].values[5] += 1e-3 }.path, from: 4)
-        #expect(checks.map(\.subject) == ["start", "loss of step 5", "unet of step 6"])
-        #expect(checks[1].hasPassed == isClose, "\(checks[1].finding)")
+        #expect(checks.map(\.subject) == ["start", "metrics.jsonl", "loss of step 5", "unet of step 6"])
+        #expect(checks[0].hasPassed == true && checks[1].hasPassed == true)
+        #expect(checks[2].hasPassed == isClose, "\(checks[2].finding)")
         // The last weights may be anywhere.
-        #expect(checks[2].hasPassed == nil && checks[2].finding.hasPrefix("relative difference "))
+        #expect(checks[3].hasPassed == nil && checks[3].finding.hasPrefix("relative difference "))
+    }
+
+    @Test func aGapIsSeenOnOtherRanksToo() throws {
+        let proof = try ResumeProof(undisturbed: try ProofRun(scratch.at("undisturbed")).path, steps: 6)
+        var lines = ProofRun.curve(resumed: 4)
+        lines.removeLast()
+        #expect(
+            failures(try proof.otherRanks(try resumed(lines: lines, ranks: 3).path, from: 4))
+                == ["metrics.jsonl: it ends with step 5, expected 6"])
     }
 
     @Test func theLastStepIsFoundInALongFile() throws {

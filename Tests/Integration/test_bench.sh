@@ -32,14 +32,17 @@ done
 
 for sharding in optimizer none; do
     expect_status 0 ranks 2 "$disttrain" bench checkpoint "${unet[@]}" --ema 0.9 --steps 1 --folder "$scratch" \
-        --sharding "$sharding" --json
-    for key in bytes seconds_per_step stall_seconds save_seconds share_of_disk load_seconds peak_rss_mib; do
+        --sharding "$sharding" --repeats 2 --saved-by 3 --json
+    for key in bytes seconds_per_step stall_seconds save_seconds share_of_disk load_seconds load_other_seconds \
+        peak_rss_mib; do
         grep -qE "\"$key\":[0-9]*[.]?[0-9]*[1-9]" "$scratch/stdout" || fail "$key: $(cat "$scratch/stdout")"
     done
     compgen -G "$scratch/disttrain-bench-*" && fail "the benchmark left its folder behind"
 done
 expect_status 3 "$disttrain" bench checkpoint "${unet[@]}" --folder "$scratch/none"
 expect_text "cannot be made: No such file or directory" 1
+expect_status 2 "$disttrain" bench checkpoint "${unet[@]}" --saved-by 0
+expect_text "--saved-by 0: expected 1 or more"
 
 # For people.
 expect_status 0 "$disttrain" bench sample "${unet[@]}" --evaluations 1

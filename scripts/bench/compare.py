@@ -1,7 +1,7 @@
 """Runs ours and PyTorch in turns and prints a Markdown table of medians; scripts/bench.sh calls it.
 
-Images a second of all ranks; for sampling, evaluations of the U-Net a second. Where PyTorch can be set up in several
-ways, all are run in the first round and the fastest goes on.
+Images a second of all ranks; for sampling, evaluations of the U-Net a second; for checkpoints, seconds. Where PyTorch can
+be set up in several ways, all are run in the first round and the fastest goes on.
 """
 import argparse
 import dataclasses
@@ -13,6 +13,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+
+import checkpoints
 
 SCRIPTS = pathlib.Path(__file__).resolve().parent
 REPOSITORY = SCRIPTS.parent.parent
@@ -68,6 +70,8 @@ def rows():
 class Runner:
     """Runs the commands of rows and keeps what they print."""
 
+    program = DISTTRAIN
+
     def __init__(self, arguments, folder):
         self.count, self.log, self.folder = str(arguments.count), arguments.log, folder
         self.prefix = shlex.split(arguments.prefix)
@@ -98,12 +102,15 @@ class Runner:
 
     def peer(self, row, variant):
         script = {"step": "peer_train.py", "sample": "peer_sample.py", "vae": "peer_vae.py"}[row.bench]
+        return self.torchrun(
+            script, row.ranks, "--config", self.config(row.model), "--precision", row.precision,
+            "--batch", str(row.batch), "--threads", str(row.threads), "--count", self.count, *variant)
+
+    def torchrun(self, script, ranks, *arguments):
         command = [sys.executable]
-        if row.ranks > 1:
-            command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(row.ranks)]
-        return self.run(command + [
-            str(SCRIPTS / script), "--config", self.config(row.model), "--precision", row.precision,
-            "--batch", str(row.batch), "--threads", str(row.threads), "--count", self.count, *variant])
+        if ranks > 1:
+            command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+        return self.run([*command, str(SCRIPTS / script), *arguments])
 
     def config(self, model):
         """The model's config.json, all keys given."""
@@ -138,35 +145,18 @@ def median(runs, index, key):
     return statistics.median(run[index][key] for run in runs)
 
 
-def main():
-    every = rows()
-    sections = list(dict.fromkeys(row.section for row in every))
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sections", nargs="*", metavar="ROWS", help=f"of {', '.join(sections)}; all by default")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each command, in turns")
-    parser.add_argument("--count", type=int, default=3, help="timed calls in a run")
-    parser.add_argument("--log", help="file that gets every run's line of JSON")
-    parser.add_argument("--prefix", default="", help="command that runs go through")
-    arguments = parser.parse_args()
-    if unknown := set(arguments.sections) - set(sections):
-        parser.error(f"rows {', '.join(sorted(unknown))}: expected {', '.join(sections)}")
-    if os.getloadavg()[0] > 0.5:
-        print(f"warning: load average {os.getloadavg()[0]:.1f}; something else is computing", file=sys.stderr)
-
+def compare_speeds(runner, chosen, arguments):
+    """Prints the table of the rows, and what was measured on."""
     print("| images/s | ours | PyTorch | ratio | peak RSS a rank, MiB |\n|---|---|---|---|---|", flush=True)
     speeds = {}
-    with tempfile.TemporaryDirectory() as folder:
-        runner = Runner(arguments, folder)
-        for row in every:
-            if arguments.sections and row.section not in arguments.sections:
-                continue
-            ours, peer = measure(runner, row, arguments.rounds)
-            for index, name in enumerate(row.names):
-                own, other = (median(runs, index, "images_per_second") for runs in [ours, peer])
-                memory, peer_memory = (median(runs, index, "peak_rss_mib") for runs in [ours, peer])
-                print(f"| {row.title(name)} | {own:.2f} | {other:.2f} | {own / other:.2f} "
-                      f"| {memory:.0f} / {peer_memory:.0f} = {memory / peer_memory:.2f} |", flush=True)
-            speeds[row.section, row.precision, row.ranks, row.threads] = own, other
+    for row in chosen:
+        ours, peer = measure(runner, row, arguments.rounds)
+        for index, name in enumerate(row.names):
+            own, other = (median(runs, index, "images_per_second") for runs in [ours, peer])
+            memory, peer_memory = (median(runs, index, "peak_rss_mib") for runs in [ours, peer])
+            print(f"| {row.title(name)} | {own:.2f} | {other:.2f} | {own / other:.2f} "
+                  f"| {memory:.0f} / {peer_memory:.0f} = {memory / peer_memory:.2f} |", flush=True)
+        speeds[row.section, row.precision, row.ranks, row.threads] = own, other
     report, peer_report = ours[0][0], peer[0][0]
 
     with open("/proc/cpuinfo") as file:
@@ -177,6 +167,30 @@ def main():
     one, two = (speeds.get(("train", "bf16", ranks, 1)) for ranks in (1, 2))
     if one and two:
         print(f"Two ranks against one, bf16, 16 a rank: ours {two[0] / one[0]:.2f}, PyTorch {two[1] / one[1]:.2f}.")
+
+
+def main():
+    every = rows()
+    sections = [*dict.fromkeys(row.section for row in every), "checkpoint"]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sections", nargs="*", metavar="ROWS", help=f"of {', '.join(sections)}; all by default")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each command, in turns")
+    parser.add_argument("--count", type=int, default=3, help="timed calls in a run")
+    parser.add_argument("--log", help="file that gets every run's line of JSON")
+    parser.add_argument("--folder", default=".", help="on the disk that checkpoints are to be measured on")
+    parser.add_argument("--prefix", default="", help="command that runs go through")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.sections) - set(sections):
+        parser.error(f"rows {', '.join(sorted(unknown))}: expected {', '.join(sections)}")
+    if os.getloadavg()[0] > 0.5:
+        print(f"warning: load average {os.getloadavg()[0]:.1f}; something else is computing", file=sys.stderr)
+
+    with tempfile.TemporaryDirectory() as folder:
+        runner = Runner(arguments, folder)
+        if chosen := [row for row in every if row.section in (arguments.sections or sections)]:
+            compare_speeds(runner, chosen, arguments)
+        if "checkpoint" in (arguments.sections or sections):
+            checkpoints.compare(runner, arguments.rounds, arguments.folder)
 
 
 if __name__ == "__main__":

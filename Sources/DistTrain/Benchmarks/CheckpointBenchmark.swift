@@ -8,75 +8,17 @@ public struct CheckpointBenchmark {
     public var step: StepBenchmark
     /// An existing folder on the disk that is measured; what is written there is removed again.
     public var folder: String
+    /// Saves, plain writes and loads with nothing beside them, in turns, whose medians are told.
+    public var repeats: Int
+    /// Also load what so many ranks would have written; nil for not.
+    public var savedBy: Int?
 
-    public init(step: StepBenchmark, folder: String) {
+    public init(step: StepBenchmark, folder: String, repeats: Int = 1, savedBy: Int? = nil) {
+        precondition(repeats > 0 && savedBy ?? 1 > 0, "\(repeats) repeats, saved by \(savedBy ?? 1)")
         self.step = step
         self.folder = folder
-    }
-
-    /// What was measured, on all ranks together; the slowest rank's seconds.
-    public struct Result: Sendable {
-        public var ranks: Int
-        public var sharding: Sharding
-        /// Of the checkpoint, and of each rank's copy of its part.
-        public var bytes: Int, snapshotBytes: Int
-        /// The median step without a save.
-        public var stepSeconds: Double
-        /// How long training stops for a save.
-        public var stallSeconds: Double
-        /// Copying `snapshotBytes` alone.
-        public var copySeconds: Double
-        /// From the start of a save to its commit, while training goes on.
-        public var saveSeconds: Double
-        /// What the steps meanwhile took longer, the stall included.
-        public var costSeconds: Double
-        /// A save with nothing beside it.
-        public var idleSaveSeconds: Double
-        /// As many bytes from every rank into one file each, fsync included.
-        public var plainSeconds: Double
-        /// Verifying the checkpoint and reading each rank's part.
-        public var loadSeconds: Double
-        public var peakRSSMiB: Int
-
-        /// Of training time, with a save every 100 steps.
-        public var overheadOf100Steps: Double { costSeconds / (100 * stepSeconds) }
-        /// Of what plain writing reaches.
-        public var shareOfDisk: Double { plainSeconds / idleSaveSeconds }
-
-        /// One line for programs.
-        public var json: String {
-            func rounded(_ value: Double) -> JSONValue { .number((value * 1e4).rounded() / 1e4) }
-            let object: JSONObject = [
-                "program": "disttrain", "ranks": .integer(ranks), "sharding": .string(sharding.rawValue),
-                "bytes": .integer(bytes), "snapshot_bytes_per_rank": .integer(snapshotBytes),
-                "seconds_per_step": rounded(stepSeconds), "stall_seconds": rounded(stallSeconds),
-                "copy_seconds": rounded(copySeconds), "save_seconds_while_training": rounded(saveSeconds),
-                "cost_seconds": rounded(costSeconds), "overhead_every_100_steps": rounded(overheadOf100Steps),
-                "save_seconds": rounded(idleSaveSeconds), "plain_write_seconds": rounded(plainSeconds),
-                "share_of_disk": rounded(shareOfDisk), "load_seconds": rounded(loadSeconds),
-                "peak_rss_mib": .integer(peakRSSMiB),
-            ]
-            return (try? JSONValue.object(object).text()) ?? "null"
-        }
-
-        /// For people.
-        public var table: String {
-            func digits(_ value: Double, _ decimals: Int = 3) -> String {
-                String(format: "%.\(decimals)f", value)
-            }
-            let speed = digits(Double(bytes) / idleSaveSeconds / 1e6, 0)
-            return [
-                "\(digits(Double(bytes) / 1e6, 0)) MB from \(ranks) ranks, sharding \(sharding.rawValue); a rank's copy "
-                    + "takes \(digits(Double(snapshotBytes) / 1e6, 0)) MB; \(peakRSSMiB) MiB peak a rank",
-                "a step takes \(digits(stepSeconds)) s; a save stops it for \(digits(stallSeconds)) s, of which "
-                    + "\(digits(copySeconds)) s are the copy, and is committed \(digits(saveSeconds)) s later",
-                "it costs training \(digits(costSeconds)) s: \(digits(100 * overheadOf100Steps, 2)) % with a save "
-                    + "every 100 steps",
-                "alone a save takes \(digits(idleSaveSeconds)) s, \(speed) MB/s, "
-                    + "\(digits(100 * shareOfDisk, 0)) % of plain writing with fsync (\(digits(plainSeconds)) s)",
-                "verifying and loading it takes \(digits(loadSeconds)) s",
-            ].joined(separator: "\n")
-        }
+        self.repeats = repeats
+        self.savedBy = savedBy
     }
 
     /// Collective.
@@ -139,20 +81,52 @@ public struct CheckpointBenchmark {
 
         let peak = try communicator.allReduceMax(peakResidentMiB())
         // Alone, and beside a plain writer of as many bytes.
-        let idle = try timed { try writer.save(state(number)) }
-        let newest = try Checkpoint(opening: CheckpointFolder(path).path(step: number))
-        let bytes = newest.manifest.files.reduce(0) { $0 + $1.bytes }
-        let share = bytes / communicator.size
-        let plain = try timed { try writePlainly(share, to: "\(path)/plain-\(communicator.rank)") }
-        let load = try timed { try newest.load(into: buffers, table, communicator) }
+        var alone = (save: [Double](), plain: [Double](), load: [Double](), other: [Double]())
+        var bytes = 0
+        for _ in 0..<repeats {
+            number += 1
+            // Deleting the one before would be part of the next save.
+            try communicator.collectively("deleting a checkpoint") {
+                let saved = CheckpointFolder(path)
+                if communicator.isRoot { for step in try saved.steps() { try saved.remove(step: step) } }
+            }
+            alone.save.append(try timed { try writer.save(state(number)) })
+            let newest = try Checkpoint(opening: CheckpointFolder(path).path(step: number))
+            bytes = newest.manifest.files.reduce(0) { $0 + $1.bytes }
+            let share = bytes / communicator.size
+            alone.plain.append(
+                try timed { try writePlainly(share, to: "\(path)/plain-\(communicator.rank)") })
+            alone.load.append(try timed { try newest.load(into: buffers, table, communicator) })
+            if let savedBy {
+                let other = try asWritten(by: savedBy, newest, "\(path)/other", communicator)
+                alone.other.append(try timed { try other.load(into: buffers, table, communicator) })
+            }
+        }
         try communicator.barrier()
         let copy = try communicator.allReduceMax(copyInMemory(writer.snapshotBytes))
         return Result(
             ranks: communicator.size, sharding: step.sharding, bytes: bytes,
             snapshotBytes: try communicator.allReduceMax(writer.snapshotBytes), stepSeconds: stepSeconds,
             stallSeconds: stall, copySeconds: copy, saveSeconds: save, costSeconds: max(0, cost),
-            idleSaveSeconds: idle, plainSeconds: plain, loadSeconds: load,
+            idleSaveSeconds: median(alone.save), plainSeconds: median(alone.plain),
+            loadSeconds: median(alone.load), otherLoad: savedBy.map { ($0, median(alone.other)) },
             peakRSSMiB: peak)
+    }
+
+    /// A checkpoint as another number of ranks would have written it, in a folder that is written anew. Collective.
+    private func asWritten(
+        by ranks: Int, _ checkpoint: Checkpoint, _ folder: String, _ communicator: any Communicator
+    ) throws -> Checkpoint {
+        let path = try communicator.fromRoot("writing a checkpoint as \(ranks) ranks would") {
+            try? FileManager.default.removeItem(atPath: folder)
+            return try CheckpointReshard(of: checkpoint.path, ranks: ranks, output: folder).run()
+        }
+        return try Checkpoint(opening: path)
+    }
+
+    private func median(_ values: [Double]) -> Double {
+        let sorted = values.sorted()
+        return (sorted[(sorted.count - 1) / 2] + sorted[sorted.count / 2]) / 2
     }
 
     /// What `dd bs=4M conv=fsync` does.

@@ -32,15 +32,19 @@ public struct MetricsTrace: Sendable {
         entries.first { $0.step == step }.flatMap { $0.values[0] }
     }
 
-    /// What first differs from another run's curve, in words; nil where all is equal and each of the steps 1 to `count`
-    /// is there once, in order.
-    public func firstDifference(from expected: MetricsTrace, steps count: Int) -> String? {
+    /// Where the curve is not each of the steps 1 to `count` once, in order, in words; nil where it is.
+    public func disorder(steps count: Int) -> String? {
         for (index, entry) in entries.enumerated() where entry.step != index + 1 {
             let isRepeat = entries[..<index].contains { $0.step == entry.step }
             return isRepeat
                 ? "step \(entry.step) is there twice" : "step \(entry.step) follows step \(index), a gap"
         }
-        guard entries.count == count else { return "it ends with step \(entries.count), expected \(count)" }
+        return entries.count == count ? nil : "it ends with step \(entries.count), expected \(count)"
+    }
+
+    /// What first differs from another run's curve, in words; nil where all of `count` steps is equal and in order.
+    public func firstDifference(from expected: MetricsTrace, steps count: Int) -> String? {
+        if let disorder = disorder(steps: count) { return disorder }
         guard expected.entries.map(\.step) == entries.map(\.step) else {
             return "\(expected.path) has \(expected.entries.count) steps, expected \(count)"
         }

@@ -117,7 +117,8 @@ struct VerifyResumeCommand: ParsableCommand {
             plan, options: ["--config", config] + overrides.flatMap { ["--set", $0] }, folder: folder,
             trap: SignalTrap())
         var failed: [String] = []
-        func show(_ title: String, _ checks: [ResumeProof.Check]) {
+        func show(_ title: String, _ checks: [ResumeProof.Check]) throws {
+            try runs.checkInterruption()
             print(title)
             for line in ResumeProof.table(checks) { print(line) }
             fflush(nil)
@@ -133,15 +134,15 @@ struct VerifyResumeCommand: ParsableCommand {
         print("killed in step \(reached + 1) of \(steps), the newest checkpoint is of step \(saved)")
 
         try runs.train("resumes", "killed", ranks: ranks, first: saved)
-        show(
+        try show(
             "\(ranks) → \(ranks) ranks, beside the run that nobody disturbed",
             try proof.sameRanks(runs.path("killed"), from: saved))
         try runs.load("loads", "loaded", ranks: resumeRanks, from: checkpoint, of: saved)
-        show(
+        try show(
             "\(ranks) → \(resumeRanks) ranks, loaded and saved again",
             try proof.stateLoaded(from: checkpoint, savedAgain: runs.path("loaded")))
         try runs.train("its copy resumes", "killed_copy", ranks: resumeRanks, first: saved)
-        show(
+        try show(
             "\(ranks) → \(resumeRanks) ranks, beside the run that nobody disturbed",
             try proof.otherRanks(runs.path("killed_copy"), from: saved))
         return failed

@@ -97,6 +97,9 @@ struct VerifyResumeRuns: ~Copyable {
                 + "checkpoint; give more --steps, or an earlier --kill-at than \(plan.killAt)")
     }
 
+    /// - Throws: `Interruption` where this process has been told to end while no run was looked at.
+    func checkInterruption() throws { try trap.wait(0) }
+
     // MARK: Processes
 
     private func names(_ what: String, _ ranks: Int) -> (title: String, log: String) {

@@ -35,13 +35,9 @@ public struct ResumeProof {
         let run = RunFolder(resumed)
         let curve = try MetricsTrace(of: run)
         let states = try Self.compare(try last(undisturbed), try last(run))
-        let difference = curve.firstDifference(from: trace, steps: steps)
-        let metrics = Check(
-            subject: "metrics.jsonl",
-            finding: difference
-                ?? "\(steps) steps the same in \(MetricsTrace.keys.joined(separator: ", ")); none missing, none twice",
-            hasPassed: difference == nil)
-        return [start(of: curve, from: step)] + states + [metrics]
+        let same = "the same in \(MetricsTrace.keys.joined(separator: ", ")); "
+        return [start(of: curve, from: step)] + states
+            + [metrics(curve.firstDifference(from: trace, steps: steps), same)]
     }
 
     /// Of a checkpoint, and what a run on another number of ranks saved as soon as it had loaded it.
@@ -57,7 +53,7 @@ public struct ResumeProof {
     public func otherRanks(_ resumed: String, from step: Int) throws -> [Check] {
         let run = RunFolder(resumed)
         let curve = try MetricsTrace(of: run)
-        var checks = [start(of: curve, from: step)]
+        var checks = [start(of: curve, from: step), metrics(curve.disorder(steps: steps))]
         let losses = (found: curve.loss(at: step + 1), expected: trace.loss(at: step + 1))
         let relative = losses.found.flatMap { found in losses.expected.map { abs(found - $0) / abs($0) } }
         checks.append(
@@ -87,6 +83,13 @@ public struct ResumeProof {
             subject: "start",
             finding: "went on from \(found.isEmpty ? "nothing" : "step \(found)"), expected step \(step)",
             hasPassed: false)
+    }
+
+    /// - Parameter more: what is true besides where there is no problem.
+    private func metrics(_ problem: String?, _ more: String = "") -> Check {
+        Check(
+            subject: "metrics.jsonl", finding: problem ?? "\(steps) steps, \(more)none missing, none twice",
+            hasPassed: problem == nil)
     }
 
     private func last(_ run: RunFolder) throws(CheckpointError) -> Checkpoint {
