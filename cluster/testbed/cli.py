@@ -13,7 +13,7 @@ DEFAULT_NAME = "default"
 def parser(kind):
     top = argparse.ArgumentParser(prog=f"{'slurm' if 'slurm' in kind.packages else 'hosts'}.py",
                                   description="A cluster on this machine. Needs root.")
-    top.add_argument("--name", help=f"which cluster, '{DEFAULT_NAME}' unless given; for clean: all, unless given")
+    top.add_argument("--name", help=f"which cluster, '{DEFAULT_NAME}' unless given; for clean: all that no test program holds")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name, text):
@@ -69,8 +69,10 @@ def status(cluster):
 def act(kind, given):
     """Does what the words on the command line say and returns the exit status."""
     if given.verb == "clean":
-        names = base.clean(given.name)
-        print(f"removed: {', '.join(names)}" if names else "nothing was left")
+        removed, left = base.clean(given.name)
+        print(f"removed: {', '.join(removed)}" if removed else "nothing was left")
+        if left:
+            print(f"not touched, since their test programs run: {', '.join(left)} (--name NAME removes one all the same)")
         return 0
     name = given.name or DEFAULT_NAME
     if given.verb == "up":

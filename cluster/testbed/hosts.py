@@ -79,6 +79,8 @@ class Cluster:
             # Processes of the cluster read this pipe's end as the end of its owner.
             if self.owned:
                 self._reading, self._owner = os.pipe()
+                owner = {"pid": os.getpid(), "started": base.start_time(os.getpid())}
+                (self.folder / "owner.json").write_text(json.dumps(owner))
             self.fabric = Fabric(self._keep("fabric", {"remove": str(self.folder)}), self.folder)
             self.fabric.create()
             for index in range(self.count):
@@ -97,8 +99,7 @@ class Cluster:
             self._owner = -1
         if self.folder.exists():
             shutil.rmtree(self.folder)
-        if base.ROOT.is_dir() and not any(base.ROOT.iterdir()):
-            base.ROOT.rmdir()
+        base.remove_root()
 
     def __enter__(self):
         return self.up()
@@ -236,6 +237,10 @@ class Cluster:
     def forget_name(self, host):
         """The name of a host no longer resolves, on any host; its address stays."""
         self._write_names(forgotten={self.index(host)})
+
+    def remember_names(self):
+        """Undoes `forget_name`."""
+        self._write_names()
 
     # Faults of a host
 

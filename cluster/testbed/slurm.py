@@ -8,8 +8,10 @@
 Jobs run on node0, node1 …; slurmctld runs on one more host, `head`, where sbatch and the like are called from. All faults
 of hosts.py are there too: kill_host(1), cut(1), freeze("head"). Nothing of an installed Slurm is used but its programs.
 
-Two partitions: `normal`, and `urgent`, whose jobs preempt those of `normal`: these get SIGUSR1, `grace_seconds` later
-SIGTERM, and go back into the queue. From a shell: `slurm.py up 2`, `slurm.py run head -- sinfo`, `slurm.py down`.
+Two partitions: `normal`, and `urgent`, whose jobs preempt those of `normal`: those that asked for a signal
+(`--signal=B:USR1@60`) get it at once, all get SIGTERM `grace_seconds` later and go back into the queue.
+
+From a shell: `slurm.py up 2`, `slurm.py run head -- sinfo`, `slurm.py down`, `slurm.py clean`.
 """
 
 import os
@@ -152,7 +154,7 @@ class Slurm(Cluster):
         self.scontrol("update", f"NodeName={self.hostname(node)}", "State=DOWN", f"Reason={reason}")
 
     def node_resume(self, node):
-        """Undoes `node_down`."""
+        """Undoes `node_down`; Slurm refuses it for a node that is not down."""
         self.scontrol("update", f"NodeName={self.hostname(node)}", "State=RESUME")
 
     # What all that stands on
@@ -213,7 +215,7 @@ MessageTimeout=5
 BatchStartTimeout=10
 MinJobAge=600
 InactiveLimit=0
-ReturnToService=2
+ReturnToService=1
 JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
