@@ -1,5 +1,6 @@
 """What every part of the test bed shares: its error, its folder, its checks, and how it finds its own processes."""
 
+import json
 import os
 import shutil
 import signal
@@ -103,23 +104,38 @@ def kill_keepers(found):
         wait_until(lambda: start_time(pid) is None, 10, f"end of {role} of cluster {cluster} (process {pid})")
 
 
+def in_use(name):
+    """Whether the program that started a cluster, and that will end it, still runs."""
+    try:
+        owner = json.loads((ROOT / name / "owner.json").read_text())
+    except FileNotFoundError:
+        return False
+    return start_time(owner["pid"]) == owner["started"]
+
+
 def clean(name=None):
-    """Ends the processes and removes the folder of one cluster, or of all that were left behind; returns their names.
+    """Ends the processes and removes the folder of one cluster, or of all but those whose test program still runs;
+    returns the names of what it removed and of what it left.
 
     Nothing else can be left: mounts, network devices and namespaces end with the processes that live in them.
     """
     require_root()
-    found = keepers(name)
-    kill_keepers(found)
-    names = {cluster for _, cluster, _ in found}
-    if ROOT.is_dir():
-        for folder in ROOT.iterdir():
-            if name in (None, folder.name):
-                shutil.rmtree(folder)
-                names.add(folder.name)
-        if not any(ROOT.iterdir()):
-            ROOT.rmdir()
-    return sorted(names)
+    names = {cluster for _, cluster, _ in keepers()} | set(os.listdir(ROOT) if ROOT.is_dir() else [])
+    left = {other for other in names if name is None and in_use(other)}
+    removed = {other for other in names if name in (None, other)} - left
+    for other in removed:
+        kill_keepers(keepers(other))
+        shutil.rmtree(ROOT / other, ignore_errors=True)
+    remove_root()
+    return sorted(removed), sorted(left)
+
+
+def remove_root():
+    """The folder of all clusters goes with the last of them."""
+    try:
+        ROOT.rmdir()
+    except OSError:
+        pass  # other clusters, or gone
 
 
 def pids_inside(keeper):

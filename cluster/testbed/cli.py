@@ -13,7 +13,8 @@ DEFAULT_NAME = "default"
 def parser(kind):
     top = argparse.ArgumentParser(prog=f"{'slurm' if 'slurm' in kind.packages else 'hosts'}.py",
                                   description="A cluster on this machine. Needs root.")
-    top.add_argument("--name", help=f"which cluster, '{DEFAULT_NAME}' unless given; for clean: all, unless given")
+    top.add_argument("--name",
+                     help=f"which cluster, '{DEFAULT_NAME}' unless given; for clean: all that no test program holds")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name, text):
@@ -21,7 +22,8 @@ def parser(kind):
 
     up = verb("up", "start a cluster, until `down`")
     up.add_argument("count", type=int, metavar="N", help="hosts")
-    up.add_argument("--share", action="append", default=[], metavar="DIR", help="folder below /tmp that hosts shall see")
+    up.add_argument("--share", action="append", default=[], metavar="DIR",
+                    help="folder below /tmp that hosts shall see")
     verb("down", "end the cluster")
     verb("clean", "end and remove whatever any test bed left behind")
     verb("status", "hosts, addresses, processes, shapes")
@@ -69,8 +71,11 @@ def status(cluster):
 def act(kind, given):
     """Does what the words on the command line say and returns the exit status."""
     if given.verb == "clean":
-        names = base.clean(given.name)
-        print(f"removed: {', '.join(names)}" if names else "nothing was left")
+        removed, left = base.clean(given.name)
+        print(f"removed: {', '.join(removed)}" if removed else "nothing was left")
+        if left:
+            print(f"not touched, since their test programs run: {', '.join(left)}")
+            print("--name NAME removes one all the same")
         return 0
     name = given.name or DEFAULT_NAME
     if given.verb == "up":

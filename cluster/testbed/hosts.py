@@ -8,8 +8,9 @@
         run.wait()
 
 A host is named by its index or its name: 1 or "node1". It has its own name, addresses, processes, /tmp, /dev/shm,
-/run, /etc/hosts, ssh and sshd (port 22, root, by key); it shares processors, memory and all other files with this machine,
-as hosts share a file system. `c.folder / "shared"` is a place for a run's files that goes when the cluster goes.
+/run, /etc/hosts, ssh and sshd (port 22, root, by key); it shares processors, memory and all other files with this
+machine, as hosts share a file system. `c.folder / "shared"` is a place for a run's files that goes when the cluster
+goes.
 
 From a shell: `hosts.py up 3`, `hosts.py run node0 -- COMMAND`, `hosts.py down`, `hosts.py clean`; `hosts.py --help`.
 """
@@ -59,7 +60,8 @@ class Cluster:
         self.count = len(self.names)
         self.share = [os.path.abspath(path) for path in share]
         self.owned = owned
-        self.keepers = [None] * self.count  # the first process of each host, as seen from outside; None: the host is dead
+        # The first process of each host, as seen from outside; None: the host is dead.
+        self.keepers = [None] * self.count
         self.shapes = [Shape() for _ in self.names]
         self.frozen = {}  # index: the processes that were stopped
         self.fabric = None
@@ -79,6 +81,8 @@ class Cluster:
             # Processes of the cluster read this pipe's end as the end of its owner.
             if self.owned:
                 self._reading, self._owner = os.pipe()
+                owner = {"pid": os.getpid(), "started": base.start_time(os.getpid())}
+                (self.folder / "owner.json").write_text(json.dumps(owner))
             self.fabric = Fabric(self._keep("fabric", {"remove": str(self.folder)}), self.folder)
             self.fabric.create()
             for index in range(self.count):
@@ -97,8 +101,7 @@ class Cluster:
             self._owner = -1
         if self.folder.exists():
             shutil.rmtree(self.folder)
-        if base.ROOT.is_dir() and not any(base.ROOT.iterdir()):
-            base.ROOT.rmdir()
+        base.remove_root()
 
     def __enter__(self):
         return self.up()
@@ -152,7 +155,8 @@ class Cluster:
         index = self.index(host)
         if self.keepers[index] is None:
             raise TestbedError(f"{self.names[index]} is dead: start_host brings it back")
-        entered = [sys.executable, "-I", HERE / "enter.py", str(self.keepers[index]), os.path.abspath(cwd or os.getcwd())]
+        folder = os.path.abspath(cwd or os.getcwd())
+        entered = [sys.executable, "-I", HERE / "enter.py", str(self.keepers[index]), folder]
         options = {"text": True, "stdin": subprocess.DEVNULL} | options
         return subprocess.Popen([*entered, *map(str, arguments)], env=self.environment(env), **options)
 
@@ -237,6 +241,10 @@ class Cluster:
         """The name of a host no longer resolves, on any host; its address stays."""
         self._write_names(forgotten={self.index(host)})
 
+    def remember_names(self):
+        """Undoes `forget_name`."""
+        self._write_names()
+
     # Faults of a host
 
     def freeze(self, host):
@@ -308,7 +316,8 @@ class Cluster:
     def show_file(self, host, path):
         """Undoes `hide_file` and `replace_file`, of the file or of others in its folder."""
         path = os.path.realpath(path)
-        self.run(host, ["sh", "-c", 'umount --lazy "$1" 2>/dev/null || umount --lazy "${1%/*}"', "sh", path], check=True)
+        script = 'umount --lazy "$1" 2>/dev/null || umount --lazy "${1%/*}"'
+        self.run(host, ["sh", "-c", script, "sh", path], check=True)
 
     def replace_file(self, host, path, other):
         """On this host the file has the content of `other`: another build, another version."""
@@ -327,8 +336,9 @@ class Cluster:
         process = subprocess.Popen(
             [sys.executable, "-I", HERE / "keeper.py", base.PREFIX, self.name, role, str(self._reading),
              json.dumps(settings)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-            pass_fds=[self._reading] if self._reading >= 0 else [], env=self.environment({"PATH": base.SEARCH}))
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True, pass_fds=[self._reading] if self._reading >= 0 else [],
+            env=self.environment({"PATH": base.SEARCH}))
         with process:
             lines = process.stdout.read().splitlines()  # ends when the first process lets go of its output
         if len(lines) != 2 or lines[1] != "ready":
@@ -356,14 +366,14 @@ class Cluster:
         etc = self.folder / "etc"
         etc.mkdir()
         self._write_names()
+        keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C"]
         for index in range(self.count):
-            command(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.names[index], "-f", etc / f"host_key.{index}"],
-                    "making a host key")
+            command([*keygen, self.names[index], "-f", etc / f"host_key.{index}"], "making a host key")
             (etc / f"sshd.{index}").write_text(
                 f"HostKey {etc}/host_key.{index}\nAuthorizedKeysFile {etc}/key.pub\nPermitRootLogin prohibit-password\n"
                 "PasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\nUseDNS no\nStrictModes no\n"
                 "MaxStartups 200\nPidFile none\nPrintMotd no\n")
-        command(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "testbed", "-f", etc / "key"], "making a key")
+        command([*keygen, "testbed", "-f", etc / "key"], "making a key")
         (etc / "known_hosts").write_text("".join(
             f"{self.names[i]},{self.address(i)} {(etc / f'host_key.{i}.pub').read_text()}" for i in range(self.count)))
         (etc / "ssh_config").write_text(

@@ -100,7 +100,8 @@ def throughput(address, port, seconds):
         listener.join()
     if len(reports) < 10:
         sys.exit(f"measure: only {len(reports)} reports from {address} in {seconds:g} s: no throughput")
-    first = next(report for report in reports if report[0] > reports[0][0] + min(1, (reports[-1][0] - reports[0][0]) / 2))
+    start = reports[0][0] + min(1, (reports[-1][0] - reports[0][0]) / 2)
+    first = next(report for report in reports if report[0] > start)
     return (reports[-1][1] - first[1]) * 8 / (reports[-1][0] - first[0]) / 1e6
 
 

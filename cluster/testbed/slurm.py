@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
-"""A real Slurm on one machine: munged, slurmctld and slurmd on hosts of their own (hosts.py), in a network of their own.
+"""A real Slurm on one machine: munged, slurmctld and slurmd on hosts of their own (hosts.py), in their own network.
 
     with Slurm(2) as s:
         job = s.sbatch("#!/bin/bash\\nmpirun hostname\\n", "--nodes=2")
         s.wait(job, "COMPLETED", timeout=60)
 
-Jobs run on node0, node1 …; slurmctld runs on one more host, `head`, where sbatch and the like are called from. All faults
-of hosts.py are there too: kill_host(1), cut(1), freeze("head"). Nothing of an installed Slurm is used but its programs.
+Jobs run on node0, node1 …; slurmctld runs on one more host, `head`, where sbatch and the like are called from. All
+faults of hosts.py are there too: kill_host(1), cut(1), freeze("head"). Nothing of an installed Slurm is used but its
+programs.
 
-Two partitions: `normal`, and `urgent`, whose jobs preempt those of `normal`: these get SIGUSR1, `grace_seconds` later
-SIGTERM, and go back into the queue. From a shell: `slurm.py up 2`, `slurm.py run head -- sinfo`, `slurm.py down`.
+Two partitions: `normal`, and `urgent`, whose jobs preempt those of `normal`: those that asked for a signal
+(`--signal=B:USR1@60`) get it at once, all get SIGTERM `grace_seconds` later and go back into the queue.
+
+From a shell: `slurm.py up 2`, `slurm.py run head -- sinfo`, `slurm.py down`, `slurm.py clean`.
 """
 
 import os
@@ -74,9 +77,11 @@ class Slurm(Cluster):
         wait_until(lambda: self.run("head", ["scontrol", "ping"]).returncode == 0, 20, "slurmctld answers", every=0.1)
 
     def kill_controller(self):
+        """Kills slurmctld with SIGKILL; jobs run on."""
         self._kill_daemon("head", "slurmctld")
 
     def start_slurmd(self, node):
+        """Starts slurmd on a node, as at the boot of the host."""
         self._daemon(node, "slurmd", "-N", self.hostname(node), "-L", self.folder / "log" / f"slurmd.{node}.log")
 
     def kill_slurmd(self, node):
@@ -96,8 +101,8 @@ class Slurm(Cluster):
         cwd = cwd or self.folder / "shared"
         # Arguments of the script come after it, those of sbatch before: "--" separates them.
         split = arguments.index("--") if "--" in arguments else len(arguments)
-        done = self.run("head", ["sbatch", "--parsable", *arguments[:split], path, *arguments[split + 1:]], cwd=cwd, env=env,
-                        check=True)
+        line = ["sbatch", "--parsable", *arguments[:split], path, *arguments[split + 1:]]
+        done = self.run("head", line, cwd=cwd, env=env, check=True)
         return int(done.stdout.split(";")[0])
 
     def job(self, job):
@@ -109,7 +114,8 @@ class Slurm(Cluster):
         return self.job(job)["JobState"]
 
     def wait(self, job, states, timeout):
-        """Waits until a job is in one of `states` ("RUNNING", or several) and returns it; fails if it ended in another."""
+        """Waits until a job is in one of `states` ("RUNNING", or several) and returns which; fails if it ended in
+        another."""
         wanted = {states} if isinstance(states, str) else set(states)
 
         def reached():
@@ -145,21 +151,23 @@ class Slurm(Cluster):
         return re.search(r"State=(\S+)", shown)[1]
 
     def wait_node(self, node, state, timeout):
-        wait_until(lambda: self.node_state(node).rstrip("*") == state, timeout, f"{self.hostname(node)} is {state}", every=0.2)
+        wait_until(lambda: self.node_state(node).rstrip("*") == state, timeout, f"{self.hostname(node)} is {state}",
+                   every=0.2)
 
     def node_down(self, node, reason="test"):
         """As an administrator sets it: jobs on the node are requeued, or fail where they forbid that."""
         self.scontrol("update", f"NodeName={self.hostname(node)}", "State=DOWN", f"Reason={reason}")
 
     def node_resume(self, node):
-        """Undoes `node_down`."""
+        """Undoes `node_down`; Slurm refuses it for a node that is not down."""
         self.scontrol("update", f"NodeName={self.hostname(node)}", "State=RESUME")
 
     # What all that stands on
 
     def _daemon(self, host, program, *arguments):
         """Starts a program that goes to the background by itself."""
-        self.run(host, [shutil.which(program, path=base.SEARCH), *arguments], stdout=None, cwd="/", check=True, timeout=30)
+        program = shutil.which(program, path=base.SEARCH)
+        self.run(host, [program, *arguments], stdout=None, cwd="/", check=True, timeout=30)
 
     def _kill_daemon(self, host, program):
         name = shutil.which(program, path=base.SEARCH)
@@ -213,7 +221,7 @@ MessageTimeout=5
 BatchStartTimeout=10
 MinJobAge=600
 InactiveLimit=0
-ReturnToService=2
+ReturnToService=1
 JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
