@@ -193,7 +193,7 @@ def other_build(cluster, folder, reference):
 
 
 def name_unknown(cluster, folder, reference):
-    return refused(cluster, folder, lambda: cluster.forget_name(2), lambda: cluster._write_names(), "node2")
+    return refused(cluster, folder, lambda: cluster.forget_name(2), cluster.remember_names, "node2")
 
 
 ALL = [

@@ -52,7 +52,7 @@ def time_limit(slurm, folder, reference):
     while slurm.state(job.number) != "COMPLETED":
         require(time.monotonic() < end, f"not done in time:\n{job.log}")
         shown = slurm.job(job.number)
-        require(shown["JobState"] in {"RUNNING", "PENDING", "COMPLETING", "REQUEUED", "COMPLETED"},
+        require(shown["JobState"] not in {"FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"},
                 f"job is {shown['JobState']}:\n{job.log}")
         if shown["JobState"] == "PENDING" and shown.get("Reason") == "BeginTime":
             slurm.scontrol("update", f"JobId={job.number}", "StartTime=now")

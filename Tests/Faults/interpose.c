@@ -98,7 +98,15 @@ static int is_below(const char *path, const char *top) {
     return length > 0 && !strncmp(path, top, length) && (path[length] == 0 || path[length] == '/');
 }
 
-static int is_inside(const char *path) { return is_below(path, folder) && !is_below(path, except); }
+/// status.json is replaced by a clock, not by what the run does, and nothing is built on it.
+static int is_status(const char *path) {
+    const char *name = strrchr(path, '/');
+    return name && !strncmp(name, "/status.json", 12);
+}
+
+static int is_inside(const char *path) {
+    return is_below(path, folder) && !is_below(path, except) && !is_status(path);
+}
 
 static void note(const struct call *call, const char *result) {
     if (log_file < 0) return;
