@@ -4,8 +4,8 @@
 source "$(dirname "$0")/lib.sh"
 unset OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM # launch sets them where they are needed.
 
-steps=3000
-train=(train --config "$repository/Tests/Faults/faults.yaml" --set train.steps=$steps --set train.checkpoint_every=300
+steps=6000
+train=(train --config "$repository/Tests/Faults/faults.yaml" --set train.steps=$steps --set train.checkpoint_every=600
     --set train.log_every=70)
 
 trace() {
@@ -81,7 +81,7 @@ expect_text "2 ranks on $(hostname) (2)" 1
 
 # A rank that is killed, mpirun that is killed.
 launch_run killed-rank
-wait_for_step 300
+wait_for_step 600
 kill -KILL "$(rank_process 1)"
 expect_end 0
 expect_same
@@ -92,7 +92,7 @@ expect_text "2 since" 1
 expect_text "last failure  attempt 1: rank 1" 1
 
 launch_run killed-mpirun
-wait_for_step 300
+wait_for_step 600
 kill -KILL "$(pgrep -f -- "mpirun .*$run" | head -1)"
 expect_end 0
 expect_same
@@ -100,7 +100,7 @@ expect_same
 # A rank that hangs, rank 0 which watches the others too.
 for rank in 0 1; do
     launch_run "stopped-rank-$rank" --collective-timeout 2s
-    wait_for_step 300
+    wait_for_step 600
     kill -STOP "$(rank_process $rank)"
     expect_end 0
     expect_same
@@ -109,7 +109,7 @@ done
 # Told to stop: with a checkpoint at whatever step it was, and code 75; then it goes on.
 for signal in TERM INT USR1; do
     launch_run "told-$signal"
-    wait_for_step 300
+    wait_for_step 600
     kill -$signal $job
     expect_end 75
     expect_said "with a checkpoint"
@@ -119,7 +119,7 @@ expect_end 0
 expect_same
 run=$scratch/told-rank
 launch_run told-rank
-wait_for_step 300
+wait_for_step 600
 kill -INT "$(rank_process 1)"
 expect_end 75
 expect_said "SIGINT on rank 1"
@@ -142,7 +142,7 @@ expect_same
 
 # A second Ctrl-C ends at once.
 launch_run impatient
-wait_for_step 300
+wait_for_step 600
 kill -STOP "$(rank_process 1)"
 kill -INT $job
 sleep 0.5
