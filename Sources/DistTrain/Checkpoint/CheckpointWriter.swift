@@ -164,7 +164,7 @@ public final class CheckpointWriter {
                 do {
                     let left = try pending.committing?.wait() ?? ""
                     if !left.isEmpty {
-                        warn("an older checkpoint could not be deleted and takes space: \(left)")
+                        warn("an older checkpoint could not be read or deleted and takes space: \(left)")
                     }
                     return ""
                 } catch let error as RunLockError {
@@ -226,8 +226,9 @@ public final class CheckpointWriter {
             try checkLock()
             // A checkpoint that cannot be deleted costs space, and no step of training.
             do {
-                _ = try folder.prune(retention)
-                return ""
+                var left: [String] = []
+                try folder.prune(retention) { left.append($0.message) }
+                return left.joined(separator: "; ")
             } catch {
                 return FailureReport(error).message
             }

@@ -19,7 +19,7 @@ public struct Retention: Sendable, Equatable {
         public enum State: Sendable, Equatable {
             case whole
             case damaged
-            /// Of another version of the program.
+            /// Of another version of the program, or it cannot be read now.
             case foreign
         }
 
@@ -61,29 +61,37 @@ public struct Retention: Sendable, Equatable {
 
 extension CheckpointFolder {
     /// The steps that `prune` would delete. Each checkpoint is opened: its manifest is read, its files' sizes compared.
-    public func expired(_ retention: Retention) throws(CheckpointError) -> [Int] {
+    ///
+    /// - Parameter unreadable: told of each that could not be looked at, and so stays.
+    public func expired(
+        _ retention: Retention, unreadable: (CheckpointError) -> Void = { _ in }
+    ) throws(CheckpointError) -> [Int] {
         let steps = try steps()
         // In the usual case nothing has to be read.
         guard steps.count > retention.keepLast else { return [] }
-        return retention.expired(of: steps.map(standing))
+        return retention.expired(of: steps.map { standing($0, unreadable) })
     }
 
-    private func standing(_ step: Int) -> Retention.Standing {
+    private func standing(_ step: Int, _ unreadable: (CheckpointError) -> Void) -> Retention.Standing {
         do throws(CheckpointError) {
             let checkpoint = try Checkpoint(opening: path(step: step))
             return Retention.Standing(step: step, metric: checkpoint.manifest.metric)
         } catch {
             // What cannot be read now may be readable later.
+            if error.kind == .inaccessible { unreadable(error) }
             return Retention.Standing(step: step, state: error.kind == .damaged ? .damaged : .foreign)
         }
     }
 
     /// Deletes the checkpoints that need not be kept, oldest first. For one rank.
     ///
+    /// - Parameter unreadable: told of each that could not be looked at, and so stays.
     /// - Returns: the steps deleted.
     @discardableResult
-    public func prune(_ retention: Retention) throws(CheckpointError) -> [Int] {
-        let expired = try expired(retention)
+    public func prune(
+        _ retention: Retention, unreadable: (CheckpointError) -> Void = { _ in }
+    ) throws(CheckpointError) -> [Int] {
+        let expired = try expired(retention, unreadable: unreadable)
         for step in expired { try remove(step: step) }
         return expired
     }

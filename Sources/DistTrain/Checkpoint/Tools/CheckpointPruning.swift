@@ -17,7 +17,7 @@ public struct CheckpointPruning {
 
     /// Deletes them, oldest first.
     ///
-    /// - Parameter note: told, in a line, why it takes long.
+    /// - Parameter note: told, in a line, why it takes long, and of a checkpoint that stays because it cannot be read.
     /// - Returns: the steps deleted, and how many there were.
     /// - Throws: `RunLockError`, with who uses the run, and then nothing has been deleted; `CheckpointError` where one
     ///   cannot be deleted.
@@ -26,7 +26,7 @@ public struct CheckpointPruning {
     ) throws -> (expired: [Int], count: Int) {
         try RunLock.holding(folder.run, timing: timing, note: note) {
             let count = try folder.steps().count
-            return (try folder.prune(retention), count)
+            return (try folder.prune(retention) { note("stays: \($0.message)") }, count)
         }
     }
 }
