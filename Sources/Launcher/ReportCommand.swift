@@ -9,7 +9,7 @@ struct ReportCommand: ParsableCommand {
             Reads the runs' folders: finished, broken off or still going. The page is one file that needs no network; \
             curves also lie beside it as PNG files. Slides are Marp's Markdown, for `marp slides.md` or its editor plugin.
 
-              disttrain report runs/quickstart
+              disttrain report runs/quickstart --pictures
               disttrain report runs/a runs/b runs/c --output comparison.html
               disttrain report runs/quickstart --format marp --lang ja --output talk/slides.md
             """)
@@ -31,12 +31,18 @@ struct ReportCommand: ParsableCommand {
             """, valueName: "file"))
     var output: String?
 
+    @Flag(
+        help: """
+            First draw strips of the denoising and interpolations with each run's newest weights, into report/ in its folder.
+            """)
+    var pictures = false
+
     func validate() throws {
         guard !runs.isEmpty else { throw ValidationError("no run named, expected the folder of one or more") }
     }
 
     func run() throws {
-        let report = try Report(of: runs, language: language)
+        let report = try Report(of: runs, language: language, drawsPictures: pictures)
         let path = output ?? report.defaultPath(format)
         let files = try report.write(format, to: path)
         print("Wrote \(path), and its pictures to \(files)")

@@ -14,6 +14,8 @@ rm -r "$scratch/broken/model" "$scratch/broken/checkpoints/step-00000012"
 sed -i -e '/"step":1[012],/d' -e '/"step":9,/d' "$scratch/broken/metrics.jsonl"
 printf '{"kind":"step","step":9,"lo' >>"$scratch/broken/metrics.jsonl"
 sed -i 's/"finished"/"failed"/' "$scratch/broken/status.json"
+# What files say is text, whatever it looks like.
+sed -i 's/"hosts":\["/"hosts":["<script>a\&b`/' "$scratch/broken/metrics.jsonl"
 # One that was evaluated.
 mkdir "$scratch/run2/evaluation"
 cat >"$scratch/run2/evaluation/step-00000012.json" <<'END'
@@ -51,6 +53,7 @@ sections = ("summary environment model settings loss curves throughput time samp
             "restarts").split()
 page.faults += [f"<{tag}> stays open" for tag in page.open]
 page.faults += [f"no section {name}" for name in sections if page.ids.count(name) != 1]
+text = re.sub(r"base64,[^\"]*", "", text)
 if re.search(r"https?://|@import|url\(", text): page.faults.append("something from the network")
 if "NaN" in text or "<faces>" in text: page.faults.append("text that is not escaped or no number")
 if page.faults: sys.exit("\n".join(page.faults[:10]))
@@ -79,6 +82,7 @@ expect_status 0 "$disttrain" "${run[@]}" --set seed=1 --output "$scratch/run1"
 expect_status 0 "$disttrain" report "$scratch/broken" --output "$scratch/broken.html"
 check_page "$scratch/broken.html"
 grep -q "broke off at step 8 of 12" "$scratch/broken.html" || fail "the page does not say where the run broke off"
+grep -q '&lt;script&gt;a&amp;b`' "$scratch/broken.html" || fail "the host's name is not there as it is"
 grep -q "1 lines of" "$scratch/broken.html" || fail "the page does not mention the torn line"
 
 expect_status 0 "$disttrain" report "$scratch/run2" --lang ja --output "$scratch/ja.html"
@@ -113,6 +117,14 @@ for language in en ja; do
 done
 expect_status 0 "$disttrain" report "$scratch/run2" --format marp
 [[ -s $scratch/run2/report/slides.md ]] || fail "no slides in the run's folder"
+
+# Pictures of the sampling, when they are asked for; then they stay.
+expect_status 0 "$disttrain" report "$scratch/run3" --pictures --output "$scratch/pictures.html"
+check_page "$scratch/pictures.html"
+expect_pictures "$scratch"/run3/report/{denoising,interpolation}.png
+expect_status 0 "$disttrain" report "$scratch/run3" --output "$scratch/again.html"
+[[ $(grep -o 'data:image/png' "$scratch/again.html" | wc -l) == 5 ]] || fail "expected 3 sample grids and 2 strips"
+expect_status 0 "$disttrain" report "$scratch/empty" --pictures --output "$scratch/empty.html"
 
 # What is no run.
 expect_status 2 "$disttrain" report

@@ -165,7 +165,8 @@ struct MarpDeck {
               section { font-size: 26px; font-family: "Helvetica Neue", Arial, "Noto Sans", "Hiragino Sans", "Noto Sans CJK JP", sans-serif; }
               h1 { font-size: 1.5em; color: #1f2328; }
               section.lead h1 { font-size: 2.2em; }
-              table { font-size: 0.72em; }
+              table { font-size: 0.64em; }
+              th, td { padding: 0.22em 0.7em; }
               small { font-size: 0.7em; color: #5c636b; }
             ---
 

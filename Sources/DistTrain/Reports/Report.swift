@@ -16,11 +16,26 @@ public enum ReportFormat: String, Sendable, CaseIterable {
 public struct Report {
     private let contents: ReportContents
 
-    /// - Parameter runs: folders of runs, at least one.
-    /// - Throws: `ReportError` where one is no run's folder.
-    public init(of runs: [String], language: ReportLanguage = .english) throws {
+    /// - Parameters:
+    ///   - runs: folders of runs, at least one.
+    ///   - drawsPictures: draw strips of the denoising and interpolations first, into each run's `report` folder: with
+    ///     the model, so it may take a while. Otherwise those are shown that are there.
+    /// - Throws: `ReportError` where one is no run's folder; what opening a model throws.
+    public init(of runs: [String], language: ReportLanguage = .english, drawsPictures: Bool = false) throws {
         contents = ReportContents(
             runs: try ReportedRun.open(runs), say: language, now: Date().timeIntervalSince1970)
+        guard drawsPictures else { return }
+        for run in contents.runs where run.hasWeights {
+            let steps = run.configuration?.sampling.steps ?? 0
+            let progress = CountProgress(
+                "pictures of \(run.label)", unit: "denoising steps", total: ReportedRun.drawnSamples * steps)
+            var done = 0
+            try run.drawPictures { count in
+                done += count
+                progress.update(done)
+            }
+            progress.finish(done)
+        }
     }
 
     /// Where a report goes unless told otherwise: into the run's `report` folder, of several runs into this folder.
