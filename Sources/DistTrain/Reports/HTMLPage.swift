@@ -72,18 +72,24 @@ struct HTMLPage {
     private func html(_ table: ReportTable) -> String {
         func row(_ cells: [String], _ tag: String) -> String {
             let scope = tag == "th" ? " scope=\"col\"" : ""
-            return "<tr>"
-                + cells.enumerated().map { index, cell in
-                    "<\(tag)\(scope)\(table.numeric.contains(index) ? " class=\"n\"" : "")>\(inline(cell))</\(tag)>"
-                }.joined() + "</tr>"
+            let texts = cells.enumerated().map { index, cell in
+                // A short cell stays on one line, so that no date or number is broken.
+                let isShort = tag == "td" && cell.count <= 24
+                let classes = [table.numeric.contains(index) ? "n" : nil, isShort ? "k" : nil].compactMap {
+                    $0
+                }
+                let attribute = classes.isEmpty ? "" : " class=\"\(classes.joined(separator: " "))\""
+                return "<\(tag)\(scope)\(attribute)>\(inline(cell))</\(tag)>"
+            }
+            return "<tr>\(texts.joined())</tr>"
         }
-        let caption = table.caption.map { $0.isEmpty ? "" : "<caption>\(inline($0))</caption>" } ?? ""
+        let caption = table.caption.map { $0.isEmpty ? "" : "<figcaption>\(inline($0))</figcaption>" } ?? ""
         return """
-            <div class="table"><table>\(caption)
+            <figure class="table"><div><table>
             <thead>\(row(table.head, "th"))</thead>
             <tbody>
             \(table.rows.map { row($0, "td") }.joined(separator: "\n"))
-            </tbody></table></div>
+            </tbody></table></div>\(caption)</figure>
             """
     }
 

@@ -26,7 +26,7 @@ enum HTMLStyle {
         }
         html:lang(ja) body { font-family: var(--sans); line-height: 1.8; }
         header { grid-area: header; } nav { grid-area: nav; } main { grid-area: main; } footer { grid-area: footer; }
-        .kind, nav, figcaption, .legend, .plot span, dt, caption, th, footer, .figures, summary, .facts, table {
+        .kind, nav, figcaption, .legend, .plot span, dt, th, footer, .figures, summary, .facts, table {
           font-family: var(--sans);
         }
         .kind { margin: 0; font-size: .78rem; letter-spacing: .06em; color: var(--soft); }
@@ -55,17 +55,16 @@ enum HTMLStyle {
         .facts div { display: grid; grid-template-columns: 11rem minmax(0, 1fr); gap: 1rem; padding: .38rem 0;
           border-bottom: 1px solid var(--faint); }
         .facts dt { color: var(--soft); } .facts dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
-        .table { overflow-x: auto; margin: 0 0 1.4rem; }
+        .table { margin: 0 0 1.4rem; } .table > div { overflow-x: auto; }
+        .table figcaption { padding-top: .6rem; max-width: 42rem; }
         table { border-collapse: collapse; font-size: .86rem; line-height: 1.45; font-variant-numeric: tabular-nums;
           min-width: min(100%, 28rem); }
-        caption { caption-side: bottom; text-align: left; padding: .6rem 0 0; font-size: .8rem; color: var(--soft);
-          max-width: 42rem; }
         th { font-weight: 500; color: var(--soft); text-align: left; vertical-align: bottom;
           border-bottom: 1px solid var(--soft); }
         td { border-bottom: 1px solid var(--faint); vertical-align: top; }
         th, td { padding: .38rem 1.4rem .38rem 0; } th:last-child, td:last-child { padding-right: 0; }
         .n { text-align: right; }
-        .n, td:first-child, td code { white-space: nowrap; }
+        .k, td code { white-space: nowrap; }
         figure { margin: 0; }
         figcaption { font-size: .8rem; line-height: 1.45; color: var(--soft); }
         .chart { margin: 0 0 2.2rem; }
@@ -120,7 +119,7 @@ enum HTMLStyle {
           h1 { font-size: 1.75rem; } .summary { font-size: 1.05rem; }
           .figures { gap: .9rem 1.8rem; } .figures dd { font-size: 1.2rem; }
           .facts div { grid-template-columns: minmax(0, 1fr); gap: 0; }
-          .plot { height: 14rem; margin-left: 3.2rem; } th, td { padding-right: .85rem; } .chart .legend { margin-left: 0; }
+          .plot { height: 14rem; margin-left: 3.2rem; } table { font-size: .78rem; } th, td { padding-right: .75rem; } .chart .legend { margin-left: 0; }
           .pictures figure:not(.wide) { flex-basis: calc(50% - .5rem); } .pictures { gap: 1rem; }
         }
         @media print {

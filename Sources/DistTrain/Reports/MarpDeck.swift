@@ -70,7 +70,11 @@ struct MarpDeck {
         slides.append(
             Slide(
                 title: say("Results: throughput", "結果: スループット"),
-                blocks: contents.throughput.blocks + contents.time.blocks.prefix(1)))
+                blocks: Array(contents.throughput.blocks.prefix(1))))
+        slides.append(
+            Slide(
+                title: say("Results: where the time went", "結果: 時間の内訳"),
+                blocks: Array(contents.time.blocks.prefix(1)) + contents.throughput.blocks.dropFirst()))
         slides += samples(contents)
         slides += pictures(contents.denoising, say("Results: sampling", "結果: 生成過程"))
         slides += pictures(contents.evaluation, say("Evaluation", "評価"))
@@ -165,7 +169,7 @@ struct MarpDeck {
               section { font-size: 26px; font-family: "Helvetica Neue", Arial, "Noto Sans", "Hiragino Sans", "Noto Sans CJK JP", sans-serif; }
               h1 { font-size: 1.5em; color: #1f2328; }
               section.lead h1 { font-size: 2.2em; }
-              table { font-size: 0.64em; }
+              table { font-size: 0.7em; }
               th, td { padding: 0.22em 0.7em; }
               small { font-size: 0.7em; color: #5c636b; }
             ---
@@ -199,7 +203,7 @@ struct MarpDeck {
             let caption = content.caption.map { $0.isEmpty ? "" : "\n\n<small>\(markdown($0))</small>" } ?? ""
             return table(content.head, Array(content.rows.suffix(14)), numeric: content.numeric) + caption
         case .charts(let charts):
-            return charts.map { "![w:1000](\(pictureFolder)/\($0.name).png)" }.joined(separator: "\n")
+            return charts.map { "![h:440](\(pictureFolder)/\($0.name).png)" }.joined(separator: "\n")
         case .pictures(let pictures):
             guard pictures.count > 1 else {
                 return pictures.map { picture in
@@ -209,7 +213,8 @@ struct MarpDeck {
                         "![\(fit)](\(pictureFolder)/\(picture.name).png)\n\n<small>\(markdown(picture.caption))</small>"
                 }.joined()
             }
-            let width = min(420, 1100 / pictures.count)
+            // Cells have room around their pictures.
+            let width = min(420, 1100 / pictures.count - 30)
             return table(
                 pictures.map(\.caption), [], numeric: [])
                 + "\n| "

@@ -16,12 +16,25 @@ extension ReportContents {
             id: "samples", title: say("Samples by step", "ステップごとの標本"),
             blocks: blocks.isEmpty
                 ? [missing]
-                : blocks + [
-                    .paragraph(
-                        say(
-                            "Every grid starts from the same noise, so a place shows the same sample as it becomes.",
-                            "どの格子も同じノイズから生成しているため、同じ位置は同じ標本の変化を示します。"))
-                ])
+                : blocks + sampleNotes)
+    }
+
+    /// What the grids show.
+    private var sampleNotes: [ReportBlock] {
+        var notes: [String] = []
+        if runs.contains(where: { $0.autoencoder == nil }) {
+            notes.append(
+                say(
+                    "Every grid starts from the same noise, so a place shows the same sample as it becomes.",
+                    "どの格子も同じノイズから生成しているため、同じ位置は同じ標本の変化を示します。"))
+        }
+        if runs.contains(where: { $0.autoencoder != nil }) {
+            notes.append(
+                say(
+                    "Grids of an autoencoder show images, each with its reconstruction on the right.",
+                    "オートエンコーダの格子は、画像とその右に復元結果を並べたものです。"))
+        }
+        return notes.map { .paragraph($0) }
     }
 
     /// Grids over the whole of the training, the last among them.
@@ -82,7 +95,7 @@ extension ReportContents {
             let image = try? Image.decode(bytes, name: path)
         else { return nil }
         let step = Image.pngText(bytes).first { $0.key == "step" }.flatMap { Int($0.value) }
-        let place = step.map { say(" (step \(say.whole($0)))", "(ステップ \(say.whole($0)))") } ?? ""
+        let place = step.map { say(" (step \(say.whole($0)))", " (ステップ \(say.whole($0)))") } ?? ""
         return ReportPicture(
             name: "\(fileName(run))_\(kind.rawValue)", image: image.shrunk(toWidth: 1280),
             caption: kind.caption(say) + place, isWide: true)
@@ -91,10 +104,15 @@ extension ReportContents {
     var evaluation: ReportSection {
         let blocks = runs.compactMap { evaluationTable($0) }
         let example = runs.first { $0.hasWeights }?.folder.path ?? "RUN"
+        let isAutoencoder = runs.allSatisfy { $0.autoencoder != nil }
         let missing = ReportBlock.missing(
-            say(
-                "No evaluation yet; `disttrain evaluate --model \(example) --reference DATASET` measures one.",
-                "評価はまだありません。`disttrain evaluate --model \(example) --reference DATASET` で測定できます。"))
+            isAutoencoder
+                ? say(
+                    "`disttrain evaluate` measures samples, which an autoencoder alone does not draw.",
+                    "`disttrain evaluate` は生成した標本を測定しますが、オートエンコーダ単体は標本を生成しません。")
+                : say(
+                    "No evaluation yet; `disttrain evaluate --model \(example) --reference DATASET` measures one.",
+                    "評価はまだありません。`disttrain evaluate --model \(example) --reference DATASET` で測定できます。"))
         return ReportSection(
             id: "evaluation", title: say("Evaluation", "評価"),
             blocks: blocks.isEmpty ? [missing] : blocks + distanceChart + evaluationPictures)
@@ -110,18 +128,21 @@ extension ReportContents {
         for metric in shown.flatMap(\.metrics) where !isBound(metric.name) && !names.contains(metric.name) {
             names.append(metric.name)
         }
-        let rows = names.map { name in
-            [ReportedEvaluation.title(of: name, say)]
+        /// A row of what each evaluation says.
+        func row(_ title: String, _ text: (_ value: (String) -> Double?) -> String?) -> [String] {
+            [title]
                 + shown.map { evaluation in
-                    func value(_ name: String) -> Double? {
-                        evaluation.metrics.first { $0.name == name }?.value
-                    }
-                    guard let mean = value(name) else { return "–" }
-                    guard let low = value("\(name)_low"), let high = value("\(name)_high") else {
-                        return say.number(mean)
-                    }
-                    return "\(say.number(mean)) (\(say.number(low))–\(say.number(high)))"
+                    text { name in evaluation.metrics.first { $0.name == name }?.value } ?? "–"
                 }
+        }
+        let rows = names.flatMap { name -> [[String]] in
+            let title = ReportedEvaluation.title(of: name, say)
+            let bounds = row(say("its interval", "その区間")) { value in
+                guard let low = value("\(name)_low"), let high = value("\(name)_high") else { return nil }
+                return "\(say.number(low))–\(say.number(high))"
+            }
+            return [row(title) { $0(name).map { say.number($0) } }]
+                + (bounds.dropFirst().contains { $0 != "–" } ? [bounds] : [])
         }
         let about = [
             [say("weights", "重み")] + shown.map { $0.weights ?? "–" },
@@ -186,7 +207,8 @@ extension ReportContents {
                 return ReportPicture(
                     name: "\(fileName(run))_evaluation_\(name)", image: image.shrunk(toWidth: 960),
                     caption: label + pictureTitle(picture.name)
-                        + say(" (step \(say.whole(evaluation.step)))", "(ステップ \(say.whole(evaluation.step)))"),
+                        + say(
+                            " (step \(say.whole(evaluation.step)))", " (ステップ \(say.whole(evaluation.step)))"),
                     isWide: true)
             }
         }

@@ -29,7 +29,7 @@ public enum ReportLanguage: String, Sendable, CaseIterable {
         guard value.isFinite else { return "–" }
         if value == 0 { return "0" }
         let size = abs(value)
-        if size >= 1e4, size < 1e9 { return whole(Int(value.rounded())) }
+        if size >= 999.5, size < 1e9 { return whole(Int(value.rounded())) }
         guard size >= 1e-4, size < 1e9 else { return String(format: "%.\(max(0, digits - 1))e", value) }
         let decimals = max(0, digits - 1 - Int(floor(log10(size))))
         return String(format: "%.\(decimals)f", value)
@@ -47,9 +47,10 @@ public enum ReportLanguage: String, Sendable, CaseIterable {
         part > 0 && part < 0.1 ? String(format: "%.1f %%", 100 * part) : String(format: "%.0f %%", 100 * part)
     }
 
-    /// 412345 as 0.41 M, 35.7 M, 1.2 G.
+    /// 46,239, 0.412 M, 35.7 M, 1.20 G.
     func parameters(_ count: Int) -> String {
         let value = Double(count)
+        if value < 1e5 { return whole(count) }
         return value < 1e9 ? number(value / 1e6) + " M" : number(value / 1e9) + " G"
     }
 
