@@ -77,9 +77,11 @@ extension ReportContents {
     }
 
     private var rateChart: ReportChart? {
-        chart(
+        var chart = chart(
             "learning_rate", say("Learning rate", "学習率"), plain: "Learning rate", yLabel: "lr", \.learningRate
         )
+        chart?.startsAtZero = true
+        return chart
     }
 
     private var normChart: ReportChart? {

@@ -18,7 +18,7 @@ struct SVGChart {
         self.chart = chart
         self.say = say
         curves = chart.series.map { PlotCurve($0, logY: chart.isLogarithmic) }
-        (x, y) = chart.plot.axes(curves, xTicks: 4, yTicks: 5)
+        (x, y) = chart.plot.axes(curves, xTicks: 5, yTicks: 5)
     }
 
     var html: String {
