@@ -18,10 +18,14 @@ run prepare synthetic-faces:6000 --size 64 --first-stage runs/vae_quickstart/mod
 run train --config configs/quickstart.yaml
 run sample --model runs/quickstart --count 64 --steps 50 --seed 1 --output runs/quickstart/demo
 
+printf '\n$ disttrain report runs/quickstart --pictures\n'
+.build/release/disttrain report runs/quickstart --pictures
+
 minutes=$(((SECONDS - started + 30) / 60))
 cat <<END
 
 The demo took $minutes minutes. What to look at:
+  runs/quickstart/report/report.html           the whole run on one page
   runs/quickstart/demo/grid.png                64 new faces, drawn by the model
   runs/quickstart/samples/                     the same noise at every 200 steps: faces appear
   runs/quickstart/loss.png                     the U-Net's loss curve

@@ -20,6 +20,7 @@ import DistTrain
         subcommands: [
             TrainCommand.self, VAECommand.self, PrepareCommand.self, SampleCommand.self,
             CheckpointCommand.self, VerifyResumeCommand.self, LaunchCommand.self, StatusCommand.self,
+            ReportCommand.self,
             DoctorCommand.self,
             HostReportCommand.self, LinkReportCommand.self,
             BenchCommand.self,

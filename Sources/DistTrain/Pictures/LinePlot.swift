@@ -25,8 +25,14 @@ public struct LinePlot: Sendable {
     public let yLabel: String
     public let series: [Series]
     public let logY: Bool
+    /// A linear y axis that begins at 0, for values that are positive.
+    public let startsAtZero: Bool
 
-    public init(title: String, xLabel: String, yLabel: String, series: [Series], logY: Bool = false) {
+    public init(
+        title: String, xLabel: String, yLabel: String, series: [Series], logY: Bool = false,
+        startsAtZero: Bool = false
+    ) {
+        self.startsAtZero = startsAtZero
         self.title = title
         self.xLabel = xLabel
         self.yLabel = yLabel
@@ -38,11 +44,7 @@ public struct LinePlot: Sendable {
     public func render(width: Int = 960, height: Int = 540) -> Image {
         let curves = series.map { PlotCurve($0, logY: logY) }
         let text = max(7, Double(height) / 54)
-        let xAxis = PlotAxis.linear(curves.xRange, ticks: max(3, width / 110))
-        let yAxis =
-            logY
-            ? PlotAxis.logarithmic(curves.yRange, ticks: max(3, height / 70))
-            : PlotAxis.linear(curves.yRange, ticks: max(3, height / 70), margin: 0.04)
+        let (xAxis, yAxis) = axes(curves, xTicks: max(3, width / 110), yTicks: max(3, height / 70))
 
         let labelWidth = yAxis.ticks.map { StrokeFont.layout($0.label, capHeight: text).width }.max() ?? 0
         let left = labelWidth + text * (yLabel.isEmpty ? 2 : 4.6)
@@ -64,6 +66,20 @@ public struct LinePlot: Sendable {
         }
         drawLegend(&drawing, frame, text)
         return drawing.image
+    }
+
+    /// The two axes with about so many marks each.
+    func axes(_ curves: [PlotCurve], xTicks: Int, yTicks: Int) -> (x: PlotAxis, y: PlotAxis) {
+        let xAxis = PlotAxis.linear(curves.xRange, ticks: xTicks)
+        if logY { return (xAxis, PlotAxis.logarithmic(curves.yRange, ticks: yTicks)) }
+        let range = curves.yRange
+        let isFromZero = startsAtZero && range.lowerBound >= 0
+        return (
+            xAxis,
+            isFromZero
+                ? PlotAxis.linear(0...range.upperBound * 1.06, ticks: yTicks)
+                : PlotAxis.linear(range, ticks: yTicks, margin: 0.04)
+        )
     }
 
     private static let ink = Color(0.16, 0.18, 0.22)

@@ -2,6 +2,16 @@ import Foundation
 import LDMModel
 import TensorCore
 
+/// What samples are written as.
+public enum SampleFormat: String, Sendable, CaseIterable {
+    /// A PNG a sample, with what it was drawn by in its text chunks.
+    case png
+    /// All in one PNG.
+    case grid
+    /// All in a NumPy archive, for evaluators: see `NPZFile`.
+    case npz
+}
+
 /// `disttrain sample`: pictures from a trained model, on all ranks.
 public struct SampleRun {
     let model: String
@@ -9,11 +19,12 @@ public struct SampleRun {
     let weights: String?
     /// The autoencoder's folder in place of the one that the model names.
     let firstStage: String?
-    /// nil: as many as there is initial noise for, or 64.
+    /// nil: as many as there is initial noise or seeds for, or 64.
     let count: Int?
     let settings: SamplingSettings
     let dtype: DType
     let output: String
+    let formats: Set<SampleFormat>
     /// File with a tensor "noise", "init_noise" or "latents" [N, C, H, W], or with one tensor alone.
     let initialNoise: String?
     /// File to write what the U-Net ended with to, as `latents` [N, C, H, W]: scaled latents, or pixels in pixel space.
@@ -21,7 +32,8 @@ public struct SampleRun {
 
     public init(
         model: String, weights: String?, firstStage: String?, count: Int?, settings: SamplingSettings,
-        dtype: DType, output: String, initialNoise: String?, latents: String?
+        dtype: DType, output: String, formats: Set<SampleFormat> = [.png, .grid], initialNoise: String? = nil,
+        latents: String? = nil
     ) {
         self.model = model
         self.weights = weights
@@ -30,107 +42,124 @@ public struct SampleRun {
         self.settings = settings
         self.dtype = dtype
         self.output = output
+        self.formats = formats
         self.initialNoise = initialNoise
         self.latents = latents
     }
 
     public func run(_ communicator: any Communicator) throws {
-        let (unet, scheduler, firstStage) = try communicator.collectively("opening \(model)") {
+        let opened = try open(communicator)
+        let initial = try communicator.collectively("reading the initial noise") {
+            try initialNoise.map { try readNoise($0, opened.unet.config) }
+        }
+        let total = initial?.count ?? settings.seeds?.count ?? count ?? 64
+        let pictures =
+            latents == nil
+            ? try opened.visiblePictures(size: initial?.size, communicator)
+            : try opened.pictures(size: initial?.size, communicator)
+        let share = try withProgress(pictures.share(of: total).count * settings.steps, communicator) {
+            try pictures.draw(total, settings, initial: initial?.values, progress: $0)
+        }
+        try write(share, pictures, total, opened, communicator)
+    }
+
+    /// Opens the model, and makes the folder that is written to.
+    func open(_ communicator: any Communicator) throws -> SamplingModel {
+        try communicator.collectively("opening \(model)") {
             if communicator.isRoot { try makeOutputFolder(output) }
-            let folder = try PipelineFolder.read(model, weights: weights, firstStage: self.firstStage)
-            if folder.scheduler == nil, communicator.isRoot {
+            let opened = try SamplingModel(model, weights: weights, firstStage: firstStage, dtype: dtype)
+            if opened.folder.scheduler == nil, communicator.isRoot {
                 printLine("Note: \(model) names no scheduler; sampling as DDIMScheduler's defaults say")
             }
-            return (
-                try open(folder.unet), folder.scheduler ?? SchedulerConfig(),
-                try folder.openFirstStage(dtype: dtype, isGiven: self.firstStage != nil)
-            )
+            return opened
         }
-        let initial = try communicator.collectively("reading the initial noise") {
-            try initialNoise.map { try readNoise($0, unet.config) }
-        }
-        guard let size = initial?.size ?? unet.config.sampleSize else {
-            throw RunError(
-                "\(model): config.json has no sample_size; give --init-noise", exitStatus: ExitStatus.refused)
-        }
-        let total = initial?.count ?? count ?? 64
-        let generator = SampleGenerator(
-            Denoiser(unet, dtype: dtype), scheduler: scheduler, height: size.height, width: size.width)
-        let pictures = SamplePictures(generator, firstStage: firstStage, communicator: communicator)
-        guard pictures.areVisible || latents != nil else {
-            throw RunError(
-                "\(model): samples of \(unet.config.inChannels) channels and no first stage, which are no pictures; "
-                    + "give --first-stage, or --dump-latents for the latents alone",
-                exitStatus: ExitStatus.refused)
-        }
-        let steps =
-            settings.method == .ddpm && settings.steps > scheduler.numTrainTimesteps
-            ? scheduler.numTrainTimesteps : settings.steps
+    }
+
+    /// Shows on rank 0 how many of so many denoising steps are done.
+    func withProgress<Result>(
+        _ total: Int, _ communicator: any Communicator,
+        _ body: (_ progress: @escaping (Int) throws -> Void) throws -> Result
+    ) rethrows -> Result {
         let progress =
-            communicator.isRoot
-            ? CountProgress("sample", unit: "denoising steps", total: pictures.share(of: total).count * steps)
-            : nil
+            communicator.isRoot ? CountProgress("sample", unit: "denoising steps", total: total) : nil
         var done = 0
-        let share = try pictures.draw(total, settings, initial: initial?.values) { batch in
+        let result = try body { batch in
             done += batch
             progress?.update(done)
         }
         progress?.finish(done)
-        try write(share, pictures, total, communicator)
+        return result
     }
 
     private func write(
-        _ share: SamplePictures.Share, _ pictures: SamplePictures, _ total: Int,
+        _ share: SamplePictures.Share, _ pictures: SamplePictures, _ total: Int, _ opened: SamplingModel,
         _ communicator: any Communicator
     ) throws {
         let generator = pictures.generator
         let images = try pictures.gather(share, count: total)
-        let bytes = share.latents.withUnsafeBytes { [UInt8]($0) }
-        let everyone = latents == nil ? nil : try communicator.gather(bytes, root: 0)
+        let everyone = latents == nil ? nil : try communicator.gatherFloats(share.latents)
         try communicator.collectively("writing \(output)") {
             guard let images else { return }
-            for (index, image) in images.enumerated() {
-                try image.write(
-                    to: "\(output)/sample_\(fiveDigits(index)).png",
-                    text: ["model": model, "seed": String(settings.seed), "index": String(index)])
-            }
-            if !images.isEmpty {
-                try ImageGrid.square(of: images.count).render(images).write(
-                    to: "\(output)/grid.png",
-                    text: [
-                        "model": model, "seed": String(settings.seed), "method": settings.method.rawValue,
-                        "steps": String(settings.steps), "eta": String(settings.eta),
-                    ])
-            }
+            var written: [String] = []
+            if !images.isEmpty { written = try write(images, opened) }
             if let latents, let everyone {
-                let values = everyone.flatMap { bytes in
-                    bytes.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) }
-                }
                 let (h, w, c) = (generator.height, generator.width, generator.channels)
                 try SafetensorsWriter.write(
                     [
                         (
                             "latents", [total, c, h, w],
-                            Layout.nchw(values, batch: total, height: h, width: w, channels: c)
+                            Layout.nchw(everyone, batch: total, height: h, width: w, channels: c)
                         )
                     ], to: latents)
             }
             printLine(
                 images.isEmpty
                     ? "Wrote \(total) latents to \(latents ?? "")"
-                    : "Wrote \(images.count) samples and grid.png to \(output)")
+                    : "Wrote \(images.count) samples (\(written.joined(separator: ", "))) to \(output)")
         }
     }
 
-    private func open(_ folder: ModelFolder) throws -> UNet2DModel {
-        let unet = try folder.loadUNet()
-        let (input, output) = (unet.config.inChannels, unet.config.outChannels)
-        guard input == output else {
-            throw RunError(
-                "\(folder.path): predicts \(output) channels of \(input), expected as many (no learned variances)",
-                exitStatus: ExitStatus.refused)
+    /// - Returns: what was written, for the user.
+    private func write(_ images: [Image], _ opened: SamplingModel) throws -> [String] {
+        var written: [String] = []
+        if formats.contains(.png) {
+            for (index, image) in images.enumerated() {
+                let key = settings.key(of: index)
+                let name =
+                    settings.seeds == nil
+                    ? "sample_\(fiveDigits(index))" : "seed_\(fiveDigits(Int(clamping: key.seed)))"
+                let noise =
+                    initialNoise.map { [("init_noise", $0), ("index", String(index))] }
+                    ?? [("seed", String(key.seed)), ("index", String(key.sample))]
+                try image.write(to: "\(output)/\(name).png", text: noise + parameters(opened))
+            }
+            written.append("PNG files")
         }
-        return unet
+        if formats.contains(.grid) {
+            let seeds = settings.seeds.map { "\($0.first ?? 0) and \($0.count - 1) more" }
+            try ImageGrid.square(of: images.count).render(images).write(
+                to: "\(output)/grid.png",
+                text: [("seed", seeds ?? String(settings.seed))] + parameters(opened))
+            written.append("grid.png")
+        }
+        if formats.contains(.npz) {
+            let name = "samples_\(images.count)x\(images[0].height)x\(images[0].width)x3.npz"
+            try NPZFile.write(images, to: "\(output)/\(name)")
+            written.append(name)
+        }
+        return written
+    }
+
+    /// What a picture was drawn by, besides its noise, for its text chunks.
+    func parameters(_ opened: SamplingModel) -> [(key: String, value: String)] {
+        var text: [(key: String, value: String)] = [
+            ("model", model), ("weights", (opened.folder.unet.path as NSString).lastPathComponent),
+        ]
+        if let step = opened.folder.step { text.append(("step", String(step))) }
+        text += [("method", settings.method.rawValue), ("steps", String(settings.steps))]
+        if settings.method == .ddim { text.append(("eta", String(settings.eta))) }
+        let spacing = settings.spacing ?? opened.scheduler.timestepSpacing
+        return text + [("spacing", spacing.rawValue), ("program", "disttrain \(Program.version)")]
     }
 
     /// The first `count` samples of the file, or all.
@@ -147,5 +176,14 @@ public struct SampleRun {
         return (
             wanted, SpatialSize(height: file.height, width: file.width), try file.samples(0..<wanted)
         )
+    }
+}
+
+extension Communicator {
+    /// Everyone's numbers, one rank's after the other's, on rank 0; nil elsewhere.
+    func gatherFloats(_ values: [Float]) throws -> [Float]? {
+        try gather(values.withUnsafeBytes { [UInt8]($0) }, root: 0)?.flatMap { bytes in
+            bytes.withUnsafeBytes { raw in raw.bindMemory(to: Float.self).map { $0 } }
+        }
     }
 }

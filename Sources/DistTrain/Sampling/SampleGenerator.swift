@@ -16,19 +16,30 @@ public struct SamplingSettings: Sendable {
     public var spacing: TimestepSpacing?
     /// Keys the initial noise: sample i of a seed is the same picture on any number of ranks.
     public var seed: UInt64
+    /// A seed for each sample in place of `seed`: each is then the first sample of its seed.
+    public var seeds: [UInt64]?
     /// Samples denoised at once on a rank.
     public var batchSize: Int
+    /// In place of the scheduler's own `clip_sample`; nil leaves that.
+    public var clips: Bool?
 
     public init(
         method: Method = .ddim, steps: Int = 50, eta: Double = 0, spacing: TimestepSpacing? = nil,
-        seed: UInt64 = 0, batchSize: Int = 16
+        seed: UInt64 = 0, seeds: [UInt64]? = nil, batchSize: Int = 16, clips: Bool? = nil
     ) {
+        self.seeds = seeds
+        self.clips = clips
         self.method = method
         self.steps = steps
         self.eta = eta
         self.spacing = spacing
         self.seed = seed
         self.batchSize = batchSize
+    }
+
+    /// What the noise of a sample is keyed by.
+    func key(of sample: Int) -> (seed: UInt64, sample: UInt64) {
+        seeds.map { ($0[sample], 0) } ?? (seed, UInt64(sample))
     }
 }
 
@@ -53,10 +64,16 @@ public final class SampleGenerator {
 
     /// Initial noise of samples `range`, [B, H, W, C], standard normal.
     public func initialNoise(_ range: Range<Int>, seed: UInt64) -> [Float] {
+        initialNoise(range, SamplingSettings(seed: seed))
+    }
+
+    /// Initial noise of samples `range`, [B, H, W, C], by the settings' seed or seeds.
+    func initialNoise(_ range: Range<Int>, _ settings: SamplingSettings) -> [Float] {
         var noise = [Float](repeating: 0, count: range.count * sampleSize)
         noise.withUnsafeMutableBufferPointer { buffer in
             for (b, sample) in range.enumerated() {
-                var random = CounterRandom(seed: seed, purpose: .sampling, sample: UInt64(sample))
+                let key = settings.key(of: sample)
+                var random = CounterRandom(seed: key.seed, purpose: .sampling, sample: key.sample)
                 random.fillNormal(
                     UnsafeMutableBufferPointer(rebasing: buffer[b * sampleSize..<(b + 1) * sampleSize]))
             }
@@ -68,14 +85,36 @@ public final class SampleGenerator {
     ///
     /// - Parameters:
     ///   - initial: [B, H, W, C], or nil for the seed's own noise.
+    ///   - observe: shown each denoising step of each batch.
     ///   - progress: called after each denoising step of each batch with the number of sample-steps done.
     /// - Returns: [B, H, W, C]: scaled latents as the U-Net knows them, or pixels in [-1, 1].
     public func generate(
         _ range: Range<Int>, _ settings: SamplingSettings, initial: [Float]? = nil,
-        progress: ((Int) throws -> Void)? = nil
+        observe: ((DenoisingMoment) -> Void)? = nil, progress: ((Int) throws -> Void)? = nil
     ) throws -> [Float] {
-        let sampler = try makeSampler(settings)
-        var result = initial ?? initialNoise(range, seed: settings.seed)
+        try run(
+            range, try makeSampler(settings), settings, initial ?? initialNoise(range, settings),
+            observe, progress)
+    }
+
+    /// The noise that samples would be drawn from by deterministic DDIM: see `DDIMInversion`.
+    ///
+    /// - Parameter samples: [B, H, W, C], scaled latents or pixels in [-1, 1].
+    /// - Returns: [B, H, W, C].
+    public func invert(
+        _ samples: [Float], _ settings: SamplingSettings, progress: ((Int) throws -> Void)? = nil
+    ) throws -> [Float] {
+        try run(
+            0..<samples.count / sampleSize,
+            try DDIMInversion(schedule: try makeSchedule(settings), steps: settings.steps), settings,
+            samples, nil, progress)
+    }
+
+    private func run(
+        _ range: Range<Int>, _ sampler: any DiffusionSampler, _ settings: SamplingSettings,
+        _ initial: [Float], _ observe: ((DenoisingMoment) -> Void)?, _ progress: ((Int) throws -> Void)?
+    ) throws -> [Float] {
+        var result = initial
         precondition(result.count == range.count * sampleSize, "initial noise of \(result.count) values")
         for start in stride(from: 0, to: range.count, by: settings.batchSize) {
             let batch = start..<min(start + settings.batchSize, range.count)
@@ -83,7 +122,7 @@ public final class SampleGenerator {
                 let part = buffer[batch.lowerBound * sampleSize..<batch.upperBound * sampleSize]
                 try denoise(
                     UnsafeMutableBufferPointer(rebasing: part), first: range.lowerBound + start, sampler,
-                    settings, progress)
+                    settings, observe, progress)
             }
         }
         return result
@@ -91,7 +130,8 @@ public final class SampleGenerator {
 
     private func denoise(
         _ sample: UnsafeMutableBufferPointer<Float>, first: Int, _ sampler: any DiffusionSampler,
-        _ settings: SamplingSettings, _ progress: ((Int) throws -> Void)?
+        _ settings: SamplingSettings, _ observe: ((DenoisingMoment) -> Void)?,
+        _ progress: ((Int) throws -> Void)?
     ) throws {
         let size = sampleSize
         let count = sample.count / size
@@ -101,13 +141,17 @@ public final class SampleGenerator {
             denoiser.predict(
                 UnsafeBufferPointer(sample), height: height, width: width,
                 timesteps: Array(repeating: Float(timestep), count: count), into: predicted)
+            observe?(
+                DenoisingMoment(
+                    sampler: sampler, index: index, samples: first..<first + count,
+                    noisy: UnsafeBufferPointer(sample), output: UnsafeBufferPointer(predicted)))
             sampler.step(
                 modelOutput: UnsafeBufferPointer(predicted), sample: sample, index: index
             ) { noise in
                 for b in 0..<count {
+                    let key = settings.key(of: first + b)
                     var random = CounterRandom(
-                        seed: settings.seed, purpose: .samplingNoise, step: UInt64(index),
-                        sample: UInt64(first + b))
+                        seed: key.seed, purpose: .samplingNoise, step: UInt64(index), sample: key.sample)
                     random.fillNormal(
                         UnsafeMutableBufferPointer(rebasing: noise[b * size..<(b + 1) * size]))
                 }
@@ -116,13 +160,35 @@ public final class SampleGenerator {
         }
     }
 
-    private func makeSampler(_ settings: SamplingSettings) throws -> any DiffusionSampler {
+    private func makeSchedule(_ settings: SamplingSettings) throws -> NoiseSchedule {
         var config = scheduler
         if let spacing = settings.spacing { config.timestepSpacing = spacing }
-        let schedule = try NoiseSchedule(config)
+        if let clips = settings.clips { config.clipSample = clips }
+        return try NoiseSchedule(config)
+    }
+
+    private func makeSampler(_ settings: SamplingSettings) throws -> any DiffusionSampler {
+        let schedule = try makeSchedule(settings)
         switch settings.method {
         case .ddim: return try DDIMSampler(schedule: schedule, steps: settings.steps, eta: settings.eta)
         case .ddpm: return try DDPMSampler(schedule: schedule, steps: settings.steps)
         }
+    }
+}
+
+/// A denoising step of a batch while it happens: valid during the call that shows it.
+public struct DenoisingMoment {
+    let sampler: any DiffusionSampler
+    /// Which step, from 0.
+    public let index: Int
+    /// Which samples.
+    public let samples: Range<Int>
+    /// x_t before the step, [B, H, W, C].
+    public let noisy: UnsafeBufferPointer<Float>
+    let output: UnsafeBufferPointer<Float>
+
+    /// What the model takes x₀ for, [B, H, W, C].
+    public var clean: [Float] {
+        sampler.cleanEstimate(modelOutput: output, sample: noisy, index: index)
     }
 }

@@ -36,12 +36,13 @@ public final class SamplePictures {
     ///   - progress: see `SampleGenerator.generate`.
     public func draw(
         _ count: Int, _ settings: SamplingSettings, initial: [Float]? = nil,
-        progress: ((Int) throws -> Void)? = nil
+        observe: ((DenoisingMoment) -> Void)? = nil, progress: ((Int) throws -> Void)? = nil
     ) throws -> Share {
         let range = share(of: count)
         let size = generator.sampleSize
         let mine = initial.map { Array($0[range.lowerBound * size..<range.upperBound * size]) }
-        let latents = try generator.generate(range, settings, initial: mine, progress: progress)
+        let latents = try generator.generate(
+            range, settings, initial: mine, observe: observe, progress: progress)
         return Share(range: range, latents: latents, images: try decode(latents, count: range.count))
     }
 
@@ -68,9 +69,12 @@ public final class SamplePictures {
     }
 
     /// All pictures on rank 0, in order; nil elsewhere.
-    public func gather(_ share: Share, count: Int) throws -> [Image]? {
-        let bytes = share.images.reduce(into: [UInt8]()) { $0 += $1.pixels }
-        guard let everyone = try communicator.gather(bytes, root: 0), let first = share.images.first else {
+    public func gather(_ share: Share, count: Int) throws -> [Image]? { try gather(share.images) }
+
+    /// All ranks' pictures, of one size, on rank 0, in the order of the ranks; nil elsewhere.
+    func gather(_ images: [Image]) throws -> [Image]? {
+        let bytes = images.reduce(into: [UInt8]()) { $0 += $1.pixels }
+        guard let everyone = try communicator.gather(bytes, root: 0), let first = images.first else {
             return communicator.isRoot ? [] : nil
         }
         let (width, height) = (first.width, first.height)

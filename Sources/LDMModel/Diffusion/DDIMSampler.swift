@@ -31,7 +31,7 @@ public struct DDIMSampler: DiffusionSampler {
         let t = timesteps[index]
         let previous = t - schedule.count / timesteps.count
         let alphaBar = schedule.alphasCumprod[t]
-        let alphaBarPrevious = previous >= 0 ? schedule.alphasCumprod[previous] : finalAlphaBar
+        let alphaBarPrevious = previous >= 0 ? schedule.alphasCumprod[previous] : schedule.finalAlphaBar
         let variance = (1 - alphaBarPrevious) / (1 - alphaBar) * (1 - alphaBar / alphaBarPrevious)
         let sigma = eta * variance.squareRoot()
         let signalPrevious = alphaBarPrevious.squareRoot()
@@ -46,9 +46,11 @@ public struct DDIMSampler: DiffusionSampler {
         }
         if eta > 0 { sample.addNoise(noise, scale: sigma) }
     }
+}
 
+extension NoiseSchedule {
     /// ᾱ before the first timestep.
-    private var finalAlphaBar: Float { schedule.config.setAlphaToOne ? 1 : schedule.alphasCumprod[0] }
+    var finalAlphaBar: Float { config.setAlphaToOne ? 1 : alphasCumprod[0] }
 }
 
 extension UnsafeMutableBufferPointer where Element == Float {

@@ -39,6 +39,18 @@ extension DiffusionSampler {
     }
 }
 
+extension DiffusionSampler {
+    /// What the model takes the clean sample x₀ for at a step, clipped where the sampler clips it.
+    ///
+    /// - Parameters: as of `step`; `sample` is x_t, before the step.
+    public func cleanEstimate(
+        modelOutput: UnsafeBufferPointer<Float>, sample: UnsafeBufferPointer<Float>, index: Int
+    ) -> [Float] {
+        let estimate = CleanEstimate(schedule, timestep: timesteps[index])
+        return sample.indices.map { estimate.original(modelOutput[$0], sample[$0]) }
+    }
+}
+
 /// How the clean sample and the noise follow from x_t and the model's output, at one timestep.
 struct CleanEstimate {
     let prediction: PredictionType
@@ -49,9 +61,13 @@ struct CleanEstimate {
     let clip: Float
 
     init(_ schedule: NoiseSchedule, timestep: Int) {
+        self.init(schedule, alphaBar: schedule.alphasCumprod[timestep])
+    }
+
+    init(_ schedule: NoiseSchedule, alphaBar: Float) {
         prediction = schedule.config.predictionType
-        signal = schedule.signalScale(timestep)
-        sigma = schedule.noiseScale(timestep)
+        signal = alphaBar.squareRoot()
+        sigma = (1 - alphaBar).squareRoot()
         clip = schedule.config.clipSample ? Float(schedule.config.clipSampleRange) : .infinity
     }
 

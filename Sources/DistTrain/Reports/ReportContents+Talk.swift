@@ -1,0 +1,246 @@
+import Foundation
+
+// What a talk says besides tables and curves. Every sentence follows from the runs' files; what only people can judge
+// is left to the speaker's notes.
+
+extension ReportContents {
+    /// What the run is for.
+    var goal: [String] {
+        var items = distinct(runs) { run in
+            let data = dataset(run) ?? say("its data", "学習データ")
+            guard run.autoencoder == nil else {
+                return say(
+                    "Learn an autoencoder that gives back images of \(data) from small latents.",
+                    "\(data)の画像を小さな潜在表現から復元するオートエンコーダを学習します。")
+            }
+            return say(
+                "Learn to draw new images like those of \(data), by denoising diffusion.",
+                "拡散モデルにより、\(data)に似た新しい画像の生成を学習します。")
+        }
+        let differing = differingSettings.filter { $0.key != "seed" }
+        if isComparison {
+            items.append(
+                differing.isEmpty
+                    ? say(
+                        "See how far \(runs.count) runs of equal settings agree.",
+                        "同じ設定の \(runs.count) 件の実行がどこまで一致するかを確かめます。")
+                    : say(
+                        "Compare \(runs.count) runs that differ in ", "次の設定が異なる \(runs.count) 件の実行を比べます: ")
+                        + differing.prefix(6).map { "`\($0.key)`" }.joined(separator: ", ")
+                        + (differing.count > 6 ? " …" : "") + say(".", "。"))
+        } else if let steps = runs[0].plannedSteps, let batch = runs[0].train?.batchSize {
+            items.append(
+                say(
+                    "Plan: \(say.whole(steps)) steps of \(say.whole(batch)) images, \(say.whole(steps * batch)) in all.",
+                    "計画: \(say.whole(batch)) 枚 × \(say.whole(steps)) ステップ、延べ \(say.whole(steps * batch)) 枚。"))
+        }
+        return items
+    }
+
+    /// How it is trained and sampled.
+    var method: [String] {
+        var items: [String] = []
+        items += distinct(runs) { run in
+            guard let c = run.configuration else { return nil }
+            guard let path = c.firstStagePath else {
+                return say(
+                    "Pixel space: the U-Net denoises images themselves.", "画素空間: U-Net が画像そのもののノイズを除去します。")
+            }
+            return say(
+                "Latent diffusion: a first stage (`\(path)`) encodes images; the U-Net denoises its latents.",
+                "潜在拡散モデル: 第一段 (`\(path)`) が画像を符号化し、U-Net が潜在表現のノイズを除去します。")
+        }
+        items += distinct(runs) { run in
+            guard let c = run.configuration else { return nil }
+            let d = c.diffusion
+            return say(
+                "Forward process: x_t = √ᾱ_t x₀ + √(1−ᾱ_t) ε, T = \(say.whole(d.timesteps)), schedule "
+                    + "`\(d.schedule.rawValue)`.",
+                "前向き過程: x_t = √ᾱ_t x₀ + √(1−ᾱ_t) ε、T = \(say.whole(d.timesteps))、スケジュール "
+                    + "`\(d.schedule.rawValue)`。")
+        }
+        items += distinct(runs) { run in
+            guard let d = run.configuration?.diffusion else { return nil }
+            let target =
+                switch d.prediction {
+                case .epsilon: "ε"
+                case .velocity: "v = √ᾱ_t ε − √(1−ᾱ_t) x₀"
+                case .sample: "x₀"
+                }
+            let weight =
+                d.minSNRGamma.map {
+                    say(", weighted by min-SNR-γ with γ = \($0)", " (min-SNR-γ 重み、γ = \($0))")
+                } ?? ""
+            return say(
+                "The U-Net predicts \(target); the loss is the mean squared error\(weight).",
+                "U-Net は \(target) を予測し、損失は平均二乗誤差\(weight)です。")
+        }
+        items += distinct(runs) { run in
+            guard let c = run.configuration else { return nil }
+            let weights =
+                c.ema.decays.isEmpty
+                ? say("the trained weights", "学習した重み")
+                : say(
+                    "averaged weights (EMA \(c.ema.decays.max() ?? 0))",
+                    "平均した重み (EMA \(c.ema.decays.max() ?? 0))")
+            return say("Sampling: \(sampler(c)), from \(weights).", "標本生成: \(sampler(c))、\(weights)を使用。")
+        }
+        if items.isEmpty, runs.contains(where: { $0.autoencoder != nil }) {
+            items.append(
+                say(
+                    "Encoder and decoder are trained to give back their input; a KL term keeps the latents near N(0, I).",
+                    "入力を復元するようにエンコーダとデコーダを学習し、KL 項で潜在表現を N(0, I) に近づけます。"))
+        }
+        items.append(
+            say(
+                "Data-parallel on MPI ranks: one global batch, gradients summed, optimizer state sharded.",
+                "MPI によるデータ並列: 全体で 1 つのバッチ、勾配の総和、最適化状態の分散保持。"))
+        return items
+    }
+
+    /// What the numbers say; what holds for all runs comes first.
+    var discussion: [String] {
+        var items: [String] = []
+        if isComparison, differsInLoss {
+            items.append(
+                say(
+                    "The runs' losses are not comparable: they differ in what is predicted or weighted.",
+                    "予測対象や重み付けが異なるため、実行間で損失の値は比べられません。"))
+        }
+        if runs.contains(where: { $0.autoencoder == nil }), runs.allSatisfy(\.evaluations.isEmpty) {
+            items.append(
+                say(
+                    "Nothing is measured about the samples' quality yet: the loss alone does not tell it.",
+                    "標本の品質はまだ測定していません。損失だけでは品質は分かりません。"))
+        }
+        for run in runs {
+            let statements = [lossStatement(run), distanceStatement(run)].compactMap { $0 }
+            if isComparison {
+                if !statements.isEmpty {
+                    items.append("\(run.label): \(statements.joined(separator: say(" ", "")))")
+                }
+            } else {
+                items += statements + [timeStatement(run)].compactMap { $0 }
+            }
+        }
+        return items
+    }
+
+    private func lossStatement(_ run: ReportedRun) -> String? {
+        guard let first = run.steps.first(where: { $0.loss != nil }), let start = first.loss,
+            let end = finalLoss(run), run.steps.count > 1
+        else { return nil }
+        return say(
+            "The loss went from \(say.number(start)) (step \(say.whole(first.step))) to \(say.number(end)); ",
+            "損失は \(say.number(start)) (ステップ \(say.whole(first.step))) から \(say.number(end)) になりました。")
+            + trendWords(run)
+    }
+
+    private func distanceStatement(_ run: ReportedRun) -> String? {
+        guard let distance = run.evaluations.last(where: { $0.distance != nil })?.distance else { return nil }
+        let name = ReportedEvaluation.title(of: distance.name, say).replacingOccurrences(of: " ↓", with: "")
+        return say("\(name) is \(say.number(distance.value)).", "\(name) は \(say.number(distance.value)) です。")
+    }
+
+    private func timeStatement(_ run: ReportedRun) -> String? {
+        let parts = shares(run)
+        guard let compute = parts.first(where: { $0.color == 0 }) else { return nil }
+        // A single rank has none.
+        let communication = parts.first { $0.color == 1 }.map { say.percent($0.share) }
+        return say(
+            "\(say.percent(compute.share)) of the time is computation"
+                + (communication.map { ", \($0) communication" } ?? "") + ".",
+            "時間の \(say.percent(compute.share)) が計算" + (communication.map { "、\($0) が通信" } ?? "") + "です。")
+    }
+
+    private enum Trend {
+        case unknown
+        /// No difference that stands out from the scatter.
+        case level
+        /// By this part of itself.
+        case falling(Double)
+        case rising(Double)
+    }
+
+    /// How the loss of the last fifth of the records lies to that of the fifth before. A difference counts where it is
+    /// more than two standard errors.
+    private func trend(_ run: ReportedRun) -> Trend {
+        let losses = run.steps.compactMap(\.loss).filter(\.isFinite)
+        let fifth = losses.count / 5
+        guard fifth >= 5 else { return .unknown }
+        func moments(_ part: ArraySlice<Double>) -> (mean: Double, error: Double) {
+            let mean = part.reduce(0, +) / Double(part.count)
+            let squares = part.map { ($0 - mean) * ($0 - mean) }.reduce(0, +)
+            return (mean, squares / Double(part.count * (part.count - 1)))
+        }
+        let (before, after) = (moments(losses.dropLast(fifth).suffix(fifth)), moments(losses.suffix(fifth)))
+        guard before.mean > 0 else { return .unknown }
+        let change = (after.mean - before.mean) / before.mean
+        guard abs(after.mean - before.mean) > 2 * (before.error + after.error).squareRoot() else {
+            return .level
+        }
+        return change < 0 ? .falling(-change) : .rising(change)
+    }
+
+    private func trendWords(_ run: ReportedRun) -> String {
+        switch trend(run) {
+        case .unknown: return say("too few steps are logged to see a trend.", "傾向を見るには記録が足りません。")
+        case .level:
+            return say(
+                "in the last fifth no change stands out from the scatter.",
+                "最後の 2 割では、ばらつきを超える変化は見られません。")
+        case .falling(let part):
+            return say(
+                "in the last fifth it still fell, by \(say.percent(part)).",
+                "最後の 2 割でもなお \(say.percent(part)) 下がっています。")
+        case .rising(let part):
+            return say(
+                "in the last fifth it rose, by \(say.percent(part)).",
+                "最後の 2 割では \(say.percent(part)) 上がっています。")
+        }
+    }
+
+    /// What the runs lack.
+    var nextSteps: [String] {
+        var items: [String] = []
+        for run in runs {
+            switch run.state(now: now) {
+            case .stopped, .brokenOff:
+                items.append(
+                    say(
+                        "Go on with \(run.label): the same `disttrain train` command resumes it from step "
+                            + "\(run.checkpoints.last.map { say.whole($0) } ?? "0").",
+                        "\(run.label) を続けます: 同じ `disttrain train` コマンドでステップ "
+                            + "\(run.checkpoints.last.map { say.whole($0) } ?? "0") から再開できます。"))
+            case .finished:
+                if case .falling = trend(run) {
+                    items.append(
+                        say(
+                            "Consider training \(run.label) longer: its loss was still falling at the end.",
+                            "\(run.label) の学習を延ばすことを検討します。終了時にも損失は下がり続けていました。"))
+                }
+            case .running, .notStarted: break
+            }
+        }
+        let unmeasured = runs.filter { $0.evaluations.isEmpty && $0.hasWeights }
+        if let first = unmeasured.first {
+            items.append(
+                say(
+                    "Measure the samples: `disttrain evaluate --model \(first.folder.path) --reference DATASET`",
+                    "標本を評価します: `disttrain evaluate --model \(first.folder.path) --reference DATASET`")
+                    + (unmeasured.count > 1
+                        ? say(", and the other runs.", "、ほかの実行も同様に。") : say(".", "。")))
+        }
+        if items.isEmpty {
+            items.append(
+                say("The runs' files show nothing that is missing.", "実行の記録からは、不足しているものは見当たりません。"))
+        }
+        return items
+    }
+
+    /// What runs say, each thing once.
+    private func distinct(_ runs: [ReportedRun], _ text: (ReportedRun) -> String?) -> [String] {
+        var seen: Set<String> = []
+        return runs.compactMap(text).filter { seen.insert($0).inserted }
+    }
+}

@@ -1,0 +1,216 @@
+// Loss, speed, where the time went.
+
+extension ReportContents {
+    private var noSteps: String {
+        say(
+            "No step has been logged; `disttrain train` writes one to `metrics.jsonl` every `train.log_every` steps.",
+            "記録されたステップがありません。`disttrain train` が `train.log_every` ステップごとに `metrics.jsonl` へ書き込みます。")
+    }
+
+    var loss: ReportSection {
+        ReportSection(
+            id: "loss", title: say("Loss at chosen steps", "主なステップでの損失"), blocks: [lossTable()])
+    }
+
+    func lossTable(rows count: Int = 8) -> ReportBlock {
+        guard runs.contains(where: { !$0.steps.isEmpty }) else { return .missing(noSteps) }
+        let note = say(
+            "Each value is the mean over the last tenth of the steps up to that one.",
+            "各値は、そのステップまでの直近 1 割のステップの平均です。")
+        guard isComparison else {
+            let steps = runs[0].steps
+            func mean(_ step: Int, _ value: (ReportedStep) -> Double?) -> Double? {
+                steps.mean(upTo: step, value)
+            }
+            return .table(
+                .ofNumbers(
+                    [
+                        say("step", "ステップ"), say("epoch", "エポック"), say("loss", "損失"),
+                        say("gradient norm", "勾配ノルム"), say("learning rate", "学習率"),
+                    ],
+                    steps.milestones(count).map { step in
+                        let nearest = steps.last { $0.step <= step }
+                        return [
+                            say.whole(step), nearest?.epoch.map { String(format: "%.2f", $0) } ?? "–",
+                            mean(step, \.loss).map { say.number($0) } ?? "–",
+                            mean(step, \.gradientNorm).map { say.number($0) } ?? "–",
+                            nearest?.learningRate.map { say.rate($0) } ?? "–",
+                        ]
+                    }, caption: note))
+        }
+        let longest = runs.map(\.steps).max { ($0.last?.step ?? 0) < ($1.last?.step ?? 0) } ?? []
+        let ends = Set(runs.compactMap(\.lastStep))
+        let marks = Set(longest.milestones(count)).union(ends).sorted()
+        return .table(
+            .ofNumbers(
+                [say("step", "ステップ")] + runs.map(\.label),
+                marks.map { step in
+                    [say.whole(step)]
+                        + runs.map { run in
+                            guard let last = run.lastStep, step <= last,
+                                let loss = run.steps.mean(upTo: step, \.loss)
+                            else { return "–" }
+                            return say.number(loss)
+                        }
+                }, caption: note))
+    }
+
+    var curves: ReportSection {
+        let charts = [lossChart, rateChart, normChart].compactMap { $0 }
+        var blocks: [ReportBlock] = charts.isEmpty ? [.missing(noSteps)] : [.charts(charts)]
+        if isComparison, differsInLoss, !charts.isEmpty {
+            blocks.insert(
+                .paragraph(
+                    say(
+                        "The runs do not minimize the same loss (target, weighting, schedule or data differ): compare "
+                            + "the curves' shapes, not their heights.",
+                        "予測対象・重み付け・スケジュール・データのいずれかが異なり、損失の定義が同じではありません。"
+                            + "曲線の高さではなく形を比べてください。")), at: 0)
+        }
+        return ReportSection(id: "curves", title: say("Curves", "学習曲線"), blocks: blocks)
+    }
+
+    var lossChart: ReportChart? {
+        chart(
+            "loss", say("Loss", "損失"), plain: "Loss", yLabel: "loss", smooth: true, canBeLogarithmic: true,
+            \.loss)
+    }
+
+    private var rateChart: ReportChart? {
+        var chart = chart(
+            "learning_rate", say("Learning rate", "学習率"), plain: "Learning rate", yLabel: "lr", \.learningRate
+        )
+        chart?.startsAtZero = true
+        return chart
+    }
+
+    private var normChart: ReportChart? {
+        chart(
+            "gradient_norm", say("Gradient norm before clipping", "勾配ノルム (クリッピング前)"),
+            plain: "Gradient norm before clipping", yLabel: "norm", smooth: true, canBeLogarithmic: true,
+            \.gradientNorm)
+    }
+
+    private func chart(
+        _ name: String, _ title: String, plain: String, yLabel: String, smooth: Bool = false,
+        canBeLogarithmic: Bool = false, _ value: (ReportedStep) -> Double?
+    ) -> ReportChart? {
+        let curves = series(smooth: smooth, value)
+        guard !curves.isEmpty else { return nil }
+        // Where the bulk of the values spans more than a factor of four, a linear axis would press the end flat.
+        let values = curves.flatMap { $0.points.map(\.y) }.filter(\.isFinite).sorted()
+        let (low, high) = (values[values.count / 50], values[values.count - 1 - values.count / 50])
+        return ReportChart(
+            name: name, title: title, plainTitle: plain, yLabel: yLabel, series: curves,
+            isLogarithmic: canBeLogarithmic && low > 0 && high > 4 * low)
+    }
+
+    var throughput: ReportSection {
+        let block: ReportBlock = throughputChart.map { .charts([$0]) } ?? .missing(noSteps)
+        return ReportSection(
+            id: "throughput", title: say("Throughput", "スループット"),
+            blocks: [block] + speeds)
+    }
+
+    var throughputChart: ReportChart? {
+        guard
+            var chart = chart(
+                "throughput", say("Images a second", "毎秒の画像数"), plain: "Images a second", yLabel: "images/s",
+                smooth: true, \.imagesPerSecond)
+        else { return nil }
+        // From zero, so that a small unrest looks small.
+        chart.startsAtZero = true
+        return chart
+    }
+
+    /// The middle of the logged speeds, and where most of them lie.
+    private var speeds: [ReportBlock] {
+        let rows = runs.compactMap { run -> [String]? in
+            let speeds = run.steps.compactMap(\.imagesPerSecond).filter(\.isFinite).sorted()
+            guard speeds.count > 1 else { return nil }
+            let twentieth = speeds.count / 20
+            return [
+                run.label, say.number(speeds[speeds.count / 2]),
+                "\(say.number(speeds[twentieth]))–\(say.number(speeds[speeds.count - 1 - twentieth]))",
+            ]
+        }
+        guard let first = rows.first else { return [] }
+        guard isComparison else {
+            return [
+                .paragraph(
+                    say(
+                        "Half of the logged intervals were faster than \(first[1]) images a second; nine tenths lie "
+                            + "within \(first[2]).",
+                        "記録区間の中央値は毎秒 \(first[1]) 枚、9 割は \(first[2]) 枚の範囲です。"))
+            ]
+        }
+        return [
+            .table(
+                ReportTable(
+                    head: [
+                        say("images a second", "毎秒の画像数"), say("median", "中央値"),
+                        say("nine tenths within", "9 割の範囲"),
+                    ], rows: rows, numeric: [1, 2]))
+        ]
+    }
+
+    var time: ReportSection {
+        let bars = runs.map { (name: $0.label, parts: shares($0)) }.filter { !$0.parts.isEmpty }
+        guard !bars.isEmpty else {
+            return ReportSection(
+                id: "time", title: timeTitle,
+                blocks: [
+                    .missing(
+                        say(
+                            "Steps in `metrics.jsonl` tell how long each kind of work took; none has been logged.",
+                            "作業ごとの時間は `metrics.jsonl` の各ステップに記録されますが、まだありません。"))
+                ])
+        }
+        return ReportSection(
+            id: "time", title: timeTitle,
+            blocks: [
+                .shares(ReportShares(bars: bars)),
+                .paragraph(
+                    say(
+                        "Data, computation and communication are those of the slowest rank in each; “update” is what is "
+                            + "left of a step; “between steps” is the time in samples, checkpoints, logs and the start.",
+                        "データ・計算・通信は最も遅いランクの値、「更新」はステップの残り、「ステップ間」は標本生成・"
+                            + "チェックポイント・記録・起動の時間です。")),
+            ])
+    }
+
+    private var timeTitle: String { say("Where the time went", "時間の内訳") }
+
+    /// Shares of the time that is accounted for.
+    func shares(_ run: ReportedRun) -> [ReportShares.Part] {
+        var sums: [(kind: String, seconds: Double)] = []
+        for part in run.sessions.flatMap(\.work) {
+            if let index = sums.firstIndex(where: { $0.kind == part.kind }) {
+                sums[index].seconds += part.seconds
+            } else {
+                sums.append(part)
+            }
+        }
+        let total = sums.map(\.seconds).reduce(0, +)
+        guard total > 0 else { return [] }
+        let order = ["compute", "communication", "data", "update", "optimizer", "save", "between"]
+        // What would be shown as 0.0 % is left out.
+        return sums.filter { $0.seconds >= 0.0005 * total }.map { part in
+            let place = order.firstIndex(of: part.kind) ?? order.count
+            return ReportShares.Part(name: kindName(part.kind), share: part.seconds / total, color: place)
+        }.sorted { $0.color < $1.color }
+    }
+
+    private func kindName(_ kind: String) -> String {
+        switch kind {
+        case "compute": return say("compute", "計算")
+        case "communication": return say("communication", "通信")
+        case "data": return say("data", "データ")
+        case "update": return say("update and rest", "更新など")
+        case "optimizer": return say("optimizer", "最適化")
+        case "save": return say("saving", "保存")
+        case "between": return say("between steps", "ステップ間")
+        default: return kind
+        }
+    }
+}

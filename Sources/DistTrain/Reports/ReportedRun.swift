@@ -1,0 +1,141 @@
+import Foundation
+import LDMModel
+
+/// A run's folder as a report sees it: whatever can be read of it, finished or broken off.
+struct ReportedRun {
+    let folder: RunFolder
+    /// What the report calls it: its name, or its folder where another run has the same name.
+    var label: String
+    /// `config.yaml` as a tree; nil where there is none that can be read.
+    let settings: ConfigNode?
+    let configuration: Configuration?
+    let autoencoder: AutoencoderConfiguration?
+    /// The first line of metrics.jsonl.
+    let description: JSONObject?
+    /// Logged steps, ascending.
+    let steps: [ReportedStep]
+    let sessions: [ReportedSession]
+    let unreadableLines: Int
+    /// Sample grids, ascending.
+    let samples: [(step: Int, path: String)]
+    let checkpoints: [Int]
+    let status: JobStatus?
+    let launch: LaunchRecord?
+    let evaluations: [ReportedEvaluation]
+
+    /// - Throws: `ReportError` where the path is no run's folder.
+    init(_ path: String) throws {
+        let folder = RunFolder(path)
+        guard FileManager.default.fileExists(atPath: path) else {
+            throw ReportError(path, "no such folder; expected a run's, such as runs/NAME")
+        }
+        let files = [folder.configuration, folder.metrics]
+        guard files.contains(where: FileManager.default.fileExists) else {
+            throw ReportError(
+                path,
+                "holds neither config.yaml nor metrics.jsonl; expected a run's folder, such as runs/NAME"
+            )
+        }
+        self.folder = folder
+        let yaml = try? ConfigurationFile.read(folder.configuration)
+        settings = yaml.flatMap { try? YAMLNode.parse($0, source: folder.configuration) }
+        configuration = yaml.flatMap { try? Configuration(yaml: $0, source: folder.configuration) }
+        autoencoder = yaml.flatMap { try? AutoencoderConfiguration(yaml: $0, source: folder.configuration) }
+        let history = try? MetricsHistory(contentsOf: folder.metrics)
+        description = history?.run
+        steps = ReportedStep.all(in: history?.records ?? [])
+        sessions = ReportedSession.all(in: history?.records ?? [])
+        unreadableLines = history?.unreadableLines ?? 0
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: folder.samples)) ?? []
+        samples =
+            names.compactMap { name in
+                RunFolder.step(ofSamples: name).map { (step: $0, path: "\(folder.samples)/\(name)") }
+            }.sorted { $0.step < $1.step }
+        checkpoints = (try? folder.checkpoints.steps()) ?? []
+        status = JobStatus.read(path)
+        launch = LaunchRecord.read(path)
+        evaluations = ReportedEvaluation.all(in: path)
+        label = settings?["name"]?.text ?? (path as NSString).lastPathComponent
+    }
+
+    /// Opens runs and gives each a label of its own.
+    static func open(_ paths: [String]) throws -> [ReportedRun] {
+        var runs = try paths.map { try ReportedRun($0) }
+        for label in Set(runs.map(\.label)) {
+            let same = runs.indices.filter { runs[$0].label == label }
+            guard same.count > 1 else { continue }
+            let names = same.map { (runs[$0].folder.path as NSString).standardizingPath }
+            let short = names.map { ($0 as NSString).lastPathComponent }
+            for (place, index) in same.enumerated() {
+                runs[index].label = Set(short).count == same.count ? short[place] : names[place]
+            }
+        }
+        return runs
+    }
+
+    // MARK: How far it is
+
+    enum State {
+        case finished, running
+        /// Asked to stop, with a checkpoint.
+        case stopped
+        /// Failed, or killed.
+        case brokenOff
+        case notStarted
+    }
+
+    /// Seconds without a new status after which a running job is thought dead.
+    private static let silence = 120.0
+
+    func state(now: Double) -> State {
+        if let lastStep, let plannedSteps, lastStep >= plannedSteps { return .finished }
+        guard let status else { return steps.isEmpty && checkpoints.isEmpty ? .notStarted : .brokenOff }
+        switch status.state {
+        case .finished: return .finished
+        case .stopped: return .stopped
+        case .failed: return .brokenOff
+        case .running: return now - status.updatedAt < Self.silence ? .running : .brokenOff
+        }
+    }
+
+    var plannedSteps: Int? { train?.steps ?? status?.steps }
+    var lastStep: Int? { steps.last?.step }
+    var train: TrainConfiguration? { configuration?.train ?? autoencoder?.train }
+    var optimizer: OptimizerConfiguration? { configuration?.optimizer ?? autoencoder?.optimizer }
+    var data: DataConfiguration? { configuration?.data ?? autoencoder?.data }
+
+    /// Seconds in which steps were made, samples and checkpoints between them included.
+    var trainedSeconds: Double { sessions.map(\.seconds).reduce(0, +) }
+
+    /// Pictures that were made of the model for reports, in the run's `report` folder.
+    var pictureFolder: String { "\(folder.path)/report" }
+
+    /// Whether there are weights to draw from.
+    var hasWeights: Bool {
+        configuration != nil && (!checkpoints.isEmpty || FileManager.default.fileExists(atPath: folder.model))
+    }
+}
+
+extension ConfigNode {
+    /// A plain value as it is written; nil for null, lists and sections.
+    var text: String? {
+        switch value {
+        case .bool(let value): return String(value)
+        case .integer(let value): return String(value)
+        case .number(let value): return String(value)
+        case .string(let value): return value
+        case .null, .sequence, .mapping: return nil
+        }
+    }
+
+    /// Every value with its path: ("optimizer.betas", "[0.9, 0.999]").
+    func flattened(_ prefix: String = "") -> [(key: String, value: String)] {
+        switch value {
+        case .mapping(let entries):
+            return entries.flatMap { $0.node.flattened(prefix.isEmpty ? $0.key : "\(prefix).\($0.key)") }
+        case .sequence(let nodes):
+            return [(prefix, "[" + nodes.map { $0.text ?? "…" }.joined(separator: ", ") + "]")]
+        default: return [(prefix, text ?? "null")]
+        }
+    }
+}

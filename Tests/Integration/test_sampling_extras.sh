@@ -1,0 +1,74 @@
+#!/bin/bash
+# Samples by seeds and as an archive, strips of the denoising, interpolations, inversion: the same on any number of
+# ranks.
+source "$(dirname "$0")/lib.sh"
+
+expect_status 0 "$disttrain" train --config "$repository/configs/tiny.yaml" --output "$scratch/run" \
+    --set train.steps=4 --set train.batch_size=4 --set train.sample_every=0 --set optimizer.warmup_steps=0
+sample=("$disttrain" sample --model "$scratch/run" --steps 4 --precision fp32)
+
+# same_pictures A B: the same files with the same pixels and texts.
+same_pictures() {
+    diff -rq "$1" "$2" >/dev/null || fail "$1 and $2 differ"
+}
+
+# A picture for each seed: the first of its seed, on any number of ranks.
+expect_status 0 "${sample[@]}" --seeds 3-6,11 --output "$scratch/seeds1"
+for count in 2 4; do
+    expect_status 0 ranks "$count" "${sample[@]}" --seeds 3-6,11 --output "$scratch/seeds$count"
+    same_pictures "$scratch/seeds1" "$scratch/seeds$count"
+done
+expect_status 0 "${sample[@]}" --seed 11 --count 1 --format png --output "$scratch/alone"
+cmp "$scratch/alone/sample_00000.png" "$scratch/seeds1/seed_00011.png" || fail "seed 11 is not the first of its seed"
+[[ ! -e $scratch/alone/grid.png ]] || fail "a grid that nobody asked for"
+# The text chunks say how it was drawn.
+for text in 'seed.11' 'index.0' 'step.4' 'steps.4' 'eta.0.0' 'method.ddim' 'weights.ema-0.99'; do
+    grep -qaE "$text" "$scratch/seeds1/seed_00011.png" || fail "no text '$text' in the PNG"
+done
+
+# The archive, read by Python's own ZIP reader.
+expect_status 0 "${sample[@]}" --count 5 --output "$scratch/many" --format npz --format png
+expect_status 0 ranks 3 "${sample[@]}" --count 5 --output "$scratch/many3" --format npz
+archive=samples_5x32x32x3.npz
+cmp "$scratch/many/$archive" "$scratch/many3/$archive" || fail "archives of 1 and 3 ranks differ"
+python3 - "$scratch/many/$archive" <<'END' || fail "the archive is not what NumPy reads"
+import ast, sys, zipfile
+with zipfile.ZipFile(sys.argv[1]) as archive:
+    assert archive.namelist() == ["arr_0.npy"] and archive.testzip() is None
+    data = archive.read("arr_0.npy")
+length = int.from_bytes(data[8:10], "little")
+head = ast.literal_eval(data[10:10 + length].decode("latin1"))
+assert data[:8] == b"\x93NUMPY\x01\x00" and head == {"descr": "|u1", "fortran_order": False, "shape": (5, 32, 32, 3)}
+assert len(data) == 10 + length + 5 * 32 * 32 * 3 and len(set(data[10 + length:])) > 100
+END
+
+# Strips and interpolations.
+expect_status 0 "${sample[@]}" --progress 3 --count 3 --output "$scratch/progress1"
+expect_status 0 ranks 2 "${sample[@]}" --progress 3 --count 3 --output "$scratch/progress2"
+same_pictures "$scratch/progress1" "$scratch/progress2"
+expect_status 0 "${sample[@]}" --interpolate 3:11 --interpolate 1:2 --frames 4 --output "$scratch/between1"
+expect_status 0 ranks 3 "${sample[@]}" --interpolate 3:11 --interpolate 1:2 --frames 4 --output "$scratch/between3"
+same_pictures "$scratch/between1" "$scratch/between3"
+[[ $(find "$scratch/between1" -name 'interpolation_*.png' | wc -l) == 8 ]] || fail "expected 8 pictures"
+
+# Inversion: the noise, which draws the same again.
+expect_status 0 "${sample[@]}" --invert synthetic-faces:3 --output "$scratch/inverted1"
+expect_text "Inverted 3 pictures by 4 steps and back: RMS error of pixels" 1
+expect_status 0 ranks 2 "${sample[@]}" --invert synthetic-faces:3 --output "$scratch/inverted2"
+same_pictures "$scratch/inverted1" "$scratch/inverted2"
+grep -q '"latent_relative_error"' "$scratch/inverted1/inversion.json" || fail "no error in inversion.json"
+expect_status 0 "${sample[@]}" --init-noise "$scratch/inverted1/noise.safetensors" --output "$scratch/again"
+[[ -s $scratch/again/sample_00002.png ]] || fail "the noise draws nothing"
+# Pictures of a folder, cropped and resized.
+expect_status 0 "${sample[@]}" --invert "$scratch/seeds1" --count 2 --output "$scratch/inverted3"
+expect_text "Inverted 2 pictures" 1
+
+# What does not go together is refused in a line.
+for wrong in "--seeds 5-3" "--seeds 1,1" "--seeds 0-2000000" "--seeds x" "--seeds 1-2 --count 2" "--interpolate 3" \
+    "--interpolate 1:2 --eta 1" "--progress 2 --format npz" "--progress 2 --invert x" "--frames 1" "--format gif" \
+    "--invert x --method ddpm"; do
+    # shellcheck disable=SC2086
+    expect_status 2 "${sample[@]}" $wrong --output "$scratch/wrong"
+done
+expect_status 3 "${sample[@]}" --invert "$scratch/nothing" --output "$scratch/wrong"
+expect_status 2 "${sample[@]}" --invert "$scratch/seeds1" --spacing linspace --output "$scratch/wrong"
