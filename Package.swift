@@ -74,7 +74,8 @@ let package = Package(
         .testTarget(
             name: "LDMModelTests", dependencies: ["LDMModel", "TestSupport"], exclude: ["Fixtures"]),
         .testTarget(
-            name: "DistTrainTests", dependencies: ["DistTrain", "TestSupport"], exclude: ["Fixtures"]),
+            name: "DistTrainTests", dependencies: ["DistTrain", "RecordProtocols", "TestSupport"],
+            exclude: ["Fixtures"]),
         .testTarget(name: "LauncherTests", dependencies: ["Launcher"]),
     ],
     cxxLanguageStandard: .cxx17
