@@ -583,15 +583,6 @@ public nonisolated struct WBEnvironmentRecord: Sendable {
   /// Clears the value of `memory`. Subsequent reads from it will return its default value.
   public mutating func clearMemory() {self._memory = nil}
 
-  public var cpu: WBCpuInfo {
-    get {_cpu ?? WBCpuInfo()}
-    set {_cpu = newValue}
-  }
-  /// Returns true if `cpu` has been explicitly set.
-  public var hasCpu: Bool {self._cpu != nil}
-  /// Clears the value of `cpu`. Subsequent reads from it will return its default value.
-  public mutating func clearCpu() {self._cpu = nil}
-
   public var slurm: [WBEnvironmentRecord.SlurmEntry] = []
 
   /// parts of one record have the same
@@ -617,7 +608,6 @@ public nonisolated struct WBEnvironmentRecord: Sendable {
 
   fileprivate var _startedAt: WBTimestamp? = nil
   fileprivate var _memory: WBMemoryInfo? = nil
-  fileprivate var _cpu: WBCpuInfo? = nil
 }
 
 public nonisolated struct WBMemoryInfo: Sendable {
@@ -626,18 +616,6 @@ public nonisolated struct WBMemoryInfo: Sendable {
   // methods supported on all messages.
 
   public var total: UInt64 = 0
-
-  public var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  public init() {}
-}
-
-public nonisolated struct WBCpuInfo: Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  public var model: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -1524,7 +1502,7 @@ nonisolated extension WBTelemetryRecord: SwiftProtobuf.Message, SwiftProtobuf._M
 
 nonisolated extension WBEnvironmentRecord: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".EnvironmentRecord"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}os\0\u{4}\u{2}started_at\0\u{2}\u{2}args\0\u{1}program\0\u{2}\u{5}root\0\u{1}host\0\u{2}\u{2}executable\0\u{4}\u{2}cpu_count\0\u{3}cpu_count_logical\0\u{2}\u{4}memory\0\u{1}cpu\0\u{2}\u{5}slurm\0\u{4}l\u{2}writer_id\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}os\0\u{4}\u{2}started_at\0\u{2}\u{2}args\0\u{1}program\0\u{2}\u{5}root\0\u{1}host\0\u{2}\u{2}executable\0\u{4}\u{2}cpu_count\0\u{3}cpu_count_logical\0\u{2}\u{4}memory\0\u{2}\u{6}slurm\0\u{4}l\u{2}writer_id\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1542,7 +1520,6 @@ nonisolated extension WBEnvironmentRecord: SwiftProtobuf.Message, SwiftProtobuf.
       case 16: try { try decoder.decodeSingularUInt32Field(value: &self.cpuCount) }()
       case 17: try { try decoder.decodeSingularUInt32Field(value: &self.cpuCountLogical) }()
       case 21: try { try decoder.decodeSingularMessageField(value: &self._memory) }()
-      case 22: try { try decoder.decodeSingularMessageField(value: &self._cpu) }()
       case 27: try { try decoder.decodeRepeatedMessageField(value: &self.slurm) }()
       case 199: try { try decoder.decodeSingularStringField(value: &self.writerID) }()
       default: break
@@ -1585,9 +1562,6 @@ nonisolated extension WBEnvironmentRecord: SwiftProtobuf.Message, SwiftProtobuf.
     try { if let v = self._memory {
       try visitor.visitSingularMessageField(value: v, fieldNumber: 21)
     } }()
-    try { if let v = self._cpu {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 22)
-    } }()
     if !self.slurm.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.slurm, fieldNumber: 27)
     }
@@ -1608,7 +1582,6 @@ nonisolated extension WBEnvironmentRecord: SwiftProtobuf.Message, SwiftProtobuf.
     if lhs.cpuCount != rhs.cpuCount {return false}
     if lhs.cpuCountLogical != rhs.cpuCountLogical {return false}
     if lhs._memory != rhs._memory {return false}
-    if lhs._cpu != rhs._cpu {return false}
     if lhs.slurm != rhs.slurm {return false}
     if lhs.writerID != rhs.writerID {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
@@ -1676,36 +1649,6 @@ nonisolated extension WBMemoryInfo: SwiftProtobuf.Message, SwiftProtobuf._Messag
 
   public static func ==(lhs: WBMemoryInfo, rhs: WBMemoryInfo) -> Bool {
     if lhs.total != rhs.total {return false}
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension WBCpuInfo: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".CpuInfo"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\u{3}model\0")
-
-  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 3: try { try decoder.decodeSingularStringField(value: &self.model) }()
-      default: break
-      }
-    }
-  }
-
-  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if !self.model.isEmpty {
-      try visitor.visitSingularStringField(value: self.model, fieldNumber: 3)
-    }
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  public static func ==(lhs: WBCpuInfo, rhs: WBCpuInfo) -> Bool {
-    if lhs.model != rhs.model {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

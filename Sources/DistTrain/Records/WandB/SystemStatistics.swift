@@ -31,12 +31,6 @@ struct SystemStatistics {
     /// Bytes of memory that the host has.
     static var memory: Int? { kilobytes("/proc/meminfo")["MemTotal"].map { Int($0) * 1024 } }
 
-    /// The processor's name.
-    static var processorModel: String? {
-        lines("/proc/cpuinfo").first { $0.hasPrefix("model name") }?
-            .split(separator: ":", maxSplits: 1).last?.trimmingCharacters(in: .whitespaces)
-    }
-
     /// Of all processors since the host started, in ticks.
     private static func processorTimes() -> (busy: Double, total: Double)? {
         guard let line = lines("/proc/stat").first, line.hasPrefix("cpu ") else { return nil }

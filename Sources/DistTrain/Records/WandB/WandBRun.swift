@@ -243,7 +243,6 @@ public final class WandBRun {
                     $0.cpuCount = UInt32(ProcessInfo.processInfo.processorCount)
                     $0.cpuCountLogical = $0.cpuCount
                     $0.memory.total = UInt64(SystemStatistics.memory ?? 0)
-                    $0.cpu.model = SystemStatistics.processorModel ?? ""
                     $0.slurm = Self.slurm.map { entry in
                         WBEnvironmentRecord.SlurmEntry.with { ($0.key, $0.value) = entry }
                     }
