@@ -7,8 +7,9 @@ import TensorCore
 final class CheckpointScratch {
     let path: String
 
-    init() throws {
-        path = NSTemporaryDirectory() + "disttrain-checkpoint-\(UUID().uuidString)"
+    /// - Parameter parent: ends with a slash; "/dev/shm/" is memory, where waiting for the disk takes no time.
+    init(in parent: String = NSTemporaryDirectory()) throws {
+        path = parent + "disttrain-checkpoint-\(UUID().uuidString)"
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
     }
 

@@ -66,6 +66,30 @@ import Testing
         #expect(generous.state == free.state)
     }
 
+    @Test func normsByBlockAddUpToTheWhole() throws {
+        let training = try TinyTraining()
+        let blocks = GradientBlocks(training.model.store)
+        #expect(
+            blocks.names == [
+                "time_embedding", "conv_in", "down_blocks.0", "down_blocks.1", "mid_block", "up_blocks.0",
+                "up_blocks.1", "conv_norm_out", "conv_out",
+            ])
+        let result = try training.step(step: 0, blocks: blocks)
+        #expect(result.blockNorms.map(\.name) == blocks.names)
+        let squares = result.blockNorms.reduce(0) { $0 + $1.value * $1.value }
+        #expect(abs(squares.squareRoot() - result.gradientNorm) < 1e-6 * result.gradientNorm)
+        // Asking changes nothing.
+        let plain = try TinyTraining()
+        #expect(try plain.step(step: 0).gradientNorm == result.gradientNorm)
+        #expect(plain.state == training.state)
+        #expect(try plain.step(step: 1).blockNorms.isEmpty)
+        #expect(
+            GradientBlocks.block(of: "encoder.down_blocks.2.resnets.0.conv1.weight")
+                == "encoder.down_blocks.2")
+        #expect(GradientBlocks.block(of: "decoder.conv_in.bias") == "decoder.conv_in")
+        #expect(GradientBlocks.block(of: "quant_conv.weight") == "quant_conv")
+    }
+
     // MARK: Faults
 
     @Test(arguments: [nil, 2] as [Int?])

@@ -176,26 +176,36 @@ public struct SamplingConfiguration: Sendable, Equatable {
 
 /// `logging`: where metrics go besides metrics.jsonl, which is always written.
 public struct LoggingConfiguration: Sendable, Equatable {
+    /// An event file in the run's `tensorboard/`.
+    public var tensorboard = true
+    /// An offline run of Weights & Biases in the run's `wandb/` (`offline` in the file, else `off`).
+    public var wandb = false
+
     enum Key: String, CaseIterable { case tensorboard, wandb }
 
     init(config node: ConfigNode, path: [String]) throws(ConfigError) {
         let reader = try ConfigReader<Key>(node, path: path)
-        let tensorboard = try reader.read(.tensorboard, default: false)
+        tensorboard = try reader.read(.tensorboard, default: tensorboard)
         // `off`, `offline` and `online` are words in YAML 1.2, and false means off.
-        var wandb = "off"
-        if let value = reader.child(.wandb), value.value != .bool(false), value.value != .null {
-            wandb = try String(config: value, path: reader.path(of: .wandb))
-            try reader.check(
-                ["off", "offline", "online"].contains(wandb), .wandb,
-                "found '\(wandb)', expected one of off, offline, online")
+        guard let value = reader.child(.wandb), value.value != .bool(false), value.value != .null else {
+            return
         }
-        for (key, isWanted) in [(Key.tensorboard, tensorboard), (.wandb, wandb != "off")] where isWanted {
+        let mode = try String(config: value, path: reader.path(of: .wandb))
+        if mode == "online" {
             throw ConfigError(
-                .unsupported, at: reader.path(of: key),
-                "is not yet available; leave it out, metrics.jsonl holds the same numbers",
-                location: reader.child(key)?.location)
+                .unsupported, at: reader.path(of: .wandb),
+                "cannot be online; use offline, and upload the run by `wandb sync`",
+                location: value.location)
         }
+        try reader.check(
+            ["off", "offline"].contains(mode), .wandb, "found '\(mode)', expected one of off, offline")
+        wandb = mode == "offline"
     }
 
-    var node: ConfigNode { .mapping(["tensorboard": .bool(false), "wandb": .string("off")]) }
+    /// Whether gradient norms by block are of use to a record.
+    var recordsBlocks: Bool { tensorboard || wandb }
+
+    var node: ConfigNode {
+        .mapping(["tensorboard": .bool(tensorboard), "wandb": .string(wandb ? "offline" : "off")])
+    }
 }

@@ -82,12 +82,16 @@ extension Image {
 
     /// Writes a PNG. The file appears whole or not at all: it is written beside and then renamed.
     public func write(to path: String, text: KeyValuePairs<String, String> = [:]) throws(ImageError) {
-        try write(to: path, text: text.map { ($0.key, $0.value) })
+        try Image.write(png: pngData(text: text), to: path)
     }
 
-    /// Writes a PNG with text chunks in the order given.
+    /// The same with text chunks in the order given.
     func write(to path: String, text: [(key: String, value: String)]) throws(ImageError) {
-        let bytes = pngData(text: text)
+        try Image.write(png: pngData(text: text), to: path)
+    }
+
+    /// The same for a picture that is a PNG already.
+    public static func write(png bytes: [UInt8], to path: String) throws(ImageError) {
         let temporary = "\(path).\(getpid()).tmp"
         func fail(_ what: String, _ code: Int32) -> ImageError {
             unlink(temporary)

@@ -12,19 +12,12 @@ public struct MetricsError: ReportableError, Equatable {
 
 /// Writes `metrics.jsonl`: a JSON object a line, of which the file never holds half. For one rank.
 ///
-/// Kinds of line: `run` (the first), `step`, `resume`, and whatever else `append(kind:)` is given. A line that
-/// cannot be written, on a full disk say, is reported and does not stop a training of days; what was written of it
-/// is taken back.
+/// Kinds of line: `run` (the first), `step`, `resume`, and whatever else `append(kind:)` is given.
 public final class MetricsLog {
-    public let path: String
     /// Lines that could not be written.
-    public private(set) var lostLines = 0
+    public var lostLines: Int { file.lost }
 
-    private let descriptor: Int32
-    /// Bytes of whole lines.
-    private var size: Int
-    private var isFailing = false
-    private let onProblem: (String) -> Void
+    private let file: AppendedFile
     private let clock: () -> Double
 
     /// Opens the file, cut back to where the run goes on.
@@ -38,8 +31,6 @@ public final class MetricsLog {
         onProblem: @escaping (String) -> Void,
         clock: @escaping () -> Double = { Date().timeIntervalSince1970 }
     ) throws(MetricsError) {
-        self.path = path
-        self.onProblem = onProblem
         self.clock = clock
         let kept =
             if let resumedStep {
@@ -47,29 +38,18 @@ public final class MetricsLog {
             } else {
                 0
             }
-        descriptor = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0o644)
-        size = kept
-        guard descriptor >= 0 else {
-            throw MetricsError(path: path, detail: "cannot be opened for writing: \(systemReason())")
-        }
-        // One change of the file's length, which happens whole or not at all, and is on the disk before the run goes
-        // on: the curve never forks.
-        guard ftruncate(descriptor, off_t(kept)) == 0, fsync(descriptor) == 0 else {
-            let reason = systemReason()
-            close(descriptor)
-            throw MetricsError(path: path, detail: "cannot be cut back to the resumed step: \(reason)")
+        do {
+            file = try AppendedFile(path: path, noun: "line", onProblem: onProblem)
+            try file.cut(to: kept)
+        } catch {
+            throw MetricsError(path: path, detail: error.message)
         }
         if kept == 0 { append(kind: "run", step: nil, run.fields) }
         if let resumedStep { append(kind: "resume", step: resumedStep, run.fields) }
     }
 
-    deinit { close(descriptor) }
-
     /// Waits until all lines are on the disk: a checkpoint must not outlive the curve up to it.
-    public func synchronize() {
-        if fdatasync(descriptor) == 0 { return }
-        onProblem("\(path): may lack lines after a power cut: \(systemReason())")
-    }
+    public func synchronize() { file.synchronize() }
 
     public func append(_ metrics: StepMetrics) { append(kind: "step", step: metrics.step, metrics.fields) }
 
@@ -82,37 +62,9 @@ public final class MetricsLog {
         for member in fields.members { line[member.key] = member.value }
         line["time"] = .finite((clock() * 1000).rounded() / 1000)
         do {
-            write(Array((try JSONValue.object(line).text() + "\n").utf8))
+            file.append(Array((try JSONValue.object(line).text() + "\n").utf8))
         } catch {
-            lose("\(error)")
+            file.lose("\(error)")
         }
-    }
-
-    private func write(_ line: [UInt8]) {
-        var written = 0
-        while written < line.count {
-            let count = line[written...].withUnsafeBytes {
-                pwrite(descriptor, $0.baseAddress, $0.count, off_t(size + written))
-            }
-            if count < 0 && errno == EINTR { continue }
-            guard count > 0 else {
-                let reason = systemReason()
-                // Also without room, a file can be made shorter.
-                _ = ftruncate(descriptor, off_t(size))
-                return lose(reason)
-            }
-            written += count
-        }
-        size += line.count
-        if isFailing {
-            isFailing = false
-            onProblem("\(path): can be written again; \(lostLines) lines were lost so far")
-        }
-    }
-
-    private func lose(_ reason: String) {
-        lostLines += 1
-        if !isFailing { onProblem("\(path): a line could not be written and is lost: \(reason)") }
-        isFailing = true
     }
 }

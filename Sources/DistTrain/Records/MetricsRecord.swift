@@ -70,11 +70,14 @@ public struct StepMetrics: Sendable, Equatable {
     public var samplesSeen: Int
     /// Terms of the loss by name, where it has several.
     public var parts: [(name: String, value: Double)]
+    /// Norm of the gradient of each block of the model, before clipping, at this step alone; not in `metrics.jsonl`.
+    public var blockNorms: [(name: String, value: Double)]
 
     public init(
         step: Int, loss: Double, learningRate: Double, gradientNorm: Double, imagesPerSecond: Double,
         dataSeconds: Double, computeSeconds: Double, communicationSeconds: Double, totalSeconds: Double,
-        epoch: Double, samplesSeen: Int, parts: [(name: String, value: Double)] = []
+        epoch: Double, samplesSeen: Int, parts: [(name: String, value: Double)] = [],
+        blockNorms: [(name: String, value: Double)] = []
     ) {
         self.step = step
         self.loss = loss
@@ -88,9 +91,12 @@ public struct StepMetrics: Sendable, Equatable {
         self.epoch = epoch
         self.samplesSeen = samplesSeen
         self.parts = parts
+        self.blockNorms = blockNorms
     }
 
-    public static func == (first: StepMetrics, second: StepMetrics) -> Bool { first.fields == second.fields }
+    public static func == (first: StepMetrics, second: StepMetrics) -> Bool {
+        first.fields == second.fields && first.blockNorms.elementsEqual(second.blockNorms, by: ==)
+    }
 
     var fields: JSONObject {
         var fields: JSONObject = [
@@ -108,6 +114,20 @@ public struct StepMetrics: Sendable, Equatable {
             fields["loss_parts"] = .object(terms)
         }
         return fields
+    }
+
+    /// The numbers under the names that TensorBoard and Weights & Biases show them by: what stands before the slash
+    /// is a group of charts.
+    public var scalars: [(name: String, value: Double)] {
+        [
+            ("train/loss", loss), ("train/lr", learningRate), ("train/grad_norm", gradientNorm),
+            ("train/epoch", epoch), ("train/samples_seen", Double(samplesSeen)),
+            ("train/images_per_second", imagesPerSecond),
+            ("seconds/data", dataSeconds), ("seconds/compute", computeSeconds),
+            ("seconds/communication", communicationSeconds), ("seconds/total", totalSeconds),
+        ]
+            + parts.map { ("loss_parts/\($0.name)", $0.value) }
+            + blockNorms.map { ("grad_norm_by_block/\($0.name)", $0.value) }
     }
 }
 

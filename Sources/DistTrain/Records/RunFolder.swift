@@ -24,6 +24,9 @@ public struct RunFolder: Sendable {
     public var configuration: String { at("config.yaml") }
     public var metrics: String { at("metrics.jsonl") }
     public var samples: String { at("samples") }
+    /// The same metrics and samples for TensorBoard, and for Weights & Biases.
+    public var tensorBoard: String { at("tensorboard") }
+    public var wandb: String { at("wandb") }
     public var checkpoints: CheckpointFolder { CheckpointFolder(at("checkpoints")) }
     /// The averaged weights as a diffusers pipeline.
     public var model: String { at("model") }

@@ -38,7 +38,7 @@ extension SessionSettings {
     init(
         seed: UInt64, _ train: TrainConfiguration, _ optimizer: OptimizerConfiguration,
         _ ema: EMAConfiguration,
-        _ checkpoint: CheckpointConfiguration
+        _ checkpoint: CheckpointConfiguration, _ logging: LoggingConfiguration
     ) {
         self.init(
             seed: seed, batchSize: train.batchSize, microBatchSize: train.microBatchSize,
@@ -52,12 +52,13 @@ extension SessionSettings {
                 checkpointEvery: train.checkpointEvery, checkReplicasEvery: train.checkReplicasEvery),
             retention: Retention(
                 keepLast: checkpoint.keepLast, keepEvery: checkpoint.keepEvery ?? 0,
-                keepBest: checkpoint.keepBest))
+                keepBest: checkpoint.keepBest),
+            logging: logging)
     }
 }
 
 extension Configuration {
-    var session: SessionSettings { SessionSettings(seed: seed, train, optimizer, ema, checkpoint) }
+    var session: SessionSettings { SessionSettings(seed: seed, train, optimizer, ema, checkpoint, logging) }
 
     /// The grids of a run show the same noise at every step.
     var samplingSettings: SamplingSettings {
@@ -68,5 +69,5 @@ extension Configuration {
 }
 
 extension AutoencoderConfiguration {
-    var session: SessionSettings { SessionSettings(seed: seed, train, optimizer, ema, checkpoint) }
+    var session: SessionSettings { SessionSettings(seed: seed, train, optimizer, ema, checkpoint, logging) }
 }

@@ -32,6 +32,8 @@ final class TrainingSession {
     private let table: TensorTable
     private let checkpoints: CheckpointWriter
     private var timeLimit: TimeLimit?
+    /// On rank 0, once training has begun.
+    private var recorder: RunRecorder?
     /// The save under way.
     private var save: (began: Double, step: Int)?
     private var store: ParameterStore { subject.objective.store }
@@ -85,9 +87,13 @@ final class TrainingSession {
             // None goes while another may still wait for it in a collective.
             try communicator.barrier()
             if let stopped { throw stopped }
+            recorder?.finish(exitStatus: ExitStatus.success)
             watcher.leave(.finished, exitStatus: ExitStatus.success, message: nil)
         } catch {
             let report = FailureReport(error)
+            if recorder != nil, (try? run.lock?.check()) != nil {
+                recorder?.finish(exitStatus: report.exitStatus)
+            }
             watcher.leave(
                 error is StoppedEarly ? .stopped : .failed, exitStatus: report.exitStatus,
                 message: report.message)
@@ -106,13 +112,14 @@ final class TrainingSession {
         let description = try describe()
         let progress =
             communicator.isRoot ? TrainingProgress(total: settings.cadence.steps, first: first ?? 0) : nil
-        let metrics = try communicator.collectively("opening metrics.jsonl") {
+        recorder = try communicator.collectively("opening metrics.jsonl") {
             try progress.map { progress in
-                let log = try MetricsLog(path: run.metrics, run: description, resumedStep: first) {
-                    progress.note($0)
-                }
+                let recorder = try RunRecorder(
+                    run, description, configuration: subject.identity.configuration,
+                    logging: settings.logging,
+                    resumedStep: first, host: communicator.hostName, onProblem: { progress.note($0) })
                 try run.cutPicturesBack(to: first)
-                return log
+                return recorder
             }
         }
         let trainer = Trainer(
@@ -120,7 +127,7 @@ final class TrainingSession {
             actions: Trainer.Actions(
                 log: { [self] entry in
                     try run.checkLock(communicator)
-                    metrics?.append(record(entry))
+                    recorder?.append(record(entry))
                     if let progress { watcher.note(progress.update(entry)) }
                 },
                 sample: { [self] step in
@@ -133,11 +140,12 @@ final class TrainingSession {
                     }
                 },
                 checkpoint: { [self] in
-                    metrics?.synchronize()
+                    recorder?.synchronize()
                     try saveCheckpoint(at: $0, CheckpointMetric(name: "loss", value: $1), $2)
                 },
                 working: { [self] in checkpoints.working }, settle: { [self] in try settle($0) },
-                stopReason: { [self] in stopReason() }))
+                stopReason: { [self] in stopReason() }),
+            blocks: settings.logging.recordsBlocks ? GradientBlocks(store) : nil)
         let stopped = try trainer.train(from: first ?? 0, sums: restored?.manifest.sums ?? RunningSums())
         if let restored, restored.manifest.step >= settings.cadence.steps {
             // Nothing was left to train. A run ends with a checkpoint of its own, also where it went on from another's.
@@ -185,7 +193,9 @@ final class TrainingSession {
             gradientNorm: entry.gradientNorm, imagesPerSecond: entry.imagesPerSecond,
             dataSeconds: entry.dataSeconds, computeSeconds: entry.computeSeconds,
             communicationSeconds: entry.communicationSeconds, totalSeconds: entry.stepSeconds,
-            epoch: Double(seen) / Double(subject.objective.sampleCount), samplesSeen: seen, parts: entry.parts
+            epoch: Double(seen) / Double(subject.objective.sampleCount), samplesSeen: seen,
+            parts: entry.parts,
+            blockNorms: entry.blockNorms
         )
     }
 
@@ -231,8 +241,10 @@ final class TrainingSession {
         try communicator.collectively("writing the samples of step \(step)") {
             guard let grid else { return }
             try run.lock?.check()
-            try grid.write(
-                to: run.samples(step: step), text: ["run": subject.identity.name, "step": String(step)])
+            let png = grid.pngData(text: ["run": subject.identity.name, "step": String(step)])
+            // First, because a picture that is in its folder is not made again by a run that is resumed here.
+            recorder?.append(picture: png, width: grid.width, height: grid.height, step: step)
+            try Image.write(png: png, to: run.samples(step: step))
             try LossCurve(run).write()
         }
     }
@@ -282,6 +294,7 @@ struct SessionSettings {
     var learningRate: LearningRate
     var cadence: Cadence
     var retention: Retention
+    var logging: LoggingConfiguration
 
     /// As a configuration names it.
     var precision: String { state.dtype == .bfloat16 ? "bf16" : "fp32" }

@@ -22,6 +22,8 @@ public struct StepResult: Sendable {
     public var optimizerSeconds: Double
     /// The sums over the ranks of what each gave the step to take along.
     public var riding: [Double]
+    /// Norm of each block's global gradient, before clipping, where it was asked for.
+    public var blockNorms: [(name: String, value: Double)]
 }
 
 /// Training stopped by a numerical fault; no parameter was changed by the step that met it.
@@ -112,10 +114,14 @@ public final class DataParallelStep {
 
     /// Trains on the global batch of step `step`, counted from 0.
     ///
-    /// - Parameter riding: numbers of this rank's whose sums over the ranks come back with the result.
+    /// - Parameters:
+    ///   - riding: numbers of this rank's whose sums over the ranks come back with the result.
+    ///   - blocks: parts of the model whose gradient norms are wanted; the same on every rank.
     /// - Throws: `NumericalFault` on every rank where loss or gradients are not finite on any; a data or
     ///   communication error.
-    public func callAsFunction(step: Int, riding: [Double] = []) throws -> StepResult {
+    public func callAsFunction(step: Int, riding: [Double] = [], blocks: GradientBlocks? = nil) throws
+        -> StepResult
+    {
         let start = ContinuousClock.now
         var dataSeconds = 0.0
         let store = objective.store
@@ -146,12 +152,14 @@ public final class DataParallelStep {
         activity.enter(.agree)
         let own = state.slices[communicator.rank]
         let squares = ck_sum_of_squares(own.count, store.gradients + own.lowerBound)
-        var totals = [squares, loss] + riding + parts.map(\.value)
+        let blockSquares = blocks?.squares(of: store.gradients, in: own) ?? []
+        var totals = [squares, loss] + riding + parts.map(\.value) + blockSquares
         try communicator.allReduceSum(&totals)
         let norm = totals[0].squareRoot()
         loss = totals[1]
         let told = Array(totals[2..<2 + riding.count])
         for index in parts.indices { parts[index].value = totals[2 + riding.count + index] }
+        let blockNorms = blocks?.norms(squares: totals.suffix(blockSquares.count)) ?? []
         guard loss.isFinite, norm.isFinite else {
             throw NumericalFault(step: step, loss: loss, gradientNorm: norm)
         }
@@ -169,7 +177,8 @@ public final class DataParallelStep {
             loss: loss, parts: parts, gradientNorm: norm, learningRate: rate, dataSeconds: dataSeconds,
             computeSeconds: total - dataSeconds - reduction.waitSeconds,
             communicationSeconds: reduction.waitSeconds, totalSeconds: total,
-            reductionSeconds: reduction.busySeconds, optimizerSeconds: optimizerSeconds, riding: told)
+            reductionSeconds: reduction.busySeconds, optimizerSeconds: optimizerSeconds, riding: told,
+            blockNorms: blockNorms)
     }
 
     // MARK: Recordings

@@ -71,16 +71,22 @@ public final class Trainer {
         public let computeSeconds: Double
         public let communicationSeconds: Double
         public let stepSeconds: Double
+        /// Gradient norms by block, of the step itself.
+        public let blockNorms: [(name: String, value: Double)]
     }
 
     let step: DataParallelStep
     let cadence: Cadence
     let communicator: any Communicator
     let actions: Actions
+    /// Whose gradient norms are logged.
+    let blocks: GradientBlocks?
 
     public init(
-        step: DataParallelStep, cadence: Cadence, communicator: any Communicator, actions: Actions
+        step: DataParallelStep, cadence: Cadence, communicator: any Communicator, actions: Actions,
+        blocks: GradientBlocks? = nil
     ) {
+        self.blocks = blocks
         self.step = step
         self.cadence = cadence
         self.communicator = communicator
@@ -101,16 +107,19 @@ public final class Trainer {
         var sums = sums
         var times = StepTimes()
         for number in first..<max(first, cadence.steps) {
+            let done = number + 1
+            let isLast = done == cadence.steps
+            let isLogged = Cadence.isDue(cadence.logEvery, at: done) || isLast
             let reason = actions.stopReason()
-            let result = try step(step: number, riding: [actions.working(), reason == nil ? 0 : 1])
+            let result = try step(
+                step: number, riding: [actions.working(), reason == nil ? 0 : 1],
+                blocks: isLogged ? blocks : nil)
             sums.add(result)
             times.add(result)
             try actions.settle(result.riding[0])
-            let done = number + 1
-            let isLast = done == cadence.steps
             let stops = result.riding[1] > 0 && !isLast
-            if Cadence.isDue(cadence.logEvery, at: done) || isLast {
-                try actions.log(try entry(sums.logged, times, rate: result.learningRate, at: done))
+            if isLogged {
+                try actions.log(try entry(sums.logged, times, of: result, at: done))
                 sums.logged = RunningSums.Logged()
                 times = StepTimes()
             }
@@ -135,16 +144,17 @@ public final class Trainer {
     }
 
     private func entry(
-        _ sums: RunningSums.Logged, _ times: StepTimes, rate: Float, at step: Int
+        _ sums: RunningSums.Logged, _ times: StepTimes, of result: StepResult, at step: Int
     ) throws -> LogEntry {
         var slowest = times.means
         try communicator.allReduceMax(&slowest)
         let count = Double(sums.steps)
         return LogEntry(
             step: step, loss: sums.loss / count, parts: sums.parts.map { ($0.name, $0.value / count) },
-            learningRate: Double(rate), gradientNorm: sums.gradientNorm / count,
+            learningRate: Double(result.learningRate), gradientNorm: sums.gradientNorm / count,
             imagesPerSecond: Double(self.step.settings.batchSize) / slowest[3], dataSeconds: slowest[0],
-            computeSeconds: slowest[1], communicationSeconds: slowest[2], stepSeconds: slowest[3])
+            computeSeconds: slowest[1], communicationSeconds: slowest[2], stepSeconds: slowest[3],
+            blockNorms: result.blockNorms)
     }
 
     /// Compares a checksum of the weights over the ranks: replicas that drift apart train nothing.
