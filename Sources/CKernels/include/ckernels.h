@@ -20,3 +20,4 @@
 #include "ck_loss.h"
 #include "ck_optimizer.h"
 #include "ck_spatial.h"
+#include "ck_window.h"
