@@ -13,6 +13,7 @@
 #include "ck_attention.h"
 #include "ck_conv.h"
 #include "ck_crc32c.h"
+#include "ck_dense.h"
 #include "ck_edge.h"
 #include "ck_elementwise.h"
 #include "ck_gemm.h"
