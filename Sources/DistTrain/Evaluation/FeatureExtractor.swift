@@ -64,11 +64,13 @@ final class FeatureExtractor {
         {
             block += 1
         }
+        // Its own passes in fp32, whatever the samples are decoded in.
+        let stage = FirstStage(firstStage.model)
         kind = .vae
         dimension = cells(height) * cells(width) * firstStage.latentChannels
         self.side = side
         fingerprint = contentHash(["latents", firstStage.weightsHash, String(side), String(block)])
-        model = .firstStage(firstStage, height: height, width: width, block: block)
+        model = .firstStage(stage, height: height, width: width, block: block)
     }
 
     /// Pixels of the image at 16 × 16, by exact averages over areas.

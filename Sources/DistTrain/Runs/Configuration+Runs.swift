@@ -57,7 +57,11 @@ extension SessionSettings {
 }
 
 extension Configuration {
-    var session: SessionSettings { SessionSettings(seed: seed, train, optimizer, ema, checkpoint) }
+    var session: SessionSettings {
+        var settings = SessionSettings(seed: seed, train, optimizer, ema, checkpoint)
+        settings.cadence.evaluateEvery = evaluation.every
+        return settings
+    }
 
     /// The grids of a run show the same noise at every step.
     var samplingSettings: SamplingSettings {
