@@ -93,3 +93,24 @@ for name in fd_pixel kid recall density; do
 done
 expect_status 2 "${train[@]}" --output "$scratch/bad" --set evaluation.features=inception
 expect_text "docs/evaluation.md"
+
+# Behind a first stage its latents are compared. The reference is what they were made from; once that is gone, what
+# the first stage makes of them.
+expect_status 0 "$disttrain" vae train --config "$repository/configs/vae_quickstart.yaml" --output "$scratch/vae" \
+    --set data.size=32 --set data.count=64 --set "model.block_out_channels=[8,8,16]" --set model.norm_num_groups=4 \
+    --set train.steps=2 --set train.batch_size=4 --set train.sample_every=0 --set optimizer.warmup_steps=0
+mv "$scratch/pictures" "$scratch/originals"
+expect_status 0 "$disttrain" prepare "$scratch/originals" --size 32 --first-stage "$scratch/vae/model" \
+    --output "$scratch/latents"
+sed -e '/^    count:/d' -e "s#path: synthetic-faces.*#path: $scratch/latents#" -e '/^    size:/d' \
+    -e 's/sample_size: 32/sample_size: 8/' -e 's/_channels: 3/_channels: 4/' "$repository/configs/tiny.yaml" \
+    >"$scratch/latent.yaml"
+expect_status 0 ranks 2 "$disttrain" train --config "$scratch/latent.yaml" --output "$scratch/latent" \
+    --set "first_stage.path=$scratch/vae/model" --set train.steps=2 --set train.batch_size=4 \
+    --set train.sample_every=0 --set optimizer.warmup_steps=0 --set evaluation.every=2 --set evaluation.count=16
+grep -q '"fd_vae": ' "$scratch/latent/evaluation/step-00000002.json" || fail "latents were not compared"
+rm -r "$scratch/originals"
+expect_status 0 ranks 2 "$disttrain" evaluate --model "$scratch/latent" --reference "$scratch/latents" --count 20 \
+    --steps 2
+expect_text "reconstructions" 1
+expect_text "(not FID)"

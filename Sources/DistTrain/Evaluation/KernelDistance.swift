@@ -61,22 +61,33 @@ public struct KernelDistance: Sendable, Equatable {
     /// The unbiased estimate for x [n, D] and y [m, D]: means of k over pairs of different images of x, of y, and twice
     /// that over pairs of x and y taken off.
     public static func estimate(_ x: [Double], _ y: [Double], dimension D: Int) -> Double {
+        let block = 128
         func mean(_ a: [Double], _ b: [Double], isSame: Bool) -> Double {
             let (n, m) = (a.count / D, b.count / D)
-            var gram = [Double](repeating: 0, count: n * m)
-            gram.withUnsafeMutableBufferPointer { gram in
-                DenseMatrix.multiply(
-                    a, rowLength: D, b, rowLength: D, transposed: (a: false, b: true), M: n, N: m, K: D,
-                    into: gram.baseAddress!, rowLength: m)
-            }
+            var gram = [Double](repeating: 0, count: block * m)
             var sum = 0.0
-            for i in 0..<n {
-                var row = 0.0
-                for j in 0..<m where !isSame || i != j {
-                    let base = gram[i * m + j] / Double(D) + 1
-                    row += base * base * base
+            for start in stride(from: 0, to: n, by: block) {
+                let rows = min(block, n - start)
+                // Of one set, each pair once: from the diagonal on.
+                let first = isSame ? start : 0
+                a.withUnsafeBufferPointer { a in
+                    b.withUnsafeBufferPointer { b in
+                        gram.withUnsafeMutableBufferPointer { gram in
+                            DenseMatrix.multiply(
+                                a.baseAddress! + start * D, rowLength: D, b.baseAddress! + first * D,
+                                rowLength: D, transposed: (a: false, b: true), M: rows, N: m - first, K: D,
+                                into: gram.baseAddress!, rowLength: m)
+                        }
+                    }
                 }
-                sum += row
+                for i in 0..<rows {
+                    var row = 0.0
+                    for j in (isSame ? i + 1 : 0)..<m - first {
+                        let base = gram[i * m + j] / Double(D) + 1
+                        row += base * base * base
+                    }
+                    sum += isSame ? 2 * row : row
+                }
             }
             return sum / Double(isSame ? n * (n - 1) : n * m)
         }

@@ -13,7 +13,7 @@ struct PairwiseDistances {
     var isWithin = false
 
     /// Rows of a tile, and columns that are computed at once.
-    private static let rows = 64
+    private static let rows = 128
     private static let width = 512
 
     /// Calls `body` with each row of this rank: its index and its distances to all columns. Several threads call it at
@@ -26,9 +26,10 @@ struct PairwiseDistances {
             stride(
                 from: communicator.rank * Self.rows, to: a.count, by: communicator.size * Self.rows))
         let columns = columns ?? Array(0..<b.count)
+        let norms = squaredNorms(of: b, columns)
         Processor.concurrently(tiles.count) { index in
             let rows = tiles[index]..<min(tiles[index] + Self.rows, a.count)
-            var distances = tile(rows, columns)
+            var distances = tile(rows, columns, norms)
             for (place, row) in rows.enumerated() {
                 if isWithin { distances[place * columns.count + row] = .infinity }
                 distances.withUnsafeBufferPointer {
@@ -42,16 +43,15 @@ struct PairwiseDistances {
     }
 
     /// [rows.count, columns.count]
-    private func tile(_ rows: Range<Int>, _ columns: [Int]) -> [Double] {
+    private func tile(_ rows: Range<Int>, _ columns: [Int], _ otherNorms: [Double]) -> [Double] {
         let D = a.dimension
         let first = a.doubles(rows)
-        let norms = squaredNorms(first)
+        let norms = squaredNorms(of: a, Array(rows))
         var result = [Double](repeating: 0, count: rows.count * columns.count)
         result.withUnsafeMutableBufferPointer { result in
             for start in stride(from: 0, to: columns.count, by: Self.width) {
                 let part = columns[start..<min(start + Self.width, columns.count)]
                 let second = b.doubles(part)
-                let otherNorms = squaredNorms(second)
                 DenseMatrix.multiply(
                     first, rowLength: D, second, rowLength: D, transposed: (a: false, b: true),
                     M: rows.count, N: part.count, K: D, into: result.baseAddress! + start,
@@ -59,7 +59,7 @@ struct PairwiseDistances {
                 for row in 0..<rows.count {
                     for column in 0..<part.count {
                         let at = row * columns.count + start + column
-                        result[at] = max(0, norms[row] + otherNorms[column] - 2 * result[at])
+                        result[at] = max(0, norms[row] + otherNorms[start + column] - 2 * result[at])
                     }
                 }
             }
@@ -67,13 +67,17 @@ struct PairwiseDistances {
         return result
     }
 
-    private func squaredNorms(_ values: [Double]) -> [Double] {
-        let D = a.dimension
-        return (0..<values.count / D).map { row in
-            var sum = 0.0
-            for i in row * D..<(row + 1) * D { sum += values[i] * values[i] }
-            return sum
+    private func squaredNorms(of features: FeatureMatrix, _ rows: [Int]) -> [Double] {
+        let D = features.dimension
+        var norms = [Double](repeating: 0, count: rows.count)
+        features.withValues { values in
+            for (place, row) in rows.enumerated() {
+                var sum = 0.0
+                for i in row * D..<(row + 1) * D { sum += Double(values[i]) * Double(values[i]) }
+                norms[place] = sum
+            }
         }
+        return norms
     }
 }
 
