@@ -54,11 +54,11 @@ sed -i 's/"images":"./"images":"z/' "$kept"
 expect_status 3 "${evaluate[@]}"
 expect_text "another images"
 
-# Pictures that were drawn already, by their own names.
+# Pictures that were drawn already, without the grid of them all.
 expect_status 0 "$disttrain" sample --model "$run" --count 20 --steps 4 --precision fp32 --output "$scratch/pictures"
-rm "$scratch/pictures/grid.png"
 expect_status 0 ranks 2 "$disttrain" evaluate --samples "$scratch/pictures" --reference "$scratch/pictures" \
     --output "$scratch/same" --features pixel
+grep -q '"count": 20' "$scratch/same/evaluation.json" || fail "expected 20 samples"
 expect_text "20  samples close to a training image"
 grep -q '"precision": 1' "$scratch/same/evaluation.json" || fail "a set does not lie in itself"
 
@@ -100,6 +100,7 @@ expect_status 0 "$disttrain" vae train --config "$repository/configs/vae_quickst
     --set data.size=32 --set data.count=64 --set "model.block_out_channels=[8,8,16]" --set model.norm_num_groups=4 \
     --set train.steps=2 --set train.batch_size=4 --set train.sample_every=0 --set optimizer.warmup_steps=0
 mv "$scratch/pictures" "$scratch/originals"
+rm "$scratch/originals/grid.png"
 expect_status 0 "$disttrain" prepare "$scratch/originals" --size 32 --first-stage "$scratch/vae/model" \
     --output "$scratch/latents"
 sed -e '/^    count:/d' -e "s#path: synthetic-faces.*#path: $scratch/latents#" -e '/^    size:/d' \

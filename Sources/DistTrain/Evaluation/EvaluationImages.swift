@@ -28,14 +28,19 @@ extension EvaluationImages {
 struct PictureSet: EvaluationImages {
     let source: any ImageSource
     let transform: ImageTransform
-    let count: Int
     let name: String
+    /// The source's items in their order.
+    private let items: [Int]
 
-    init(_ source: any ImageSource, name: String, side: Int, limit: Int? = nil) {
+    /// - Parameter omitted: an item that is left out, such as the grid of all samples beside them.
+    init(_ source: any ImageSource, name: String, side: Int, limit: Int? = nil, omitted: String? = nil) {
         (self.source, self.name) = (source, name)
         transform = ImageTransform(size: side)
-        count = min(source.count, limit ?? source.count)
+        let all = (0..<source.count).filter { omitted == nil || source.itemName(at: $0) != omitted }
+        items = Array(all.prefix(limit ?? all.count))
     }
+
+    var count: Int { items.count }
 
     var fingerprint: String { contentHash([source.fingerprint, transform.description, String(count)]) }
 
@@ -45,7 +50,7 @@ struct PictureSet: EvaluationImages {
             let results = results
             Processor.concurrently(range.count) { place in
                 results[place] = Result { () throws(ImageError) in
-                    transform.apply(try source.image(at: range.lowerBound + place))
+                    transform.apply(try source.image(at: items[range.lowerBound + place]))
                 }
             }
         }

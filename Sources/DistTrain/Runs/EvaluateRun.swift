@@ -91,6 +91,9 @@ public struct EvaluateRun {
         if !request.keepsFeatures { evaluation.removeSamples() }
     }
 
+    /// What `sample` writes beside the samples.
+    private static let grid = "grid.png"
+
     // MARK: Opening
 
     private struct Opened {
@@ -113,7 +116,8 @@ public struct EvaluateRun {
                 throw RunError("without --model, expected --samples and --output")
             }
             let source = try openSource(samples, size: 64, skipBad: true)
-            let first = try source.image(at: 0)
+            let isGrid = source.itemName(at: 0) == Self.grid && source.count > 1
+            let first = try source.image(at: isGrid ? 1 : 0)
             let stage = try request.firstStage.map {
                 try FirstStage(folder: PipelineFolder.locateAutoencoder($0))
             }
@@ -187,7 +191,7 @@ public struct EvaluateRun {
         if let path = request.samples {
             samples = PictureSet(
                 try openSource(path, size: opened.side, skipBad: true), name: path, side: opened.side,
-                limit: request.count)
+                limit: request.count, omitted: Self.grid)
         } else if let pictures = opened.pictures {
             samples = GeneratedImages(
                 name: request.model ?? "", pictures: pictures, settings: request.settings,
