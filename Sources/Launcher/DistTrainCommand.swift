@@ -18,7 +18,7 @@ import DistTrain
             """,
         version: Program.version,
         subcommands: [
-            TrainCommand.self, VAECommand.self, PrepareCommand.self, SampleCommand.self,
+            TrainCommand.self, VAECommand.self, PrepareCommand.self, SampleCommand.self, EvaluateCommand.self,
             CheckpointCommand.self, VerifyResumeCommand.self, LaunchCommand.self, StatusCommand.self,
             ReportCommand.self,
             DoctorCommand.self,

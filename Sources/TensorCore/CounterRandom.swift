@@ -20,6 +20,7 @@ public struct CounterRandom {
         case samplingNoise = 9
         case syntheticImage = 10
         case test = 11
+        case evaluation = 12
     }
 
     private let key: (UInt32, UInt32)

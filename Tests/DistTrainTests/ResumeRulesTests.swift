@@ -18,6 +18,7 @@ private let unet = """
     optimizer: {learning_rate: 1e-3, betas: [0.9, 0.99]}
     ema: {decays: [0.99, 0.999]}
     train: {steps: 100, batch_size: 8}
+    evaluation: {every: 10}
     """
 private let autoencoder = """
     name: vae

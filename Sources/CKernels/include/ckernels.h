@@ -13,6 +13,7 @@
 #include "ck_attention.h"
 #include "ck_conv.h"
 #include "ck_crc32c.h"
+#include "ck_dense.h"
 #include "ck_edge.h"
 #include "ck_elementwise.h"
 #include "ck_gemm.h"
@@ -20,3 +21,4 @@
 #include "ck_loss.h"
 #include "ck_optimizer.h"
 #include "ck_spatial.h"
+#include "ck_window.h"

@@ -111,6 +111,7 @@ public enum ResumeRules {
         // What is written beside the weights.
         "checkpoint.*": .noted,
         "sampling.*": .noted,
+        "evaluation.*": .noted,
         "logging.*": .noted,
     ]
 

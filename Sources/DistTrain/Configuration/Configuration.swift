@@ -23,6 +23,7 @@ public struct Configuration: Sendable, Equatable {
     public var train: TrainConfiguration
     public var checkpoint: CheckpointConfiguration
     public var sampling: SamplingConfiguration
+    public var evaluation: EvaluationConfiguration
     public var logging: LoggingConfiguration
 
     enum Key: String, CaseIterable {
@@ -30,7 +31,7 @@ public struct Configuration: Sendable, Equatable {
         case initFrom = "init_from"
         case data
         case firstStage = "first_stage"
-        case model, diffusion, optimizer, ema, train, checkpoint, sampling, logging
+        case model, diffusion, optimizer, ema, train, checkpoint, sampling, evaluation, logging
     }
 
     private enum FirstStageKey: String, CaseIterable { case path }
@@ -95,6 +96,9 @@ public struct Configuration: Sendable, Equatable {
         sampling = try SamplingConfiguration(
             config: reader.section(.sampling), path: reader.path(of: .sampling),
             timesteps: diffusion.timesteps)
+        evaluation = try EvaluationConfiguration(
+            config: reader.section(.evaluation), path: reader.path(of: .evaluation),
+            sampling: sampling.steps, timesteps: diffusion.timesteps)
         logging = try LoggingConfiguration(config: reader.section(.logging), path: reader.path(of: .logging))
         try checkAcrossSections(dataNode: dataNode, modelNode: resolvedModel, root: root)
     }
@@ -160,6 +164,8 @@ extension Configuration {
         node["train"] = train.node
         node["checkpoint"] = checkpoint.node
         node["sampling"] = sampling.node
+        // Left out where it is not used, as it was before there was such a section: the configuration's hash stays.
+        if evaluation.every > 0 { node["evaluation"] = evaluation.node }
         node["logging"] = logging.node
         return node
     }

@@ -1,18 +1,23 @@
 import LDMModel
 import TensorCore
 
-extension FirstStage {
+extension ParameterStore {
     /// A hash of the tensors' names, shapes and fp32 values, the same on any host and whatever file format
     /// they came in. 16 hexadecimal digits.
-    public var weightsHash: String {
+    var contentHash: String {
         var hash = SourceFingerprint()
-        for parameter in model.store.parameters.sorted(by: { $0.name < $1.name }) {
+        for parameter in parameters.sorted(by: { $0.name < $1.name }) {
             hash.add(parameter.name)
             for side in parameter.shape { hash.add(side) }
             hash.add([UInt8](UnsafeRawBufferPointer(parameter.values)))
         }
         return hash.text
     }
+}
+
+extension FirstStage {
+    /// A hash of the weights: see `ParameterStore.contentHash`.
+    public var weightsHash: String { model.store.contentHash }
 
     /// What a prepared folder notes of the first stage that made it.
     public var record: PreparedManifest.FirstStageRecord {

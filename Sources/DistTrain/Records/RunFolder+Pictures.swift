@@ -2,23 +2,36 @@ import Foundation
 
 extension RunFolder {
     /// Puts the pictures back to the step that a run goes on from, so that none shows a past that is left behind:
-    /// later samples are moved to `samples/superseded/`, and `loss.png` is drawn anew. For the rank with the lock,
+    /// later samples and evaluations are moved to a folder `superseded` beside them, and `loss.png` is drawn anew. For the rank with the lock,
     /// when the metrics have been cut back.
     ///
     /// - Parameter step: nil for a start from nothing.
     public func cutPicturesBack(to step: Int?) throws {
-        let files = try FileManager.default.contentsOfDirectory(atPath: samples)
-        let aside = (samples as NSString).appendingPathComponent("superseded")
-        for name in files {
-            guard let found = Self.step(ofSamples: name), found > step ?? -1 else { continue }
+        try setAside(samples, after: step) { Self.step(ofSamples: $0) }
+        if FileManager.default.fileExists(atPath: evaluation) {
+            try setAside(evaluation, after: step) { Self.step(ofEvaluation: $0) }
+        }
+        unlink("\(path)/loss.png")
+        try LossCurve(self).write()
+    }
+
+    /// Moves what a folder has of later steps to its folder `superseded`.
+    private func setAside(_ folder: String, after step: Int?, _ stepOf: (String) -> Int?) throws {
+        let aside = (folder as NSString).appendingPathComponent("superseded")
+        for name in try FileManager.default.contentsOfDirectory(atPath: folder) {
+            guard let found = stepOf(name), found > step ?? -1 else { continue }
             try FileManager.default.createDirectory(atPath: aside, withIntermediateDirectories: true)
-            let (old, new) = ("\(samples)/\(name)", "\(aside)/\(name)")
+            let (old, new) = ("\(folder)/\(name)", "\(aside)/\(name)")
             if rename(old, new) != 0 {
                 throw RunFolderError(path: old, detail: "cannot be moved to \(aside): \(systemReason())")
             }
         }
-        unlink("\(path)/loss.png")
-        try LossCurve(self).write()
+    }
+
+    /// The step in a name such as `step-00001000.json` or `step-00001000-nearest.png`; nil for any other name.
+    private static func step(ofEvaluation name: String) -> Int? {
+        guard name.hasPrefix("step-") else { return nil }
+        return Int(name.dropFirst(5).prefix { ("0"..."9").contains($0) })
     }
 
     /// The step in a name such as `samples_00001000.png`; nil for any other name.

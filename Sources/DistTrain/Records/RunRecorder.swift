@@ -60,6 +60,13 @@ public final class RunRecorder {
         wandb?.append(entry.scalars, step: entry.step)
     }
 
+    func append(_ result: EvaluationResult, step: Int) {
+        metrics.append(kind: "evaluation", step: step, result.fields)
+        let scalars = result.metrics.map { (name: "evaluation/\($0.name)", value: $0.value) }
+        tensorBoard?.append(scalars, step: step)
+        wandb?.append(scalars, step: step)
+    }
+
     /// A picture of the model's work as a PNG file.
     public func append(picture png: [UInt8], width: Int, height: Int, step: Int) {
         tensorBoard?.append(picture: png, width: width, height: height, name: Self.samples, step: step)

@@ -58,7 +58,11 @@ extension SessionSettings {
 }
 
 extension Configuration {
-    var session: SessionSettings { SessionSettings(seed: seed, train, optimizer, ema, checkpoint, logging) }
+    var session: SessionSettings {
+        var settings = SessionSettings(seed: seed, train, optimizer, ema, checkpoint, logging)
+        settings.cadence.evaluateEvery = evaluation.every
+        return settings
+    }
 
     /// The grids of a run show the same noise at every step.
     var samplingSettings: SamplingSettings {

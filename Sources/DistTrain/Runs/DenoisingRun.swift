@@ -48,6 +48,9 @@ public struct DenoisingRun {
                 Denoiser(unet, dtype: c.train.dtype, shapes: 1), scheduler: scheduler,
                 height: dataset.height, width: dataset.width),
             firstStage: firstStage, communicator: communicator)
+        let evaluation = try TrainingEvaluation(
+            c, pictures, side: dataset.height * (firstStage?.downsamplingFactor ?? 1), firstStage: firstStage,
+            communicator)
 
         let yaml = c.resolvedYAML()
         let run = try RunFolder.open(output, c.name, resume, communicator)
@@ -67,6 +70,7 @@ public struct DenoisingRun {
                     let images = try pictures.gather(share, count: c.sampling.count)
                     return images.map { ImageGrid.square(of: $0.count).render($0) }
                 },
+                evaluate: evaluation.map { evaluation in { try evaluation.run(step: $0, in: $1, tick: $2) } },
                 export: { folder, values in
                     try PipelineFolder.write(
                         folder, unet: unet, values: values, scheduler: scheduler, firstStage: c.firstStagePath

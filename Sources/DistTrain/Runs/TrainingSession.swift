@@ -17,6 +17,9 @@ final class TrainingSession {
         /// Pictures of the model's work with the store's present values, on rank 0; nil elsewhere. It calls `tick` as
         /// it gets on.
         var pictures: (_ tick: @escaping () -> Void) throws -> Image?
+        /// Judges the store's present values after `step` updates; nil where that is not wanted.
+        var evaluate:
+            ((_ step: Int, _ run: RunFolder, _ tick: @escaping () -> Void) throws -> EvaluationResult)?
         /// Writes what others open; `values` are the weights, fp32, in the store's layout, which kernels read too.
         /// Called on rank 0.
         var export: (_ folder: String, _ values: UnsafePointer<Float>) throws -> Void
@@ -144,7 +147,17 @@ final class TrainingSession {
                     try saveCheckpoint(at: $0, CheckpointMetric(name: "loss", value: $1), $2)
                 },
                 working: { [self] in checkpoints.working }, settle: { [self] in try settle($0) },
-                stopReason: { [self] in stopReason() }),
+                stopReason: { [self] in stopReason() },
+                evaluate: { [self] step in
+                    guard let result = try evaluate(at: step) else { return }
+                    recorder?.append(result, step: step)
+                    progress?.note("step \(step)  \(result.summary)")
+                },
+                isEvaluated: { [self] step in
+                    try communicator.fromRoot("looking for an evaluation") {
+                        FileManager.default.fileExists(atPath: run.evaluation(step: step))
+                    }
+                }),
             blocks: settings.logging.recordsBlocks ? GradientBlocks(store) : nil)
         let stopped = try trainer.train(from: first ?? 0, sums: restored?.manifest.sums ?? RunningSums())
         if let restored, restored.manifest.step >= settings.cadence.steps {
@@ -247,6 +260,14 @@ final class TrainingSession {
             try Image.write(png: png, to: run.samples(step: step))
             try LossCurve(run).write()
         }
+    }
+
+    private func evaluate(at step: Int) throws -> EvaluationResult? {
+        guard let evaluate = subject.evaluate else { return nil }
+        // It may take long: what was saved before has to be whole.
+        try checkpoints.finish()
+        watcher.activity.enter(.sample, step: step)
+        return try withAverage { try evaluate(step, run, watcher.activity.tick) }
     }
 
     private func export() throws {

@@ -9,6 +9,7 @@ public struct Cadence: Sendable {
     public var sampleEvery: Int
     public var checkpointEvery: Int
     public var checkReplicasEvery: Int
+    public var evaluateEvery = 0
 
     public init(steps: Int, logEvery: Int, sampleEvery: Int, checkpointEvery: Int, checkReplicasEvery: Int) {
         self.steps = steps
@@ -40,14 +41,21 @@ public final class Trainer {
         public var settle: (_ working: Double) throws -> Void
         /// Why this rank wants to stop, if it does.
         public var stopReason: () -> String?
+        /// Judges the model after `step` updates; and whether that was done before, the same on every rank.
+        public var evaluate: (_ step: Int) throws -> Void
+        public var isEvaluated: (_ step: Int) throws -> Bool
 
         public init(
             log: @escaping (LogEntry) throws -> Void, sample: @escaping (Int) throws -> Void,
             isSampled: @escaping (Int) throws -> Bool = { $0 > 0 },
             checkpoint: @escaping (Int, Double, RunningSums) throws -> Void,
             working: @escaping () -> Double = { 0 }, settle: @escaping (Double) throws -> Void = { _ in },
-            stopReason: @escaping () -> String? = { nil }
+            stopReason: @escaping () -> String? = { nil },
+            evaluate: @escaping (Int) throws -> Void = { _ in },
+            isEvaluated: @escaping (Int) throws -> Bool = { $0 > 0 }
         ) {
+            self.evaluate = evaluate
+            self.isEvaluated = isEvaluated
             self.isSampled = isSampled
             self.stopReason = stopReason
             self.log = log
@@ -104,6 +112,12 @@ public final class Trainer {
         {
             try actions.sample(first)
         }
+        // And an evaluation that was cut off goes on.
+        if first > 0, Cadence.isDue(cadence.evaluateEvery, at: first) || first == cadence.steps,
+            cadence.evaluateEvery > 0, try !actions.isEvaluated(first)
+        {
+            try actions.evaluate(first)
+        }
         var sums = sums
         var times = StepTimes()
         for number in first..<max(first, cadence.steps) {
@@ -133,6 +147,9 @@ public final class Trainer {
                 if isDue { sums.saved = RunningSums.Saved() }
                 try actions.checkpoint(done, loss, sums)
             }
+            let isJudged =
+                Cadence.isDue(cadence.evaluateEvery, at: done) || isLast && cadence.evaluateEvery > 0
+            if isJudged && !stops { try actions.evaluate(done) }
             if stops { return try stopped(at: done, reason) }
         }
         return nil

@@ -1,0 +1,92 @@
+import Foundation
+import LDMModel
+import TensorCore
+
+/// Evaluation within a training run: the weights that are in the store when it is asked for, on all ranks.
+struct TrainingEvaluation {
+    private let settings: EvaluationConfiguration
+    private let pictures: SamplePictures
+    private let sampling: SamplingSettings
+    private let extractor: FeatureExtractor
+    private let reference: EvaluationReference
+    private let identity: String
+    private let weights: String
+    private let communicator: any Communicator
+
+    /// Opens the reference and the feature network before the first step, so that what is wrong with them shows at once;
+    /// nil where none is wanted.
+    ///
+    /// - Parameter side: of a sample's picture.
+    init?(
+        _ c: Configuration, _ pictures: SamplePictures, side: Int, firstStage: FirstStage?,
+        _ communicator: any Communicator
+    ) throws {
+        guard c.evaluation.every > 0 else { return nil }
+        settings = c.evaluation
+        self.pictures = pictures
+        self.communicator = communicator
+        var sampling = c.samplingSettings
+        sampling.steps = settings.steps
+        self.sampling = sampling
+        let averages = c.ema.decays.max().map { "ema-\($0)" }
+        weights = averages ?? "unet"
+        identity = contentHash([c.stableHash, String(c.seed), weights])
+        (extractor, reference) = try communicator.collectively("opening the evaluation's reference") {
+            let extractor = try FeatureExtractor(
+                c.evaluation.features, inception: c.evaluation.inception, firstStage: firstStage, side: side)
+            let reference = try EvaluationReference(
+                c.evaluation.reference ?? c.data.options.path, extractor, firstStage: firstStage
+            ) { if communicator.isRoot { printLine("Note: evaluation: \($0)") } }
+            guard reference.count == 0 || reference.count >= Evaluation.minimumCount else {
+                throw RunError(
+                    "evaluation: the reference has \(reference.count) images, expected at least "
+                        + "\(Evaluation.minimumCount)")
+            }
+            return (extractor, reference)
+        }
+    }
+
+    /// Judges the present weights. Collective; rank 0 writes the result.
+    ///
+    /// - Returns: what was measured, the same on every rank.
+    func run(step: Int, in run: RunFolder, tick: @escaping () -> Void) throws -> EvaluationResult {
+        let evaluation = Evaluation(
+            samples: GeneratedImages(
+                name: "step \(step)", pictures: pictures, settings: sampling, count: settings.count,
+                identity: contentHash([identity, String(step)])),
+            reference: reference, extractor: extractor, cache: run.evaluation, work: run.evaluation,
+            seed: sampling.seed, communicator: communicator, tick: tick, showsProgress: false)
+        let outcome = try evaluation.run()
+        let result = EvaluationResult(
+            outcome, of: evaluation, step: step, weights: weights, sampler: sampling)
+        try communicator.collectively("writing the evaluation of step \(step)") {
+            guard communicator.isRoot else { return }
+            try run.lock?.check()
+            _ = try result.write(to: run.evaluation, in: run.path)
+        }
+        evaluation.removeSamples()
+        return result
+    }
+}
+
+extension RunFolder {
+    /// Results of evaluations.
+    var evaluation: String { (path as NSString).appendingPathComponent("evaluation") }
+
+    func evaluation(step: Int) -> String { "\(evaluation)/\(EvaluationResult.stem(step: step)).json" }
+}
+
+extension EvaluationResult {
+    /// What a line of metrics.jsonl holds of it.
+    var fields: JSONObject {
+        var fields: JSONObject = ["features": .string(features.rawValue), "count": .integer(count)]
+        for metric in metrics { fields[metric.name] = .finite(metric.value) }
+        return fields
+    }
+
+    /// One line for people.
+    var summary: String {
+        let shown = metrics.prefix { $0.name != "kid_low" } + metrics.filter { $0.name == "recall" }
+        return shown.map { "\($0.name) \(String(format: "%.5g", $0.value))" }.joined(separator: "  ")
+    }
+}

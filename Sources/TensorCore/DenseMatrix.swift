@@ -1,0 +1,83 @@
+import CKernels
+
+/// fp64 matrix algebra, row-major, for statistics. Calls run on the calling thread; `Processor.concurrently` gives
+/// each thread parts of its own, whose results do not depend on how many threads there are.
+public enum DenseMatrix {
+    /// C [M, N] = op(A)·op(B) + beta·C; op(A) is [M, K], op(B) is [K, N].
+    ///
+    /// - Parameter transposed: which of A and B are given transposed.
+    public static func multiply(
+        _ A: UnsafePointer<Double>, rowLength lda: Int, _ B: UnsafePointer<Double>, rowLength ldb: Int,
+        transposed: (a: Bool, b: Bool) = (false, false), M: Int, N: Int, K: Int, beta: Double = 0,
+        into C: UnsafeMutablePointer<Double>, rowLength ldc: Int
+    ) {
+        ck_dgemm(
+            transposed.a ? 1 : 0, transposed.b ? 1 : 0, M, N, K, 1, A, lda, B, ldb, beta, C, ldc)
+    }
+
+    /// A·B of square matrices [n, n], on all threads.
+    public static func product(_ A: [Double], _ B: [Double], size n: Int) -> [Double] {
+        precondition(A.count == n * n && B.count == n * n, "square matrices of \(n) rows")
+        let part = 128
+        return [Double](unsafeUninitializedCapacity: n * n) { C, count in
+            Processor.concurrently((n + part - 1) / part) { index in
+                let first = index * part
+                A.withUnsafeBufferPointer { A in
+                    multiply(
+                        A.baseAddress! + first * n, rowLength: n, B, rowLength: n, M: min(part, n - first),
+                        N: n, K: n, into: C.baseAddress! + first * n, rowLength: n)
+                }
+            }
+            count = n * n
+        }
+    }
+
+    /// The transpose of a square matrix [n, n].
+    public static func transposed(_ A: [Double], size n: Int) -> [Double] {
+        var result = A
+        for i in 0..<n { for j in 0..<n { result[j * n + i] = A[i * n + j] } }
+        return result
+    }
+
+    /// Eigenvalues of a symmetric matrix [n, n], ascending; with eigenvectors, the rows of the second.
+    ///
+    /// - Returns: nil where LAPACK's divide and conquer (dsyevd) does not converge, as for NaN.
+    public static func symmetricEigen(
+        _ A: [Double], size n: Int, vectors: Bool
+    ) -> (values: [Double], vectors: [Double])? {
+        precondition(A.count == n * n, "a square matrix of \(n) rows")
+        guard A.allSatisfy(\.isFinite) else { return nil }
+        var work = A
+        var values = [Double](repeating: 0, count: n)
+        let info = ck_symmetric_eigen(n, vectors ? 1 : 0, &work, &values)
+        return info == 0 ? (values, vectors ? work : []) : nil
+    }
+}
+
+extension Processor {
+    /// Runs tasks 0..<count on the kernels' threads, each whole on one of them. They may run at the same time, and
+    /// must not write to the same memory.
+    public static func concurrently(_ count: Int, _ body: (Int) -> Void) {
+        withoutActuallyEscaping(body) { body in
+            var tasks = Tasks(count: count, workers: max(1, min(count, threads)), body: body)
+            withUnsafeMutablePointer(to: &tasks) { tasks in
+                ck_parallel(
+                    tasks.pointee.workers, 1,
+                    { context, begin, end in
+                        let tasks = context!.assumingMemoryBound(to: Tasks.self).pointee
+                        for worker in begin..<end {
+                            for index in Swift.stride(from: worker, to: tasks.count, by: tasks.workers) {
+                                tasks.body(index)
+                            }
+                        }
+                    }, UnsafeMutableRawPointer(tasks))
+            }
+        }
+    }
+
+    private struct Tasks {
+        let count: Int
+        let workers: Int
+        let body: (Int) -> Void
+    }
+}

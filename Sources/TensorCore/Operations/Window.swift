@@ -1,0 +1,103 @@
+import CKernels
+
+// What networks that are only evaluated use: fp32, recorded on tapes that record no gradients.
+// B samples of H × W pixels, C channels.
+
+extension Tape {
+    /// Maximum over 3×3 windows.
+    ///
+    /// - Parameters:
+    ///   - x: [B, H, W, C]
+    ///   - padding: pixels around the image, 0 or 1, that are smaller than any other
+    /// - Returns: [B, H', W', C], H' = (H + 2·padding − 3)/stride + 1
+    public func maxPool3(_ x: Tensor, stride: Int, padding: Int = 0) -> Tensor {
+        let (B, H, W, C) = (x.shape[0], x.shape[1], x.shape[2], x.shape[3])
+        precondition(min(H, W) + 2 * padding >= 3 && (0...1).contains(padding), "max pooling of \(x.shape)")
+        let y = evaluated(
+            x, [B, (H + 2 * padding - 3) / stride + 1, (W + 2 * padding - 3) / stride + 1, C])
+        record("max pool", .elementwise, reads: [x], writes: [y]) { _ in
+            ck_max_pool3(B, H, W, C, stride, padding, x.floats.baseAddress, y.floats.baseAddress)
+        }
+        return y
+    }
+
+    /// Mean over the pixels of 3×3 windows at stride 1 that lie in the image.
+    ///
+    /// - Parameter x: [B, H, W, C]
+    /// - Returns: [B, H, W, C]
+    public func meanPool3(_ x: Tensor) -> Tensor {
+        let (B, H, W, C) = (x.shape[0], x.shape[1], x.shape[2], x.shape[3])
+        let y = evaluated(x, x.shape)
+        record("mean pool", .elementwise, reads: [x], writes: [y]) { _ in
+            ck_mean_pool3(B, H, W, C, x.floats.baseAddress, y.floats.baseAddress)
+        }
+        return y
+    }
+
+    /// Mean over an image's pixels.
+    ///
+    /// - Parameter x: [B, H, W, C]
+    /// - Returns: [B, C]
+    public func imageMean(_ x: Tensor) -> Tensor {
+        let (B, H, W, C) = (x.shape[0], x.shape[1], x.shape[2], x.shape[3])
+        let y = evaluated(x, [B, C])
+        record("image mean", .elementwise, reads: [x], writes: [y]) { _ in
+            ck_image_mean(B, H, W, C, x.floats.baseAddress, y.floats.baseAddress)
+        }
+        return y
+    }
+
+    /// y = max(x, 0)
+    public func relu(_ x: Tensor) -> Tensor {
+        let y = evaluated(x, x.shape)
+        let n = x.count
+        record("relu", .elementwise, reads: [x], writes: [y], inPlace: (y, x)) { _ in
+            ck_relu(n, x.floats.baseAddress, y.floats.baseAddress)
+        }
+        return y
+    }
+
+    /// max(x, 0) of several tensors, side by side along channels: one pass over each.
+    ///
+    /// - Parameter parts: [..., Cₖ], alike but for the last dimension
+    /// - Returns: [..., ΣCₖ]
+    public func concatenateReLU(_ parts: [Tensor]) -> Tensor {
+        let places = parts.map { $0.shape.dropLast() }
+        precondition(Set(places).count == 1, "concatenation of \(parts.map(\.shape))")
+        let total = parts.reduce(0) { $0 + $1.shape.last! }
+        let rows = places[0].reduce(1, *)
+        let y = evaluated(parts[0], Array(places[0]) + [total])
+        record("concatenate", .elementwise, reads: parts, writes: [y]) { _ in
+            var start = 0
+            for part in parts {
+                let width = part.shape.last!
+                ck_place_columns_relu(
+                    rows, total, start, width, part.floats.baseAddress, y.floats.baseAddress)
+                start += width
+            }
+        }
+        return y
+    }
+
+    /// Bilinear resizing as torch's `interpolate` with `align_corners=False` (no anti-aliasing), then scale·x + shift.
+    ///
+    /// - Parameter x: [B, H, W, C]
+    /// - Returns: [B, height, width, C]
+    public func resizeBilinear(
+        _ x: Tensor, height: Int, width: Int, scale: Float = 1, shift: Float = 0
+    ) -> Tensor {
+        let (B, H, W, C) = (x.shape[0], x.shape[1], x.shape[2], x.shape[3])
+        let y = evaluated(x, [B, height, width, C])
+        record("resize", .elementwise, reads: [x], writes: [y]) { _ in
+            ck_resize_bilinear(
+                B, H, W, C, height, width, scale, shift, x.floats.baseAddress, y.floats.baseAddress)
+        }
+        return y
+    }
+
+    /// A result that no gradient flows back from.
+    private func evaluated(_ x: Tensor, _ shape: [Int]) -> Tensor {
+        precondition(!recordsGradients && x.dtype == .float32, "has no gradient, and is for fp32")
+        return make(shape, dtype: .float32, needsGradient: false)
+    }
+}

@@ -1,0 +1,117 @@
+#!/bin/bash
+# Evaluation: the same numbers on any number of ranks and after an interruption, and what is refused.
+source "$(dirname "$0")/lib.sh"
+
+run=$scratch/run
+expect_status 0 "$disttrain" train --config "$repository/configs/tiny.yaml" --output "$run" \
+    --set train.steps=4 --set train.batch_size=8 --set train.sample_every=0 --set data.count=120 \
+    --set optimizer.warmup_steps=0
+result=$run/evaluation/step-00000004.json
+
+# The result without what time has a part in.
+numbers() { grep -v -e sampling -e '"features": [0-9]' -e measures "$1"; }
+
+evaluate=("$disttrain" evaluate --model "$run" --reference synthetic-faces:120 --count 80 --steps 4 --precision fp32)
+expect_status 0 "${evaluate[@]}"
+expect_text "Fréchet distance of pixels (not FID)" 1
+expect_text "about "
+for name in fd_pixel kid precision recall density coverage mean_pairwise_distance duplicates memorised; do
+    grep -q "\"$name\": " "$result" || fail "$result has no $name"
+done
+if grep -q '"fid"' "$result"; then fail "a distance of pixels is called fid"; fi
+for picture in nearest samples; do
+    [[ -s $run/evaluation/step-00000004-$picture.png ]] || fail "no picture $picture"
+done
+numbers "$result" >"$scratch/alone"
+
+# On three ranks, everything anew; and with the reference's features of before.
+rm -r "$run/evaluation"
+expect_status 0 ranks 3 "${evaluate[@]}"
+numbers "$result" | diff "$scratch/alone" - || fail "three ranks measure otherwise"
+expect_status 0 ranks 2 "${evaluate[@]}"
+numbers "$result" | diff "$scratch/alone" - || fail "the kept features measure otherwise"
+
+# Killed after its first shard, it goes on with that, on other ranks.
+rm -r "$run/evaluation"
+"${evaluate[@]}" --steps 60 --output "$scratch/whole" >/dev/null 2>&1
+"${evaluate[@]}" --steps 60 >/dev/null 2>&1 &
+pid=$!
+for _ in {1..600}; do
+    if compgen -G "$run/evaluation/samples-*/shard-00000.safetensors" >/dev/null; then break; fi
+    sleep 0.05
+done
+kill -KILL $pid
+wait $pid 2>/dev/null || true
+expect_status 0 ranks 2 "${evaluate[@]}" --steps 60
+expect_text "are there already"
+diff <(numbers "$scratch/whole/step-00000004.json" | grep '": [0-9.-]*,*$') \
+    <(numbers "$result" | grep '": [0-9.-]*,*$') || fail "an interrupted evaluation measures otherwise"
+if compgen -G "$run/evaluation/samples-*" >/dev/null; then fail "the samples' features are left behind"; fi
+
+# Features of something else under the name of these are refused.
+kept=$(echo "$run"/evaluation/reference-pixel-*.safetensors)
+sed -i 's/"images":"./"images":"z/' "$kept"
+expect_status 3 "${evaluate[@]}"
+expect_text "another images"
+
+# Pictures that were drawn already, without the grid of them all.
+expect_status 0 "$disttrain" sample --model "$run" --count 20 --steps 4 --precision fp32 --output "$scratch/pictures"
+expect_status 0 ranks 2 "$disttrain" evaluate --samples "$scratch/pictures" --reference "$scratch/pictures" \
+    --output "$scratch/same" --features pixel
+grep -q '"count": 20' "$scratch/same/evaluation.json" || fail "expected 20 samples"
+expect_text "20  samples close to a training image"
+grep -q '"precision": 1' "$scratch/same/evaluation.json" || fail "a set does not lie in itself"
+
+# What cannot be.
+expect_status 2 "$disttrain" evaluate --reference synthetic-faces --count 20
+expect_status 2 "${evaluate[@]}" --features inception
+expect_text "docs/evaluation.md" 1
+expect_status 2 "${evaluate[@]}" --features vae
+cp "$repository/Tests/DistTrainTests/Fixtures/evaluation/stored.npz" "$scratch/other.npz"
+expect_status 3 "$disttrain" evaluate --model "$run" --reference "$scratch/other.npz" --count 20
+expect_text "24 values" 1
+expect_status 3 "$disttrain" evaluate --model "$run" --reference synthetic-faces --count 20 \
+    --inception "$run/checkpoints/step-00000004/unet/diffusion_pytorch_model.safetensors"
+
+# Within training, on all ranks; a run that goes on where it was judged is not judged again, and the curve has it.
+train=("$disttrain" train --config "$repository/configs/tiny.yaml" --set train.batch_size=8 --set train.sample_every=0
+    --set data.count=60 --set optimizer.warmup_steps=0 --set evaluation.every=2 --set evaluation.count=40
+    --set evaluation.steps=2 --set train.precision=fp32 --set train.checkpoint_every=2)
+expect_status 0 ranks 2 "${train[@]}" --output "$scratch/judged" --set train.steps=3
+for step in 2 3; do
+    grep -q '"fd_pixel": ' "$scratch/judged/evaluation/step-0000000$step.json" || fail "step $step was not judged"
+done
+[[ $(grep -c '"kind":"evaluation"' "$scratch/judged/metrics.jsonl") == 2 ]] || fail "the curve lacks evaluations"
+expect_status 0 "${train[@]}" --output "$scratch/judged" --set train.steps=4
+[[ $(grep -c '"kind":"evaluation"' "$scratch/judged/metrics.jsonl") == 3 ]] || fail "expected one evaluation more"
+# What the command says of the checkpoint.
+expect_status 0 ranks 2 "$disttrain" evaluate --model "$scratch/judged/checkpoints/step-00000002" --count 40 --steps 2 \
+    --reference synthetic-faces:60 --precision fp32 --output "$scratch/command"
+for name in fd_pixel kid recall density; do
+    diff <(grep "\"$name\"" "$scratch/command/step-00000002.json") \
+        <(grep "\"$name\"" "$scratch/judged/evaluation/step-00000002.json") || fail "the command judges otherwise"
+done
+expect_status 2 "${train[@]}" --output "$scratch/bad" --set evaluation.features=inception
+expect_text "docs/evaluation.md"
+
+# Behind a first stage its latents are compared. The reference is what they were made from; once that is gone, what
+# the first stage makes of them.
+expect_status 0 "$disttrain" vae train --config "$repository/configs/vae_quickstart.yaml" --output "$scratch/vae" \
+    --set data.size=32 --set data.count=64 --set "model.block_out_channels=[8,8,16]" --set model.norm_num_groups=4 \
+    --set train.steps=2 --set train.batch_size=4 --set train.sample_every=0 --set optimizer.warmup_steps=0
+mv "$scratch/pictures" "$scratch/originals"
+rm "$scratch/originals/grid.png"
+expect_status 0 "$disttrain" prepare "$scratch/originals" --size 32 --first-stage "$scratch/vae/model" \
+    --output "$scratch/latents"
+sed -e '/^    count:/d' -e "s#path: synthetic-faces.*#path: $scratch/latents#" -e '/^    size:/d' \
+    -e 's/sample_size: 32/sample_size: 8/' -e 's/_channels: 3/_channels: 4/' "$repository/configs/tiny.yaml" \
+    >"$scratch/latent.yaml"
+expect_status 0 ranks 2 "$disttrain" train --config "$scratch/latent.yaml" --output "$scratch/latent" \
+    --set "first_stage.path=$scratch/vae/model" --set train.steps=2 --set train.batch_size=4 \
+    --set train.sample_every=0 --set optimizer.warmup_steps=0 --set evaluation.every=2 --set evaluation.count=16
+grep -q '"fd_vae": ' "$scratch/latent/evaluation/step-00000002.json" || fail "latents were not compared"
+rm -r "$scratch/originals"
+expect_status 0 ranks 2 "$disttrain" evaluate --model "$scratch/latent" --reference "$scratch/latents" --count 20 \
+    --steps 2
+expect_text "reconstructions" 1
+expect_text "(not FID)"
