@@ -100,23 +100,10 @@ def file_tasks(lab, options):
     save = next(index for index, call in enumerate(again.calls()) if ".partial-00000006" in call.path)
     tasks = []
     for row, place, calls in (("other files", None, first.calls()), ("resume", start, again.calls()[:save])):
-        cases = [("alone", call, action) for call in without_heartbeats(calls) for action in actions(call)]
+        cases = [("alone", call, action) for call in calls for action in actions(call)]
         tasks += [lambda row=row, place=place, case=case: [walk_files(lab, row, place, *case[1:])]
                   for case in thinned(lab, cases, options.every)]
     return tasks
-
-
-def without_heartbeats(calls):
-    """Without the writes of the lock behind the first, which come by the clock: another run may not make them."""
-    seen = set()
-    kept = []
-    for call in calls:
-        beat = (call.name, call.path) if "/.lock/" in call.path and call.name in ("pwrite", "fdatasync") else None
-        if beat is None or beat not in seen:
-            kept.append(call)
-        if beat:
-            seen.add(beat)
-    return kept
 
 
 def walk_files(lab, row, start, call, action):
@@ -126,7 +113,6 @@ def walk_files(lab, row, start, call, action):
         trial.damaged.add(4)  # Set aside, since it cannot be read.
     job = trial.start(Fault(action, call.number, "alone", folder="", without="" if start else "checkpoints"))
     ending = trial.end(job, is_resume=bool(start))
-    # Heartbeats of the lock may come in between: the call may be the one before or after.
     trial.expect(any(found.number == call.number for found in job.calls()), "the call was not reached")
     trial.result.kills += ending.code == 137
     trial.result.injected += ending.code != 137
