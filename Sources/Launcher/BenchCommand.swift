@@ -92,6 +92,8 @@ struct BenchStepCommand: ParsableCommand {
     var ema: Double?
     @Option(help: "optimizer: each rank keeps its slice of the training state; none: all of it.")
     var sharding = Sharding.optimizer
+    @Option(help: "What gradients are on their way between ranks: fp32 or bf16.")
+    var reduceDtype = ReduceDType.fp32
     @Option(help: "Write a Chrome trace of the timed steps of all ranks.", completion: .file())
     var trace: String?
 
@@ -104,13 +106,15 @@ struct BenchStepCommand: ParsableCommand {
         try options.run(self) { communicator, dtype, backend in
             let benchmark = StepBenchmark(
                 unet: try BenchModel.unet(unet), dtype: dtype, backend: backend,
-                batch: options.batch, steps: steps, averageDecay: ema, sharding: sharding, tracePath: trace)
+                batch: options.batch, steps: steps, averageDecay: ema, sharding: sharding,
+                reduceDType: reduceDtype == .bf16 ? .bfloat16 : .float32, tracePath: trace)
             return [try benchmark.run(communicator)]
         }
     }
 }
 
 extension Sharding: ExpressibleByArgument {}
+extension ReduceDType: ExpressibleByArgument {}
 
 /// A number with a fixed count of decimals.
 func fixed(_ value: Double, _ decimals: Int) -> String { String(format: "%.\(decimals)f", value) }

@@ -249,6 +249,22 @@ int mpishim_start_reduce_sum(float *values, size_t count, int root, mpishim_requ
     return error;
 }
 
+int mpishim_start_send(const void *bytes, size_t count, int destination, int tag, mpishim_request *request) {
+    if (count > INT_MAX) return MPI_ERR_COUNT;
+    MPI_Request started = MPI_REQUEST_NULL;
+    int error = MPI_Isend(bytes, (int)count, MPI_BYTE, destination, tag, MPI_COMM_WORLD, &started);
+    *request = from_mpi(started);
+    return error;
+}
+
+int mpishim_start_receive(void *bytes, size_t count, int source, int tag, mpishim_request *request) {
+    if (count > INT_MAX) return MPI_ERR_COUNT;
+    MPI_Request started = MPI_REQUEST_NULL;
+    int error = MPI_Irecv(bytes, (int)count, MPI_BYTE, source, tag, MPI_COMM_WORLD, &started);
+    *request = from_mpi(started);
+    return error;
+}
+
 int mpishim_peek(mpishim_request request, int *done) {
     return MPI_Request_get_status(to_mpi(request), done, MPI_STATUS_IGNORE);
 }

@@ -6,23 +6,23 @@ public final class Parameter {
     public let name: String
     public let shape: [Int]
     /// Offset in the store, in elements.
-    public let offset: Int
+    public var offset: Int { declared.place.flat }
     /// Offset among the store's vectors; nil for a matrix.
-    let vectorOffset: Int?
+    var vectorOffset: Int? { declared.place.vector }
     public let initializer: Initializer
     unowned let store: ParameterStore
 
+    fileprivate var place: (flat: Int, vector: Int?)
     private let viewOf: Parameter?
 
-    init(
-        name: String, shape: [Int], offset: Int, vectorOffset: Int?, initializer: Initializer,
+    fileprivate init(
+        name: String, shape: [Int], place: (flat: Int, vector: Int?), initializer: Initializer,
         store: ParameterStore, viewOf: Parameter? = nil
     ) {
-        self.vectorOffset = vectorOffset
         self.viewOf = viewOf
         self.name = name
         self.shape = shape
-        self.offset = offset
+        self.place = place
         self.initializer = initializer
         self.store = store
     }
@@ -31,14 +31,15 @@ public final class Parameter {
     func viewed(as shape: [Int]) -> Parameter {
         precondition(shape.reduce(1, *) == count, "\(name): cannot view \(self.shape) as \(shape)")
         return Parameter(
-            name: name, shape: shape, offset: offset, vectorOffset: vectorOffset, initializer: initializer,
-            store: store, viewOf: self)
+            name: name, shape: shape, place: place, initializer: initializer, store: store, viewOf: self)
     }
 
     /// The declared parameter, where this one is a view of it.
     var declared: Parameter { viewOf?.declared ?? self }
 
     public var count: Int { shape.reduce(1, *) }
+    /// Elements to the next parameter's 64-byte line.
+    public var paddedCount: Int { (count + 15) & ~15 }
     public var range: Range<Int> { offset..<offset + count }
 
     /// The current values, fp32; of a matrix only while the store is not narrow.
@@ -74,10 +75,13 @@ public enum Initializer: Sendable {
 /// While bf16 trains, the fp32 masters belong to whoever updates them, perhaps on several ranks, and the store keeps
 /// what kernels read: matrices (two dimensions or more) in bf16 and vectors in fp32. See `narrow`.
 ///
-/// Parameters are declared in forward order, so the backward pass makes their gradients ready from the end
-/// of the buffer to its start.
+/// Parameters are declared in forward order, so the backward pass makes their gradients ready from the last
+/// declared to the first. `interleave` says where they lie.
 public final class ParameterStore {
+    /// In the order of declaration.
     public private(set) var parameters: [Parameter] = []
+    /// In the order of their offsets.
+    public private(set) var parametersByOffset: [Parameter] = []
     /// Elements of the flat buffer, padding included: each parameter starts on a 64-byte line.
     public private(set) var count = 0
     /// Grows whenever values change; plans that keep packed copies compare it.
@@ -104,14 +108,46 @@ public final class ParameterStore {
     /// Declares a parameter; all are declared before the first value is used.
     public func declare(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Parameter {
         precondition(ownValues == nil, "\(name) is declared after the store was allocated")
-        let isVector = shape.count < 2
         let parameter = Parameter(
-            name: name, shape: shape, offset: count, vectorOffset: isVector ? vectorCount : nil,
-            initializer: initializer, store: self)
+            name: name, shape: shape, place: (0, nil), initializer: initializer, store: self)
         parameters.append(parameter)
-        count += (parameter.count + 15) & ~15
-        if isVector { vectorCount += (parameter.count + 15) & ~15 }
+        append(parameter)
         return parameter
+    }
+
+    /// Lays a parameter behind those that have their places.
+    private func append(_ parameter: Parameter) {
+        let isVector = parameter.shape.count < 2
+        parameter.place = (count, isVector ? vectorCount : nil)
+        parametersByOffset.append(parameter)
+        count += parameter.paddedCount
+        if isVector { vectorCount += parameter.paddedCount }
+    }
+
+    /// Lays the parameters so that any slice of the buffer holds some of every part of the model.
+    ///
+    /// Ranks own slices. Where a slice was a part of the model, all would send their gradients to one rank at a time,
+    /// as backward comes to its part, and half of a network and more would stand idle. Here runs of neighbours, each
+    /// a 64th of the model or a single larger tensor, lie in the order of their bit-reversed numbers: halves, quarters
+    /// and eighths of the buffer each hold runs from everywhere (van der Corput's sequence).
+    ///
+    /// Called when all are declared, before the first value is used.
+    public func interleave() {
+        precondition(ownValues == nil && ownGradients == nil, "interleaving after the store was allocated")
+        var runs: [[Parameter]] = []
+        var size = 0
+        for parameter in parameters {
+            if runs.isEmpty || size >= count / 64 {
+                runs.append([])
+                size = 0
+            }
+            runs[runs.count - 1].append(parameter)
+            size += parameter.paddedCount
+        }
+        (count, vectorCount, parametersByOffset) = (0, 0, [])
+        for run in runs.enumerated().sorted(by: { $0.offset.bitReversed < $1.offset.bitReversed }) {
+            for parameter in run.element { append(parameter) }
+        }
     }
 
     /// Number of trainable values, without padding.
@@ -237,8 +273,8 @@ public final class ParameterStore {
 
     /// The place among the vectors that belongs to a flat offset: that of the next vector element.
     private func vectorPlace(_ offset: Int) -> Int {
-        for parameter in parameters where parameter.vectorOffset != nil && offset < parameter.range.upperBound
-        {
+        for parameter in parametersByOffset
+        where parameter.vectorOffset != nil && offset < parameter.range.upperBound {
             return parameter.vectorOffset! + max(0, offset - parameter.offset)
         }
         return vectorCount
@@ -254,5 +290,17 @@ public final class ParameterStore {
 
     fileprivate func matrixPointer(_ offset: Int) -> UnsafeRawPointer {
         halves.map { UnsafeRawPointer($0 + offset) } ?? UnsafeRawPointer(values + offset)
+    }
+}
+
+extension Int {
+    /// The bits in reverse order, as an order to sort by.
+    fileprivate var bitReversed: UInt {
+        var (bits, result) = (UInt(self), UInt(0))
+        for _ in 0..<UInt.bitWidth {
+            result = result << 1 | bits & 1
+            bits >>= 1
+        }
+        return result
     }
 }

@@ -16,6 +16,41 @@ import Testing
         #expect(UInt(bitPattern: store.values) % 64 == 0 && UInt(bitPattern: store.gradients) % 64 == 0)
     }
 
+    @Test(arguments: [1, 2, 7, 64, 300]) func interleavedSlicesHoldSomeOfEveryPart(count: Int) {
+        let (plain, store) = (ParameterStore(), ParameterStore())
+        for store in [plain, store] {
+            for index in 0..<count {
+                _ = store.declare(
+                    "\(index)", index % 3 == 0 ? [20 + index % 5] : [4, 9], .uniform(fanIn: 1))
+            }
+        }
+        store.interleave()
+        #expect(store.count == plain.count && store.parameters.map(\.name) == plain.parameters.map(\.name))
+        var end = 0
+        for parameter in store.parametersByOffset {
+            #expect(parameter.offset == end, "\(parameter.name)")
+            end += parameter.paddedCount
+        }
+        #expect(end == store.count)
+        // Where a value lies changes nothing of it.
+        plain.initialize(seed: 3)
+        store.initialize(seed: 3)
+        for (a, b) in zip(plain.parameters, store.parameters) { #expect(Array(a.values) == Array(b.values)) }
+        // Where each slice and part share several of the 54 runs.
+        guard count == 300 else { return }
+        for (slices, parts) in [(2, 4), (4, 2)] {
+            for slice in 0..<slices {
+                let range = store.count * slice / slices..<store.count * (slice + 1) / slices
+                for part in 0..<parts {
+                    let own = store.parameters[count * part / parts..<count * (part + 1) / parts]
+                    let inside = own.reduce(0) { $0 + $1.range.clamped(to: range).count }
+                    let share = Double(inside * slices) / Double(own.reduce(0) { $0 + $1.count })
+                    #expect(abs(share - 1) < 0.5, "part \(part) in slice \(slice) of \(slices): \(share)")
+                }
+            }
+        }
+    }
+
     @Test func initialValuesFollowSeedAndPlace() {
         func values(_ seed: UInt64, first: Int = 1000) -> (first: [Float], second: [Float]) {
             let store = ParameterStore()

@@ -14,14 +14,17 @@ public struct StepBenchmark {
     /// Decay of an average of the weights; nil: none, as PyTorch's benchmark has none.
     public var averageDecay: Double?
     public var sharding: Sharding
+    /// What gradients are on their way between ranks.
+    public var reduceDType: DType
     /// Where a Chrome trace of the timed steps goes.
     public var tracePath: String?
 
     public init(
         unet: UNet2DConfig, dtype: DType, backend: Backend, batch: Int, steps: Int,
-        averageDecay: Double? = nil, sharding: Sharding = .optimizer,
+        averageDecay: Double? = nil, sharding: Sharding = .optimizer, reduceDType: DType = .float32,
         tracePath: String? = nil
     ) {
+        self.reduceDType = reduceDType
         self.unet = unet
         self.dtype = dtype
         self.backend = backend
@@ -72,7 +75,8 @@ public struct StepBenchmark {
             flips: false)
         return try DataParallelStep(
             DataParallelStep.Settings(
-                seed: 0, batchSize: batch * ranks, microBatchSize: nil, backend: backend, clipNorm: 1),
+                seed: 0, batchSize: batch * ranks, microBatchSize: nil, backend: backend, clipNorm: 1,
+                reduceDType: reduceDType),
             objective: objective,
             state: ModelState(
                 model.store,

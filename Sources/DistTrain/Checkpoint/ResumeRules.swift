@@ -103,6 +103,7 @@ public enum ResumeRules {
         "train.micro_batch_size": .noted,
         "train.precision": .noted,  // Weights, moments and averages are fp32 always.
         "train.sharding": .noted,
+        "train.reduce_dtype": .noted,
         "train.log_every": .noted,
         "train.sample_every": .noted,
         "train.checkpoint_every": .noted,

@@ -31,7 +31,8 @@ public struct TensorTable: Sendable, Equatable {
 
     public init(_ store: ParameterStore) {
         self.init(
-            entries: store.parameters.map { Entry(name: $0.name, shape: $0.shape, offset: $0.offset) })
+            entries: store.parametersByOffset.map { Entry(name: $0.name, shape: $0.shape, offset: $0.offset) }
+        )
     }
 
     /// Bytes of all tensors, fp32, without padding.

@@ -1,6 +1,7 @@
 import CKernels
 import Foundation
 import MPIShim
+import TensorCore
 
 /// Sums gradients over the ranks: each rank's slice there, or everything everywhere.
 ///
@@ -15,6 +16,8 @@ import MPIShim
 ///     // each step
 ///     backward { bucket in reducer.bucketReady(bucket) } between: { reducer.progress() }
 ///     let (wait, busy) = try reducer.finish()
+///
+/// With `reduceDType` bf16 half of the bytes travel, on any number of machines: see `HalfPrecisionExchange`.
 ///
 /// Reductions start in bucket order on every rank, whatever the order of the calls, because MPI matches collectives by
 /// the order in which they start. With one rank nothing happens. A step allocates nothing.
@@ -38,6 +41,8 @@ public final class BucketReducer {
     private let requests: UnsafeMutablePointer<mpishim_request>
     private let pieceCount: Int
     private let received: UnsafeMutablePointer<Float>
+    /// Where gradients travel in bf16.
+    private let halves: HalfPrecisionExchange?
     private var isReady: [Bool]
     /// Buckets `0..<startedBuckets` are under way or complete, with so many requests.
     private var startedBuckets = 0
@@ -54,10 +59,11 @@ public final class BucketReducer {
     ///   - buckets: ranges that cover the buffer without overlap, each of fewer than 2^31 elements, in the order in
     ///     which they become ready, the same on every rank.
     ///   - sharding: with `optimizer` a rank's slice alone is summed; the rest is undefined afterwards.
-    ///   - overlaps: reduce while backward computes; nil: where the ranks are on several machines.
+    ///   - reduceDType: what gradients are on their way; sums are fp32 always.
+    ///   - overlaps: reduce while backward computes; nil: where the ranks are on several machines, or with bf16.
     public init(
         communicator: any Communicator, gradients: UnsafeMutablePointer<Float>, buckets: [Range<Int>],
-        slices: FlatSlices, sharding: Sharding, overlaps: Bool? = nil
+        slices: FlatSlices, sharding: Sharding, reduceDType: DType = .float32, overlaps: Bool? = nil
     ) {
         self.communicator = communicator.size > 1 ? communicator as? MPICommunicator : nil
         precondition(communicator.size == 1 || self.communicator != nil, "an unknown kind of communicator")
@@ -67,9 +73,10 @@ public final class BucketReducer {
         self.gradients = gradients
         self.slices = slices
         self.sharding = sharding
-        self.overlaps = overlaps ?? (communicator.localSize < communicator.size)
+        let isHalf = reduceDType == .bfloat16
+        self.overlaps = isHalf || (overlaps ?? (communicator.localSize < communicator.size))
         pieces = buckets.map { bucket in
-            guard sharding == .optimizer else { return [Piece(range: bucket, root: nil)] }
+            guard sharding == .optimizer || isHalf else { return [Piece(range: bucket, root: nil)] }
             return slices.all.enumerated().compactMap { rank, slice in
                 let range = bucket.clamped(to: slice)
                 return range.isEmpty ? nil : Piece(range: range, root: rank)
@@ -80,12 +87,19 @@ public final class BucketReducer {
         requests = .allocate(capacity: max(pieceCount, 1))
         requests.initialize(repeating: mpishim_null_request(), count: pieceCount)
         received = .allocate(capacity: Self.exchanged)
+        let pieceCount = pieceCount
+        halves = self.communicator.flatMap {
+            isHalf
+                ? HalfPrecisionExchange(
+                    communicator: $0, gradients: gradients, slices: slices, sharding: sharding,
+                    pieces: pieceCount) : nil
+        }
     }
 
     deinit {
         var done: Int32 = 1
-        if communicator != nil, started > 0 {
-            let error = mpishim_test_all(requests, started, &done)
+        if communicator != nil, underWay > 0 {
+            let error = mpishim_test_all(open, underWay, &done)
             if error != 0 || done == 0 { communicator?.noteAbandonedRequest() }
         }
         requests.deallocate()
@@ -106,10 +120,10 @@ public final class BucketReducer {
 
     /// Drives the transfers on. Cheap when there is nothing to do; call it often during backward.
     public func progress() {
-        guard communicator != nil, started > 0, failure == nil else { return }
+        guard communicator != nil, underWay > 0, failure == nil else { return }
         let begin = monotonicSeconds()
         var done: Int32 = 0
-        note(mpishim_test_all(requests, started, &done), "driving gradient buckets up to", startedBuckets)
+        note(mpishim_test_all(open, underWay, &done), "driving gradient buckets up to", startedBuckets)
         busySeconds += monotonicSeconds() - begin
     }
 
@@ -129,11 +143,12 @@ public final class BucketReducer {
         if overlaps {
             for index in isReady.indices { isReady[index] = true }
             startReadyBuckets()
-            for index in 0..<started where failure == nil {
-                note(mpishim_wait(requests + index), "waiting for gradients, part", index)
+            for index in 0..<underWay where failure == nil {
+                note(mpishim_wait(open + index), "waiting for gradients, part", index)
             }
             if let failure { throw failure }
             (startedBuckets, started) = (0, 0)
+            try halves?.finish()
         } else {
             try sumOwnSlice(communicator)
             if sharding == .none { try spreadSums(communicator) }
@@ -144,12 +159,18 @@ public final class BucketReducer {
 
     // MARK: While backward computes
 
+    /// The requests of this step, and how many there are so far.
+    private var open: UnsafeMutablePointer<mpishim_request> { halves?.requests ?? requests }
+    private var underWay: Int { halves?.started ?? started }
+
     private func startReadyBuckets() {
         while startedBuckets < pieces.count, isReady[startedBuckets], failure == nil {
             for piece in pieces[startedBuckets] {
                 let (values, request) = (gradients + piece.range.lowerBound, requests + started)
                 let error =
-                    if let root = piece.root {
+                    if let root = piece.root, let halves {
+                        halves.start(piece.range, owner: root, tag: started)
+                    } else if let root = piece.root {
                         mpishim_start_reduce_sum(values, piece.range.count, Int32(root), request)
                     } else {
                         mpishim_start_allreduce_sum(values, piece.range.count, request)

@@ -1,4 +1,5 @@
 import LDMModel
+import TensorCore
 
 /// The type of activations and compute weights; master weights and optimizer are fp32 always.
 public enum Precision: String, ConfigChoice {
@@ -16,6 +17,15 @@ public enum Sharding: String, ConfigChoice {
     case optimizer
 }
 
+/// What gradients are on their way between ranks; they are summed in fp32 always.
+public enum ReduceDType: String, ConfigChoice {
+    case fp32
+    /// Half of the bytes, and each contribution rounded once.
+    case bf16
+
+    var dtype: DType { self == .bf16 ? .bfloat16 : .float32 }
+}
+
 /// `train`: how long, how much at once, and what happens every so many steps.
 public struct TrainConfiguration: Sendable, Equatable {
     public var steps: Int
@@ -26,6 +36,8 @@ public struct TrainConfiguration: Sendable, Equatable {
     public var microBatchSize: Int?
     public var precision = Precision.auto
     public var sharding = Sharding.optimizer
+    /// What gradients are on their way between ranks.
+    public var reduceDType = ReduceDType.fp32
     /// A metrics line every so many steps.
     public var logEvery = 50
     /// Sample grids every so many steps; 0 for never.
@@ -40,6 +52,7 @@ public struct TrainConfiguration: Sendable, Equatable {
         case batchSize = "batch_size"
         case microBatchSize = "micro_batch_size"
         case precision, sharding
+        case reduceDType = "reduce_dtype"
         case logEvery = "log_every"
         case sampleEvery = "sample_every"
         case checkpointEvery = "checkpoint_every"
@@ -53,6 +66,7 @@ public struct TrainConfiguration: Sendable, Equatable {
         microBatchSize = try reader.read(optional: .microBatchSize)
         precision = try reader.read(.precision, default: precision)
         sharding = try reader.read(.sharding, default: sharding)
+        reduceDType = try reader.read(.reduceDType, default: reduceDType)
         logEvery = try reader.read(.logEvery, default: logEvery)
         sampleEvery = try reader.read(.sampleEvery, default: sampleEvery)
         checkpointEvery = try reader.read(.checkpointEvery, default: checkpointEvery)
@@ -79,7 +93,8 @@ public struct TrainConfiguration: Sendable, Equatable {
             "steps": .integer(steps), "batch_size": .integer(batchSize),
             "micro_batch_size": .integer(microBatchSize),
             "precision": .string(precision.rawValue), "sharding": .string(sharding.rawValue),
-            "log_every": .integer(logEvery), "sample_every": .integer(sampleEvery),
+            "reduce_dtype": .string(reduceDType.rawValue), "log_every": .integer(logEvery),
+            "sample_every": .integer(sampleEvery),
             "checkpoint_every": .integer(checkpointEvery),
             "check_replicas_every": .integer(checkReplicasEvery),
         ])

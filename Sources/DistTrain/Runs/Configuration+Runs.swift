@@ -42,7 +42,7 @@ extension SessionSettings {
     ) {
         self.init(
             seed: seed, batchSize: train.batchSize, microBatchSize: train.microBatchSize,
-            clipNorm: optimizer.clipNorm,
+            clipNorm: optimizer.clipNorm, reduceDType: train.reduceDType.dtype,
             state: ModelState.Settings(
                 sharding: train.sharding, dtype: train.dtype, optimizer: optimizer.adamW,
                 averages: ema.decays.map { WeightAverage.Settings(decay: $0, warmup: ema.warmup) }),

@@ -70,7 +70,7 @@ final class TrainingSession {
         step = try DataParallelStep(
             DataParallelStep.Settings(
                 seed: settings.seed, batchSize: settings.batchSize, microBatchSize: settings.microBatchSize,
-                clipNorm: settings.clipNorm.map { Float($0) }),
+                clipNorm: settings.clipNorm.map { Float($0) }, reduceDType: settings.reduceDType),
             objective: subject.objective, state: state,
             learningRate: settings.learningRate, communicator: communicator, activity: watcher.activity)
         table = TensorTable(store)
@@ -311,6 +311,7 @@ struct SessionSettings {
     var batchSize: Int
     var microBatchSize: Int?
     var clipNorm: Double?
+    var reduceDType: DType
     var state: ModelState.Settings
     var learningRate: LearningRate
     var cadence: Cadence

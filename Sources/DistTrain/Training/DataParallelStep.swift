@@ -52,10 +52,14 @@ public final class DataParallelStep {
         public var backend: Backend
         /// Global gradient norm above which gradients are scaled down; nil: never.
         public var clipNorm: Float?
+        /// What gradients are on their way between ranks.
+        public var reduceDType: DType
 
         public init(
-            seed: UInt64, batchSize: Int, microBatchSize: Int?, backend: Backend = .fastest, clipNorm: Float?
+            seed: UInt64, batchSize: Int, microBatchSize: Int?, backend: Backend = .fastest, clipNorm: Float?,
+            reduceDType: DType = .float32
         ) {
+            self.reduceDType = reduceDType
             self.seed = seed
             self.batchSize = batchSize
             self.microBatchSize = microBatchSize
@@ -108,7 +112,7 @@ public final class DataParallelStep {
         bucketRanges = GradientBuckets.ranges(of: objective.store)
         reducer = BucketReducer(
             communicator: communicator, gradients: objective.store.gradients, buckets: bucketRanges,
-            slices: state.slices, sharding: state.settings.sharding)
+            slices: state.slices, sharding: state.settings.sharding, reduceDType: settings.reduceDType)
         for range in microBatches { _ = recording(range.count) }
     }
 
@@ -260,17 +264,21 @@ public enum GradientBuckets {
     /// 25 MB, as PyTorch's DDP: large enough for bandwidth, small enough to overlap.
     public static let elements = 25 * 1024 * 1024 / 4
 
-    /// Ranges that cover the store, last parameters first: the order in which the backward pass finishes them.
+    /// Ranges that cover the store, last declared parameters first: the order in which the backward pass finishes
+    /// them.
     ///
-    /// - Parameter elements: least size of every range but the last; no parameter is cut.
+    /// - Parameter elements: size at which a range is closed; no parameter is cut. What does not lie side by side is
+    ///   not of one range.
     public static func ranges(of store: ParameterStore, elements: Int = elements) -> [Range<Int>] {
         var ranges: [Range<Int>] = []
-        var end = store.count
-        for parameter in store.parameters.reversed() where end - parameter.offset >= elements {
-            ranges.append(parameter.offset..<end)
-            end = parameter.offset
+        for parameter in store.parameters.reversed() {
+            let (start, end) = (parameter.offset, parameter.offset + parameter.paddedCount)
+            if let last = ranges.last, last.lowerBound == end, last.count < elements {
+                ranges[ranges.count - 1] = start..<last.upperBound
+            } else {
+                ranges.append(start..<end)
+            }
         }
-        if end > 0 { ranges.append(0..<end) }
         return ranges
     }
 

@@ -68,7 +68,7 @@ int mpishim_receive(void *bytes, size_t count, int source, int tag);
 int mpishim_exchange(const void *sent, size_t sent_count, int destination, void *received, size_t received_count,
                      int source, int tag);
 
-// Non-blocking reductions
+// Non-blocking reductions and messages
 
 /// An MPI_Request as a plain number, so that Swift can hold it in an array.
 typedef uint64_t mpishim_request;
@@ -80,6 +80,9 @@ mpishim_request mpishim_null_request(void);
 int mpishim_start_allreduce_sum(float *values, size_t count, mpishim_request *request);
 /// Starts a sum over the ranks into `values` of `root`; the others' stay as they are.
 int mpishim_start_reduce_sum(float *values, size_t count, int root, mpishim_request *request);
+/// Starts a message of at most 2^31 - 1 bytes; `bytes` may not be touched until the request is complete.
+int mpishim_start_send(const void *bytes, size_t count, int destination, int tag, mpishim_request *request);
+int mpishim_start_receive(void *bytes, size_t count, int source, int tag, mpishim_request *request);
 /// Sets *done to 1 when the request is complete, and leaves the request to be waited for.
 int mpishim_peek(mpishim_request request, int *done);
 /// Drives all requests on, and sets *done to 1 (and the requests to null) when all are complete.
