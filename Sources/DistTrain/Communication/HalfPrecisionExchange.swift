@@ -9,8 +9,8 @@ import MPIShim
 /// others' values, whatever M is. (A ring that sums in bf16 would round M times.) Owners add in the order of the ranks, so
 /// the same gradients always give the same bits.
 ///
-/// What is sent is rounded in place, into the first half of its own memory; what is received takes 2·(M - 1)/M bytes an
-/// element. A step allocates nothing.
+/// What is sent and what is received take 2 bytes an element each. Gradients of others' slices stay as they are: the
+/// padding between parameters, which backward never writes, must stay zero. A step allocates nothing.
 final class HalfPrecisionExchange {
     private let communicator: MPICommunicator
     private let gradients: UnsafeMutablePointer<Float>
@@ -20,11 +20,11 @@ final class HalfPrecisionExchange {
     private(set) var started = 0
     /// The others' contributions to this rank's slice, one after the other in the order of the ranks.
     private let incoming: UnsafeMutablePointer<UInt16>
-    /// The sums of all slices, on their way to everybody; without sharding alone.
-    private let spread: UnsafeMutablePointer<UInt16>?
+    /// What goes to the others, at its place in the flat buffer; without sharding, the sums of all slices, too.
+    private let outgoing: UnsafeMutablePointer<UInt16>
     private let block: UnsafeMutablePointer<Float>
 
-    /// Elements that are rounded, and added, at once: their memory stays in cache.
+    /// Elements that are added at once: their memory stays in cache.
     private static let blockSize = 1 << 18
 
     /// - Parameters:
@@ -42,14 +42,14 @@ final class HalfPrecisionExchange {
         requests = .allocate(capacity: max(1, pieces * others))
         requests.initialize(repeating: mpishim_null_request(), count: pieces * others)
         incoming = .allocate(capacity: max(1, slices[communicator.rank].count * others))
-        spread = sharding == .none ? .allocate(capacity: slices.count) : nil
+        outgoing = .allocate(capacity: max(1, slices.count))
         block = .allocate(capacity: Self.blockSize)
     }
 
     deinit {
         requests.deallocate()
         incoming.deallocate()
-        spread?.deallocate()
+        outgoing.deallocate()
         block.deallocate()
     }
 
@@ -59,7 +59,8 @@ final class HalfPrecisionExchange {
     /// - Returns: MPI's error code.
     func start(_ range: Range<Int>, owner: Int, tag: Int) -> Int32 {
         guard owner == communicator.rank else {
-            let halves = round(range)
+            let halves = outgoing + range.lowerBound
+            ck_cast(CK_F32, CK_BF16, range.count, gradients + range.lowerBound, halves)
             defer { started += 1 }
             return mpishim_start_send(halves, 2 * range.count, Int32(owner), Int32(tag), requests + started)
         }
@@ -86,26 +87,14 @@ final class HalfPrecisionExchange {
                 ck_add(CK_F32, count, 1, sum, 1, block, sum)
             }
         }
-        guard let spread else { return }
+        guard sharding == .none else { return }
         // Owners take the rounded sums too: replicas must not differ.
-        ck_cast(CK_F32, CK_BF16, own.count, gradients + own.lowerBound, spread + own.lowerBound)
+        ck_cast(CK_F32, CK_BF16, own.count, gradients + own.lowerBound, outgoing + own.lowerBound)
         try communicator.allGather(
-            inPlace: UnsafeMutableRawBufferPointer(start: spread, count: 2 * slices.count),
+            inPlace: UnsafeMutableRawBufferPointer(start: outgoing, count: 2 * slices.count),
             parts: slices.all.map { 2 * $0.lowerBound..<2 * $0.upperBound }, elementSize: 2)
-        ck_cast(CK_BF16, CK_F32, slices.count, spread, gradients)
+        ck_cast(CK_BF16, CK_F32, slices.count, outgoing, gradients)
     }
 
     private var others: [Int] { (0..<communicator.size).filter { $0 != communicator.rank } }
-
-    /// Rounds gradients in place, into the first half of their memory.
-    private func round(_ range: Range<Int>) -> UnsafeMutableRawPointer {
-        let halves = UnsafeMutableRawPointer(gradients + range.lowerBound)
-        for begin in stride(from: 0, to: range.count, by: Self.blockSize) {
-            let count = min(Self.blockSize, range.count - begin)
-            // By way of a block: what is written lies before what is still to be read.
-            ck_cast(CK_F32, CK_BF16, count, gradients + range.lowerBound + begin, block)
-            memcpy(halves + 2 * begin, block, 2 * count)
-        }
-        return halves
-    }
 }
