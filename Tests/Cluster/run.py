@@ -21,6 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "cluster/testbed"))
 
 import faults
+import signals
 import slurm_faults
 from hosts import Cluster
 from job import Failed, Job, Run, require
@@ -75,7 +76,7 @@ def main():
     parser.add_argument("--only", default="", help="tests whose name contains this")
     parser.add_argument("--list", action="store_true")
     arguments = parser.parse_args()
-    chosen = [[test for test in tests if arguments.only in test.__name__] for tests in (faults.ALL, slurm_faults.ALL)]
+    chosen = [[test for test in tests if arguments.only in test.__name__] for tests in (faults.ALL + signals.ALL, slurm_faults.ALL)]
     if arguments.list:
         for test in chosen[0] + chosen[1]:
             print(f"{test.__name__:24}{(test.__doc__ or '').strip()}")
