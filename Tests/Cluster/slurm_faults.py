@@ -134,8 +134,8 @@ def preempted(slurm, folder, reference, partition="normal", extra=()):
     require(restarts == 1, f"{restarts} requeues, expected 1:\n{job.log}")
     job.run.check_equal(reference, same_ranks=True)
     lost = max(0, reached - resumed)
-    require(lost == 0 or "stopped by" not in job.log, f"{lost} steps lost:\n{job.log}")
-    stop = re.search(r"stopped by \S+ on rank \d+ after step \d+", job.log)
+    require(lost <= 50, f"{lost} steps lost:\n{job.log}")
+    stop = re.search(r"Stopped by \S+ on rank \d+ after step \d+", job.log)
     return Outcome(seconds, None, lost, f"{stop[0] if stop else 'ended by Slurm'}; requeued")
 
 

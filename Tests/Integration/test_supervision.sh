@@ -132,7 +132,7 @@ for signal in INT TERM USR1 mpirun; do
     fi
     expect_end 75
     if [[ $signal != mpirun ]]; then expect_said "SIG$signal on rank 1"; fi
-    at=$(($(sed -n 's/.*stopped by .* after step \([0-9]*\) of.*/\1/p' "$run.log" | head -1) + 1))
+    at=$(($(sed -n 's/.*Stopped by .* after step \([0-9]*\) of.*/\1/p' "$run.log" | head -1) + 1))
 done
 launch_run told-others
 expect_end 0
@@ -148,6 +148,17 @@ for moment in 0 0.3 0.6; do
     expect_said "with a checkpoint"
 done
 launch_run told-early
+expect_end 0
+expect_same
+
+# Told in the pause before a restart: the checkpoint is there, and nothing is started again.
+launch_run told-between
+wait_for_step 600
+kill -KILL "$(rank_process 1)"
+until grep -q "starting again" "$run.log"; do sleep 0.02; done
+kill -TERM $job
+expect_end 75
+launch_run told-between
 expect_end 0
 expect_same
 
