@@ -24,7 +24,7 @@ def told(cluster, folder, reference, find):
             os.kill(find(job), number)
             end(job, 75)
             seconds.append(time.monotonic() - began)
-            step = re.search(r"Stopped by .* after step (\d+)", job.log)
+            step = re.search(r"[Ss]topped by .* after step (\d+)", job.log)
             require(step, f"no step is told:\n{job.log}")
             require(job.run.checkpoint == int(step[1]),
                     f"checkpoint of step {job.run.checkpoint}, expected {step[1]}:\n{job.log}")

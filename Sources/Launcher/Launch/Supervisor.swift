@@ -59,6 +59,8 @@ final class Supervisor {
             let decision = policy.decide(outcome, checkpoints: job.checkpointSteps.count)
             switch decision {
             case .end(let code):
+                // mpirun that was told to end passes on no last words.
+                if code != ExitStatus.success, !attempt.logs.hasSaid(cause) { say(cause) }
                 close(attempt, code: code, decision: nil)
                 return code
             case .giveUp(let reason):
