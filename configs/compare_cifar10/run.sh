@@ -53,4 +53,4 @@ judge latent
 judge pixel
 
 say "report"
-"$disttrain" report "$folder/vae" "$folder/latent" "$folder/pixel" --pictures --output "$folder/report.html"
+"$disttrain" report "$folder/latent" "$folder/pixel" --pictures --output "$folder/report.html"
