@@ -96,7 +96,7 @@ def told(slurm, folder, reference):
     job.wait_for_checkpoint()
     began = time.monotonic()
     slurm.scancel(job.number, "--signal=USR1", "--batch")
-    wait_until(lambda: "with a checkpoint" in job.log, 60, "the job stops with a checkpoint")
+    wait_until(lambda: "Stopped by" in job.log, 60, "the job stops with a checkpoint")
     seconds = time.monotonic() - began
     slurm.scancel(job.number)
     job.wait("CANCELLED", 60)
