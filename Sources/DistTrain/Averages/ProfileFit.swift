@@ -1,9 +1,11 @@
 /// The sum of stored profiles that is nearest to a wanted one: Σ xᵢ pᵢ ≈ p, by least squares over all of the training.
 ///
-/// Solves A x = b with Aᵢⱼ = ∫ pᵢ pⱼ and bᵢ = ∫ pᵢ p, in double. Weights are linear in their profiles, so the same sum of
-/// stored averages is the wanted average, as nearly as the profiles agree.
+/// With Aᵢⱼ = ∫ pᵢ pⱼ and bᵢ = ∫ pᵢ p, in double, A x = b + λ 1, where λ makes Σ xᵢ = 1. Weights are linear in their
+/// profiles, so the same sum of stored averages is the wanted average, as nearly as the profiles agree.
 ///
-/// Source: Karras et al. 2024, appendix C.3.
+/// Source: Karras et al. 2024, appendix C.3, which has no λ. Without it a fit to few snapshots multiplies all weights by
+/// a Σ xᵢ of 0.95, say; with it, what stays the same during the training, as most of the weights of a short one, is met
+/// however few there are. With many snapshots λ vanishes.
 public struct ProfileFit: Sendable {
     /// One for each stored profile.
     public let factors: [Double]
@@ -18,12 +20,17 @@ public struct ProfileFit: Sendable {
         }
         let length = wanted.product(wanted).squareRoot()
         let target = stored.indices.map { stored[$0].product(wanted) / (lengths[$0] * length) }
-        let solution = Self.solve(matrix, target)
-        factors = stored.indices.map { solution[$0] * length / lengths[$0] }
-        // ‖Ax − b‖ vanishes at the solution, so that 1 − x·b is left of ‖p − Σ xᵢ pᵢ‖²; to some 1e-16 in the square.
-        let met = zip(solution, target).reduce(0) { $0 + $1.0 * $1.1 }
-        residual = max(0, 1 - met).squareRoot()
+        let ones = lengths.map { length / $0 }
+        let nearest = Self.solve(matrix, target)
+        let shift = Self.solve(matrix, ones)
+        let size = Self.dot(shift, ones)
+        let lambda = (1 - Self.dot(nearest, ones)) / size
+        factors = stored.indices.map { (nearest[$0] + lambda * shift[$0]) * ones[$0] }
+        // Without λ, 1 − x·b is left of ‖p − Σ xᵢ pᵢ‖²; λ adds what is orthogonal to it. To some 1e-16 in the square.
+        residual = (max(0, 1 - Self.dot(nearest, target)) + lambda * lambda * size).squareRoot()
     }
+
+    private static func dot(_ a: [Double], _ b: [Double]) -> Double { zip(a, b).reduce(0) { $0 + $1.0 * $1.1 } }
 
     /// Solves a symmetric, positive definite system by Cholesky's decomposition. A row that depends on those before it to
     /// rounding is left out: its unknown is 0.

@@ -2,8 +2,8 @@
 
     python make_ema.py > ema.json
 
-Needs numpy and scipy. Inner products are integrated numerically; fits are numpy's least squares on profiles that are
-sampled on a fine grid, so neither uses the closed forms that the program has.
+Needs numpy and scipy. Inner products are integrated numerically; fits are least squares on profiles that are sampled
+on a fine grid, so neither uses the closed forms that the program has.
 """
 import json
 
@@ -25,13 +25,15 @@ def product(a, b):
 
 
 def fit(wanted, stored):
-    """Least squares over midpoints of a grid whose cells are all of the same length."""
+    """Least squares over midpoints of a grid; the factors sum to 1, so the last is what the others leave."""
     cells = 400_000
     tau = (np.arange(cells) + 0.5) * wanted[1] / cells
     sampled = lambda g, t: np.where(tau <= t, (g + 1) * tau**g / float(t) ** (g + 1), 0)
     columns = np.stack([sampled(*p) for p in stored], 1)
     target = sampled(*wanted)
-    factors = np.linalg.lstsq(columns, target, rcond=None)[0]
+    last = columns[:, -1]
+    others = np.linalg.lstsq(columns[:, :-1] - last[:, None], target - last, rcond=None)[0]
+    factors = np.append(others, 1 - others.sum())
     residual = np.linalg.norm(columns @ factors - target) / np.linalg.norm(target)
     return factors.tolist(), float(residual)
 
