@@ -9,7 +9,8 @@ import Testing
     private let golden: JSONValue
 
     init() throws {
-        let file = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "Fixtures/ema/ema.json")
+        let file = URL(filePath: #filePath).deletingLastPathComponent().appending(
+            path: "Fixtures/ema/ema.json")
         golden = try JSONValue(parsing: [UInt8](Data(contentsOf: file))[...])
     }
 

@@ -19,12 +19,12 @@ import Testing
         private var weights: [Float]
 
         init(sigmaRel: Double) {
-            let count = state.count
-            weights = (0..<count).map { state.buffers[0].values[$0].isNormal ? state.buffers[0].values[$0] : 0.5 }
-            // One of them is the greatest finite number, whose square is not.
-            for i in weights.indices where abs(weights[i]) > 1 { weights[i] = 1 }
-            averages = widths.map { [weights] in WeightAverage(weights, count: count, .init(sigmaRel: $0)) }
+            let (count, start) = (state.count, state.buffers[0].values)
+            // Some are extreme, whose squares are none.
+            let weights = (0..<count).map { abs(start[$0]) <= 1 ? start[$0] : 1 }
+            averages = widths.map { WeightAverage(weights, count: count, .init(sigmaRel: $0)) }
             tracked = WeightAverage(weights, count: count, .init(sigmaRel: sigmaRel))
+            self.weights = weights
             sums = Array(repeating: (0, 0), count: count)
         }
 
@@ -76,7 +76,8 @@ import Testing
             // Others' ranks, and one that is a checkpoint's.
             if step % every == 0 {
                 try trajectory.save(
-                    step: step, in: step == 200 ? run.checkpoints : run.snapshots, ranks: 1 + step / every % 3)
+                    step: step, in: step == 200 ? run.checkpoints : run.snapshots, ranks: 1 + step / every % 3
+                )
             }
         }
         let average = try AverageReconstruction(sigmaRel: sigmaRel, of: scratch.path)
@@ -112,7 +113,8 @@ import Testing
                 try AverageReconstruction(sigmaRel: sigmaRel, of: path, atStep: step)
             }
         }
-        #expect(refusal(0.08, scratch.path, 25)?.message.hasSuffix("step 25, expected one of 10, 20, 30") == true)
+        #expect(
+            refusal(0.08, scratch.path, 25)?.message.hasSuffix("step 25, expected one of 10, 20, 30") == true)
         #expect(refusal(0.08, run.snapshots.path(step: 20), 10)?.message.contains("is of step 20") == true)
         #expect(refusal(0.29, scratch.path)?.exitStatus == ExitStatus.usage)
         #expect(refusal(0, scratch.path)?.message.contains("less than 1/√12") == true)

@@ -152,7 +152,10 @@ private func failure(_ yaml: String, _ overrides: [String] = []) throws -> Confi
         ("optimizer: {schedule: cosine, min_learning_rate: 1}", "expected 0 to learning_rate"),
         ("optimizer: {clip_norm: 0}", "or null for no clipping"),
         ("ema: {decays: [1]}", "ema.decays: found 1.0"), ("ema: {decays: [0.9, 0.9]}", "given twice"),
-        ("ema: {sigma_rel: [0.05, 0.29]}", "ema.sigma_rel: found 0.29, expected more than 0 and less than 1/√12"),
+        (
+            "ema: {sigma_rel: [0.05, 0.29]}",
+            "ema.sigma_rel: found 0.29, expected more than 0 and less than 1/√12"
+        ),
         ("ema: {sigma_rel: [0]}", "ema.sigma_rel: found 0.0"),
         ("ema: {sigma_rel: [0.1, 0.10]}", "ema.sigma_rel: the same width is given twice"),
         ("ema: {sigma_rel: [0.05, 0.1], snapshot_every: -1}", "ema.snapshot_every: found -1"),

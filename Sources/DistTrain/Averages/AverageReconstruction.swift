@@ -33,7 +33,8 @@ public struct AverageReconstruction: Sendable {
     public init(sigmaRel: Double, of path: String, atStep: Int? = nil) throws {
         guard sigmaRel > 0, sigmaRel < PowerProfile.sigmaLimit else {
             throw RunError(
-                "sigma_rel \(sigmaRel): expected more than 0 and less than 1/√12 (0.2886…), the mean of all weights")
+                "sigma_rel \(sigmaRel): expected more than 0 and less than 1/√12 (0.2886…), the mean of all weights"
+            )
         }
         let (folders, named) = Self.places(path)
         if let named, let atStep, named != atStep {
@@ -113,8 +114,10 @@ public struct AverageReconstruction: Sendable {
         let percent = String(format: "%.2g", 100 * fit.residual)
         let advice =
             fit.residual > Self.poor
-            ? "; a poor match: take snapshots more often, or a width that is nearer to those of ema.sigma_rel" : ""
-        return "\(Self.name(sigmaRel: sigmaRel)) of step \(step), from \(sources.count) averages of \(steps) steps, is off "
+            ? "; a poor match: take snapshots more often, or a width that is nearer to those of ema.sigma_rel"
+            : ""
+        return
+            "\(Self.name(sigmaRel: sigmaRel)) of step \(step), from \(sources.count) averages of \(steps) steps, is off "
             + "its profile by \(percent) %\(advice)"
     }
 

@@ -30,7 +30,9 @@ public struct ProfileFit: Sendable {
         residual = (max(0, 1 - Self.dot(nearest, target)) + lambda * lambda * size).squareRoot()
     }
 
-    private static func dot(_ a: [Double], _ b: [Double]) -> Double { zip(a, b).reduce(0) { $0 + $1.0 * $1.1 } }
+    private static func dot(_ a: [Double], _ b: [Double]) -> Double {
+        zip(a, b).reduce(0) { $0 + $1.0 * $1.1 }
+    }
 
     /// Solves a symmetric, positive definite system by Cholesky's decomposition. A row that depends on those before it to
     /// rounding is left out: its unknown is 0.

@@ -265,7 +265,8 @@ public final class CheckpointWriter {
             draft.discard()
             warn(
                 "the \(draft.folder == folder ? "checkpoint" : "snapshot") of step \(state.step) was not saved: "
-                    + "\(problem); earlier ones are as they were, and training goes on (\(failuresInARow) of \(Self.failuresAllowed) failures in a row)")
+                    + "\(problem); earlier ones are as they were, and training goes on (\(failuresInARow) of \(Self.failuresAllowed) failures in a row)"
+            )
         }
         guard failuresInARow < Self.failuresAllowed else {
             throw CheckpointError(

@@ -50,7 +50,9 @@ final class StateSnapshot {
     ) throws(CommunicationError) -> [StateBuffer] {
         var copies: [StateBuffer] = []
         for live in state {
-            guard let copy = buffer(of: live.folder) else { preconditionFailure("no room for \(live.folder)") }
+            guard let copy = buffer(of: live.folder) else {
+                preconditionFailure("no room for \(live.folder)")
+            }
             copies.append(copy)
             let common = copy.range.clamped(to: live.range)
             if !common.isEmpty {

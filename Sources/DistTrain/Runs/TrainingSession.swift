@@ -295,7 +295,8 @@ final class TrainingSession {
             // Training is over: the gradients' memory takes the whole of what the ranks hold in slices.
             let values = store.gradients
             try state.gather(
-                state.slowestAverage.map { UnsafePointer($0.values) } ?? UnsafePointer(state.master), into: values)
+                state.slowestAverage.map { UnsafePointer($0.values) } ?? UnsafePointer(state.master),
+                into: values)
             try communicator.collectively("writing \(run.model)") {
                 try run.lock?.check()
                 if communicator.isRoot { try subject.export(run.model, values) }

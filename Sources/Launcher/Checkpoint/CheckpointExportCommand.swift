@@ -28,7 +28,8 @@ struct CheckpointExportCommand: ParsableCommand {
     var weights: String?
     @Option(
         help: ArgumentHelp(
-            "An average of this relative width in their place, made from the run's snapshots.", valueName: "width"))
+            "An average of this relative width in their place, made from the run's snapshots.",
+            valueName: "width"))
     var sigmaRel: Double?
     @Option(
         help: ArgumentHelp("The step that --sigma-rel ends at. Default: the last there is.", valueName: "n"))
@@ -53,7 +54,8 @@ struct CheckpointExportCommand: ParsableCommand {
             throw ValidationError("--sigma-rel and --weights: expected one of them")
         }
         guard sigmaRel != nil || atStep == nil else {
-            throw ValidationError("--at-step goes with --sigma-rel; of a checkpoint, give its folder as --model")
+            throw ValidationError(
+                "--at-step goes with --sigma-rel; of a checkpoint, give its folder as --model")
         }
     }
 
