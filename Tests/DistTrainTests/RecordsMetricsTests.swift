@@ -6,7 +6,7 @@ import Testing
 private let description = RunDescription(
     name: "tiny", seed: 3, programVersion: "0.1.0", hosts: ["a", "b"], ranks: 4, threads: 2,
     precision: "fp32",
-    processor: "AVX2", kernels: "oneDNN", configurationHash: "00ff")
+    processor: "AVX2", kernels: "oneDNN", configurationHash: "00ff", flopsPerImage: 6.5e9)
 
 private func metrics(_ step: Int, loss: Double = 0.5) -> StepMetrics {
     StepMetrics(

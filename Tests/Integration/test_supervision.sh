@@ -23,7 +23,7 @@ launch_run() {
 # wait_for_step STEP: until the run has a checkpoint of it or of a later one.
 wait_for_step() {
     local attempt
-    for attempt in $(seq 600); do
+    for attempt in $(seq 6000); do
         if ls "$run"/checkpoints 2>/dev/null | awk -F- -v step="$1" '/^step-/ && $2 + 0 >= step { found = 1 }
                 END { exit !found }'; then
             return

@@ -66,13 +66,16 @@ struct TrainingEvaluation {
         evaluation.removeSamples()
         return result
     }
+
+    /// Where the result of a step is.
+    func file(step: Int, in run: RunFolder) -> String {
+        "\(run.evaluation)/\(EvaluationResult.stem(step: step, features: extractor.kind)).json"
+    }
 }
 
 extension RunFolder {
     /// Results of evaluations.
     var evaluation: String { (path as NSString).appendingPathComponent("evaluation") }
-
-    func evaluation(step: Int) -> String { "\(evaluation)/\(EvaluationResult.stem(step: step)).json" }
 }
 
 extension EvaluationResult {

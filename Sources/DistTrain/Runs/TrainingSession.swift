@@ -17,9 +17,8 @@ final class TrainingSession {
         /// Pictures of the model's work with the store's present values, on rank 0; nil elsewhere. It calls `tick` as
         /// it gets on.
         var pictures: (_ tick: @escaping () -> Void) throws -> Image?
-        /// Judges the store's present values after `step` updates; nil where that is not wanted.
-        var evaluate:
-            ((_ step: Int, _ run: RunFolder, _ tick: @escaping () -> Void) throws -> EvaluationResult)?
+        /// Judges the store's present values; nil where that is not wanted.
+        var evaluation: TrainingEvaluation?
         /// Writes what others open; `values` are the weights, fp32, in the store's layout, which kernels read too.
         /// Called on rank 0.
         var export: (_ folder: String, _ values: UnsafePointer<Float>) throws -> Void
@@ -156,7 +155,8 @@ final class TrainingSession {
                 },
                 isEvaluated: { [self] step in
                     try communicator.fromRoot("looking for an evaluation") {
-                        FileManager.default.fileExists(atPath: run.evaluation(step: step))
+                        guard let evaluation = subject.evaluation else { return true }
+                        return FileManager.default.fileExists(atPath: evaluation.file(step: step, in: run))
                     }
                 },
                 snapshot: { [self] in try saveSnapshot(at: $0) }),
@@ -283,11 +283,11 @@ final class TrainingSession {
     }
 
     private func evaluate(at step: Int) throws -> EvaluationResult? {
-        guard let evaluate = subject.evaluate else { return nil }
+        guard let evaluation = subject.evaluation else { return nil }
         // It may take long: what was saved before has to be whole.
         try checkpoints.finish()
         watcher.activity.enter(.sample, step: step)
-        return try withAverage { try evaluate(step, run, watcher.activity.tick) }
+        return try withAverage { try evaluation.run(step: step, in: run, tick: watcher.activity.tick) }
     }
 
     private func export() throws {
@@ -317,7 +317,7 @@ final class TrainingSession {
             hosts: Array(Set(hosts)).sorted(), ranks: communicator.size, threads: Processor.threads,
             precision: settings.precision, processor: Processor.features,
             kernels: "\(Backend.fastest.summary); OpenBLAS \(Processor.openBLASKernels)",
-            configurationHash: subject.identity.configurationHash,
+            configurationHash: subject.identity.configurationHash, flopsPerImage: step.flopsPerSample,
             initializedFrom: subject.initializedFrom)
     }
 }
