@@ -98,7 +98,7 @@ expect_text "Note: sigma-rel-0.08 of step 12" 1
 cmp "$scratch/a.safetensors" "$scratch/b.safetensors" || fail "--weights sigma-rel-0.08 draws otherwise"
 expect_status 0 "$disttrain" evaluate --model "$run" --weights sigma-rel-0.08 --reference synthetic-faces:20 \
     --count 20 --steps 2
-grep -q '"weights": "sigma-rel-0.08"' "$run/evaluation/step-00000012.json" || fail "the evaluation names other weights"
+grep -q '"weights": "sigma-rel-0.08"' "$run/evaluation/step-00000012-pixel.json" || fail "the evaluation names other weights"
 
 # --- Averages in all places -------------------------------------------------------------------------------
 
@@ -106,7 +106,7 @@ grep -q '"weights": "sigma-rel-0.08"' "$run/evaluation/step-00000012.json" || fa
 expect_status 0 "${train[@]}" --set train.steps=2 --set train.sample_every=2 --set sampling.count=2 --set evaluation.every=2 \
     --set evaluation.count=20 --set "ema.decays=[]" --set "ema.sigma_rel=[0.1, 0.05]" --set evaluation.steps=2 \
     --set sampling.steps=2 --output "$scratch/only"
-grep -q '"weights": "ema-power-0.1"' "$scratch/only/evaluation/step-00000002.json" || fail "another average is judged"
+grep -q '"weights": "ema-power-0.1"' "$scratch/only/evaluation/step-00000002-pixel.json" || fail "another average is judged"
 expect_status 0 "${export[@]}" --model "$scratch/only" --output "$scratch/only_out"
 expect_text "ema-power-0.1 of step 2" 1
 diff -r "$scratch/only_out" "$scratch/only/model" || fail "not the pipeline that the finished run has"
