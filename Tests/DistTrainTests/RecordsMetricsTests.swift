@@ -42,7 +42,7 @@ private final class Problems {
             run.objectValue?.keys == [
                 "kind", "name", "seed", "program_version", "hosts", "ranks", "threads", "precision",
                 "processor",
-                "kernels", "config_hash", "time",
+                "kernels", "config_hash", "flop_per_image", "time",
             ])
         #expect(run["kind"] == "run")
         #expect(run["hosts"] == ["a", "b"])

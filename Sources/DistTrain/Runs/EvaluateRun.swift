@@ -129,9 +129,8 @@ public struct EvaluateRun {
                 firstStage: stage, side: min(first.width, first.height), step: nil, weights: "samples",
                 identity: "", output: output, base: output)
         }
-        let folder = try PipelineFolder.read(
-            model, weights: request.weights, firstStage: request.firstStage)
-        let weights = (folder.unet.path as NSString).lastPathComponent
+        let folder = try PipelineFolder.open(
+            model, weights: request.weights, firstStage: request.firstStage, note: note)
         let run = Self.run(of: folder.unet.path)
         guard let output = request.output ?? run.map({ "\($0)/evaluation" }) else {
             throw RunError("\(model): is no run and no checkpoint of one; give --output")
@@ -145,11 +144,11 @@ public struct EvaluateRun {
         }
         let side = size.height * (firstStage?.downsamplingFactor ?? 1)
         var opened = Opened(
-            pictures: nil, firstStage: firstStage, side: side, step: folder.step, weights: weights,
+            pictures: nil, firstStage: firstStage, side: side, step: folder.step, weights: folder.weightsName,
             identity: "", output: output,
             base: request.output ?? (output as NSString).deletingLastPathComponent)
         guard request.samples == nil else { return opened }
-        let unet = try folder.unet.loadUNet()
+        let unet = try folder.loadUNet()
         guard unet.config.inChannels == unet.config.outChannels else {
             throw RunError(
                 "\(model): predicts \(unet.config.outChannels) channels of \(unet.config.inChannels), expected as many",
@@ -177,14 +176,15 @@ public struct EvaluateRun {
         return opened
     }
 
-    /// RUN of RUN/checkpoints/step-N/WEIGHTS or RUN/model/unet; nil for weights that lie elsewhere.
+    /// RUN of RUN/checkpoints/step-N/WEIGHTS, of the same in its snapshots, or RUN/model/unet; nil for weights that lie elsewhere.
     private static func run(of unet: String) -> String? {
         let path = URL(fileURLWithPath: unet).standardizedFileURL
         let folder = path.deletingLastPathComponent()
         let above = folder.deletingLastPathComponent()
-        let run = above.lastPathComponent == "checkpoints" ? above.deletingLastPathComponent() : above
+        let isCheckpoint = ["checkpoints", "ema-snapshots"].contains(above.lastPathComponent)
+        let run = isCheckpoint ? above.deletingLastPathComponent() : above
         let isRun = FileManager.default.fileExists(atPath: run.appendingPathComponent("config.yaml").path)
-        let isItsOwn = above.lastPathComponent == "checkpoints" || folder.lastPathComponent == "model"
+        let isItsOwn = isCheckpoint || folder.lastPathComponent == "model"
         return isRun && isItsOwn ? run.path : nil
     }
 

@@ -28,8 +28,7 @@ struct TrainingEvaluation {
         var sampling = c.samplingSettings
         sampling.steps = settings.steps
         self.sampling = sampling
-        let averages = c.ema.decays.max().map { "ema-\($0)" }
-        weights = averages ?? "unet"
+        weights = c.ema.profiles.max()?.name ?? "unet"
         identity = contentHash([c.stableHash, String(c.seed), weights])
         (extractor, reference) = try communicator.collectively("opening the evaluation's reference") {
             let extractor = try FeatureExtractor(
