@@ -44,7 +44,7 @@ struct BenchAllReduceCommand: ParsableCommand {
         let network = report.network
         var lines = [
             "\(report.ranks) ranks on \(report.hosts) host\(report.hosts == 1 ? ", over its memory" : "s")",
-            "α \(fixed(network.latencySeconds * 1e6, 0)) µs; β \(fixed(network.secondsPerByte * 1e9, 3)) ns a byte, "
+            "α \(fixed(network.latencySeconds * 1e6, 1)) µs; β \(fixed(network.secondsPerByte * 1e9, 3)) ns a byte, "
                 + "\(fixed(network.bitsPerSecond / 1e9, 3)) Gbit/s in each direction "
                 + "(\(fixed(report.overlappedBytesPerSecond * 8e-9, 3)) while computing); γ "
                 + "\(fixed(network.drivingSecondsPerByte * 1e9, 3)) ns of processor time a byte",

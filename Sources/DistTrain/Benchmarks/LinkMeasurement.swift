@@ -43,33 +43,33 @@ public struct LinkMeasurement {
         return try communicator.allReduceMin(least)
     }
 
-    /// Seconds until every rank has sent `bytes` to the next and received as many from the one before, the median of
+    /// Seconds until every rank has sent `bytes` to the next and received as many from the one before, the least of
     /// some rounds after one that warms up. Collective.
     public func exchange(bytes: Int, rounds: Int) throws(CommunicationError) -> Double {
-        var seconds: [Double] = []
-        for _ in 0...rounds {
+        var least = Double.infinity
+        for round in 0...rounds {
             try communicator.barrier()
             let start = monotonicSeconds()
             try communicator.exchange(
                 sending: UnsafeRawBufferPointer(rebasing: sent[..<bytes]), to: next,
                 receiving: UnsafeMutableRawBufferPointer(rebasing: received[..<bytes]), from: previous, tag: 0)
-            seconds.append(try communicator.allReduceMax(monotonicSeconds() - start))
+            let seconds = try communicator.allReduceMax(monotonicSeconds() - start)
+            if round > 0 { least = min(least, seconds) }
         }
-        return seconds.dropFirst().sorted()[rounds / 2]
+        return least
     }
 
-    /// Calls `compute` so many times, and lets such exchanges go on meanwhile: what that adds.
+    /// Calls `compute` so many times, and lets such exchanges go on meanwhile. Collective.
     ///
     /// - Parameters:
     ///   - bytes: of a message; `inFlight` are under way at a time.
     ///   - compute: about a millisecond of work; between two calls MPI is called, as between the operations of a
     ///     backward pass.
-    /// - Returns: seconds with transfers and without, and bytes sent; those that were under way at the end count for
-    ///   half.
-    func whileComputing(bytes: Int, inFlight: Int, calls: Int, _ compute: () -> Void)
-        throws(CommunicationError) -> (seconds: Double, alone: Double, bytes: Double)
+    /// - Returns: the slowest rank's seconds and the mean of the bytes that a rank has sent; those that were under way
+    ///   at the end count for half.
+    func exchangeWhileComputing(bytes: Int, inFlight: Int, calls: Int, _ compute: () -> Void)
+        throws(CommunicationError) -> (seconds: Double, bytes: Double)
     {
-        let before = try alone(calls, compute)
         var requests = Array(repeating: mpishim_null_request(), count: 2 * inFlight)
         var started = Array(repeating: 0.0, count: inFlight)
         var error: Int32 = 0
@@ -111,14 +111,18 @@ public struct LinkMeasurement {
             wait(slot)
         }
         try checked("exchanging while computing", error)
-        return (seconds, (before + (try alone(calls, compute))) / 2, moved)
+        return (
+            try communicator.allReduceMax(seconds),
+            try communicator.allReduceSum(moved) / Double(communicator.size)
+        )
     }
 
-    private func alone(_ calls: Int, _ compute: () -> Void) throws(CommunicationError) -> Double {
+    /// The slowest rank's seconds of as many calls with nothing under way. Collective.
+    func computing(calls: Int, _ compute: () -> Void) throws(CommunicationError) -> Double {
         try communicator.barrier()
         let begin = monotonicSeconds()
         for _ in 0..<calls { compute() }
-        return monotonicSeconds() - begin
+        return try communicator.allReduceMax(monotonicSeconds() - begin)
     }
 
     private var next: Int { (communicator.rank + 1) % communicator.size }

@@ -105,11 +105,16 @@ public struct NetworkBenchmark {
         sums(100)
         let perSum = try communicator.allReduceMax((monotonicSeconds() - start) / 100)
         let each = max(1, Int(1e-3 / perSum))
-        let timed = try link.whileComputing(bytes: 1 << 20, inFlight: 4, calls: 500) { sums(each) }
+        // What other programs take of the processors is nobody's γ: the fastest of several.
+        var alone = Double.infinity
+        var fastest = (seconds: Double.infinity, bytes: 1.0)
+        for _ in 0..<4 {
+            alone = min(alone, try link.computing(calls: 200) { sums(each) })
+            let timed = try link.exchangeWhileComputing(bytes: 1 << 20, inFlight: 4, calls: 200) { sums(each) }
+            if timed.seconds < fastest.seconds { fastest = timed }
+        }
         precondition(sum > 0)
-        var totals = [max(0, timed.seconds - timed.alone), timed.bytes, timed.seconds]
-        try communicator.allReduceSum(&totals)
-        return (totals[0] / totals[1], totals[1] / totals[2])
+        return (max(0, fastest.seconds - alone) / fastest.bytes, fastest.bytes / fastest.seconds)
     }
 
     private func collectives(

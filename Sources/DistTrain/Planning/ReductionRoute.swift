@@ -25,6 +25,10 @@ public enum ReductionRoute: Equatable, Sendable {
         public var ownerIn = 0.0, ownerOut = 0.0
         /// Of each other host, on average.
         public var otherIn = 0.0, otherOut = 0.0
+
+        public init(ownerIn: Double = 0, ownerOut: Double = 0, otherIn: Double = 0, otherOut: Double = 0) {
+            (self.ownerIn, self.ownerOut, self.otherIn, self.otherOut) = (ownerIn, ownerOut, otherIn, otherOut)
+        }
     }
 
     /// What `bytes` of every rank put on the links.
