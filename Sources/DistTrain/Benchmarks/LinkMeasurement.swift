@@ -24,7 +24,9 @@ public struct LinkMeasurement {
     }
 
     /// Seconds of a message one way between two ranks, the least of several, on every rank. Collective.
-    public func pingPong(_ first: Int, _ second: Int, bytes: Int, rounds: Int) throws(CommunicationError) -> Double {
+    public func pingPong(_ first: Int, _ second: Int, bytes: Int, rounds: Int) throws(CommunicationError)
+        -> Double
+    {
         try communicator.barrier()
         let out = UnsafeRawBufferPointer(rebasing: sent[..<bytes])
         let back = UnsafeMutableRawBufferPointer(rebasing: received[..<bytes])
@@ -52,7 +54,8 @@ public struct LinkMeasurement {
             let start = monotonicSeconds()
             try communicator.exchange(
                 sending: UnsafeRawBufferPointer(rebasing: sent[..<bytes]), to: next,
-                receiving: UnsafeMutableRawBufferPointer(rebasing: received[..<bytes]), from: previous, tag: 0)
+                receiving: UnsafeMutableRawBufferPointer(rebasing: received[..<bytes]), from: previous, tag: 0
+            )
             let seconds = try communicator.allReduceMax(monotonicSeconds() - start)
             if round > 0 { least = min(least, seconds) }
         }

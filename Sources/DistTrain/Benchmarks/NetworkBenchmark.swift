@@ -110,7 +110,9 @@ public struct NetworkBenchmark {
         var fastest = (seconds: Double.infinity, bytes: 1.0)
         for _ in 0..<4 {
             alone = min(alone, try link.computing(calls: 200) { sums(each) })
-            let timed = try link.exchangeWhileComputing(bytes: 1 << 20, inFlight: 4, calls: 200) { sums(each) }
+            let timed = try link.exchangeWhileComputing(bytes: 1 << 20, inFlight: 4, calls: 200) {
+                sums(each)
+            }
             if timed.seconds < fastest.seconds { fastest = timed }
         }
         precondition(sum > 0)
@@ -129,7 +131,8 @@ public struct NetworkBenchmark {
             var slice = [Float](repeating: 0, count: slices[communicator.rank].count)
             let size = Double(bytes)
             let moved = size * (1 - 1 / Double(communicator.size))
-            func add(_ operation: String, _ moved: Double, _ model: Double, _ body: () throws -> Void) throws {
+            func add(_ operation: String, _ moved: Double, _ model: Double, _ body: () throws -> Void) throws
+            {
                 let seconds = try time(communicator, body)
                 results.append(
                     NetworkReport.Collective(
@@ -150,7 +153,8 @@ public struct NetworkBenchmark {
             try add("all-gather", moved, network.ringAllGather(bytes: size, layout)) {
                 try values.withUnsafeMutableBytes {
                     try communicator.allGather(
-                        inPlace: $0, parts: slices.map { 4 * $0.lowerBound..<4 * $0.upperBound }, elementSize: 4)
+                        inPlace: $0, parts: slices.map { 4 * $0.lowerBound..<4 * $0.upperBound },
+                        elementSize: 4)
                 }
             }
             bytes *= 8

@@ -12,7 +12,8 @@ extension ComputeModel {
     ///   - stepSeconds: a whole step of one rank on `batch` images.
     ///   - copyBytesPerSecond: of memory.
     public static func derived(
-        stepSeconds: Double, batch: Int, unet: UNet2DConfig, workload: StepWorkload, copyBytesPerSecond: Double
+        stepSeconds: Double, batch: Int, unet: UNet2DConfig, workload: StepWorkload,
+        copyBytesPerSecond: Double
     ) throws -> ComputeModel {
         let model = try UNet2DModel(unet)
         let objective = DenoisingObjective(

@@ -18,7 +18,8 @@ public struct MemoryModel: Codable, Equatable, Sendable {
     public init(_ workload: StepWorkload, _ layout: RankLayout, activationBytes: Int, otherBytes: Int) {
         let isHalf = workload.dtype == .bfloat16
         let ranks = layout.ranks
-        let slice = workload.sharding == .optimizer ? (workload.elements + ranks - 1) / ranks : workload.elements
+        let slice =
+            workload.sharding == .optimizer ? (workload.elements + ranks - 1) / ranks : workload.elements
         weightBytes = isHalf ? 2 * workload.elements + 4 * workload.vectorElements : 4 * workload.elements
         gradientBytes = 4 * workload.elements
         stateBytes = slice * 4 * ((isHalf ? 1 : 0) + 2 + workload.averages)
@@ -36,7 +37,8 @@ public struct MemoryModel: Codable, Equatable, Sendable {
     }
 
     public var totalBytes: Int {
-        weightBytes + gradientBytes + stateBytes + exchangeBytes + snapshotBytes + activationBytes + otherBytes
+        weightBytes + gradientBytes + stateBytes + exchangeBytes + snapshotBytes + activationBytes
+            + otherBytes
     }
 
     /// Weights, averages and both moments of every parameter, in fp32.

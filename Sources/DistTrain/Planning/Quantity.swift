@@ -9,7 +9,8 @@ public enum Quantity {
 
     /// "50us", "0.2ms", "1s": seconds; nil for anything else.
     public static func seconds(_ text: String) -> Double? {
-        number(text.lowercased(), units: ["ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1])
+        number(
+            text.lowercased(), units: ["ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1])
     }
 
     /// "500M", "2.5G": bytes a second; nil for anything else.

@@ -27,7 +27,9 @@ public enum ReductionRoute: Equatable, Sendable {
         public var otherIn = 0.0, otherOut = 0.0
 
         public init(ownerIn: Double = 0, ownerOut: Double = 0, otherIn: Double = 0, otherOut: Double = 0) {
-            (self.ownerIn, self.ownerOut, self.otherIn, self.otherOut) = (ownerIn, ownerOut, otherIn, otherOut)
+            (self.ownerIn, self.ownerOut, self.otherIn, self.otherOut) = (
+                ownerIn, ownerOut, otherIn, otherOut
+            )
         }
     }
 

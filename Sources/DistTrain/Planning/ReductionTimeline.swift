@@ -69,8 +69,8 @@ struct ReductionTimeline {
         guard seconds > 0 else { return 0 }
         let perByte = network.perByteWhileComputing(layout.perHost)
         var driving = 0.0
-        // t = seconds + γ·moved(t), which a few rounds settle: γ·moved(t) is at most t / 2.
-        for _ in 0..<12 {
+        // t = seconds + γ·moved(t), which rounds settle, since γ·moved(t) is at most t / 2.
+        for _ in 0..<30 {
             let most = (seconds + driving) / perByte
             let moved = zip(incoming, outgoing).reduce(0) { $0 + (min($1.0, most) + min($1.1, most)) / 2 }
             driving = network.drivingSecondsPerByte * moved / Double(layout.ranks)

@@ -42,7 +42,8 @@ public struct StepWorkload: Equatable, Sendable {
     /// Bytes of each buffer that the weights are gathered in.
     var gatheredBuffers: [Double] {
         guard sharding == .optimizer else { return [] }
-        return dtype == .bfloat16 ? [2 * Double(elements), 4 * Double(vectorElements)] : [4 * Double(elements)]
+        return dtype == .bfloat16
+            ? [2 * Double(elements), 4 * Double(vectorElements)] : [4 * Double(elements)]
     }
 }
 

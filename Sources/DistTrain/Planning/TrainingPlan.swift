@@ -91,7 +91,8 @@ public struct TrainingPlan: Codable, Equatable, Sendable {
         let train = configuration.train
         job = Job(
             name: configuration.name, parameters: workload.parameters, precision: workload.dtype.precision,
-            gradients: workload.reduceDType.rawValue, sharding: workload.sharding.rawValue, steps: train.steps,
+            gradients: workload.reduceDType.rawValue, sharding: workload.sharding.rawValue,
+            steps: train.steps,
             checkpointEvery: train.checkpointEvery)
         self.network = network
         self.compute = compute

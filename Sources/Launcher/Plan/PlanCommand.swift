@@ -26,7 +26,9 @@ struct PlanCommand: ParsableCommand {
               disttrain plan --config FILE --hosts 8,64 --measured here.json --bandwidth 1G --reduce-dtype bf16
             """)
 
-    @Option(help: ArgumentHelp("The configuration of a U-Net's training, YAML.", valueName: "file"), completion: .file())
+    @Option(
+        help: ArgumentHelp("The configuration of a U-Net's training, YAML.", valueName: "file"),
+        completion: .file())
     var config: String
     @Option(
         name: .customLong("set"), parsing: .singleValue,
@@ -109,7 +111,8 @@ struct PlanNetworkOptions: ParsableArguments {
     var latency: String?
     @Option(
         help: ArgumentHelp(
-            "Processor nanoseconds of a rank for each byte that it exchanges. Default: 0.6, TCP's.", valueName: "ns"))
+            "Processor nanoseconds of a rank for each byte that it exchanges. Default: 1, as TCP took on the test bed.",
+            valueName: "ns"))
     var driving: Double?
 
     func validate() throws {
@@ -132,7 +135,7 @@ struct PlanNetworkOptions: ParsableArguments {
                     + "`bench allreduce --json` printed there")
         }
         var model = NetworkModel(
-            latencySeconds: 50e-6, secondsPerByte: 8e-9, drivingSecondsPerByte: 0.6e-9)
+            latencySeconds: 50e-6, secondsPerByte: 8e-9, drivingSecondsPerByte: 1e-9)
         var source = "given"
         if let file {
             guard let data = FileManager.default.contents(atPath: file) else {

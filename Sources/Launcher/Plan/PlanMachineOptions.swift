@@ -16,7 +16,8 @@ struct PlanMachineOptions: ParsableArguments {
     var stepImages: Int?
     @Option(
         help: ArgumentHelp(
-            "What an earlier `plan --json` of this model printed: its computing is used again.", valueName: "file"),
+            "What an earlier `plan --json` of this model printed: its computing is used again.",
+            valueName: "file"),
         completion: .file())
     var measured: String?
     @Option(help: ArgumentHelp("Of the disk, bytes a second: 500M. Default: measured.", valueName: "rate"))
@@ -43,7 +44,9 @@ struct PlanMachineOptions: ParsableArguments {
 
     func diskSpeed(_ communicator: any Communicator) throws -> (bytesPerSecond: Double, source: String) {
         if let given = disk.flatMap(Quantity.bytesPerSecond) { return (given, "given") }
-        let measured = try communicator.fromRoot("measuring the disk") { try DiskSpeed.measure(folder: folder) }
+        let measured = try communicator.fromRoot("measuring the disk") {
+            try DiskSpeed.measure(folder: folder)
+        }
         return (measured, "measured in \(folder)")
     }
 
@@ -67,7 +70,8 @@ struct PlanMachineOptions: ParsableArguments {
         if communicator.isRoot {
             let sizes = batches.map(String.init).joined(separator: " and of ")
             Console.error.write(
-                "timing steps of \(sizes) images here, on \(communicator.size) × \(Processor.threads) threads …\n")
+                "timing steps of \(sizes) images here, on \(communicator.size) × \(Processor.threads) threads …\n"
+            )
         }
         let compute = try ComputeMeasurement(
             unet: configuration.model, state: configuration.plannedState, batches: batches

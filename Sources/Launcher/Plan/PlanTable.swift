@@ -21,9 +21,13 @@ struct PlanTable {
             TextTable.row(Self.head, Self.widths),
         ]
         lines += plan.rows.map { TextTable.row(cells($0), Self.widths) }
-        lines += ["", "where the seconds of a step go (predicted)", TextTable.row(Self.partHead, Self.partWidths)]
+        lines += [
+            "", "where the seconds of a step go (predicted)", TextTable.row(Self.partHead, Self.partWidths),
+        ]
         lines += plan.rows.map { TextTable.row(partCells($0), Self.partWidths) }
-        lines += ["", "MiB a rank (counted; other: measured)", TextTable.row(Self.memoryHead, Self.memoryWidths)]
+        lines += [
+            "", "MiB a rank (counted; other: measured)", TextTable.row(Self.memoryHead, Self.memoryWidths),
+        ]
         lines += plan.rows.map { TextTable.row(memoryCells($0), Self.memoryWidths) }
         lines += [
             "",
@@ -31,7 +35,9 @@ struct PlanTable {
                 + "\(fixed(plan.diskBytesPerSecond / 1e6, 0)) MB/s (\(disk)) it is written in "
                 + "\(fixed(plan.saveSeconds, 2)) s, beside training",
         ]
-        if let slow = plan.rows.first(where: { plan.saveSeconds > Double(job.checkpointEvery) * $0.stepSeconds }),
+        if let slow = plan.rows.first(where: {
+            plan.saveSeconds > Double(job.checkpointEvery) * $0.stepSeconds
+        }),
             job.checkpointEvery > 0
         {
             lines.append(
@@ -42,21 +48,24 @@ struct PlanTable {
     }
 
     private static let head = [
-        "hosts", "ranks", "batch", "a rank", "step, s", "images/s", "speed-up", "efficiency", "comm.", "hours",
+        "hosts", "ranks", "batch", "a rank", "step, s", "images/s", "speed-up", "efficiency", "comm.",
+        "hours",
         "stall, s",
     ]
     private static let widths = [5, 7, 8, 8, 10, 11, 10, 12, 8, 9, 10]
 
     private func cells(_ row: PlanRow) -> [String] {
         [
-            "\(row.hosts)", "\(row.ranks)", "\(row.batchSize)", "\(row.imagesPerRank)", fixed(row.stepSeconds, 3),
+            "\(row.hosts)", "\(row.ranks)", "\(row.batchSize)", "\(row.imagesPerRank)",
+            fixed(row.stepSeconds, 3),
             fixed(row.imagesPerSecond, 1), fixed(row.speedUp, 2), "\(fixed(100 * row.efficiency, 0)) %",
             "\(fixed(100 * row.communicationShare, 0)) %", fixed(row.hours, 1), fixed(row.stallSeconds, 3),
         ]
     }
 
     private static let partHead = [
-        "hosts", "forward, backward", "driving", "waiting for gradients", "agreeing", "updating", "gathering weights",
+        "hosts", "forward, backward", "driving", "waiting for gradients", "agreeing", "updating",
+        "gathering weights",
     ]
     private static let partWidths = [5, 19, 9, 23, 10, 10, 19]
 
