@@ -1,6 +1,6 @@
 #!/bin/bash
 # The whole pipeline on drawn faces, by the commands that a user would type: a first stage, its latents, a U-Net on
-# them, samples. Nothing is downloaded. A demo that was stopped goes on where it was.
+# them, samples, an evaluation, a report. Nothing is downloaded. A demo that was stopped goes on where it was.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,6 +17,7 @@ run vae train --config configs/vae_quickstart.yaml
 run prepare synthetic-faces:6000 --size 64 --first-stage runs/vae_quickstart/model --flip --output data/quickstart
 run train --config configs/quickstart.yaml
 run sample --model runs/quickstart --count 64 --steps 50 --seed 1 --output runs/quickstart/demo
+run evaluate --model runs/quickstart --reference synthetic-faces:6000 --count 512 --batch 32
 
 printf '\n$ disttrain report runs/quickstart --pictures\n'
 .build/release/disttrain report runs/quickstart --pictures

@@ -9,7 +9,7 @@ struct EvaluateCommand: ParsableCommand {
         abstract: "Judge a model's samples: FID, KID, precision and recall, diversity, memorisation.",
         discussion: """
             Draws samples on all ranks, compares them with a reference, prints a table and writes \
-            RUN/evaluation/step-00001000.json with pictures. What was stopped goes on where it was; the numbers are the \
+            RUN/evaluation/step-00001000-FEATURES.json with pictures. What was stopped goes on where it was; the numbers are the \
             same on any number of ranks. FID needs the weights of its network (docs/evaluation.md); without them the \
             same is measured of the first stage's latents, or of pixels, under other names.
 
@@ -25,7 +25,8 @@ struct EvaluateCommand: ParsableCommand {
     var model: String?
     @Option(
         help: ArgumentHelp(
-            "Weights of a checkpoint: unet, or ema-DECAY. Default: the slowest average.", valueName: "name"))
+            "Weights of a checkpoint: unet, ema-DECAY, ema-power-WIDTH, or sigma-rel-WIDTH, made from the run's "
+                + "snapshots. Default: the slowest average.", valueName: "name"))
     var weights: String?
     @Option(
         help: ArgumentHelp(
@@ -51,6 +52,13 @@ struct EvaluateCommand: ParsableCommand {
             else pixels.
             """)
     var features: FeatureKind?
+    @Option(
+        help: ArgumentHelp(
+            """
+            Autoencoder whose latents are the features vae, so that models of different first stages, or of none, are \
+            compared by the same. Default: the model's own.
+            """, valueName: "folder"))
+    var featureStage: String?
     @Option(
         help: ArgumentHelp(
             "Weights of FID's network, converted as docs/evaluation.md tells.", valueName: "file"))
@@ -97,7 +105,7 @@ struct EvaluateCommand: ParsableCommand {
     func run() throws {
         let request = EvaluationRequest(
             model: model, weights: weights, firstStage: firstStage, samples: samples, reference: reference,
-            count: count, features: features, inception: inception,
+            count: count, features: features, featureStage: featureStage, inception: inception,
             settings: SamplingSettings(
                 method: method, steps: steps, eta: eta, spacing: spacing, seed: seed, batchSize: batch),
             dtype: try ComputeType.dtype(named: precision), output: output, cache: cache,

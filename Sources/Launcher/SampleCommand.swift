@@ -31,7 +31,8 @@ struct SampleCommand: ParsableCommand {
     var model: String
     @Option(
         help: ArgumentHelp(
-            "Weights of a checkpoint: unet, or ema-DECAY. Default: the slowest average.", valueName: "name"))
+            "Weights of a checkpoint: unet, ema-DECAY, ema-power-WIDTH, or sigma-rel-WIDTH, made from the run's "
+                + "snapshots. Default: the slowest average.", valueName: "name"))
     var weights: String?
     @Option(
         help: ArgumentHelp(

@@ -1,9 +1,10 @@
 """What can happen to hosts that train, each as a function that does it to a job and says what must follow."""
 
+import os
 import signal
 import time
 
-from job import PROGRAM, Failed, Job, require, wait_until
+from job import PROGRAM, Job, rank_of, require, wait_until
 
 
 class Outcome:
@@ -56,16 +57,10 @@ def rank_stopped(cluster, folder, reference):
 def first_rank_stopped(cluster, folder, reference):
     """The one that watches the others."""
     def act(c):
-        stopped = [pid for pid in c.pids(0, "disttrain train") if _is_rank(pid)]
-        require(len(stopped) == 1, f"found {len(stopped)} ranks on node0")
-        import os
+        stopped = [pid for pid in c.pids(0, "disttrain train") if rank_of(pid) == "0"]
+        require(len(stopped) == 1, f"found {len(stopped)} processes of rank 0 on node0")
         os.kill(stopped[0], signal.SIGSTOP)
     return disturb(cluster, folder, reference, act)
-
-
-def _is_rank(pid):
-    with open(f"/proc/{pid}/environ", "rb") as file:
-        return any(item.startswith(b"OMPI_COMM_WORLD_RANK=") for item in file.read().split(b"\0"))
 
 
 def processes_killed(cluster, folder, reference):
@@ -93,28 +88,6 @@ def link_cut(cluster, folder, reference):
 def frozen_and_thawed(cluster, folder, reference):
     """It wakes up when the others have long gone on."""
     return disturb(cluster, folder, reference, lambda c: c.freeze(1), after=lambda c: c.thaw(1), same_ranks=False)
-
-
-def launcher_told(cluster, folder, reference):
-    """SIGTERM: a checkpoint and exit code 75; the same command then goes on."""
-    job = Job(cluster, folder)
-    try:
-        job.wait_for_checkpoint()
-        began = time.monotonic()
-        job.process.send_signal(signal.SIGTERM)
-        require(job.end(60) == 75, f"exit code {job.process.returncode}, expected 75:\n{job.log}")
-        seconds = time.monotonic() - began
-        job.check_nothing_is_left((0, 1, 2))
-        lost = job.run.step - job.run.checkpoint
-    finally:
-        job.stop()
-    job = Job(cluster, folder)
-    try:
-        require(job.end() == 0, f"exit code {job.process.returncode}:\n{job.log}")
-        job.run.check_equal(reference, same_ranks=True)
-        return Outcome(seconds, None, max(0, lost), "stopped with a checkpoint, and went on")
-    finally:
-        job.stop()
 
 
 # What does not end a job, only slows it down.
@@ -198,5 +171,5 @@ def name_unknown(cluster, folder, reference):
 
 ALL = [
     rank_killed, rank_stopped, first_rank_stopped, processes_killed, power_cut, link_cut, frozen_and_thawed,
-    launcher_told, slow_network, late_network, dead_interface, ssh_refused, program_missing, other_build, name_unknown,
+    slow_network, late_network, dead_interface, ssh_refused, program_missing, other_build, name_unknown,
 ]

@@ -1,13 +1,14 @@
 """A training on the hosts of a test bed, started by `disttrain launch`, and what is measured when something happens to it."""
 
 import json
+import os
 import subprocess
 import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PROGRAM = REPOSITORY / ".build/release/disttrain"
-STEPS = 240
+PROGRAM = Path(os.environ.get("DISTTRAIN", REPOSITORY / ".build/release/disttrain"))
+STEPS = 120
 CHECKPOINT_EVERY = 40
 SETTINGS = {
     "train.steps": STEPS, "train.checkpoint_every": CHECKPOINT_EVERY, "train.log_every": 10,
@@ -33,6 +34,12 @@ def wait_until(condition, seconds, what, every=0.05):
             return found
         require(time.monotonic() < end, f"{what}: not within {seconds:g} s")
         time.sleep(every)
+
+
+def rank_of(pid):
+    """Which rank a process is, as text; None for one that mpirun has not started."""
+    variables = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
+    return dict(item.partition("=")[::2] for item in variables).get("OMPI_COMM_WORLD_RANK")
 
 
 def train_arguments(run, steps=STEPS):
@@ -94,16 +101,16 @@ class Run:
 
 
 class Job:
-    """`disttrain launch` on hosts of a cluster, seen from node0."""
+    """`disttrain launch` on hosts of a cluster, a rank on each, seen from node0; without hosts: three ranks on node0."""
 
-    def __init__(self, cluster, folder, hosts=(0, 1, 2), options=()):
+    def __init__(self, cluster, folder, hosts=(0, 1, 2), options=(), steps=STEPS):
         self.cluster, self.run = cluster, Run(folder)
-        self.hosts = [cluster.hostname(host) for host in hosts]
+        names = ",".join(f"{cluster.hostname(host)}:1" for host in hosts)
         self.log_path = Path(f"{folder}.log")
         self.log_file = open(self.log_path, "w")
         self.process = cluster.spawn(
-            0, [PROGRAM, "launch", "--host", ",".join(f"{host}:1" for host in self.hosts), "--threads", "1", *options,
-                "--", *train_arguments(folder)],
+            0, [PROGRAM, "launch", *(["--host", names] if hosts else ["-n", "3"]), "--threads", "1", *options,
+                "--", *train_arguments(folder, steps)],
             env={"OMP_WAIT_POLICY": "passive"}, stdout=self.log_file, stderr=subprocess.STDOUT)
 
     @property

@@ -2,7 +2,7 @@
 """Faults of hosts, networks and Slurm, injected into trainings that `disttrain launch` keeps going.
 
     Tests/Cluster/run.py                      all of them, on network namespaces and a real Slurm; needs root
-    Tests/Cluster/run.py --only link_cut      those whose name contains a word
+    Tests/Cluster/run.py --only cut,killed    those whose name contains one of these
     Tests/Cluster/run.py --list
 
 After each the run must have reached its last step, with a curve that has no gap and no repeat and with the weights of an
@@ -21,6 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "cluster/testbed"))
 
 import faults
+import signals
 import slurm_faults
 from hosts import Cluster
 from job import Failed, Job, Run, require
@@ -72,10 +73,12 @@ def undisturbed(cluster, scratch):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="tests whose name contains this")
+    parser.add_argument("--only", default="", help="tests whose name contains one of these, by commas")
     parser.add_argument("--list", action="store_true")
     arguments = parser.parse_args()
-    chosen = [[test for test in tests if arguments.only in test.__name__] for tests in (faults.ALL, slurm_faults.ALL)]
+    words = arguments.only.split(",")
+    chosen = [[test for test in tests if any(word in test.__name__ for word in words)]
+              for tests in (faults.ALL + signals.ALL, slurm_faults.ALL)]
     if arguments.list:
         for test in chosen[0] + chosen[1]:
             print(f"{test.__name__:24}{(test.__doc__ or '').strip()}")

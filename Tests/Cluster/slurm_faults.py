@@ -1,25 +1,30 @@
 """What Slurm does to jobs, and that a run survives it. Each job is the batch script that cluster/slurm ships."""
 
 import os
+import re
 import time
 
+from base import TestbedError
 from faults import Outcome
 from job import PROGRAM, REPOSITORY, Failed, Run, require, train_arguments, wait_until
+from slurm import FINAL
 
-SCRIPT = REPOSITORY / "cluster/slurm/train.sbatch"
-STEPS = 900
+SCRIPTS = REPOSITORY / "cluster/slurm"
+STEPS = 300
 
 
 class BatchJob:
-    """The shipped script, submitted with other limits."""
+    """A shipped script, submitted with other limits."""
 
-    def __init__(self, slurm, folder, *options, steps=STEPS):
+    SHAPE = ("--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1")
+
+    def __init__(self, slurm, folder, *options, steps=STEPS, script="train", shape=SHAPE):
         self.slurm, self.run = slurm, Run(folder)
         self.log_path = f"{folder}.log"
-        words = [str(word) for word in train_arguments(folder, steps)[1:]]
+        words = [str(word) for word in train_arguments(folder, steps)[2:]]
         self.number = slurm.sbatch(
-            SCRIPT, "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1", f"--output={self.log_path}", *options,
-            cwd=str(REPOSITORY), env={"DISTTRAIN": str(PROGRAM), "DISTTRAIN_TRAIN": " ".join(words)})
+            SCRIPTS / f"{script}.sbatch", *shape, f"--output={self.log_path}", "--open-mode=append", *options, "--",
+            *words, cwd=str(REPOSITORY), env={"DISTTRAIN": str(PROGRAM)})
 
     @property
     def log(self):
@@ -28,8 +33,22 @@ class BatchJob:
     def wait(self, states, seconds):
         try:
             self.slurm.wait(self.number, states, seconds)
-        except Exception as error:
+        except TestbedError as error:
             raise Failed(f"{error}:\n{self.log}")
+
+    def follow(self, seconds):
+        """To its last step, through as many requeues as it takes; returns how many those were."""
+        end = time.monotonic() + seconds
+        while True:
+            shown = self.slurm.job(self.number)
+            if shown["JobState"] == "COMPLETED":
+                return int(shown["Restarts"])
+            require(shown["JobState"] not in FINAL, f"job is {shown['JobState']}:\n{self.log}")
+            require(time.monotonic() < end, f"not done within {seconds} s:\n{self.log}")
+            # Slurm lets a requeued job wait for two minutes.
+            if shown["JobState"] == "PENDING" and shown.get("Reason") == "BeginTime":
+                self.slurm.run("head", ["scontrol", "update", f"JobId={self.number}", "StartTime=now"])
+            time.sleep(0.5)
 
     def wait_for_checkpoint(self):
         wait_until(lambda: self.run.checkpoint > 0 and self.run.step >= self.run.checkpoint + 10, 120,
@@ -46,20 +65,14 @@ def prepare(slurm, scratch):
 
 def time_limit(slurm, folder, reference):
     """One sbatch with a limit of a minute goes through its requeues to the last step."""
-    # Slurm lets a requeued job wait for two minutes.
-    job = BatchJob(slurm, folder, "--time=1", steps=4 * STEPS)
-    end = time.monotonic() + 1500
-    while slurm.state(job.number) != "COMPLETED":
-        require(time.monotonic() < end, f"not done in time:\n{job.log}")
-        shown = slurm.job(job.number)
-        require(shown["JobState"] not in {"FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"},
-                f"job is {shown['JobState']}:\n{job.log}")
-        if shown["JobState"] == "PENDING" and shown.get("Reason") == "BeginTime":
-            slurm.scontrol("update", f"JobId={job.number}", "StartTime=now")
-        time.sleep(0.5)
-    restarts = int(slurm.job(job.number)["Restarts"])
+    attempt = reference.attempts[0]
+    # Three limits' worth on this machine as it is now; each start loses some of its minute.
+    steps = int(STEPS / (attempt["endedAt"] - attempt["startedAt"]) * 180)
+    job = BatchJob(slurm, folder, "--time=1", steps=steps)
+    restarts = job.follow(1500)
     require(restarts >= 3, f"{restarts} requeues, expected at least 3:\n{job.log}")
-    require(job.run.trace()[-1][0] == 4 * STEPS, "the last step was not reached")
+    require([step for step, _ in job.run.trace()] == list(range(10, steps + 1, 10)) + [steps] * (steps % 10 > 0),
+            "the logged steps have a gap or a repeat, or end too early")
     return Outcome(lost=0, note=f"{restarts} requeues, untouched")
 
 
@@ -78,7 +91,7 @@ def cancelled(slurm, folder, reference):
 
 
 def told(slurm, folder, reference):
-    """scancel --signal=TERM --batch: saved, and the same sbatch goes on with another number of nodes."""
+    """scancel --signal=USR1 --batch: saved, and the same sbatch goes on with another number of nodes."""
     job = BatchJob(slurm, folder, "--time=30")
     job.wait_for_checkpoint()
     began = time.monotonic()
@@ -99,18 +112,77 @@ def node_down(slurm, folder, reference):
     job.wait_for_checkpoint()
     reached, began = job.run.step, time.monotonic()
     slurm.node_down(1)
-    def requeued():
-        shown = slurm.job(job.number)
-        if shown["JobState"] == "PENDING" and shown.get("Reason") == "BeginTime":
-            slurm.scontrol("update", f"JobId={job.number}", "StartTime=now")
-        return shown["JobState"] == "RUNNING" and int(shown["Restarts"]) >= 1
-    wait_until(requeued, 200, "the job is requeued", every=0.5)
+    wait_until(lambda: int(slurm.job(job.number)["Restarts"]) > 0, 60, "the job is requeued", every=0.5)
     noticed = time.monotonic() - began
     resumed = job.run.checkpoint
-    job.wait("COMPLETED", 300)
+    job.follow(300)
     slurm.node_resume(1)
     job.run.check_equal(reference, same_ranks=True)
     return Outcome(noticed, None, max(0, reached - resumed), "requeued by Slurm")
 
 
-ALL = [time_limit, cancelled, told, node_down]
+def preempted(slurm, folder, reference, partition="normal", extra=()):
+    """A job that comes before it takes its nodes: saved on Slurm's signal, requeued, and on when the other is done."""
+    job = BatchJob(slurm, folder, "--time=30", f"--partition={partition}", *extra)
+    job.wait_for_checkpoint()
+    reached, began = job.run.step, time.monotonic()
+    other = slurm.sbatch("#!/bin/bash\nsleep 5\n", "--partition=urgent", "--nodes=3", "--exclusive")
+    wait_until(lambda: int(slurm.job(job.number)["Restarts"]) > 0, 120, f"the job is requeued:\n{job.log}", every=0.5)
+    seconds, resumed = time.monotonic() - began, job.run.checkpoint
+    slurm.wait(other, {"RUNNING", "COMPLETED"}, 60)
+    restarts = job.follow(600)
+    require(restarts == 1, f"{restarts} requeues, expected 1:\n{job.log}")
+    job.run.check_equal(reference, same_ranks=True)
+    lost = max(0, reached - resumed)
+    require(lost <= 50, f"{lost} steps lost:\n{job.log}")
+    stop = re.search(r"Stopped by \S+ on rank \d+ after step \d+", job.log)
+    return Outcome(seconds, None, lost, f"{stop[0] if stop else 'ended by Slurm'}; requeued")
+
+
+def preempted_and_cancelled(slurm, folder, reference):
+    """Where the partition cancels what is preempted, the job puts itself back into the queue in time."""
+    return preempted(slurm, folder, reference, "cheap")
+
+
+def early_signal(slurm, folder, reference):
+    """Slurm's signal before ranks have come up: the job makes a step, saves, and goes back into the queue."""
+    job = BatchJob(slurm, folder, "--time=30")
+    wait_until(lambda: "launch:" in job.log or slurm.pids(0, f"{PROGRAM} launch"), 60, "the launcher runs", every=0.01)
+    slurm.scancel(job.number, "--signal=USR1", "--batch")
+    restarts = job.follow(600)
+    require(restarts == 1, f"{restarts} requeues, expected 1:\n{job.log}")
+    job.run.check_equal(reference, same_ranks=True)
+    return Outcome(lost=0, note="one step made, saved, requeued")
+
+
+def array(slurm, folder, reference):
+    """Where requeueing is forbidden: the jobs of an array, each with a limit of a minute."""
+    attempt = reference.attempts[0]
+    steps = int(STEPS / (attempt["endedAt"] - attempt["startedAt"]) * 90)
+    job = BatchJob(slurm, folder, "--time=1", "--array=1-6%1", script="array", steps=steps)
+    def done():
+        shown = slurm.scontrol("--oneliner", "show", "job", job.number)
+        states = re.findall(r"JobState=(\S+)", shown)
+        require(not set(states) & (FINAL - {"COMPLETED"}), f"jobs are {states}:\n{job.log}")
+        return len(states) == 6 and set(states) == {"COMPLETED"}
+    wait_until(done, 900, "all jobs of the array are done", every=1)
+    starts = len(job.run.attempts)
+    saved = job.log.count("with a checkpoint; give the same command")
+    require(saved >= 1, f"no job was stopped in time:\n{job.log}")
+    require([step for step, _ in job.run.trace()] == list(range(10, steps + 1, 10)) + [steps] * (steps % 10 > 0),
+            "the logged steps have a gap or a repeat, or end too early")
+    return Outcome(lost=0, note=f"{saved} of 6 jobs stopped in time, {starts} starts")
+
+
+def single(slurm, folder, reference):
+    """A whole node, its ranks and threads found out there."""
+    job = BatchJob(slurm, folder, "--time=30", script="single", shape=())
+    require(job.follow(600) == 0, f"it was requeued:\n{job.log}")
+    job.run.check_equal(reference, same_ranks=False)
+    summary = re.search(r"launch: (\d+ node.*)", job.log)
+    return Outcome(note=summary[1])
+
+
+ALL = [
+    time_limit, cancelled, told, node_down, preempted, preempted_and_cancelled, early_signal, array, single,
+]

@@ -6,7 +6,7 @@ import Testing
 private let description = RunDescription(
     name: "tiny", seed: 3, programVersion: "0.1.0", hosts: ["a", "b"], ranks: 4, threads: 2,
     precision: "fp32",
-    processor: "AVX2", kernels: "oneDNN", configurationHash: "00ff")
+    processor: "AVX2", kernels: "oneDNN", configurationHash: "00ff", flopsPerImage: 6.5e9)
 
 private func metrics(_ step: Int, loss: Double = 0.5) -> StepMetrics {
     StepMetrics(
@@ -42,7 +42,7 @@ private final class Problems {
             run.objectValue?.keys == [
                 "kind", "name", "seed", "program_version", "hosts", "ranks", "threads", "precision",
                 "processor",
-                "kernels", "config_hash", "time",
+                "kernels", "config_hash", "flop_per_image", "time",
             ])
         #expect(run["kind"] == "run")
         #expect(run["hosts"] == ["a", "b"])

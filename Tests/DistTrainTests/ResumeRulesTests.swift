@@ -127,7 +127,7 @@ private func keys(_ node: ConfigNode, _ path: String = "") -> [String] {
 
     @Test func otherTensorsAreRefusedAlways() throws {
         for override in [
-            "model.layers_per_block=1", "ema.decays=[0.99, 0.999, 0.5]",
+            "model.layers_per_block=1", "ema.decays=[0.99, 0.999, 0.5]", "ema.sigma_rel=[0.05, 0.1]",
             "model.resnet_time_scale_shift=scale_shift",
         ] {
             let error = #expect(throws: RunError.self) { try changes(override, allowed: ["model", "ema"]) }

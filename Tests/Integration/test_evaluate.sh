@@ -6,7 +6,7 @@ run=$scratch/run
 expect_status 0 "$disttrain" train --config "$repository/configs/tiny.yaml" --output "$run" \
     --set train.steps=4 --set train.batch_size=8 --set train.sample_every=0 --set data.count=120 \
     --set optimizer.warmup_steps=0
-result=$run/evaluation/step-00000004.json
+result=$run/evaluation/step-00000004-pixel.json
 
 # The result without what time has a part in.
 numbers() { grep -v -e sampling -e '"features": [0-9]' -e measures "$1"; }
@@ -20,7 +20,7 @@ for name in fd_pixel kid precision recall density coverage mean_pairwise_distanc
 done
 if grep -q '"fid"' "$result"; then fail "a distance of pixels is called fid"; fi
 for picture in nearest samples; do
-    [[ -s $run/evaluation/step-00000004-$picture.png ]] || fail "no picture $picture"
+    [[ -s $run/evaluation/step-00000004-pixel-$picture.png ]] || fail "no picture $picture"
 done
 numbers "$result" >"$scratch/alone"
 
@@ -36,15 +36,15 @@ rm -r "$run/evaluation"
 "${evaluate[@]}" --steps 60 --output "$scratch/whole" >/dev/null 2>&1
 "${evaluate[@]}" --steps 60 >/dev/null 2>&1 &
 pid=$!
-for _ in {1..600}; do
-    if compgen -G "$run/evaluation/samples-*/shard-00000.safetensors" >/dev/null; then break; fi
+until compgen -G "$run/evaluation/samples-*/shard-00000.safetensors" >/dev/null; do
+    kill -0 $pid || fail "it ended before its first shard"
     sleep 0.05
 done
 kill -KILL $pid
 wait $pid 2>/dev/null || true
 expect_status 0 ranks 2 "${evaluate[@]}" --steps 60
 expect_text "are there already"
-diff <(numbers "$scratch/whole/step-00000004.json" | grep '": [0-9.-]*,*$') \
+diff <(numbers "$scratch/whole/step-00000004-pixel.json" | grep '": [0-9.-]*,*$') \
     <(numbers "$result" | grep '": [0-9.-]*,*$') || fail "an interrupted evaluation measures otherwise"
 if compgen -G "$run/evaluation/samples-*" >/dev/null; then fail "the samples' features are left behind"; fi
 
@@ -58,9 +58,9 @@ expect_text "another images"
 expect_status 0 "$disttrain" sample --model "$run" --count 20 --steps 4 --precision fp32 --output "$scratch/pictures"
 expect_status 0 ranks 2 "$disttrain" evaluate --samples "$scratch/pictures" --reference "$scratch/pictures" \
     --output "$scratch/same" --features pixel
-grep -q '"count": 20' "$scratch/same/evaluation.json" || fail "expected 20 samples"
+grep -q '"count": 20' "$scratch/same/evaluation-pixel.json" || fail "expected 20 samples"
 expect_text "20  samples close to a training image"
-grep -q '"precision": 1' "$scratch/same/evaluation.json" || fail "a set does not lie in itself"
+grep -q '"precision": 1' "$scratch/same/evaluation-pixel.json" || fail "a set does not lie in itself"
 
 # What cannot be.
 expect_status 2 "$disttrain" evaluate --reference synthetic-faces --count 20
@@ -79,7 +79,7 @@ train=("$disttrain" train --config "$repository/configs/tiny.yaml" --set train.b
     --set evaluation.steps=2 --set train.precision=fp32 --set train.checkpoint_every=2)
 expect_status 0 ranks 2 "${train[@]}" --output "$scratch/judged" --set train.steps=3
 for step in 2 3; do
-    grep -q '"fd_pixel": ' "$scratch/judged/evaluation/step-0000000$step.json" || fail "step $step was not judged"
+    grep -q '"fd_pixel": ' "$scratch/judged/evaluation/step-0000000$step-pixel.json" || fail "step $step was not judged"
 done
 [[ $(grep -c '"kind":"evaluation"' "$scratch/judged/metrics.jsonl") == 2 ]] || fail "the curve lacks evaluations"
 expect_status 0 "${train[@]}" --output "$scratch/judged" --set train.steps=4
@@ -88,8 +88,8 @@ expect_status 0 "${train[@]}" --output "$scratch/judged" --set train.steps=4
 expect_status 0 ranks 2 "$disttrain" evaluate --model "$scratch/judged/checkpoints/step-00000002" --count 40 --steps 2 \
     --reference synthetic-faces:60 --precision fp32 --output "$scratch/command"
 for name in fd_pixel kid recall density; do
-    diff <(grep "\"$name\"" "$scratch/command/step-00000002.json") \
-        <(grep "\"$name\"" "$scratch/judged/evaluation/step-00000002.json") || fail "the command judges otherwise"
+    diff <(grep "\"$name\"" "$scratch/command/step-00000002-pixel.json") \
+        <(grep "\"$name\"" "$scratch/judged/evaluation/step-00000002-pixel.json") || fail "the command judges otherwise"
 done
 expect_status 2 "${train[@]}" --output "$scratch/bad" --set evaluation.features=inception
 expect_text "docs/evaluation.md"
@@ -109,7 +109,17 @@ sed -e '/^    count:/d' -e "s#path: synthetic-faces.*#path: $scratch/latents#" -
 expect_status 0 ranks 2 "$disttrain" train --config "$scratch/latent.yaml" --output "$scratch/latent" \
     --set "first_stage.path=$scratch/vae/model" --set train.steps=2 --set train.batch_size=4 \
     --set train.sample_every=0 --set optimizer.warmup_steps=0 --set evaluation.every=2 --set evaluation.count=16
-grep -q '"fd_vae": ' "$scratch/latent/evaluation/step-00000002.json" || fail "latents were not compared"
+grep -q '"fd_vae": ' "$scratch/latent/evaluation/step-00000002-vae.json" || fail "latents were not compared"
+# A model in pixel space by the same features; what was measured by others stays beside them.
+expect_status 2 "$disttrain" evaluate --model "$run" --reference "$scratch/originals" --count 20 --steps 2 --features vae
+expect_text "--feature-stage"
+expect_status 0 "$disttrain" evaluate --model "$run" --reference "$scratch/originals" --count 20 --steps 2 \
+    --features vae --feature-stage "$scratch/vae/model"
+grep -q '"fd_vae": ' "$run/evaluation/step-00000004-vae.json" || fail "pixels were not compared by latents"
+[[ -s $result ]] || fail "the evaluation by pixels is gone"
+# A report of the two tells what each cost, the first stage included.
+expect_status 0 "$disttrain" report "$run" "$scratch/latent" --output "$scratch/both.html"
+grep -q "its first stage" "$scratch/both.html" || fail "the first stage costs nothing"
 rm -r "$scratch/originals"
 expect_status 0 ranks 2 "$disttrain" evaluate --model "$scratch/latent" --reference "$scratch/latents" --count 20 \
     --steps 2

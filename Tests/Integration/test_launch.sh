@@ -53,7 +53,7 @@ expect_text "launch starts mpirun itself"
 # wait_for_ranks COUNT: the processes of the ranks, once all of them run.
 wait_for_ranks() {
     local attempt
-    for attempt in $(seq 300); do
+    for attempt in $(seq 1200); do
         mapfile -t processes < <(sed -n 's/.*waits, process //p' "$scratch/job")
         if [[ ${#processes[@]} == "$1" ]]; then return; fi
         sleep 0.1
@@ -65,7 +65,7 @@ wait_for_ranks() {
 expect_all_gone() {
     local attempt process
     for process in "${processes[@]}"; do
-        for attempt in $(seq 100); do
+        for attempt in $(seq 600); do
             if ! kill -0 "$process" 2>/dev/null; then continue 2; fi
             sleep 0.1
         done

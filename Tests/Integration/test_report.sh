@@ -18,7 +18,7 @@ sed -i 's/"finished"/"failed"/' "$scratch/broken/status.json"
 sed -i 's/"hosts":\["/"hosts":["<script>a\&b`/' "$scratch/broken/metrics.jsonl"
 # One that was evaluated.
 mkdir "$scratch/run2/evaluation"
-cat >"$scratch/run2/evaluation/step-00000012.json" <<'END'
+cat >"$scratch/run2/evaluation/step-00000012-inception.json" <<'END'
 {"format_version": 1, "step": 12, "weights": "ema-0.99", "features": "inception", "count": 64,
  "reference": {"path": "data/<faces>", "count": 64}, "sampler": {"steps": 3, "eta": 0.0, "seed": 1},
  "metrics": {"fid": 321.2, "kid": 0.25, "kid_low": 0.2, "kid_high": 0.3, "precision": 0.5, "something_new": 7}}
@@ -49,7 +49,7 @@ text = open(sys.argv[1], encoding="utf-8").read()
 page = Page()
 page.feed(text)
 page.close()
-sections = ("summary environment model settings loss curves throughput time samples denoising evaluation "
+sections = ("summary environment model settings loss curves throughput cost time samples denoising evaluation "
             "restarts").split()
 page.faults += [f"<{tag}> stays open" for tag in page.open]
 page.faults += [f"no section {name}" for name in sections if page.ids.count(name) != 1]

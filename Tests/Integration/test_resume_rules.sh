@@ -11,7 +11,7 @@ trap 'kill -KILL $(jobs -p) 2>/dev/null || true; rm -rf "$scratch"' EXIT
 # wait_for PATTERN: until a checkpoint or another path is there.
 wait_for() {
     local attempt
-    for attempt in $(seq 600); do
+    for attempt in $(seq 6000); do
         if compgen -G "$1" >"$scratch/found"; then return; fi
         sleep 0.1
     done

@@ -23,7 +23,7 @@ launch_run() {
 # wait_for_step STEP: until the run has a checkpoint of it or of a later one.
 wait_for_step() {
     local attempt
-    for attempt in $(seq 600); do
+    for attempt in $(seq 6000); do
         if ls "$run"/checkpoints 2>/dev/null | awk -F- -v step="$1" '/^step-/ && $2 + 0 >= step { found = 1 }
                 END { exit !found }'; then
             return
@@ -119,13 +119,46 @@ done
 launch_run told-TERM
 expect_end 0
 expect_same
-run=$scratch/told-rank
-launch_run told-rank
+# To a rank, to mpirun: one run, which each signal stops where the one before left it. (What mpirun makes of SIGTERM
+# takes 15 s: Tests/Cluster.)
+at=600
+for signal in INT TERM USR1 mpirun; do
+    launch_run told-others
+    wait_for_step $at
+    if [[ $signal == mpirun ]]; then
+        kill -USR1 "$(pgrep -f -- "mpirun .*$run" | head -1)"
+    else
+        kill -$signal "$(rank_process 1)"
+    fi
+    expect_end 75
+    if [[ $signal != mpirun ]]; then expect_said "SIG$signal on rank 1"; fi
+    at=$(($(sed -n 's/.*Stopped by .* after step \([0-9]*\) of.*/\1/p' "$run.log" | head -1) + 1))
+done
+launch_run told-others
+expect_end 0
+expect_same
+
+# Told before ranks have come up: a step is made and saved all the same.
+for moment in 0 0.3 0.6; do
+    launch_run told-early
+    until (( 16#$(awk '/^SigCgt/ { print $2 }' "/proc/$job/status") & 1 << (10 - 1) )); do sleep 0.01; done # it listens
+    sleep $moment
+    kill -USR1 $job
+    expect_end 75
+    expect_said "with a checkpoint"
+done
+launch_run told-early
+expect_end 0
+expect_same
+
+# Told in the pause before a restart: the checkpoint is there, and nothing is started again.
+launch_run told-between
 wait_for_step 600
-kill -INT "$(rank_process 1)"
+kill -KILL "$(rank_process 1)"
+until grep -q "starting again" "$run.log"; do sleep 0.02; done
+kill -TERM $job
 expect_end 75
-expect_said "SIGINT on rank 1"
-launch_run told-rank
+launch_run told-between
 expect_end 0
 expect_same
 

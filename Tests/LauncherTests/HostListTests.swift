@@ -54,4 +54,15 @@ import Testing
         let allocation = try SlurmAllocation(environment) { _ in ["node0", "node1"] }
         #expect(allocation.hosts.map(\.slots) == [4, 4])
     }
+
+    /// One whole node: its hardware threads are no ranks.
+    @Test func leavesAWholeNodeToItsHost() throws {
+        let environment = [
+            "SLURM_JOB_ID": "17", "SLURM_JOB_NODELIST": "node0", "SLURM_JOB_CPUS_PER_NODE": "128",
+            "SLURM_TASKS_PER_NODE": "128",
+        ]
+        let allocation = try SlurmAllocation(environment) { _ in ["node0"] }
+        #expect(allocation.hosts == [HostEntry("node0")])
+        #expect(allocation.threads == nil)
+    }
 }

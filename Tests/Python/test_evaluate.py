@@ -40,7 +40,7 @@ def evaluated(tmp_path_factory, request):
     disttrain(
         "evaluate", "--samples", scratch / "samples", "--reference", scratch / "reference", "--inception",
         scratch / "inception.safetensors", "--output", scratch / "out", "--keep-features")
-    result = json.loads((scratch / "out/evaluation.json").read_text())
+    result = json.loads((scratch / "out/evaluation-inception.json").read_text())
     features = [
         load_file(next((scratch / "out").glob(f"{name}-inception-*.safetensors")))["features"]
         for name in ("samples", "reference")]
@@ -88,7 +88,7 @@ def test_fid_of_many_is_that_of_pytorch_fid(tmp_path, evaluated):
     disttrain(
         "evaluate", "--samples", scratch / "samples", "--reference", tmp_path / "other.npz", "--inception",
         scratch / "inception.safetensors", "--output", tmp_path / "out")
-    found = json.loads((tmp_path / "out/evaluation.json").read_text())["metrics"]["fid"]
+    found = json.loads((tmp_path / "out/evaluation-inception.json").read_text())["metrics"]["fid"]
     own = features[0].double().numpy()
     wanted = calculate_frechet_distance(own.mean(0), numpy.cov(own, rowvar=False), mu, sigma)
     note("evaluate: FID against .npz", "relative", abs(found / wanted - 1), 1e-6)

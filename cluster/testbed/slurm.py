@@ -9,8 +9,9 @@ Jobs run on node0, node1 …; slurmctld runs on one more host, `head`, where sba
 faults of hosts.py are there too: kill_host(1), cut(1), freeze("head"). Nothing of an installed Slurm is used but its
 programs.
 
-Two partitions: `normal`, and `urgent`, whose jobs preempt those of `normal`: those that asked for a signal
-(`--signal=B:USR1@60`) get it at once, all get SIGTERM `grace_seconds` later and go back into the queue.
+Jobs of the partition `urgent` preempt those of `normal` and `cheap`: those that asked for a signal
+(`--signal=B:USR1@60`) get it at once, all get SIGTERM `grace_seconds` later; those of `normal` then go back into the
+queue, those of `cheap` are cancelled.
 
 From a shell: `slurm.py up 2`, `slurm.py run head -- sinfo`, `slurm.py down`, `slurm.py clean`.
 """
@@ -158,9 +159,13 @@ class Slurm(Cluster):
         """As an administrator sets it: jobs on the node are requeued, or fail where they forbid that."""
         self.scontrol("update", f"NodeName={self.hostname(node)}", "State=DOWN", f"Reason={reason}")
 
-    def node_resume(self, node):
-        """Undoes `node_down`; Slurm refuses it for a node that is not down."""
-        self.scontrol("update", f"NodeName={self.hostname(node)}", "State=RESUME")
+    def node_resume(self, node, timeout=20):
+        """Undoes `node_down`. Slurm refuses it for a node that has come back by itself, and while the node is changing."""
+        def is_back():
+            if self.node_state(node).startswith("DOWN"):
+                self.run("head", ["scontrol", "update", f"NodeName={self.hostname(node)}", "State=RESUME"])
+            return not self.node_state(node).startswith("DOWN")
+        wait_until(is_back, timeout, f"{self.hostname(node)} is back", every=0.2)
 
     # What all that stands on
 
@@ -228,6 +233,7 @@ PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
 {nodes}
 PartitionName=normal Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime={self.grace_seconds}
+PartitionName=cheap Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 GraceTime={self.grace_seconds} PreemptMode=CANCEL
 PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """)
 

@@ -53,7 +53,9 @@ extension CheckpointManifest {
         folders = try json.folders()
         parameters = try json.value("parameters", TensorTable(json["parameters"]))
         files = try json.files()
-        guard folders.contains(run.modelFolder) else {
+        // A snapshot holds averages alone.
+        let areAverages = !folders.isEmpty && folders.allSatisfy { AverageProfile(name: $0) != nil }
+        guard folders.contains(run.modelFolder) || areAverages else {
             throw json.damaged("lists no folder '\(run.modelFolder)', its model's")
         }
         for file in files where !folders.contains(file.folder) {

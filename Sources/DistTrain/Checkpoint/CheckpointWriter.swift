@@ -13,6 +13,8 @@ import LDMModel
 ///     try writer.finish()                           // before the program ends
 public final class CheckpointWriter {
     public let folder: CheckpointFolder
+    /// Where snapshots go; nil where there are none.
+    public let snapshots: CheckpointFolder?
     public let table: TensorTable
     public let run: RunIdentity
     public let retention: Retention
@@ -32,6 +34,8 @@ public final class CheckpointWriter {
     /// A save under way.
     private struct Pending {
         let draft: CheckpointDraft
+        /// What of the draft's folder is deleted afterwards; nil for nothing.
+        let retention: Retention?
         let state: SavedState
         /// First this rank's files; nil once they have been handed in.
         var writing: BackgroundJob<[CheckpointFile]>?
@@ -56,11 +60,12 @@ public final class CheckpointWriter {
     ///     before a checkpoint gets its name, and before older ones are deleted: a save takes long, and by then another
     ///     host may have taken over from a process that stood still.
     public init(
-        folder: CheckpointFolder, table: TensorTable, run: RunIdentity, retention: Retention,
-        communicator: any Communicator, warn: ((String) -> Void)? = nil,
+        folder: CheckpointFolder, snapshots: CheckpointFolder? = nil, table: TensorTable, run: RunIdentity,
+        retention: Retention, communicator: any Communicator, warn: ((String) -> Void)? = nil,
         checkLock: @escaping @Sendable () throws -> Void = {}
     ) throws {
         self.folder = folder
+        self.snapshots = snapshots
         self.table = table
         self.run = run
         self.retention = retention
@@ -68,9 +73,11 @@ public final class CheckpointWriter {
         self.checkLock = checkLock
         self.warn = warn ?? { printLine("Warning: \($0)") }
         attemptID = try communicator.fromRoot("preparing the checkpoint folder") {
-            try FileManager.default.createDirectory(
-                atPath: folder.path, withIntermediateDirectories: true)
-            try folder.clearPartial()
+            for folder in [folder, snapshots].compactMap({ $0 }) {
+                try FileManager.default.createDirectory(
+                    atPath: folder.path, withIntermediateDirectories: true)
+                try folder.clearPartial()
+            }
             return String(UInt32.random(in: 0x1000_0000...UInt32.max), radix: 16)
         }
     }
@@ -81,7 +88,17 @@ public final class CheckpointWriter {
     /// under way. Collective.
     ///
     /// A step that is there already is left as it is: on one timeline the same step is the same state.
-    public func begin(_ state: TrainingState) throws {
+    public func begin(_ state: TrainingState) throws { try begin(state, in: folder, retention) }
+
+    /// The same for averages alone, as a snapshot; all of them stay. Collective.
+    public func beginSnapshot(_ state: TrainingState) throws {
+        guard let snapshots else { preconditionFailure("no folder for snapshots") }
+        try begin(state, in: snapshots, nil)
+    }
+
+    private func begin(
+        _ state: TrainingState, in folder: CheckpointFolder, _ retention: Retention?
+    ) throws {
         try finish()
         let target = folder.path(step: state.step)
         let isThere = try communicator.fromRoot("looking for the checkpoint of step \(state.step)") {
@@ -105,13 +122,14 @@ public final class CheckpointWriter {
         guard problem.isEmpty else { return try settle(saved, draft, problem) }
 
         let (rank, ranks) = (communicator.rank, communicator.size)
-        let snapshot = self.snapshot ?? StateSnapshot(table, folders: folders, rank: rank, of: ranks)
-        self.snapshot = snapshot
-        try snapshot.capture(state.buffers, communicator)
-        // The snapshot's memory stays as it is until `begin` captures again, after `finish`.
-        nonisolated(unsafe) let buffers = snapshot.buffers
+        // A checkpoint's copy serves for a snapshot, too.
+        if snapshot?.holds(folders) != true {
+            snapshot = StateSnapshot(table, folders: folders, rank: rank, of: ranks)
+        }
+        // The copy stays as it is until `begin` captures again, after `finish`.
+        nonisolated(unsafe) let buffers = try snapshot?.capture(state.buffers, communicator) ?? []
         pending = Pending(
-            draft: draft, state: saved,
+            draft: draft, retention: retention, state: saved,
             writing: BackgroundJob(name: "checkpoint") { [table] in
                 try draft.writeShards(buffers, table, rank: rank, of: ranks)
             })
@@ -212,7 +230,7 @@ public final class CheckpointWriter {
             worldSize: communicator.size, attemptID: attemptID, savedAt: Date().timeIntervalSince1970,
             metric: pending.state.metric, sums: pending.state.sums, folders: pending.state.folders,
             parameters: table, files: [])
-        let (draft, folder, retention, table) = (pending.draft, folder, retention, table)
+        let (draft, retention, table) = (pending.draft, pending.retention, table)
         self.pending?.committing = BackgroundJob(name: "checkpoint commit") { [run, checkLock] in
             try draft.complete(
                 shards: shards, table, folders: manifest.folders, modelConfig: run.modelConfig
@@ -223,11 +241,12 @@ public final class CheckpointWriter {
             }
             try checkLock()
             _ = try draft.name()
+            guard let retention else { return "" }
             try checkLock()
             // A checkpoint that cannot be deleted costs space, and no step of training.
             do {
                 var left: [String] = []
-                try folder.prune(retention) { left.append($0.message) }
+                try draft.folder.prune(retention) { left.append($0.message) }
                 return left.joined(separator: "; ")
             } catch {
                 return FailureReport(error).message
@@ -245,8 +264,9 @@ public final class CheckpointWriter {
         if communicator.isRoot {
             draft.discard()
             warn(
-                "the checkpoint of step \(state.step) was not saved: \(problem); earlier ones are as they were, and "
-                    + "training goes on (\(failuresInARow) of \(Self.failuresAllowed) failures in a row)")
+                "the \(draft.folder == folder ? "checkpoint" : "snapshot") of step \(state.step) was not saved: "
+                    + "\(problem); earlier ones are as they were, and training goes on (\(failuresInARow) of \(Self.failuresAllowed) failures in a row)"
+            )
         }
         guard failuresInARow < Self.failuresAllowed else {
             throw CheckpointError(

@@ -54,13 +54,7 @@ extension CheckpointFolder {
         for path in candidates {
             switch try attempt(path, into: buffers, table, communicator, accept) {
             case .success(let checkpoint):
-                let moved = try communicator.fromRoot("setting later checkpoints aside") {
-                    let id = String(UInt32.random(in: 0x1000_0000...UInt32.max), radix: 16)
-                    return try setAside(after: checkpoint.manifest.step, id: id)
-                }
-                if communicator.isRoot {
-                    for path in moved { warn("set aside as \(path): the run goes on from before it") }
-                }
+                try setAside(after: checkpoint.manifest.step, communicator, warn)
                 return checkpoint
             case .failure(let problem):
                 if firstProblem.isEmpty { firstProblem = problem.message }
@@ -74,6 +68,19 @@ extension CheckpointFolder {
             candidates.count == 1
                 ? "cannot be used: \(firstProblem)"
                 : "none of \(candidates.count) checkpoints can be used; the newest: \(firstProblem)")
+    }
+
+    /// Sets aside what is of later steps than the one that the run goes on from. Collective.
+    ///
+    /// - Parameter warn: told, on rank 0 alone, of each, a line each.
+    func setAside(after step: Int, _ communicator: any Communicator, _ warn: (String) -> Void) throws {
+        let moved = try communicator.fromRoot("setting aside what \(path) has of later steps") {
+            try setAside(
+                after: step, id: String(UInt32.random(in: 0x1000_0000...UInt32.max), radix: 16))
+        }
+        if communicator.isRoot {
+            for path in moved { warn("set aside as \(path): the run goes on from before it") }
+        }
     }
 
     /// The checkpoints to try, newest first.

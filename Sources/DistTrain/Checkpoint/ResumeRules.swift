@@ -96,6 +96,8 @@ public enum ResumeRules {
         "optimizer.betas": .refused("the moments are averages by the old ones"),
         "ema.decays": .refused("averages of the checkpoint would be dropped"),
         "ema.warmup": .refused("the averages were made by the old one"),
+        "ema.sigma_rel": .refused("averages of the checkpoint would be dropped"),
+        "ema.snapshot_every": .noted,
 
         // How long, how much at once, and where.
         "train.steps": .noted,
@@ -137,7 +139,7 @@ public enum ResumeRules {
 
     /// The rule for a change. A key that this program does not know is of another version, which it cannot follow.
     static func effect(of change: ConfigurationChange) -> Effect {
-        if change.key == "ema.decays", !change.isSubset {
+        if ["ema.decays", "ema.sigma_rel"].contains(change.key), !change.isSubset {
             return .impossible("there is no average to go on with")
         }
         return effect(ofKey: change.key) ?? .noted

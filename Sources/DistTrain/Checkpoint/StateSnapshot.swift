@@ -10,7 +10,7 @@ final class StateSnapshot {
     private let borders: [(range: Range<Int>, source: Int, writer: Int)]
     private let memory: UnsafeMutablePointer<Float>
 
-    /// - Parameter folders: of the buffers that `capture` will be given, in order.
+    /// - Parameter folders: of the buffers that `capture` will be given.
     init(_ table: TensorTable, folders: [String], rank: Int, of ranks: Int) {
         slices = FlatSlices(count: table.flatCount, ranks: ranks)
         let parts = table.partition(over: ranks)
@@ -36,10 +36,24 @@ final class StateSnapshot {
     /// Bytes that the copy takes on this rank.
     var byteCount: Int { buffers.reduce(0) { $0 + 4 * $1.range.count } }
 
-    /// Copies the state of this moment. Collective: what lies beyond a slice's borders comes from its owner.
-    func capture(_ state: [StateBuffer], _ communicator: any Communicator) throws(CommunicationError) {
-        for (copy, live) in zip(buffers, state) {
-            precondition(copy.folder == live.folder, "\(live.folder) is not \(copy.folder)")
+    /// Whether it has room for these folders.
+    func holds(_ folders: [String]) -> Bool { folders.allSatisfy { buffer(of: $0) != nil } }
+
+    private func buffer(of folder: String) -> StateBuffer? { buffers.first { $0.folder == folder } }
+
+    /// Copies the state of this moment, or a part of it. Collective: what lies beyond a slice's borders comes from its
+    /// owner.
+    ///
+    /// - Returns: the copies, in the order of `state`.
+    func capture(
+        _ state: [StateBuffer], _ communicator: any Communicator
+    ) throws(CommunicationError) -> [StateBuffer] {
+        var copies: [StateBuffer] = []
+        for live in state {
+            guard let copy = buffer(of: live.folder) else {
+                preconditionFailure("no room for \(live.folder)")
+            }
+            copies.append(copy)
             let common = copy.range.clamped(to: live.range)
             if !common.isEmpty {
                 copy.pointer(common.lowerBound).update(
@@ -61,6 +75,7 @@ final class StateSnapshot {
                 }
             }
         }
+        return copies
     }
 }
 

@@ -173,12 +173,26 @@ public struct OptimizerConfiguration: Sendable, Equatable {
 
 /// `ema`: averages of the weights, from which samples are made.
 public struct EMAConfiguration: Sendable, Equatable {
-    /// One average for each decay; the first is the one that samples are made from. Empty for none.
+    /// One exponential average for each decay. Empty for none.
     public var decays = [0.9999]
     /// Whether the decay starts low, (1 + step)/(10 + step), so that a short run's average is not its start.
     public var warmup = true
+    /// One average by a power function for each relative width, from which others are made after training: see
+    /// `PowerProfile`. Empty for none.
+    public var sigmaRel: [Double] = []
+    /// Steps between snapshots of the latter; 0 for none.
+    public var snapshotEvery = 0
 
-    enum Key: String, CaseIterable { case decays, warmup }
+    enum Key: String, CaseIterable {
+        case decays, warmup
+        case sigmaRel = "sigma_rel"
+        case snapshotEvery = "snapshot_every"
+    }
+
+    /// Every average; samples are made from the greatest.
+    public var profiles: [AverageProfile] {
+        decays.map { .exponential(decay: $0) } + sigmaRel.map { .power(sigmaRel: $0) }
+    }
 
     init(config node: ConfigNode, path: [String]) throws(ConfigError) {
         let reader = try ConfigReader<Key>(node, path: path)
@@ -189,7 +203,24 @@ public struct EMAConfiguration: Sendable, Equatable {
                 decay >= 0 && decay < 1, .decays, "found \(decay), expected 0 or more and less than 1")
         }
         try reader.check(Set(decays).count == decays.count, .decays, "the same decay is given twice")
+        sigmaRel = try reader.read(.sigmaRel, default: sigmaRel)
+        snapshotEvery = try reader.read(.snapshotEvery, default: snapshotEvery)
+        for width in sigmaRel {
+            try reader.check(
+                width > 0 && width < PowerProfile.sigmaLimit, .sigmaRel,
+                "found \(width), expected more than 0 and less than 1/√12 (0.2886…), as 0.05 and 0.1")
+        }
+        try reader.check(Set(sigmaRel).count == sigmaRel.count, .sigmaRel, "the same width is given twice")
+        try reader.check(snapshotEvery >= 0, .snapshotEvery, "found \(snapshotEvery), expected 0 or more")
+        try reader.check(
+            snapshotEvery == 0 || sigmaRel.count > 1, .snapshotEvery,
+            "needs two widths in ema.sigma_rel, such as [0.05, 0.1], to make others from")
     }
 
-    var node: ConfigNode { .mapping(["decays": .numbers(decays), "warmup": .bool(warmup)]) }
+    var node: ConfigNode {
+        .mapping([
+            "decays": .numbers(decays), "warmup": .bool(warmup), "sigma_rel": .numbers(sigmaRel),
+            "snapshot_every": .integer(snapshotEvery),
+        ])
+    }
 }

@@ -1,7 +1,7 @@
 import Foundation
 import LDMModel
 
-/// What an evaluation found: the file `step-00001000.json`, and the table that is printed.
+/// What an evaluation found: the file `step-00001000-inception.json`, and the table that is printed.
 struct EvaluationResult {
     static let formatVersion = 1
 
@@ -51,10 +51,10 @@ struct EvaluationResult {
         ]
     }
 
-    /// `step-00001000`, or `evaluation` where there is no step.
-    static func stem(step: Int?) -> String {
-        guard let step else { return "evaluation" }
-        return "step-" + String(repeating: "0", count: max(0, 8 - "\(step)".count)) + "\(step)"
+    /// `step-00001000-vae`, or `evaluation-vae` where there is no step: one step may be judged by several features.
+    static func stem(step: Int?, features: FeatureKind) -> String {
+        guard let step else { return "evaluation-\(features)" }
+        return "step-" + String(repeating: "0", count: max(0, 8 - "\(step)".count)) + "\(step)-\(features)"
     }
 
     /// The table: a line a measure, with what is better.

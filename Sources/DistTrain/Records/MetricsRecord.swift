@@ -17,13 +17,15 @@ public struct RunDescription: Sendable, Equatable {
     /// The libraries that compute.
     public var kernels: String
     public var configurationHash: String
+    /// Floating-point operations that an image costs a step, forward and backward, by the direct algorithm.
+    public var flopsPerImage: Double
     /// The folder of the weights that this start began from; nil for random ones and for a checkpoint's.
     public var initializedFrom: String?
 
     public init(
         name: String, seed: UInt64, programVersion: String, hosts: [String], ranks: Int, threads: Int,
         precision: String, processor: String, kernels: String, configurationHash: String,
-        initializedFrom: String? = nil
+        flopsPerImage: Double, initializedFrom: String? = nil
     ) {
         self.name = name
         self.seed = seed
@@ -35,6 +37,7 @@ public struct RunDescription: Sendable, Equatable {
         self.processor = processor
         self.kernels = kernels
         self.configurationHash = configurationHash
+        self.flopsPerImage = flopsPerImage
         self.initializedFrom = initializedFrom
     }
 
@@ -44,7 +47,7 @@ public struct RunDescription: Sendable, Equatable {
             "hosts": .array(hosts.map { .string($0) }), "ranks": .integer(ranks),
             "threads": .integer(threads),
             "precision": .string(precision), "processor": .string(processor), "kernels": .string(kernels),
-            "config_hash": .string(configurationHash),
+            "config_hash": .string(configurationHash), "flop_per_image": .finite(flopsPerImage.rounded()),
         ]
         if let initializedFrom { fields["init_from"] = .string(initializedFrom) }
         return fields

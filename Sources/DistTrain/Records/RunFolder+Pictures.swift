@@ -28,7 +28,7 @@ extension RunFolder {
         }
     }
 
-    /// The step in a name such as `step-00001000.json` or `step-00001000-nearest.png`; nil for any other name.
+    /// The step in a name such as `step-00001000-inception.json` or `step-00001000-inception-nearest.png`; nil for any other name.
     private static func step(ofEvaluation name: String) -> Int? {
         guard name.hasPrefix("step-") else { return nil }
         return Int(name.dropFirst(5).prefix { ("0"..."9").contains($0) })

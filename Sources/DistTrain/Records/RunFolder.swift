@@ -28,6 +28,8 @@ public struct RunFolder: Sendable {
     public var tensorBoard: String { at("tensorboard") }
     public var wandb: String { at("wandb") }
     public var checkpoints: CheckpointFolder { CheckpointFolder(at("checkpoints")) }
+    /// Averages by power functions of many steps, from which those of other widths are made: checkpoints without the rest.
+    public var snapshots: CheckpointFolder { CheckpointFolder(at("ema-snapshots")) }
     /// The averaged weights as a diffusers pipeline.
     public var model: String { at("model") }
 

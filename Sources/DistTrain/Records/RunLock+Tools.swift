@@ -20,9 +20,12 @@ extension RunLock {
 }
 
 extension CheckpointFolder {
-    /// The folder of the run that these checkpoints are of. nil where the path is not `RUN/checkpoints`: nobody
-    /// trains into any other.
-    var run: String? { parent(of: path, named: "checkpoints") }
+    /// The folder of the run that these checkpoints or snapshots are of. nil where the path is neither `RUN/checkpoints`
+    /// nor `RUN/ema-snapshots`: nobody trains into any other.
+    var run: String? {
+        let names = [RunFolder("").checkpoints, RunFolder("").snapshots].map(\.path)
+        return names.lazy.compactMap { parent(of: path, named: $0) }.first
+    }
 }
 
 extension RunFolder {

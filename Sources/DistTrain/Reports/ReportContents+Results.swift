@@ -102,7 +102,7 @@ extension ReportContents {
     }
 
     var evaluation: ReportSection {
-        let blocks = runs.compactMap { evaluationTable($0) }
+        let blocks = runs.flatMap { evaluationTables($0) }
         let example = runs.first { $0.hasWeights }?.folder.path ?? "RUN"
         let isAutoencoder = runs.allSatisfy { $0.autoencoder != nil }
         let missing = ReportBlock.missing(
@@ -115,13 +115,21 @@ extension ReportContents {
                     "評価はまだありません。`disttrain evaluate --model \(example) --reference DATASET` で測定できます。"))
         return ReportSection(
             id: "evaluation", title: say("Evaluation", "評価"),
-            blocks: blocks.isEmpty ? [missing] : blocks + distanceChart + evaluationPictures)
+            blocks: blocks.isEmpty ? [missing] : blocks + distanceCharts + evaluationPictures)
+    }
+
+    /// A table for each kind of features.
+    private func evaluationTables(_ run: ReportedRun) -> [ReportBlock] {
+        var kinds: [String?] = []
+        for evaluation in run.evaluations where !kinds.contains(evaluation.features) {
+            kinds.append(evaluation.features)
+        }
+        return kinds.map { kind in evaluationTable(run, run.evaluations.filter { $0.features == kind }) }
     }
 
     /// A column an evaluation, since there are more metrics than evaluations; the last six.
-    func evaluationTable(_ run: ReportedRun) -> ReportBlock? {
-        let shown = run.evaluations.suffix(6)
-        guard !shown.isEmpty else { return nil }
+    private func evaluationTable(_ run: ReportedRun, _ evaluations: [ReportedEvaluation]) -> ReportBlock {
+        let shown = evaluations.suffix(6)
         // Bounds stand behind their value.
         let isBound = { (name: String) in name.hasSuffix("_low") || name.hasSuffix("_high") }
         var names: [String] = []
@@ -148,7 +156,7 @@ extension ReportContents {
             [say("weights", "重み")] + shown.map { $0.weights ?? "–" },
             [say("samples", "標本数")] + shown.map { $0.count.map { say.whole($0) } ?? "–" },
         ]
-        let caption = [isComparison ? run.label : nil, conditions(run)].compactMap { $0 }
+        let caption = [isComparison ? run.label : nil, conditions(shown.last)].compactMap { $0 }
         return .table(
             ReportTable(
                 head: [say("step", "ステップ")] + shown.map { say.whole($0.step) }, rows: about + rows,
@@ -156,8 +164,8 @@ extension ReportContents {
     }
 
     /// What the last evaluation was made with.
-    private func conditions(_ run: ReportedRun) -> String? {
-        guard let last = run.evaluations.last else { return nil }
+    private func conditions(_ last: ReportedEvaluation?) -> String? {
+        guard let last else { return nil }
         var parts: [String] = []
         if let reference = last.reference {
             let count = last.referenceCount.map { " (\(say.whole($0)))" } ?? ""
@@ -170,31 +178,6 @@ extension ReportContents {
         }
         if let seed = last.seed { parts.append(say("seed \(seed)", "シード \(seed)")) }
         return parts.isEmpty ? nil : parts.joined(separator: "; ")
-    }
-
-    /// The distance over the steps, where it was measured often enough to be a curve.
-    private var distanceChart: [ReportBlock] {
-        for name in ["fid", "fd_vae", "fd_pixel"] {
-            let series = runs.compactMap { run -> LinePlot.Series? in
-                let points = run.evaluations.compactMap { evaluation in
-                    evaluation.metrics.first { $0.name == name }.map {
-                        (x: Double(evaluation.step), y: $0.value)
-                    }
-                }
-                return points.count > 2 ? LinePlot.Series(run.label, points: points) : nil
-            }
-            guard !series.isEmpty else { continue }
-            let title = ReportedEvaluation.title(of: name, say)
-            return [
-                .charts([
-                    ReportChart(
-                        name: name, title: title,
-                        plainTitle: ReportedEvaluation.title(of: name, .english).replacingOccurrences(
-                            of: " ↓", with: ""), yLabel: name, series: series, startsAtZero: true)
-                ])
-            ]
-        }
-        return []
     }
 
     private var evaluationPictures: [ReportBlock] {

@@ -190,8 +190,9 @@ extension ReportContents {
                     say("weight averages", "重みの平均 (EMA)"),
                     { run in
                         (run.configuration?.ema ?? run.autoencoder?.ema).map {
-                            $0.decays.isEmpty
-                                ? say("none", "なし") : $0.decays.map { "\($0)" }.joined(separator: ", ")
+                            let powers = $0.sigmaRel.map { "σ_rel \($0)" }
+                            let averages = $0.decays.map { "\($0)" } + powers
+                            return averages.isEmpty ? say("none", "なし") : averages.joined(separator: ", ")
                         }
                     }
                 ),

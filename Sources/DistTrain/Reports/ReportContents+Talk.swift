@@ -77,12 +77,15 @@ extension ReportContents {
         }
         items += distinct(runs) { run in
             guard let c = run.configuration else { return nil }
+            let average = c.ema.profiles.max().map { profile in
+                switch profile {
+                case .exponential(let decay): "EMA \(decay)"
+                case .power(let sigmaRel): "EMA, σ_rel \(sigmaRel)"
+                }
+            }
             let weights =
-                c.ema.decays.isEmpty
-                ? say("the trained weights", "学習した重み")
-                : say(
-                    "averaged weights (EMA \(c.ema.decays.max() ?? 0))",
-                    "平均した重み (EMA \(c.ema.decays.max() ?? 0))")
+                average.map { say("averaged weights (\($0))", "平均した重み (\($0))") }
+                ?? say("the trained weights", "学習した重み")
             return say("Sampling: \(sampler(c)), from \(weights).", "標本生成: \(sampler(c))、\(weights)を使用。")
         }
         if items.isEmpty, runs.contains(where: { $0.autoencoder != nil }) {

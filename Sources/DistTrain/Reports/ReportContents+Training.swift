@@ -1,7 +1,7 @@
 // Loss, speed, where the time went.
 
 extension ReportContents {
-    private var noSteps: String {
+    var noSteps: String {
         say(
             "No step has been logged; `disttrain train` writes one to `metrics.jsonl` every `train.log_every` steps.",
             "記録されたステップがありません。`disttrain train` が `train.log_every` ステップごとに `metrics.jsonl` へ書き込みます。")

@@ -18,7 +18,8 @@ struct ReportContents {
             language: say, title: title, kind: say("Training report", "学習レポート"), summary: summary,
             keyFigures: keyFigures,
             sections: [
-                environment, model, settings, loss, curves, throughput, time, samples, denoising, evaluation,
+                environment, model, settings, loss, curves, throughput, cost, time, samples, denoising,
+                evaluation,
                 restarts,
             ], colophon: colophon)
     }

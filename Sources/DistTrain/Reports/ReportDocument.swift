@@ -50,13 +50,16 @@ struct ReportTable {
     }
 }
 
-/// Curves over the steps.
+/// Curves over the steps, or over what else `xName` says.
 struct ReportChart {
     /// The PNG's name.
     var name: String
     var title: String
     /// For the PNG, whose strokes know Latin letters alone.
     var plainTitle: String
+    /// What x is; nil: steps.
+    var xName: String?
+    var plainXName = "step"
     var yLabel: String
     var series: [LinePlot.Series]
     var isLogarithmic = false
@@ -65,7 +68,7 @@ struct ReportChart {
 
     var plot: LinePlot {
         LinePlot(
-            title: plainTitle, xLabel: "step", yLabel: yLabel, series: series, logY: isLogarithmic,
+            title: plainTitle, xLabel: plainXName, yLabel: yLabel, series: series, logY: isLogarithmic,
             startsAtZero: startsAtZero)
     }
 }

@@ -1,7 +1,7 @@
 import Foundation
 import LDMModel
 
-/// An `evaluation/step-00001000.json`, read leniently: another program version may have written more or less.
+/// An `evaluation/step-00001000-inception.json`, read leniently: another program version may have written more or less.
 struct ReportedEvaluation {
     let step: Int
     let weights: String?
@@ -57,8 +57,11 @@ struct ReportedEvaluation {
 
     /// The distance to the reference, whatever features it was measured with: smaller is better.
     var distance: (name: String, value: Double)? {
-        metrics.first { ["fid", "fd_vae", "fd_pixel"].contains($0.name) }
+        metrics.first { Self.distances.contains($0.name) }
     }
+
+    /// Metrics that are distances, by the features' worth.
+    static let distances = ["fid", "fd_vae", "fd_pixel"]
 
     /// What a metric is called, and where better values lie: "FID ↓".
     static func title(of metric: String, _ say: ReportLanguage) -> String {

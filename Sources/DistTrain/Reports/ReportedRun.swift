@@ -14,6 +14,8 @@ struct ReportedRun {
     let description: JSONObject?
     /// Logged steps, ascending.
     let steps: [ReportedStep]
+    /// Operations an image and step; nil where no record tells.
+    let flopsPerImage: Double?
     let sessions: [ReportedSession]
     let unreadableLines: Int
     /// Sample grids, ascending.
@@ -43,6 +45,8 @@ struct ReportedRun {
         autoencoder = yaml.flatMap { try? AutoencoderConfiguration(yaml: $0, source: folder.configuration) }
         let history = try? MetricsHistory(contentsOf: folder.metrics)
         description = history?.run
+        flopsPerImage =
+            history?.records.reversed().lazy.compactMap { $0["flop_per_image"]?.doubleValue }.first
         steps = ReportedStep.all(in: history?.records ?? [])
         sessions = ReportedSession.all(in: history?.records ?? [])
         unreadableLines = history?.unreadableLines ?? 0

@@ -44,7 +44,7 @@ struct SVGChart {
             <figure class="chart"><figcaption>\(escaped(chart.title))\(scale)</figcaption>
             <div class="plot"><svg viewBox="0 0 1000 1000" preserveAspectRatio="none" role="img" \
             aria-label="\(escaped(words))"><g class="grid">\(grid.joined())</g>\(raw.joined())\(lines.joined())</svg>
-            \(marks.joined())<span class="x-name">\(say("step", "ステップ"))</span></div>
+            \(marks.joined())<span class="x-name">\(escaped(chart.xName ?? say("step", "ステップ")))</span></div>
             \(legend)</figure>
             """
     }

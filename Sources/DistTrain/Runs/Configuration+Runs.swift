@@ -45,11 +45,13 @@ extension SessionSettings {
             clipNorm: optimizer.clipNorm, reduceDType: train.reduceDType.dtype,
             state: ModelState.Settings(
                 sharding: train.sharding, dtype: train.dtype, optimizer: optimizer.adamW,
-                averages: ema.decays.map { WeightAverage.Settings(decay: $0, warmup: ema.warmup) }),
+                averages: ema.decays.map { WeightAverage.Settings(decay: $0, warmup: ema.warmup) }
+                    + ema.sigmaRel.map { WeightAverage.Settings(sigmaRel: $0) }),
             learningRate: optimizer.learningRate(steps: train.steps),
             cadence: Cadence(
                 steps: train.steps, logEvery: train.logEvery, sampleEvery: train.sampleEvery,
-                checkpointEvery: train.checkpointEvery, checkReplicasEvery: train.checkReplicasEvery),
+                checkpointEvery: train.checkpointEvery, checkReplicasEvery: train.checkReplicasEvery,
+                snapshotEvery: ema.snapshotEvery),
             retention: Retention(
                 keepLast: checkpoint.keepLast, keepEvery: checkpoint.keepEvery ?? 0,
                 keepBest: checkpoint.keepBest),

@@ -70,7 +70,7 @@ public struct DenoisingRun {
                     let images = try pictures.gather(share, count: c.sampling.count)
                     return images.map { ImageGrid.square(of: $0.count).render($0) }
                 },
-                evaluate: evaluation.map { evaluation in { try evaluation.run(step: $0, in: $1, tick: $2) } },
+                evaluation: evaluation,
                 export: { folder, values in
                     try PipelineFolder.write(
                         folder, unet: unet, values: values, scheduler: scheduler, firstStage: c.firstStagePath

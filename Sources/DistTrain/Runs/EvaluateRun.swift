@@ -18,6 +18,8 @@ public struct EvaluationRequest: Sendable {
     public var count: Int?
     /// nil: Inception where its weights are given, else the first stage's latents, else pixels.
     public var features: FeatureKind?
+    /// The autoencoder whose latents are features, in place of the model's own.
+    public var featureStage: String?
     /// FID's network, as docs/evaluation.md tells.
     public var inception: String?
     public var settings: SamplingSettings
@@ -30,7 +32,8 @@ public struct EvaluationRequest: Sendable {
 
     public init(
         model: String?, weights: String?, firstStage: String?, samples: String?, reference: String,
-        count: Int?, features: FeatureKind?, inception: String?, settings: SamplingSettings, dtype: DType,
+        count: Int?, features: FeatureKind?, featureStage: String? = nil,
+        inception: String?, settings: SamplingSettings, dtype: DType,
         output: String?, cache: String?, keepsFeatures: Bool
     ) {
         self.model = model
@@ -40,6 +43,7 @@ public struct EvaluationRequest: Sendable {
         self.reference = reference
         self.count = count
         self.features = features
+        self.featureStage = featureStage
         self.inception = inception
         self.settings = settings
         self.dtype = dtype
@@ -125,9 +129,8 @@ public struct EvaluateRun {
                 firstStage: stage, side: min(first.width, first.height), step: nil, weights: "samples",
                 identity: "", output: output, base: output)
         }
-        let folder = try PipelineFolder.read(
-            model, weights: request.weights, firstStage: request.firstStage)
-        let weights = (folder.unet.path as NSString).lastPathComponent
+        let folder = try PipelineFolder.open(
+            model, weights: request.weights, firstStage: request.firstStage, note: note)
         let run = Self.run(of: folder.unet.path)
         guard let output = request.output ?? run.map({ "\($0)/evaluation" }) else {
             throw RunError("\(model): is no run and no checkpoint of one; give --output")
@@ -141,11 +144,11 @@ public struct EvaluateRun {
         }
         let side = size.height * (firstStage?.downsamplingFactor ?? 1)
         var opened = Opened(
-            pictures: nil, firstStage: firstStage, side: side, step: folder.step, weights: weights,
+            pictures: nil, firstStage: firstStage, side: side, step: folder.step, weights: folder.weightsName,
             identity: "", output: output,
             base: request.output ?? (output as NSString).deletingLastPathComponent)
         guard request.samples == nil else { return opened }
-        let unet = try folder.unet.loadUNet()
+        let unet = try folder.loadUNet()
         guard unet.config.inChannels == unet.config.outChannels else {
             throw RunError(
                 "\(model): predicts \(unet.config.outChannels) channels of \(unet.config.inChannels), expected as many",
@@ -173,14 +176,15 @@ public struct EvaluateRun {
         return opened
     }
 
-    /// RUN of RUN/checkpoints/step-N/WEIGHTS or RUN/model/unet; nil for weights that lie elsewhere.
+    /// RUN of RUN/checkpoints/step-N/WEIGHTS, of the same in its snapshots, or RUN/model/unet; nil for weights that lie elsewhere.
     private static func run(of unet: String) -> String? {
         let path = URL(fileURLWithPath: unet).standardizedFileURL
         let folder = path.deletingLastPathComponent()
         let above = folder.deletingLastPathComponent()
-        let run = above.lastPathComponent == "checkpoints" ? above.deletingLastPathComponent() : above
+        let isCheckpoint = ["checkpoints", "ema-snapshots"].contains(above.lastPathComponent)
+        let run = isCheckpoint ? above.deletingLastPathComponent() : above
         let isRun = FileManager.default.fileExists(atPath: run.appendingPathComponent("config.yaml").path)
-        let isItsOwn = above.lastPathComponent == "checkpoints" || folder.lastPathComponent == "model"
+        let isItsOwn = isCheckpoint || folder.lastPathComponent == "model"
         return isRun && isItsOwn ? run.path : nil
     }
 
@@ -199,8 +203,12 @@ public struct EvaluateRun {
         } else {
             preconditionFailure("a model without samples is opened with its pictures")
         }
+        let featureStage = try request.featureStage.map {
+            try FirstStage(folder: PipelineFolder.locateAutoencoder($0))
+        }
         let extractor = try FeatureExtractor(
-            request.features, inception: request.inception, firstStage: opened.firstStage, side: opened.side)
+            request.features, inception: request.inception, firstStage: featureStage ?? opened.firstStage,
+            side: opened.side)
         let reference = try EvaluationReference(
             request.reference, extractor, firstStage: opened.firstStage, note: note)
         for (what, images) in [("--samples", samples.count), ("--reference", reference.count)]
@@ -230,7 +238,9 @@ extension FeatureExtractor {
             try self.init(inception: inception, side: side)
         case .vae:
             guard let firstStage else {
-                throw RunError("features vae: the model has no first stage; use pixel or inception")
+                throw RunError(
+                    "features vae: the model has no first stage; give --feature-stage, or use pixel or inception"
+                )
             }
             try self.init(firstStage, side: side)
         case .pixel: self.init(pixelsOf: side)
@@ -283,7 +293,7 @@ extension EvaluationResult {
     /// - Parameter base: the folder that the pictures' paths are relative to: `folder`, or the one above.
     func write(to folder: String, in base: String) throws -> (result: EvaluationResult, path: String) {
         var result = self
-        let stem = Self.stem(step: step)
+        let stem = Self.stem(step: step, features: features)
         let prefix = folder == base ? "" : (folder as NSString).lastPathComponent + "/"
         try makeOutputFolder(folder)
         for (name, image) in images {

@@ -2,6 +2,21 @@ import LDMModel
 import TensorCore
 
 extension PipelineFolder {
+    /// Opens what `read` opens, also with weights such as "sigma-rel-0.08", which are made from a run's snapshots.
+    ///
+    /// - Parameter note: told, in a line, how these were made.
+    static func open(
+        _ path: String, weights: String?, firstStage: String?, note: (String) -> Void
+    ) throws -> PipelineFolder {
+        guard let sigmaRel = weights.flatMap(AverageReconstruction.sigmaRel(ofName:)) else {
+            return try read(path, weights: weights, firstStage: firstStage)
+        }
+        let average = try AverageReconstruction(sigmaRel: sigmaRel, of: path)
+        note(average.summary)
+        let newest = average.newest
+        return try read(newest.path, weights: newest.folder, firstStage: firstStage).with(average.mixture)
+    }
+
     /// The first stage, ready to decode; nil in pixel space. An autoencoder whose weights are not those that the model
     /// was trained behind would make other pictures without a word: it is refused, unless it was named on purpose.
     ///

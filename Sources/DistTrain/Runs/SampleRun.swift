@@ -15,7 +15,7 @@ public enum SampleFormat: String, Sendable, CaseIterable {
 /// `disttrain sample`: pictures from a trained model, on all ranks.
 public struct SampleRun {
     let model: String
-    /// Weights of a checkpoint in place of the slowest average, "unet" or "ema-0.9999".
+    /// Weights of a checkpoint in place of the slowest average, "unet", "ema-0.9999" or "sigma-rel-0.08".
     let weights: String?
     /// The autoencoder's folder in place of the one that the model names.
     let firstStage: String?
@@ -67,7 +67,9 @@ public struct SampleRun {
     func open(_ communicator: any Communicator) throws -> SamplingModel {
         try communicator.collectively("opening \(model)") {
             if communicator.isRoot { try makeOutputFolder(output) }
-            let opened = try SamplingModel(model, weights: weights, firstStage: firstStage, dtype: dtype)
+            let opened = try SamplingModel(
+                model, weights: weights, firstStage: firstStage, dtype: dtype
+            ) { if communicator.isRoot { printLine("Note: \($0)") } }
             if opened.folder.scheduler == nil, communicator.isRoot {
                 printLine("Note: \(model) names no scheduler; sampling as DDIMScheduler's defaults say")
             }
@@ -153,7 +155,7 @@ public struct SampleRun {
     /// What a picture was drawn by, besides its noise, for its text chunks.
     func parameters(_ opened: SamplingModel) -> [(key: String, value: String)] {
         var text: [(key: String, value: String)] = [
-            ("model", model), ("weights", (opened.folder.unet.path as NSString).lastPathComponent),
+            ("model", model), ("weights", opened.folder.weightsName),
         ]
         if let step = opened.folder.step { text.append(("step", String(step))) }
         text += [("method", settings.method.rawValue), ("steps", String(settings.steps))]

@@ -28,8 +28,7 @@ struct TrainingEvaluation {
         var sampling = c.samplingSettings
         sampling.steps = settings.steps
         self.sampling = sampling
-        let averages = c.ema.decays.max().map { "ema-\($0)" }
-        weights = averages ?? "unet"
+        weights = c.ema.profiles.max()?.name ?? "unet"
         identity = contentHash([c.stableHash, String(c.seed), weights])
         (extractor, reference) = try communicator.collectively("opening the evaluation's reference") {
             let extractor = try FeatureExtractor(
@@ -67,13 +66,16 @@ struct TrainingEvaluation {
         evaluation.removeSamples()
         return result
     }
+
+    /// Where the result of a step is.
+    func file(step: Int, in run: RunFolder) -> String {
+        "\(run.evaluation)/\(EvaluationResult.stem(step: step, features: extractor.kind)).json"
+    }
 }
 
 extension RunFolder {
     /// Results of evaluations.
     var evaluation: String { (path as NSString).appendingPathComponent("evaluation") }
-
-    func evaluation(step: Int) -> String { "\(evaluation)/\(EvaluationResult.stem(step: step)).json" }
 }
 
 extension EvaluationResult {

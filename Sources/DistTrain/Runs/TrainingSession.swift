@@ -17,9 +17,8 @@ final class TrainingSession {
         /// Pictures of the model's work with the store's present values, on rank 0; nil elsewhere. It calls `tick` as
         /// it gets on.
         var pictures: (_ tick: @escaping () -> Void) throws -> Image?
-        /// Judges the store's present values after `step` updates; nil where that is not wanted.
-        var evaluate:
-            ((_ step: Int, _ run: RunFolder, _ tick: @escaping () -> Void) throws -> EvaluationResult)?
+        /// Judges the store's present values; nil where that is not wanted.
+        var evaluation: TrainingEvaluation?
         /// Writes what others open; `values` are the weights, fp32, in the store's layout, which kernels read too.
         /// Called on rank 0.
         var export: (_ folder: String, _ values: UnsafePointer<Float>) throws -> Void
@@ -75,8 +74,9 @@ final class TrainingSession {
             learningRate: settings.learningRate, communicator: communicator, activity: watcher.activity)
         table = TensorTable(store)
         checkpoints = try CheckpointWriter(
-            folder: run.checkpoints, table: table, run: subject.identity, retention: settings.retention,
-            communicator: communicator, checkLock: { [lock = run.lock] in try lock?.check() })
+            folder: run.checkpoints, snapshots: settings.cadence.snapshotEvery > 0 ? run.snapshots : nil,
+            table: table, run: subject.identity, retention: settings.retention, communicator: communicator,
+            checkLock: { [lock = run.lock] in try lock?.check() })
     }
 
     private var buffers: [StateBuffer] { state.buffers(modelFolder: subject.modelFolder) }
@@ -155,9 +155,11 @@ final class TrainingSession {
                 },
                 isEvaluated: { [self] step in
                     try communicator.fromRoot("looking for an evaluation") {
-                        FileManager.default.fileExists(atPath: run.evaluation(step: step))
+                        guard let evaluation = subject.evaluation else { return true }
+                        return FileManager.default.fileExists(atPath: evaluation.file(step: step, in: run))
                     }
-                }),
+                },
+                snapshot: { [self] in try saveSnapshot(at: $0) }),
             blocks: settings.logging.recordsBlocks ? GradientBlocks(store) : nil)
         let stopped = try trainer.train(from: first ?? 0, sums: restored?.manifest.sums ?? RunningSums())
         if let restored, restored.manifest.step >= settings.cadence.steps {
@@ -188,6 +190,11 @@ final class TrainingSession {
 
     private func settle(_ working: Double) throws {
         try checkpoints.settle(working)
+        try noteSaved()
+    }
+
+    /// Takes note of a save that has ended.
+    private func noteSaved() throws {
         guard let save, !checkpoints.isSaving else { return }
         self.save = nil
         timeLimit?.saved(in: monotonicSeconds() - save.began)
@@ -218,6 +225,9 @@ final class TrainingSession {
         let found = try run.checkpoints.restore(
             resume, into: buffers, table, communicator: communicator,
             accept: { [self] in notes = try changes(since: $0) }, warn: { printLine("Warning: \($0)") })
+        try run.snapshots.setAside(after: found?.manifest.step ?? 0, communicator) {
+            printLine("Warning: \($0)")
+        }
         guard let checkpoint = found else { return nil }
         try state.showMasters()
         if communicator.isRoot {
@@ -249,6 +259,16 @@ final class TrainingSession {
                 buffers: buffers))
     }
 
+    private func saveSnapshot(at step: Int) throws {
+        watcher.activity.enter(.save, step: step)
+        try checkpoints.finish()
+        try noteSaved()
+        try run.checkLock(communicator)
+        try checkpoints.beginSnapshot(
+            TrainingState(
+                step: step, samplesSeen: step * settings.batchSize, buffers: state.powerAverages))
+    }
+
     private func savePictures(at step: Int) throws {
         let grid = try withAverage { try subject.pictures(watcher.activity.tick) }
         try communicator.collectively("writing the samples of step \(step)") {
@@ -263,11 +283,11 @@ final class TrainingSession {
     }
 
     private func evaluate(at step: Int) throws -> EvaluationResult? {
-        guard let evaluate = subject.evaluate else { return nil }
+        guard let evaluation = subject.evaluation else { return nil }
         // It may take long: what was saved before has to be whole.
         try checkpoints.finish()
         watcher.activity.enter(.sample, step: step)
-        return try withAverage { try evaluate(step, run, watcher.activity.tick) }
+        return try withAverage { try evaluation.run(step: step, in: run, tick: watcher.activity.tick) }
     }
 
     private func export() throws {
@@ -275,7 +295,8 @@ final class TrainingSession {
             // Training is over: the gradients' memory takes the whole of what the ranks hold in slices.
             let values = store.gradients
             try state.gather(
-                slowestAverage.map { UnsafePointer($0.values) } ?? UnsafePointer(state.master), into: values)
+                state.slowestAverage.map { UnsafePointer($0.values) } ?? UnsafePointer(state.master),
+                into: values)
             try communicator.collectively("writing \(run.model)") {
                 try run.lock?.check()
                 if communicator.isRoot { try subject.export(run.model, values) }
@@ -285,12 +306,8 @@ final class TrainingSession {
 
     /// With the slowest average in place of the weights, where there is one.
     private func withAverage<R>(_ body: () throws -> R) throws -> R {
-        guard let slowestAverage else { return try body() }
-        return try state.withAverage(slowestAverage, body)
-    }
-
-    private var slowestAverage: WeightAverage? {
-        state.averages.max { $0.settings.decay < $1.settings.decay }
+        guard let average = state.slowestAverage else { return try body() }
+        return try state.withAverage(average, body)
     }
 
     private func describe() throws -> RunDescription {
@@ -300,7 +317,7 @@ final class TrainingSession {
             hosts: Array(Set(hosts)).sorted(), ranks: communicator.size, threads: Processor.threads,
             precision: settings.precision, processor: Processor.features,
             kernels: "\(Backend.fastest.summary); OpenBLAS \(Processor.openBLASKernels)",
-            configurationHash: subject.identity.configurationHash,
+            configurationHash: subject.identity.configurationHash, flopsPerImage: step.flopsPerSample,
             initializedFrom: subject.initializedFrom)
     }
 }

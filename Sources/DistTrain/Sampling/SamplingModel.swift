@@ -14,13 +14,17 @@ public struct SamplingModel {
     /// Opens a run, a checkpoint, a pipeline or a bare U-Net. On every rank by itself.
     ///
     /// - Parameters:
-    ///   - weights: of a checkpoint in place of the slowest average, "unet" or "ema-0.9999".
+    ///   - weights: of a checkpoint in place of the slowest average, "unet", "ema-0.9999" or "sigma-rel-0.08".
     ///   - firstStage: the autoencoder's folder in place of the one that the model names.
-    public init(_ path: String, weights: String?, firstStage: String?, dtype: DType) throws {
+    ///   - note: told, in a line, how weights were made that are in no file.
+    public init(
+        _ path: String, weights: String?, firstStage: String?, dtype: DType,
+        note: (String) -> Void = { _ in }
+    ) throws {
         self.path = path
         self.dtype = dtype
-        folder = try PipelineFolder.read(path, weights: weights, firstStage: firstStage)
-        unet = try folder.unet.loadUNet()
+        folder = try PipelineFolder.open(path, weights: weights, firstStage: firstStage, note: note)
+        unet = try folder.loadUNet()
         let (input, output) = (unet.config.inChannels, unet.config.outChannels)
         guard input == output else {
             throw RunError(

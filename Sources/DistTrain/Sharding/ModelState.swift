@@ -109,12 +109,26 @@ public final class ModelState {
             parts: slices.all.map { 4 * $0.lowerBound..<4 * $0.upperBound }, elementSize: 4)
     }
 
+    /// The average that samples are made from; nil where there is none.
+    public var slowestAverage: WeightAverage? {
+        averages.max { $0.settings.profile < $1.settings.profile }
+    }
+
+    /// The averages of power functions, as far as they are on this rank: what a snapshot holds.
+    public var powerAverages: [StateBuffer] {
+        averages.filter { $0.settings.profile.sigmaRel != nil }.map(buffer)
+    }
+
+    private func buffer(_ average: WeightAverage) -> StateBuffer {
+        StateBuffer(average.settings.profile.name, average.values, range)
+    }
+
     /// What a checkpoint holds, as far as it is on this rank: masters, averages as "ema-0.9999", moments.
     ///
     /// - Parameter modelFolder: of the masters: "unet" or "vae".
     public func buffers(modelFolder: String) -> [StateBuffer] {
         [StateBuffer(modelFolder, master, range)]
-            + averages.map { StateBuffer("ema-\($0.settings.decay)", $0.values, range) }
+            + averages.map(buffer)
             + [
                 StateBuffer("exp_avg", optimizer.expAvg, range),
                 StateBuffer("exp_avg_sq", optimizer.expAvgSq, range),

@@ -260,6 +260,12 @@ public final class DataParallelStep {
         tape.observer = { observer(TraceSpan($0)) }
     }
 
+    /// Floating-point operations that one sample costs a step, forward and backward, as `Tape.flops` counts them.
+    public var flopsPerSample: Double {
+        guard let (batch, recording) = recordings.max(by: { $0.key < $1.key }), batch > 0 else { return 0 }
+        return Double(recording.tape.flops) / Double(batch)
+    }
+
     /// Bytes of activations and scratch.
     public var activationBytes: Int { arena.byteCount }
 }

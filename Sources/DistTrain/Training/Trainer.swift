@@ -9,9 +9,14 @@ public struct Cadence: Sendable {
     public var sampleEvery: Int
     public var checkpointEvery: Int
     public var checkReplicasEvery: Int
+    public var snapshotEvery: Int
     public var evaluateEvery = 0
 
-    public init(steps: Int, logEvery: Int, sampleEvery: Int, checkpointEvery: Int, checkReplicasEvery: Int) {
+    public init(
+        steps: Int, logEvery: Int, sampleEvery: Int, checkpointEvery: Int, checkReplicasEvery: Int,
+        snapshotEvery: Int = 0
+    ) {
+        self.snapshotEvery = snapshotEvery
         self.steps = steps
         self.logEvery = logEvery
         self.sampleEvery = sampleEvery
@@ -36,6 +41,8 @@ public final class Trainer {
         /// Starts to save the state after `step` updates. The loss is the mean over the steps since the save before, or
         /// since the start; a run that was resumed gives the same as one that was not.
         public var checkpoint: (_ step: Int, _ loss: Double, _ sums: RunningSums) throws -> Void
+        /// Starts to save the averages after `step` updates; nothing where those of this step are saved.
+        public var snapshot: (_ step: Int) throws -> Void
         /// Whether a save is at work on this rank, 1 or 0; and what to do with the sum over the ranks.
         public var working: () -> Double
         public var settle: (_ working: Double) throws -> Void
@@ -52,8 +59,10 @@ public final class Trainer {
             working: @escaping () -> Double = { 0 }, settle: @escaping (Double) throws -> Void = { _ in },
             stopReason: @escaping () -> String? = { nil },
             evaluate: @escaping (Int) throws -> Void = { _ in },
-            isEvaluated: @escaping (Int) throws -> Bool = { $0 > 0 }
+            isEvaluated: @escaping (Int) throws -> Bool = { $0 > 0 },
+            snapshot: @escaping (Int) throws -> Void = { _ in }
         ) {
+            self.snapshot = snapshot
             self.evaluate = evaluate
             self.isEvaluated = isEvaluated
             self.isSampled = isSampled
@@ -112,6 +121,8 @@ public final class Trainer {
         {
             try actions.sample(first)
         }
+        // As well as a snapshot.
+        if first > 0, Cadence.isDue(cadence.snapshotEvery, at: first) { try actions.snapshot(first) }
         // And an evaluation that was cut off goes on.
         if first > 0, Cadence.isDue(cadence.evaluateEvery, at: first) || first == cadence.steps,
             cadence.evaluateEvery > 0, try !actions.isEvaluated(first)
@@ -141,6 +152,8 @@ public final class Trainer {
             if Cadence.isDue(cadence.sampleEvery, at: done) && !stops || (isLast && cadence.sampleEvery > 0) {
                 try actions.sample(done)
             }
+            // Before the checkpoint, which waits for it: a run that goes on from there has it.
+            if Cadence.isDue(cadence.snapshotEvery, at: done), !stops { try actions.snapshot(done) }
             let isDue = Cadence.isDue(cadence.checkpointEvery, at: done) || isLast
             if isDue || stops {
                 let loss = sums.saved.loss / Double(sums.saved.steps)

@@ -68,11 +68,14 @@ struct CheckpointNote {
 
     /// The weights asked for, else the slowest average, else the model's own.
     func weights(_ asked: String?) throws(ModelFolderError) -> ModelFolder {
-        let averages = folders.compactMap { name in
-            name.hasPrefix("ema-") ? Double(name.dropFirst(4)).map { (name: name, decay: $0) } : nil
+        let averages = folders.compactMap { folder in AverageProfile(name: folder).map { (folder, $0) } }
+        let choices = folders.filter { $0 == modelFolder } + averages.map(\.0)
+        let slowest = averages.max { $0.1 < $1.1 }?.0
+        // A number may be written in several ways: ema-power-0.10 is ema-power-0.1.
+        let named = asked.flatMap(AverageProfile.init(name:)).flatMap { profile in
+            averages.first { $0.1 == profile }?.0
         }
-        let choices = [modelFolder] + averages.map(\.name)
-        let name = asked ?? averages.max { $0.decay < $1.decay }?.name ?? modelFolder
+        let name = named ?? asked ?? slowest ?? modelFolder
         guard choices.contains(name) else {
             throw ModelFolderError(
                 path, "has no weights '\(name)'; expected \(choices.joined(separator: " or "))")

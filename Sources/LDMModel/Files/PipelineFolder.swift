@@ -20,6 +20,28 @@ public struct PipelineFolder: Sendable {
     public let firstStageReference: FirstStageReference?
     /// Updates made, of a checkpoint.
     public let step: Int?
+    /// What the U-Net's weights are in place of `unet`'s.
+    private(set) var mixture: WeightMixture?
+
+    /// The same pipeline with other weights of its U-Net.
+    public func with(_ mixture: WeightMixture) -> PipelineFolder {
+        var pipeline = self
+        pipeline.mixture = mixture
+        return pipeline
+    }
+
+    /// "unet", "ema-0.9999" or what a mixture is called.
+    public var weightsName: String { mixture?.name ?? (unet.path as NSString).lastPathComponent }
+
+    /// The U-Net with its weights.
+    ///
+    /// - Throws: `ModelFolderError`, `ConfigError` or `SafetensorsError`.
+    public func loadUNet() throws -> UNet2DModel {
+        guard let mixture else { return try unet.loadUNet() }
+        let model = try UNet2DModel(unetConfig)
+        try WeightSource(mixture, fitting: model.store).load(into: model.store)
+        return model
+    }
 
     /// Opens whatever `path` is. A run gives its newest checkpoint, or its finished model where it has none.
     ///

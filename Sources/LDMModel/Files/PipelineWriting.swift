@@ -29,7 +29,7 @@ extension PipelineFolder {
     /// - Parameter format: of the U-Net's weights; an autoencoder's files are copied as they are.
     public func write(to path: String, _ format: WeightFormat = WeightFormat()) throws {
         let weights = try WeightSource(
-            WeightFiles(path: unet.path), fitting: UNet2DModel(unetConfig).store)
+            mixture ?? WeightMixture(of: unet), fitting: UNet2DModel(unetConfig).store)
         try Self.write(
             path, unetConfig, weights, format, scheduler ?? SchedulerConfig(), firstStage: firstStage,
             trained: firstStageReference)
@@ -66,18 +66,23 @@ extension PipelineFolder {
 extension ModelFolder {
     /// Writes the autoencoder of another folder here, one tensor in memory at a time. The folder is there whole or not
     /// at all; an earlier model of that name is replaced.
-    public func write(autoencoderOf source: ModelFolder, _ format: WeightFormat = WeightFormat()) throws {
-        let files = try WeightFiles(path: source.path)
+    ///
+    /// - Parameter mixture: the weights in place of the other folder's.
+    public func write(
+        autoencoderOf source: ModelFolder, _ format: WeightFormat = WeightFormat(),
+        mixture: WeightMixture? = nil
+    ) throws {
+        let weights = mixture ?? WeightMixture(of: source)
         try WholeFolder.write(path, replacing: Self.configFile) { draft in
             switch try source.readModelConfig() {
             case .unet:
                 throw ModelFolderError(source.path, "holds a UNet2DModel, expected an autoencoder")
             case .autoencoderKL(let config):
-                let weights = try WeightSource(files, fitting: AutoencoderKL(config).store)
-                try ModelFolder(draft).save(config, weights, format)
+                let source = try WeightSource(weights, fitting: AutoencoderKL(config).store)
+                try ModelFolder(draft).save(config, source, format)
             case .vqModel(let config):
-                let weights = try WeightSource(files, fitting: VQModel(config).store)
-                try ModelFolder(draft).save(config, weights, format)
+                let source = try WeightSource(weights, fitting: VQModel(config).store)
+                try ModelFolder(draft).save(config, source, format)
             }
         }
     }

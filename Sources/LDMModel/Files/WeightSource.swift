@@ -35,14 +35,36 @@ struct WeightSource {
         }
     }
 
-    /// The values of weight files, which must hold what `store` declares; the store itself stays empty.
+    /// The values of weight files, each of which must hold what `store` declares; the store itself stays empty.
     ///
     /// - Throws: `ModelFolderError` that names all tensors that do not fit.
-    init(_ files: WeightFiles, fitting store: ParameterStore) throws {
-        let names = try WeightLoading.match(files, store)
+    init(_ mixture: WeightMixture, fitting store: ParameterStore) throws {
+        let parts = try mixture.parts.map { part in
+            let files = try WeightFiles(path: part.folder.path)
+            return (files: files, names: try WeightLoading.match(files, store), factor: part.factor)
+        }
         tensors = Self.table(store)
-        path = files.path
-        copy = { name, destination in try files.copyFloats(of: names[name] ?? name, into: destination) }
+        path = mixture.parts.count == 1 ? mixture.parts[0].folder.path : mixture.name
+        copy = { name, destination in
+            func copyPart(_ index: Int) throws {
+                try parts[index].files.copyFloats(of: parts[index].names[name] ?? name, into: destination)
+            }
+            if parts.count == 1, parts[0].factor == 1 { return try copyPart(0) }
+            // Factors may be large and of both signs: fp32 would lose digits.
+            var sums = [Double](repeating: 0, count: destination.count)
+            for (index, part) in parts.enumerated() {
+                try copyPart(index)
+                for i in sums.indices { sums[i] += part.factor * Double(destination[i]) }
+            }
+            for i in sums.indices { destination[i] = Float(sums[i]) }
+        }
+    }
+
+    /// Copies all tensors into the store.
+    func load(into store: ParameterStore) throws {
+        try store.checkMemory(of: path)
+        for parameter in store.parameters { try copy(parameter.name, parameter.values) }
+        store.valuesChanged()
     }
 
     private static func table(_ store: ParameterStore) -> [(name: String, shape: [Int])] {

@@ -13,12 +13,27 @@ struct CheckpointExportCommand: ParsableCommand {
               disttrain checkpoint export --model runs/faces --output faces
               disttrain checkpoint export --model runs/faces/checkpoints/step-00015000 --weights unet --dtype fp16 \\
                 --max-shard-size 2GB --output faces_fp16
+
+            A run that was trained with ema.sigma_rel has averages of every width, made from its snapshots; how near \
+            each comes to its profile is told (docs/ema.md):
+
+              disttrain checkpoint export --model runs/faces --sigma-rel 0.08 --output faces_008
             """)
 
     @Option(help: ArgumentHelp("A run (its newest checkpoint), or a checkpoint.", valueName: "folder"))
     var model: String
-    @Option(help: ArgumentHelp("unet, or ema-DECAY. Default: the slowest average.", valueName: "name"))
+    @Option(
+        help: ArgumentHelp(
+            "unet, ema-DECAY or ema-power-WIDTH. Default: the slowest average.", valueName: "name"))
     var weights: String?
+    @Option(
+        help: ArgumentHelp(
+            "An average of this relative width in their place, made from the run's snapshots.",
+            valueName: "width"))
+    var sigmaRel: Double?
+    @Option(
+        help: ArgumentHelp("The step that --sigma-rel ends at. Default: the last there is.", valueName: "n"))
+    var atStep: Int?
     @Option(
         help: "Type of the trained weights: fp32, fp16 or bf16. A first stage's files are copied as they are."
     )
@@ -34,12 +49,23 @@ struct CheckpointExportCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Folder to write; an earlier pipeline is replaced.", valueName: "folder"))
     var output: String
 
+    func validate() throws {
+        guard sigmaRel == nil || weights == nil else {
+            throw ValidationError("--sigma-rel and --weights: expected one of them")
+        }
+        guard sigmaRel != nil || atStep == nil else {
+            throw ValidationError(
+                "--at-step goes with --sigma-rel; of a checkpoint, give its folder as --model")
+        }
+    }
+
     func run() throws {
         try onAllRanks { communicator in
             try communicator.collectively("exporting \(model)") {
                 guard communicator.isRoot else { return }
                 try CheckpointExport(
-                    model: model, weights: weights, firstStage: firstStage,
+                    model: model, weights: weights, average: sigmaRel.map { ($0, atStep) },
+                    firstStage: firstStage,
                     format: WeightFormat(dtype: dtype.stored, maxShardBytes: maxShardSize?.bytes),
                     output: output
                 ).run()

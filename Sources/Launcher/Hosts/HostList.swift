@@ -83,11 +83,12 @@ public struct SlurmAllocation: Equatable, Sendable {
         self.threads = threads
         restarts = environment["SLURM_RESTART_COUNT"].flatMap { Int($0) } ?? 0
         let names = try expand(nodes)
-        // Tasks where the job asked for some, else processors.
+        // Tasks where the job asked for some, else processors; where it asked for neither, the hosts themselves tell
+        // how many cores there are: Slurm counts hardware threads.
         let asked = environment["SLURM_NTASKS"] != nil ? environment["SLURM_TASKS_PER_NODE"] : nil
         var counts = asked.map(Self.counts) ?? []
-        if counts.isEmpty, let processors = environment["SLURM_JOB_CPUS_PER_NODE"] {
-            counts = Self.counts(processors).map { max(1, $0 / (threads ?? 1)) }
+        if counts.isEmpty, let threads, let processors = environment["SLURM_JOB_CPUS_PER_NODE"] {
+            counts = Self.counts(processors).map { max(1, $0 / threads) }
         }
         hosts = names.enumerated().map { index, name in
             HostEntry(name, slots: index < counts.count ? counts[index] : nil)

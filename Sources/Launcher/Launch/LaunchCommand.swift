@@ -107,6 +107,9 @@ struct LaunchCommand: ParsableCommand {
                 "launch starts mpirun itself, and runs already as a rank of one; "
                     + "run `disttrain \(program[0])` in its place")
         }
+        let training = dryRun ? nil : command as? any TrainingCommand
+        // First of all: in Slurm a signal may come with the job's start, and would end what does not listen.
+        if training != nil { SignalCounts.listen() }
         let inheritedThreads = environment["OMP_NUM_THREADS"].flatMap { Int($0) }.flatMap {
             $0 > 0 ? $0 : nil
         }
@@ -117,7 +120,7 @@ struct LaunchCommand: ParsableCommand {
             mpirun: try MPIRun.find(path: environment["PATH"]), program: try ownExecutable(),
             environment: environment)
         for warning in KernelLimits.warnings(environment: environment) { say("warning: \(warning)") }
-        if let training = command as? any TrainingCommand, !dryRun {
+        if let training {
             let status = try supervise(training, crew, allocation)
             if status != ExitStatus.success { throw ExitCode(status) }
             return

@@ -46,6 +46,11 @@ struct RankLogs {
         }
     }
 
+    /// Whether a line is part of what ranks said last.
+    func hasSaid(_ line: String) -> Bool {
+        lastLines.values.joined().contains { $0.range(of: line, options: .caseInsensitive) != nil }
+    }
+
     /// "[1,3]<stderr>:text" is rank 3's; nil for what mpirun says itself.
     static func parse(_ line: String) -> (rank: Int, isError: Bool, text: String)? {
         guard line.hasPrefix("["), let end = line.range(of: "]<std"), let colon = line.range(of: ">:"),

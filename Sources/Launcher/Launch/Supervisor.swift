@@ -45,9 +45,10 @@ final class Supervisor {
         policy = RestartPolicy(maxRestarts: settings.maxRestarts, committedStep: job.checkpointSteps.last)
     }
 
+    /// To be called when `SignalCounts` listens.
+    ///
     /// - Returns: the exit code.
     func run() throws -> Int32 {
-        SignalCounts.listen()
         var resume: String?
         while true {
             let placed = try crew.assemble(
@@ -58,6 +59,8 @@ final class Supervisor {
             let decision = policy.decide(outcome, checkpoints: job.checkpointSteps.count)
             switch decision {
             case .end(let code):
+                // mpirun that was told to end passes on no last words.
+                if code != ExitStatus.success, !attempt.logs.hasSaid(cause) { say(cause) }
                 close(attempt, code: code, decision: nil)
                 return code
             case .giveUp(let reason):
@@ -65,10 +68,12 @@ final class Supervisor {
                 return outcome.exitStatus
             case .restart(let pause, let from):
                 guard SignalCounts.received == nil else {
-                    close(
-                        attempt, code: outcome.exitStatus,
-                        decision: "\(cause). Not started again: told to end")
-                    return outcome.exitStatus
+                    // Whoever gives the same command again goes on from the checkpoint.
+                    let code =
+                        SignalCounts.isImpatient || job.checkpointSteps.isEmpty
+                        ? outcome.exitStatus : ExitStatus.runAgain
+                    close(attempt, code: code, decision: "\(cause). Not started again: told to end")
+                    return code
                 }
                 if let left = timeLeft, left < pause + 10 {
                     close(
@@ -155,7 +160,8 @@ final class Supervisor {
         var watch = StartWatch(
             startTimeout: settings.startTimeout,
             silence: WatchLimits(collectiveTimeout: settings.collectiveTimeout).silence, now: monotonicTime())
-        var forwarded: Int32?
+        var isTold = false
+        var isForwarded = false
         var lookedAt = -Double.infinity
         var killed: String?
         var ending: ChildProcess.Ending?
@@ -163,10 +169,8 @@ final class Supervisor {
             ending = attempt.child.poll()
             attempt.logs.take(isLast: ending != nil, show: show)
             let now = monotonicTime()
-            if let signal = SignalCounts.received, forwarded == nil {
-                // mpirun passes this on and kills nothing; what it does on SIGTERM leaves ranks no time to save.
-                attempt.child.send(SIGUSR1)
-                forwarded = signal
+            if let signal = SignalCounts.received, !isTold {
+                isTold = true
                 say(
                     "\(signalName(signal)): the ranks stop after their step, with a checkpoint; once more ends at once"
                 )
@@ -182,6 +186,12 @@ final class Supervisor {
                     killed = fault
                     kill(attempt)
                 }
+            }
+            if isTold, !isForwarded, attempt.status != nil {
+                // mpirun passes this on and kills nothing; what it does on SIGTERM leaves ranks no time to save.
+                // Before ranks have come up it would be lost, or end mpirun itself.
+                attempt.child.send(SIGUSR1)
+                isForwarded = true
             }
             if ending == nil { usleep(20_000) }
         }

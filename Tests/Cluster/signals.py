@@ -1,0 +1,100 @@
+"""SIGTERM, SIGINT and SIGUSR1 to each kind of process that a job has: all ranks end after the same step, with a checkpoint
+and exit code 75, and the same command goes on from there. In one machine: Tests/Integration/test_supervision.sh."""
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+from faults import Outcome
+from job import PROGRAM, Job, Run, rank_of, require, wait_until
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+def told(cluster, folder, reference, find):
+    """Each signal to a start of its own, all of one run. `find` names the process."""
+    seconds = []
+    for number in SIGNALS:
+        job = Job(cluster, folder)
+        try:
+            job.wait_for_checkpoint()
+            began = time.monotonic()
+            os.kill(find(job), number)
+            end(job, 75)
+            seconds.append(time.monotonic() - began)
+            step = re.search(r"[Ss]topped by .* after step (\d+)", job.log)
+            require(step, f"no step is told:\n{job.log}")
+            require(job.run.checkpoint == int(step[1]),
+                    f"checkpoint of step {job.run.checkpoint}, expected {step[1]}:\n{job.log}")
+            job.check_nothing_is_left((0, 1, 2))
+        finally:
+            job.stop()
+    end(Job(cluster, folder), 0)
+    Run(folder).check_equal(reference, same_ranks=True)
+    return Outcome(max(seconds), None, 0, "saved after "
+                   + ", ".join(f"{value:.1f} s ({number.name})" for number, value in zip(SIGNALS, seconds)))
+
+
+def end(job, expected):
+    try:
+        require(job.end() == expected, f"exit code {job.process.returncode}, expected {expected}:\n{job.log}")
+    finally:
+        job.stop()
+
+
+def listens(pid):
+    """Whether a process has a handler for SIGUSR1."""
+    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[1]
+    return bool(int(caught, 16) & 1 << (signal.SIGUSR1 - 1))
+
+
+def launcher_told(cluster, folder, reference):
+    return told(cluster, folder, reference, lambda job: job.process.pid)
+
+
+def mpirun_told(cluster, folder, reference):
+    """It lets 15 s pass before it passes on what ends a program."""
+    def find(job):
+        found = [pid for pid in cluster.pids(0, str(folder)) if Path(f"/proc/{pid}/comm").read_text() == "mpirun\n"]
+        require(len(found) == 1, f"found {len(found)} mpirun on node0")
+        return found[0]
+    # Slow enough that the run is not done by then.
+    cluster.shape(latency_ms=30)
+    try:
+        return told(cluster, folder, reference, find)
+    finally:
+        cluster.shape()
+
+
+def rank_told(cluster, folder, reference):
+    """One that is on another host than mpirun."""
+    def find(job):
+        found = [pid for pid in cluster.pids(1, str(folder)) if rank_of(pid) == "1"]
+        require(len(found) == 1, f"found {len(found)} processes of rank 1 on node1")
+        return found[0]
+    return told(cluster, folder, reference, find)
+
+
+def told_early(cluster, folder, reference):
+    """Before hosts have answered, while mpirun starts, while ranks load: a step is made, and saved, all the same."""
+    seconds = []
+    for delay in (0, 0.4, 0.8, 1.6, 2.4):
+        job = Job(cluster, folder)
+        try:
+            wait_until(lambda: any(map(listens, cluster.pids(0, f"{PROGRAM} launch"))), 10, "the launcher listens", every=0.01)
+            time.sleep(delay)
+            began, before = time.monotonic(), job.run.checkpoint
+            job.process.send_signal(signal.SIGUSR1)
+            end(job, 75)
+            require(job.run.checkpoint > before, f"no new checkpoint:\n{job.log}")
+            seconds.append(time.monotonic() - began)
+        finally:
+            job.stop()
+    end(Job(cluster, folder), 0)
+    Run(folder).check_equal(reference, same_ranks=True)
+    return Outcome(max(seconds), None, 0, "a step made, and saved")
+
+
+ALL = [launcher_told, mpirun_told, rank_told, told_early]

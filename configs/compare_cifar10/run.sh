@@ -1,0 +1,56 @@
+#!/bin/bash
+# Pixel space or latent space for CIFAR-10? Trains both for the same number of operations, judges both by the same
+# measures along the way, and reports them side by side. What was stopped goes on where it was.
+#
+#     configs/compare_cifar10/run.sh data/cifar-10              about four hours on two cores
+#     configs/compare_cifar10/run.sh data/cifar-10 FOLDER       everything in FOLDER, default runs/compare_cifar10
+#     SHARE=0.25 configs/compare_cifar10/run.sh data/cifar-10   a quarter of the steps
+#
+# DATA: CIFAR-10's images, an archive of them, or its binary files. COUNT (default 2000) samples of STEPS (default 50)
+# denoising steps are judged at each of the kept checkpoints; INCEPTION=FILE judges by FID too (docs/evaluation.md).
+set -euo pipefail
+
+[[ $# -ge 1 && $1 != -* ]] || { sed -n '2,/^set/p' "$0" | grep '^#' | cut -c3- >&2; exit 2; }
+here=$(cd "$(dirname "$0")" && pwd)
+disttrain=${DISTTRAIN:-$here/../../.build/release/disttrain}
+data=$1
+folder=${2:-runs/compare_cifar10}
+share=${SHARE:-1}
+
+say() { printf '\n== %s\n' "$*"; }
+steps() { awk -v share="$share" '/^ *steps: / { print int($2 * share + 0.5); exit }' "$here/$1.yaml"; }
+job() { "$disttrain" launch -- "$@"; }
+
+say "first stage of the latent side"
+job vae train --config "$here/vae.yaml" --set data.path="$data" --set train.steps="$(steps vae)" --output "$folder/vae"
+
+job prepare "$data" --size 32 --first-stage "$folder/vae/model" --flip --output "$folder/latents"
+
+say "latent space"
+job train --config "$here/latent.yaml" --set data.path="$folder/latents" \
+    --set first_stage.path="$folder/vae/model" --set train.steps="$(steps latent)" --output "$folder/latent"
+
+say "pixel space"
+job train --config "$here/pixel.yaml" --set data.path="$data" --set train.steps="$(steps pixel)" --output "$folder/pixel"
+
+# judge SIDE: its checkpoints, by the same samples of each and the same features for both sides.
+judge() {
+    local checkpoint samples
+    for checkpoint in "$folder/$1"/checkpoints/step-*; do
+        say "judging $checkpoint"
+        samples=$folder/samples/$1-$(basename "$checkpoint")
+        [[ -e $samples/grid.png ]] ||
+            job sample --model "$checkpoint" --count "${COUNT:-2000}" --steps "${STEPS:-50}" --batch 64 --output "$samples"
+        evaluate() {
+            job evaluate --model "$checkpoint" --samples "$samples" --reference "$data" --cache "$folder/reference" "$@"
+        }
+        evaluate --features vae --feature-stage "$folder/vae/model"
+        evaluate --features pixel
+        [[ -z ${INCEPTION:-} ]] || evaluate --features inception --inception "$INCEPTION"
+    done
+}
+judge latent
+judge pixel
+
+say "report"
+"$disttrain" report "$folder/latent" "$folder/pixel" --pictures --output "$folder/report.html"
