@@ -9,7 +9,7 @@ struct BenchCommand: ParsableCommand {
         commandName: "bench", abstract: "Measure what this machine makes of the program.",
         subcommands: [
             BenchStepCommand.self, BenchSampleCommand.self, BenchVAECommand.self, BenchKernelsCommand.self,
-            BenchCheckpointCommand.self, BenchModelCommand.self,
+            BenchAllReduceCommand.self, BenchCheckpointCommand.self, BenchModelCommand.self,
         ])
 }
 

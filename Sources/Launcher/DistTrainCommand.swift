@@ -21,7 +21,7 @@ import DistTrain
             TrainCommand.self, VAECommand.self, PrepareCommand.self, SampleCommand.self, EvaluateCommand.self,
             CheckpointCommand.self, VerifyResumeCommand.self, LaunchCommand.self, StatusCommand.self,
             ReportCommand.self,
-            DoctorCommand.self,
+            PlanCommand.self, DoctorCommand.self,
             HostReportCommand.self, LinkReportCommand.self,
             BenchCommand.self,
             SelfTestCommand.self,

@@ -153,6 +153,9 @@ public final class ParameterStore {
     /// Number of trainable values, without padding.
     public var parameterCount: Int { parameters.reduce(0) { $0 + $1.count } }
 
+    /// Elements of the vectors, which a narrow store keeps in fp32, each on a 64-byte line.
+    public var vectorElements: Int { vectorCount }
+
     /// The flat values, fp32, `count` elements, padding zero; not of a narrow store.
     public var values: UnsafeMutablePointer<Float> {
         precondition(halves == nil, "a narrow store has no fp32 values")

@@ -42,6 +42,15 @@ extension Tape {
     /// and matrix products by the direct algorithm, what backward passes recompute not counted.
     public var flops: Int { instructions.reduce(0) { $0 + $1.flops } }
 
+    /// The operations of each instruction and of all before it.
+    public var flopsDone: [Int] {
+        var done = 0
+        return instructions.map {
+            done += $0.flops
+            return done
+        }
+    }
+
     /// Seconds and operations by kind of work in the runs since the last reset, in the order of `Work.allCases`.
     public var profile: [WorkProfile] {
         var totals = Work.allCases.map { WorkProfile(work: $0, seconds: 0, flops: 0) }

@@ -142,7 +142,7 @@ extension [WorkProfile] {
 
 extension DType {
     /// What `--precision` calls it.
-    var precision: String { self == .bfloat16 ? "bf16" : "fp32" }
+    public var precision: String { self == .bfloat16 ? "bf16" : "fp32" }
 }
 
 /// Peak resident memory of this process, in MiB.

@@ -95,7 +95,7 @@ public struct CheckpointBenchmark {
             bytes = newest.manifest.files.reduce(0) { $0 + $1.bytes }
             let share = bytes / communicator.size
             alone.plain.append(
-                try timed { try writePlainly(share, to: "\(path)/plain-\(communicator.rank)") })
+                try timed { try PlainFile.write(share, to: "\(path)/plain-\(communicator.rank)") })
             alone.load.append(try timed { try newest.load(into: buffers, table, communicator) })
             if let savedBy {
                 let other = try asWritten(by: savedBy, newest, "\(path)/other", communicator)
@@ -127,30 +127,6 @@ public struct CheckpointBenchmark {
     private func median(_ values: [Double]) -> Double {
         let sorted = values.sorted()
         return (sorted[(sorted.count - 1) / 2] + sorted[sorted.count / 2]) / 2
-    }
-
-    /// What `dd bs=4M conv=fsync` does.
-    private func writePlainly(_ count: Int, to path: String) throws {
-        let block = [UInt8](repeating: 0x5A, count: 1 << 22)
-        let file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
-        guard file >= 0 else {
-            throw CheckpointError(.inaccessible, path, "cannot be made: \(systemReason())")
-        }
-        defer {
-            close(file)
-            unlink(path)
-        }
-        var rest = count
-        while rest > 0 {
-            let written = write(file, block, min(rest, block.count))
-            guard written > 0 else {
-                throw CheckpointError(.inaccessible, path, "cannot be written: \(systemReason())")
-            }
-            rest -= written
-        }
-        guard fsync(file) == 0 else {
-            throw CheckpointError(.inaccessible, path, "cannot be flushed: \(systemReason())")
-        }
     }
 
     /// Seconds of copying so many bytes from one place in memory to another.

@@ -89,6 +89,8 @@ public final class DataParallelStep {
     public var observer: ((TraceSpan) -> Void)? {
         didSet { for recording in recordings.values { observe(recording.tape) } }
     }
+    /// Told of each bucket of gradients as it becomes whole.
+    public var bucketObserver: ((Int) -> Void)?
 
     public init(
         _ settings: Settings, objective: any Objective, state: ModelState, learningRate: LearningRate,
@@ -210,8 +212,11 @@ public final class DataParallelStep {
         tape.plan()
         let context = RunContext(seed: settings.seed, batch: batch)
         let recording = Recording(tape: tape, context: context, objective: recorded)
-        recording.startReductions = { [reducer] instruction in
-            for bucket in starts[instruction] { reducer.bucketReady(bucket) }
+        recording.startReductions = { [reducer, unowned self] instruction in
+            for bucket in starts[instruction] {
+                reducer.bucketReady(bucket)
+                bucketObserver?(bucket)
+            }
             reducer.progress()
         }
         observe(tape)

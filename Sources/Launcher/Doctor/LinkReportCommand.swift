@@ -33,15 +33,15 @@ struct LinkReportCommand: ParsableCommand {
     func run() throws {
         try onAllRanks { communicator in
             let hosts = try communicator.allGather(communicator.hostName)
-            let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.largest, alignment: 64)
-            defer { buffer.deallocate() }
-            buffer.initializeMemory(as: UInt8.self, repeating: 1)
+            guard let link = LinkMeasurement(communicator, largest: Self.largest) else {
+                throw ValidationError("link-report measures between ranks: expected 2 or more, found 1")
+            }
+            defer { link.deallocate() }
             var links: [LinkReport] = []
             for first in 0..<communicator.size {
                 for second in first + 1..<communicator.size {
-                    try communicator.barrier()
-                    let latency = try pingPong(first, second, bytes: 8, buffer, communicator)
-                    let whole = try pingPong(first, second, bytes: Self.largest, buffer, communicator)
+                    let latency = try link.pingPong(first, second, bytes: 8, rounds: Self.rounds)
+                    let whole = try link.pingPong(first, second, bytes: Self.largest, rounds: 4)
                     links.append(
                         LinkReport(
                             first: hosts[first], second: hosts[second], latencySeconds: latency,
@@ -63,26 +63,5 @@ struct LinkReportCommand: ParsableCommand {
                 print(String(decoding: try JSONEncoder().encode(report), as: UTF8.self))
             }
         }
-    }
-
-    /// Seconds of one way, the least of several, as rank 0 is told.
-    private func pingPong(
-        _ first: Int, _ second: Int, bytes: Int, _ buffer: UnsafeMutableRawBufferPointer,
-        _ communicator: any Communicator
-    ) throws -> Double {
-        let part = UnsafeMutableRawBufferPointer(rebasing: buffer[..<bytes])
-        var least = Double.infinity
-        for round in 0..<(bytes > 1024 ? 4 : Self.rounds) {
-            let start = monotonicTime()
-            if communicator.rank == first {
-                try communicator.send(UnsafeRawBufferPointer(part), to: second, tag: round)
-                try communicator.receive(part, from: second, tag: round)
-                least = min(least, (monotonicTime() - start) / 2)
-            } else if communicator.rank == second {
-                try communicator.receive(part, from: first, tag: round)
-                try communicator.send(UnsafeRawBufferPointer(part), to: first, tag: round)
-            }
-        }
-        return try communicator.allReduceMin(least)
     }
 }

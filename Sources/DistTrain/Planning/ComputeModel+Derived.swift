@@ -1,0 +1,44 @@
+import LDMModel
+import TensorCore
+
+extension ComputeModel {
+    /// Bytes that AdamW, the norm and each average read and write, an element.
+    private static let updateBytes = (adamW: 32.0, average: 12.0)
+
+    /// Of a step whose seconds alone are known: buckets are whole after their share of the operations, and the update
+    /// moves its bytes at the speed of a copy.
+    ///
+    /// - Parameters:
+    ///   - stepSeconds: a whole step of one rank on `batch` images.
+    ///   - copyBytesPerSecond: of memory.
+    public static func derived(
+        stepSeconds: Double, batch: Int, unet: UNet2DConfig, workload: StepWorkload,
+        copyBytesPerSecond: Double
+    ) throws -> ComputeModel {
+        let model = try UNet2DModel(unet)
+        let objective = DenoisingObjective(
+            unet: model, dataset: NoiseDataset(count: 1, size: unet.timedSize, channels: unet.inChannels),
+            schedule: try NoiseSchedule(SchedulerConfig()), minSNRGamma: nil, flips: false)
+        if workload.dtype == .bfloat16 { model.store.narrow() }
+        let tape = Tape(dtype: workload.dtype, recordsGradients: true)
+        _ = objective.record(on: tape, batch: batch, globalBatch: batch)
+        let starts = GradientBuckets.starts(workload.buckets, store: model.store, tape: tape)
+        tape.plan()
+        let bytes =
+            Double(workload.elements)
+            * (updateBytes.adamW + Double(workload.averages) * updateBytes.average)
+        let update = min(stepSeconds / 2, bytes / (2 * copyBytesPerSecond))
+        let pass = stepSeconds - update
+        let all = Double(tape.flops)
+        var ready = Array(repeating: pass, count: workload.buckets.count)
+        for (instruction, done) in tape.flopsDone.enumerated() {
+            for bucket in starts[instruction] { ready[bucket] = pass * Double(done) / all }
+        }
+        return ComputeModel(
+            profiles: [
+                ComputeProfile(
+                    batch: batch, passSeconds: pass, readySeconds: ready, updateSeconds: update,
+                    activationBytes: tape.byteCount)
+            ], ranks: 1, threads: Processor.threads, copyBytesPerSecond: copyBytesPerSecond, otherBytes: 0)
+    }
+}

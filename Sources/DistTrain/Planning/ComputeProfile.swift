@@ -1,0 +1,79 @@
+/// What one rank computes in a step, without any other: measured, or derived from a step's time.
+public struct ComputeProfile: Codable, Equatable, Sendable {
+    /// Images taken at once.
+    public var batch: Int
+    /// From the start of the step to the end of the backward pass.
+    public var passSeconds: Double
+    /// Of each bucket of gradients, in order: seconds after the start at which it is whole.
+    public var readySeconds: [Double]
+    /// Norm of the gradient, AdamW and averages, of all parameters.
+    public var updateSeconds: Double
+    /// Bytes of activations and scratch.
+    public var activationBytes: Int
+
+    public init(
+        batch: Int, passSeconds: Double, readySeconds: [Double], updateSeconds: Double, activationBytes: Int
+    ) {
+        self.batch = batch
+        self.passSeconds = passSeconds
+        self.readySeconds = readySeconds
+        self.updateSeconds = updateSeconds
+        self.activationBytes = activationBytes
+    }
+}
+
+/// What computing takes on one rank of a host whose ranks all compute at the same time.
+public struct ComputeModel: Codable, Equatable, Sendable {
+    /// One or two sizes of batch, the smaller first.
+    public var profiles: [ComputeProfile]
+    /// Ranks that computed at the same time, and threads of each.
+    public var ranks: Int
+    public var threads: Int
+    /// Bytes a second of one rank's copy in memory, while all copy.
+    public var copyBytesPerSecond: Double
+    /// What the process takes beside what `MemoryModel` counts: the program, its libraries, packed weights.
+    public var otherBytes: Int
+
+    public init(
+        profiles: [ComputeProfile], ranks: Int, threads: Int, copyBytesPerSecond: Double, otherBytes: Int
+    ) {
+        precondition(!profiles.isEmpty, "no profile")
+        self.profiles = profiles
+        self.ranks = ranks
+        self.threads = threads
+        self.copyBytesPerSecond = copyBytesPerSecond
+        self.otherBytes = otherBytes
+    }
+
+    /// Forward and backward pass of a batch: on the line through both profiles, or in proportion to the only one.
+    public func pass(batch: Int) -> ComputeProfile {
+        let first = profiles[0]
+        guard let last = profiles.last, last.batch != first.batch else {
+            let scale = Double(batch) / Double(first.batch)
+            return ComputeProfile(
+                batch: batch, passSeconds: scale * first.passSeconds,
+                readySeconds: first.readySeconds.map { scale * $0 }, updateSeconds: first.updateSeconds,
+                activationBytes: Int(scale * Double(first.activationBytes)))
+        }
+        let place = Double(batch - first.batch) / Double(last.batch - first.batch)
+        func line(_ a: Double, _ b: Double) -> Double { max(0, a + place * (b - a)) }
+        return ComputeProfile(
+            batch: batch, passSeconds: line(first.passSeconds, last.passSeconds),
+            readySeconds: zip(first.readySeconds, last.readySeconds).map(line),
+            updateSeconds: (first.updateSeconds + last.updateSeconds) / 2,
+            activationBytes: Int(line(Double(first.activationBytes), Double(last.activationBytes))))
+    }
+
+    /// All passes of a rank's share in micro-batches; buckets become whole in the last one.
+    public func share(_ images: Int, microBatch: Int?) -> ComputeProfile {
+        let micro = min(images, microBatch ?? images)
+        let last = images % micro == 0 ? micro : images % micro
+        let before = Double((images - last) / micro) * pass(batch: micro).passSeconds
+        var profile = pass(batch: last)
+        profile.batch = images
+        profile.passSeconds += before
+        profile.readySeconds = profile.readySeconds.map { before + $0 }
+        if last < micro { profile.activationBytes = pass(batch: micro).activationBytes }
+        return profile
+    }
+}

@@ -1,0 +1,48 @@
+import TensorCore
+
+/// What a rank keeps in memory and what a checkpoint holds, counted from sizes.
+public struct MemoryModel: Codable, Equatable, Sendable {
+    /// What kernels read: fp32, or matrices in bf16 and vectors in fp32.
+    public var weightBytes: Int
+    public var gradientBytes: Int
+    /// Masters (in bf16), moments and averages of the rank's slice.
+    public var stateBytes: Int
+    /// Gradients on their way, at most.
+    public var exchangeBytes: Int
+    /// The copy that a checkpoint is written from.
+    public var snapshotBytes: Int
+    public var activationBytes: Int
+    /// Measured: the program, its libraries, packed weights.
+    public var otherBytes: Int
+
+    public init(_ workload: StepWorkload, _ layout: RankLayout, activationBytes: Int, otherBytes: Int) {
+        let isHalf = workload.dtype == .bfloat16
+        let ranks = layout.ranks
+        let slice =
+            workload.sharding == .optimizer ? (workload.elements + ranks - 1) / ranks : workload.elements
+        weightBytes = isHalf ? 2 * workload.elements + 4 * workload.vectorElements : 4 * workload.elements
+        gradientBytes = 4 * workload.elements
+        stateBytes = slice * 4 * ((isHalf ? 1 : 0) + 2 + workload.averages)
+        switch ReductionRoute(sharding: workload.sharding, reduceDType: workload.reduceDType, ranks: ranks) {
+        case _ where ranks == 1: exchangeBytes = 0
+        case .direct: exchangeBytes = 2 * workload.elements + 2 * slice * (ranks - 1)
+        case _ where layout.hosts == 1: exchangeBytes = 1 << 20
+        // Open MPI's own copies of what is on its way.
+        case .chain, .ring: exchangeBytes = 4 * workload.elements
+        case .binomial: exchangeBytes = 8 * workload.elements
+        }
+        snapshotBytes = Self.checkpointBytes(workload) / ranks
+        self.activationBytes = activationBytes
+        self.otherBytes = otherBytes
+    }
+
+    public var totalBytes: Int {
+        weightBytes + gradientBytes + stateBytes + exchangeBytes + snapshotBytes + activationBytes
+            + otherBytes
+    }
+
+    /// Weights, averages and both moments of every parameter, in fp32.
+    public static func checkpointBytes(_ workload: StepWorkload) -> Int {
+        4 * workload.parameters * (3 + workload.averages)
+    }
+}

@@ -1,0 +1,152 @@
+import Foundation
+import LDMModel
+import TensorCore
+
+/// What the ranks of a step exchange: the sizes that follow from the model and the configuration.
+public struct StepWorkload: Equatable, Sendable {
+    /// Elements of the flat parameter store, padding included, and of them those of vectors.
+    public var elements: Int
+    public var vectorElements: Int
+    /// Values without padding.
+    public var parameters: Int
+    /// Ranges of the flat store, in the order in which backward completes them.
+    public var buckets: [Range<Int>]
+    public var averages: Int
+    public var sharding: Sharding
+    public var dtype: DType
+    public var reduceDType: ReduceDType
+
+    public init(
+        elements: Int, vectorElements: Int, parameters: Int, buckets: [Range<Int>], averages: Int = 0,
+        sharding: Sharding = .optimizer, dtype: DType = .float32, reduceDType: ReduceDType = .fp32
+    ) {
+        self.elements = elements
+        self.vectorElements = vectorElements
+        self.parameters = parameters
+        self.buckets = buckets
+        self.averages = averages
+        self.sharding = sharding
+        self.dtype = dtype
+        self.reduceDType = reduceDType
+    }
+
+    public init(
+        _ store: ParameterStore, averages: Int, sharding: Sharding, dtype: DType, reduceDType: ReduceDType
+    ) {
+        self.init(
+            elements: store.count, vectorElements: store.vectorElements, parameters: store.parameterCount,
+            buckets: GradientBuckets.ranges(of: store), averages: averages, sharding: sharding, dtype: dtype,
+            reduceDType: reduceDType)
+    }
+
+    /// Bytes of each buffer that the weights are gathered in.
+    var gatheredBuffers: [Double] {
+        guard sharding == .optimizer else { return [] }
+        return dtype == .bfloat16
+            ? [2 * Double(elements), 4 * Double(vectorElements)] : [4 * Double(elements)]
+    }
+}
+
+/// Where the seconds of a predicted step go.
+public struct StepPrediction: Codable, Equatable, Sendable {
+    /// Forward and backward.
+    public var passSeconds: Double
+    /// By which the passes take longer since the same processor drives the transfers.
+    public var drivingSeconds: Double
+    /// Waiting for gradients after the passes.
+    public var reductionSeconds: Double
+    /// Agreeing on the gradient's norm and that all is finite.
+    public var agreementSeconds: Double
+    /// Norm, AdamW and averages of a rank's slice.
+    public var updateSeconds: Double
+    /// Gathering the updated weights.
+    public var gatherSeconds: Double
+
+    public var communicationSeconds: Double {
+        drivingSeconds + reductionSeconds + agreementSeconds + gatherSeconds
+    }
+    public var stepSeconds: Double { passSeconds + updateSeconds + communicationSeconds }
+    public var communicationShare: Double { communicationSeconds / stepSeconds }
+}
+
+/// The time of `DataParallelStep` on many hosts.
+public struct StepModel: Sendable {
+    public var workload: StepWorkload
+    public var compute: ComputeModel
+    public var network: NetworkModel
+
+    public init(workload: StepWorkload, compute: ComputeModel, network: NetworkModel) {
+        self.workload = workload
+        self.compute = compute
+        self.network = network
+    }
+
+    /// - Parameters:
+    ///   - images: of the rank with the most.
+    ///   - microBatch: images taken at once; nil: all.
+    public func predict(_ layout: RankLayout, images: Int, microBatch: Int?) -> StepPrediction {
+        let profile = compute.share(images, microBatch: microBatch)
+        let route = ReductionRoute(
+            sharding: workload.sharding, reduceDType: workload.reduceDType, ranks: layout.ranks)
+        let reduction = ReductionTimeline.run(
+            pieces(profile, layout, route), end: profile.passSeconds, network, layout, route)
+        let slice = workload.sharding == .optimizer ? 1 / Double(layout.ranks) : 1
+        return StepPrediction(
+            passSeconds: profile.passSeconds, drivingSeconds: reduction.driving,
+            reductionSeconds: reduction.exposed + sums(layout, route) + spread(layout),
+            agreementSeconds: Double(layout.treeDepth) * network.latencySeconds,
+            updateSeconds: slice * profile.updateSeconds, gatherSeconds: gather(layout))
+    }
+
+    /// What `BucketReducer` starts, in its order.
+    func pieces(_ profile: ComputeProfile, _ layout: RankLayout, _ route: ReductionRoute)
+        -> [ReductionTimeline.Piece]
+    {
+        let slices = FlatSlices(count: workload.elements, ranks: layout.ranks).all
+        var latest = 0.0
+        return zip(workload.buckets, profile.readySeconds).flatMap { bucket, ready in
+            latest = max(latest, ready)
+            guard route != .ring else {
+                return [ReductionTimeline.Piece(ready: latest, owner: 0, bytes: 4 * Double(bucket.count))]
+            }
+            return slices.enumerated().compactMap { rank, slice in
+                let range = bucket.clamped(to: slice)
+                if range.isEmpty { return nil }
+                return ReductionTimeline.Piece(
+                    ready: latest, owner: rank, bytes: route.elementBytes * Double(range.count))
+            }
+        }
+    }
+
+    /// Seconds of adding what came, in memory: 12 bytes an element; 6 more where it is rounded and widened; 20 on
+    /// one host, where the ranks copy it from each other.
+    private func sums(_ layout: RankLayout, _ route: ReductionRoute) -> Double {
+        let others = 1 - 1 / Double(layout.ranks)
+        let bytes = layout.hosts == 1 ? 20.0 : route == .direct ? 18 : 12
+        return memory(bytes * others * Double(workload.elements))
+    }
+
+    /// Rounded sums go everywhere where every rank keeps everything.
+    private func spread(_ layout: RankLayout) -> Double {
+        guard workload.sharding == .none, workload.reduceDType == .bf16 || layout.hosts == 1 else { return 0 }
+        return gather(workload.reduceDType == .bf16 ? 2 : 4, layout)
+    }
+
+    private func gather(_ elementBytes: Double, _ layout: RankLayout) -> Double {
+        gather([elementBytes * Double(workload.elements)], layout)
+    }
+
+    private func gather(_ layout: RankLayout) -> Double { gather(workload.gatheredBuffers, layout) }
+
+    private func gather(_ buffers: [Double], _ layout: RankLayout) -> Double {
+        buffers.reduce(0) { seconds, bytes in
+            let others = 1 - 1 / Double(layout.ranks)
+            return seconds
+                + (layout.hosts == 1
+                    ? memory(2 * others * bytes) : network.ringAllGather(bytes: bytes, layout))
+        }
+    }
+
+    /// Seconds of reading and writing so many bytes; a copy reads and writes each of its bytes.
+    private func memory(_ bytes: Double) -> Double { bytes / (2 * compute.copyBytesPerSecond) }
+}
