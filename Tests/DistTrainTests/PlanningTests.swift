@@ -53,20 +53,53 @@ import Testing
         #expect(network.allReduce(bytes: 1e8, eight) == network.ringAllReduce(bytes: 1e8, eight))
     }
 
+    /// As Open MPI 4.1 chooses: in pairs on 4 ranks, the ring on 3, 5 and 64.
+    @Test func someNumbersOfRanksGatherInPairs() {
+        for ranks in [3, 5, 64] {
+            let layout = RankLayout(hosts: ranks)
+            #expect(network.allGather(bytes: 1e8, layout) == network.ringAllGather(bytes: 1e8, layout))
+        }
+        // 2 rounds, and 5 blocks of 1 MB.
+        #expect(abs(network.allGather(bytes: 4e6, RankLayout(hosts: 4)) - (2 * 3e-3 + 5 * 1e-2)) < 1e-12)
+        #expect(network.allGather(bytes: 4e6, RankLayout(hosts: 1, perHost: 4)) == 0)
+    }
+
     @Test(arguments: [ReductionRoute.chain, .binomial, .direct, .ring])
     func whatIsSentIsReceived(_ route: ReductionRoute) {
         for layout in [
             RankLayout(hosts: 2), RankLayout(hosts: 3), RankLayout(hosts: 8, perHost: 4),
             RankLayout(hosts: 512),
         ] {
-            let traffic = route.traffic(bytes: 1000, layout)
-            let others = Double(layout.hosts - 1)
-            let received = traffic.ownerIn + others * traffic.otherIn
-            let sent = traffic.ownerOut + others * traffic.otherOut
-            #expect(abs(received - sent) < 1e-6 * sent, "\(route) on \(layout)")
-            #expect(received >= 1000 * others)
+            for owner in [0, 1, layout.ranks - 1] {
+                let load = route.load(owner: owner, layout)
+                let (received, sent) = (load.incoming.reduce(0, +), load.outgoing.reduce(0, +))
+                #expect(abs(received - sent) < 1e-9, "\(route) on \(layout)")
+                // All other hosts' gradients leave them.
+                #expect(received >= Double(layout.hosts - 1))
+            }
         }
-        #expect(route.traffic(bytes: 1000, RankLayout(hosts: 1, perHost: 4)) == ReductionRoute.Traffic())
+        let alone = route.load(owner: 1, RankLayout(hosts: 1, perHost: 4))
+        #expect(alone.incoming == [0] && alone.outgoing == [0])
+    }
+
+    @Test func waysToTheOwner() {
+        let four = RankLayout(hosts: 4)
+        // 3 → 2 → 0 → 1: rank 1 changes places with rank 0.
+        #expect(
+            ReductionRoute.chain.load(owner: 1, four)
+                == ReductionRoute.Load(incoming: [1, 1, 1, 0], outgoing: [1, 0, 1, 1]))
+        #expect(
+            ReductionRoute.direct.load(owner: 2, four)
+                == ReductionRoute.Load(incoming: [0, 0, 3, 0], outgoing: [1, 1, 0, 1]))
+        // 7 → 6 → 4 → 0, 5 → 4, 3 → 2 → 0, 1 → 0, with rank 5 in place of 0.
+        #expect(
+            ReductionRoute.binomial.load(owner: 5, RankLayout(hosts: 8))
+                == ReductionRoute.Load(
+                    incoming: [0, 0, 1, 0, 2, 3, 1, 0], outgoing: [1, 1, 1, 1, 1, 0, 1, 1]))
+        // 2 ranks a host, in pairs: half of the messages stay inside.
+        #expect(
+            ReductionRoute.binomial.load(owner: 0, RankLayout(hosts: 2, perHost: 2))
+                == ReductionRoute.Load(incoming: [1, 0], outgoing: [0, 1]))
     }
 
     // MARK: Steps

@@ -150,7 +150,7 @@ public struct NetworkBenchmark {
                     }
                 }
             }
-            try add("all-gather", moved, network.ringAllGather(bytes: size, layout)) {
+            try add("all-gather", moved, network.allGather(bytes: size, layout)) {
                 try values.withUnsafeMutableBytes {
                     try communicator.allGather(
                         inPlace: $0, parts: slices.map { 4 * $0.lowerBound..<4 * $0.upperBound },

@@ -1,4 +1,4 @@
-/// The way of a run of gradients to the rank that owns it, and what that puts on the links.
+/// The way of a run of gradients to the rank that owns it.
 public enum ReductionRoute: Equatable, Sendable {
     /// Open MPI's non-blocking reduce on up to 4 ranks: from rank to rank in segments, each adding its own.
     case chain
@@ -19,42 +19,39 @@ public enum ReductionRoute: Equatable, Sendable {
         }
     }
 
-    /// Bytes that cross hosts' links.
-    public struct Traffic: Equatable, Sendable {
-        /// Into the owner's host, and out of it.
-        public var ownerIn = 0.0, ownerOut = 0.0
-        /// Of each other host, on average.
-        public var otherIn = 0.0, otherOut = 0.0
-
-        public init(ownerIn: Double = 0, ownerOut: Double = 0, otherIn: Double = 0, otherOut: Double = 0) {
-            (self.ownerIn, self.ownerOut, self.otherIn, self.otherOut) = (
-                ownerIn, ownerOut, otherIn, otherOut
-            )
-        }
+    /// How often each host's link carries the run's bytes.
+    public struct Load: Equatable, Sendable {
+        public var incoming: [Double]
+        public var outgoing: [Double]
     }
 
-    /// What `bytes` of every rank put on the links.
-    public func traffic(bytes: Double, _ layout: RankLayout) -> Traffic {
-        let (hosts, perHost) = (Double(layout.hosts), Double(layout.perHost))
-        guard layout.hosts > 1 else { return Traffic() }
-        switch self {
-        case .chain:
-            // The last host of the chain receives nothing.
-            return Traffic(ownerIn: bytes, otherIn: bytes * (hosts - 2) / (hosts - 1), otherOut: bytes)
-        case .binomial:
-            // Of the tree's levels, those that span less than a host cross its border for half of their messages.
-            let crossing = 1 + perHost.logarithm2 / 2
-            let root = Double(layout.treeDepth)
-            let all = crossing * (hosts - 1)
-            return Traffic(
-                ownerIn: bytes * root, otherIn: bytes * max(0, all - root) / (hosts - 1),
-                otherOut: bytes * crossing)
-        case .direct:
-            return Traffic(ownerIn: bytes * perHost * (hosts - 1), otherOut: bytes * perHost)
-        case .ring:
-            let each = 2 * bytes * (1 - 1 / Double(layout.ranks))
-            return Traffic(ownerIn: each, ownerOut: each, otherIn: each, otherOut: each)
+    /// What a run that rank `owner` owns puts on the links.
+    public func load(owner: Int, _ layout: RankLayout) -> Load {
+        let hosts = layout.hosts
+        var load = Load(
+            incoming: Array(repeating: 0, count: hosts), outgoing: Array(repeating: 0, count: hosts))
+        guard hosts > 1 else { return load }
+        guard self != .ring else {
+            let each = 2 * (1 - 1 / Double(layout.ranks))
+            load.incoming = Array(repeating: each, count: hosts)
+            load.outgoing = load.incoming
+            return load
         }
+        // The owner changes places with rank 0; all others keep theirs, so the same ranks stand inside of every tree.
+        func rank(_ place: Int) -> Int { place == 0 ? owner : place == owner ? 0 : place }
+        for place in 1..<layout.ranks {
+            let target =
+                switch self {
+                case .chain: place - 1
+                case .binomial: place & (place - 1)
+                case .direct, .ring: 0
+                }
+            let (from, to) = (layout.host(of: rank(place)), layout.host(of: rank(target)))
+            guard from != to else { continue }
+            load.outgoing[from] += 1
+            load.incoming[to] += 1
+        }
+        return load
     }
 
     /// Seconds by which the last byte comes later than the links alone would let it.
@@ -63,8 +60,7 @@ public enum ReductionRoute: Equatable, Sendable {
         case .chain: Double(layout.hosts - 1) * network.latencySeconds
         case .binomial: Double(layout.treeDepth) * network.start(bytes)
         case .direct: layout.hosts > 1 ? network.start(bytes) : 0
-        case .ring:
-            2 * Double(layout.hosts - 1) * network.start(bytes / Double(layout.ranks))
+        case .ring: 2 * Double(layout.hosts - 1) * network.start(bytes / Double(layout.ranks))
         }
     }
 

@@ -1,5 +1,3 @@
-import Foundation
-
 /// Gradients on the links of all hosts while the backward pass goes on.
 ///
 /// A link is a queue: what is handed to it drains at 1/β, and, since the processor that computes also drives the
@@ -26,6 +24,8 @@ struct ReductionTimeline {
     /// Bytes that each host has still to receive and to send.
     private var incoming: [Double]
     private var outgoing: [Double]
+    /// Of the owners so far.
+    private var loads: [Int: ReductionRoute.Load] = [:]
 
     init(_ network: NetworkModel, _ layout: RankLayout, _ route: ReductionRoute) {
         (self.network, self.layout, self.route) = (network, layout, route)
@@ -56,11 +56,11 @@ struct ReductionTimeline {
     }
 
     private mutating func add(_ piece: Piece) {
-        let traffic = route.traffic(bytes: piece.bytes, layout)
-        let owner = layout.host(of: piece.owner)
+        let load = loads[piece.owner] ?? route.load(owner: piece.owner, layout)
+        loads[piece.owner] = load
         for host in 0..<layout.hosts {
-            incoming[host] += host == owner ? traffic.ownerIn : traffic.otherIn
-            outgoing[host] += host == owner ? traffic.ownerOut : traffic.otherOut
+            incoming[host] += piece.bytes * load.incoming[host]
+            outgoing[host] += piece.bytes * load.outgoing[host]
         }
     }
 
@@ -82,8 +82,4 @@ struct ReductionTimeline {
         }
         return driving
     }
-}
-
-extension Double {
-    var logarithm2: Double { log2(self) }
 }

@@ -143,7 +143,7 @@ public struct StepModel: Sendable {
             let others = 1 - 1 / Double(layout.ranks)
             return seconds
                 + (layout.hosts == 1
-                    ? memory(2 * others * bytes) : network.ringAllGather(bytes: bytes, layout))
+                    ? memory(2 * others * bytes) : network.allGather(bytes: bytes, layout))
         }
     }
 
