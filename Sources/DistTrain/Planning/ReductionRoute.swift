@@ -23,6 +23,10 @@ public enum ReductionRoute: Equatable, Sendable {
     public struct Load: Equatable, Sendable {
         public var incoming: [Double]
         public var outgoing: [Double]
+
+        public init(incoming: [Double], outgoing: [Double]) {
+            (self.incoming, self.outgoing) = (incoming, outgoing)
+        }
     }
 
     /// What a run that rank `owner` owns puts on the links.
