@@ -64,7 +64,7 @@ import Testing
         #expect(network.allGather(bytes: 4e6, RankLayout(hosts: 1, perHost: 4)) == 0)
     }
 
-    @Test(arguments: [ReductionRoute.chain, .binomial, .direct, .ring])
+    @Test(arguments: [ReductionRoute.halving, .direct, .ring])
     func whatIsSentIsReceived(_ route: ReductionRoute) {
         for layout in [
             RankLayout(hosts: 2), RankLayout(hosts: 3), RankLayout(hosts: 8, perHost: 4),
@@ -83,23 +83,26 @@ import Testing
     }
 
     @Test func waysToTheOwner() {
-        let four = RankLayout(hosts: 4)
-        // 3 → 2 → 0 → 1: rank 1 changes places with rank 0.
+        typealias Load = ReductionRoute.Load
         #expect(
-            ReductionRoute.chain.load(owner: 1, four)
-                == ReductionRoute.Load(incoming: [1, 1, 1, 0], outgoing: [1, 0, 1, 1]))
+            ReductionRoute.direct.load(owner: 2, RankLayout(hosts: 4))
+                == Load(incoming: [0, 0, 3, 0], outgoing: [1, 1, 0, 1]))
+        // Halves and quarters, three quarters each; then 2 → 0 and 3 → 1 a quarter, 1 → 0 a half.
         #expect(
-            ReductionRoute.direct.load(owner: 2, four)
-                == ReductionRoute.Load(incoming: [0, 0, 3, 0], outgoing: [1, 1, 0, 1]))
-        // 7 → 6 → 4 → 0, 5 → 4, 3 → 2 → 0, 1 → 0, with rank 5 in place of 0.
+            ReductionRoute.halving.load(owner: 0, RankLayout(hosts: 4))
+                == Load(incoming: [1.5, 1, 0.75, 0.75], outgoing: [0.75, 1.25, 1, 1]))
+        // 0 and 1 exchange halves, 1 gives 0 its sum; then 0 and 2 exchange halves, and 2 gives 0 its sum.
         #expect(
-            ReductionRoute.binomial.load(owner: 5, RankLayout(hosts: 8))
-                == ReductionRoute.Load(
-                    incoming: [0, 0, 1, 0, 2, 3, 1, 0], outgoing: [1, 1, 1, 1, 1, 0, 1, 1]))
-        // 2 ranks a host, in pairs: half of the messages stay inside.
+            ReductionRoute.halving.load(owner: 0, RankLayout(hosts: 3))
+                == Load(incoming: [2, 0.5, 0.5], outgoing: [1, 1, 1]))
+        // Rank 1, whose part is done, takes 0's part of the gather: what 0 has, and what 2 has.
         #expect(
-            ReductionRoute.binomial.load(owner: 0, RankLayout(hosts: 2, perHost: 2))
-                == ReductionRoute.Load(incoming: [1, 0], outgoing: [0, 1]))
+            ReductionRoute.halving.load(owner: 1, RankLayout(hosts: 3))
+                == Load(incoming: [1.5, 1.5, 0.5], outgoing: [1.5, 1, 1]))
+        // 2 ranks a host: halves stay inside, quarters cross, in the gather too.
+        #expect(
+            ReductionRoute.halving.load(owner: 0, RankLayout(hosts: 2, perHost: 2))
+                == Load(incoming: [1, 0.5], outgoing: [0.5, 1]))
     }
 
     // MARK: Steps

@@ -23,13 +23,17 @@ public struct MemoryModel: Codable, Equatable, Sendable {
         weightBytes = isHalf ? 2 * workload.elements + 4 * workload.vectorElements : 4 * workload.elements
         gradientBytes = 4 * workload.elements
         stateBytes = slice * 4 * ((isHalf ? 1 : 0) + 2 + workload.averages)
-        switch ReductionRoute(sharding: workload.sharding, reduceDType: workload.reduceDType, ranks: ranks) {
-        case _ where ranks == 1: exchangeBytes = 0
-        case .direct: exchangeBytes = 2 * workload.elements + 2 * slice * (ranks - 1)
-        case _ where layout.hosts == 1: exchangeBytes = 1 << 20
-        // Open MPI's own copies of what is on its way.
-        case .chain, .ring: exchangeBytes = 4 * workload.elements
-        case .binomial: exchangeBytes = 8 * workload.elements
+        if ranks == 1 {
+            exchangeBytes = 0
+        } else if workload.reduceDType == .bf16 {
+            exchangeBytes = 2 * workload.elements + 2 * slice * (ranks - 1)
+        } else if layout.hosts == 1 {
+            exchangeBytes = 1 << 20
+        } else {
+            // Open MPI's own copies of what is on its way.
+            let isHalving =
+                ReductionRoute(sharding: workload.sharding, reduceDType: .fp32, ranks: ranks) == .halving
+            exchangeBytes = (isHalving ? 8 : 4) * workload.elements
         }
         snapshotBytes = Self.checkpointBytes(workload) / ranks
         self.activationBytes = activationBytes

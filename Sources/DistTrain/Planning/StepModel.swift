@@ -93,7 +93,7 @@ public struct StepModel: Sendable {
         let slice = workload.sharding == .optimizer ? 1 / Double(layout.ranks) : 1
         return StepPrediction(
             passSeconds: profile.passSeconds, drivingSeconds: reduction.driving,
-            reductionSeconds: reduction.exposed + sums(layout, route) + spread(layout),
+            reductionSeconds: reduction.exposed + sums(layout) + spread(layout),
             agreementSeconds: Double(layout.treeDepth) * network.latencySeconds,
             updateSeconds: slice * profile.updateSeconds, gatherSeconds: gather(layout))
     }
@@ -103,6 +103,7 @@ public struct StepModel: Sendable {
         -> [ReductionTimeline.Piece]
     {
         let slices = FlatSlices(count: workload.elements, ranks: layout.ranks).all
+        let elementBytes = workload.reduceDType == .bf16 ? 2.0 : 4.0
         var latest = 0.0
         return zip(workload.buckets, profile.readySeconds).flatMap { bucket, ready in
             latest = max(latest, ready)
@@ -113,16 +114,16 @@ public struct StepModel: Sendable {
                 let range = bucket.clamped(to: slice)
                 if range.isEmpty { return nil }
                 return ReductionTimeline.Piece(
-                    ready: latest, owner: rank, bytes: route.elementBytes * Double(range.count))
+                    ready: latest, owner: rank, bytes: elementBytes * Double(range.count))
             }
         }
     }
 
     /// Seconds of adding what came, in memory: 12 bytes an element; 6 more where it is rounded and widened; 20 on
     /// one host, where the ranks copy it from each other.
-    private func sums(_ layout: RankLayout, _ route: ReductionRoute) -> Double {
+    private func sums(_ layout: RankLayout) -> Double {
         let others = 1 - 1 / Double(layout.ranks)
-        let bytes = layout.hosts == 1 ? 20.0 : route == .direct ? 18 : 12
+        let bytes = layout.hosts == 1 ? 20.0 : workload.reduceDType == .bf16 ? 18 : 12
         return memory(bytes * others * Double(workload.elements))
     }
 
