@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from job import PROGRAM, Job, rank_of, require, wait_until
+from job import PROGRAM, Job, check_nothing_is_left, rank_of, require, wait_until
 
 
 class Outcome:
@@ -39,7 +39,7 @@ def disturb(cluster, folder, reference, act, *, after=None, same_ranks=True, ali
         job.run.check_equal(reference, same_ranks)
         require(lost <= 40 + 10, f"{lost} steps lost")
         require(again <= 30, f"{again:.0f} s until training again, expected 30 at most")
-        job.check_nothing_is_left(alive)
+        check_nothing_is_left(cluster, folder, alive)
         return Outcome(first["endedAt"] - clock, again, lost, first["message"])
     finally:
         job.stop()
@@ -101,7 +101,7 @@ def runs_through(cluster, folder, reference, prepare, restore, note):
         require(job.end(600) == 0, f"exit code {job.process.returncode}:\n{job.log}")
         require(len(job.run.attempts) == 1, f"{len(job.run.attempts)} starts, expected 1:\n{job.log}")
         job.run.check_equal(reference, same_ranks=True)
-        job.check_nothing_is_left((0, 1, 2))
+        check_nothing_is_left(cluster, folder, (0, 1, 2))
         return Outcome(note=f"{note}; {time.monotonic() - began:.0f} s in all")
     finally:
         if job:

@@ -42,6 +42,20 @@ def rank_of(pid):
     return dict(item.partition("=")[::2] for item in variables).get("OMPI_COMM_WORLD_RANK")
 
 
+def check_nothing_is_left(cluster, folder, hosts):
+    """No process of the run in this folder is on these hosts, or will be soon."""
+    left = {}
+
+    def gone():
+        nonlocal left
+        left = {cluster.hostname(host): cluster.pids(host, str(folder)) for host in hosts}
+        return not any(left.values())
+    try:
+        wait_until(gone, 30, "processes end")
+    except Failed:
+        raise Failed(f"processes are left: {left}")
+
+
 def train_arguments(run, steps=STEPS):
     words = ["train", "--config", REPOSITORY / "configs/tiny.yaml", "--output", run]
     for key, value in (SETTINGS | {"train.steps": steps}).items():
@@ -138,15 +152,3 @@ class Job:
             self.process.kill()
             self.process.wait()
         self.log_file.close()
-
-    def check_nothing_is_left(self, hosts):
-        left = {}
-
-        def gone():
-            nonlocal left
-            left = {self.cluster.hostname(host): self.cluster.pids(host, str(self.run.folder)) for host in hosts}
-            return not any(left.values())
-        try:
-            wait_until(gone, 30, "processes end")
-        except Failed:
-            raise Failed(f"processes are left: {left}")

@@ -24,7 +24,7 @@ import faults
 import signals
 import slurm_faults
 from hosts import Cluster
-from job import Failed, Job, Run, require
+from job import Failed, Job, Run, check_nothing_is_left, require
 from slurm import Slurm
 
 
@@ -45,6 +45,7 @@ def run_all(tests, make_cluster, scratch, prepare):
             began = time.monotonic()
             try:
                 outcome = test(cluster, folder, reference)
+                check_nothing_is_left(cluster, folder, range(cluster.size))
                 lost = "" if outcome.lost is None else str(outcome.lost)
                 print(f"| {test.__name__.replace('_', ' ')} | {number(outcome.noticed)} | {number(outcome.again)} "
                       f"| {lost} | {outcome.note} |", flush=True)

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from faults import Outcome
-from job import PROGRAM, Job, Run, rank_of, require, wait_until
+from job import PROGRAM, Job, Run, check_nothing_is_left, rank_of, require, wait_until
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -28,7 +28,7 @@ def told(cluster, folder, reference, find):
             require(step, f"no step is told:\n{job.log}")
             require(job.run.checkpoint == int(step[1]),
                     f"checkpoint of step {job.run.checkpoint}, expected {step[1]}:\n{job.log}")
-            job.check_nothing_is_left((0, 1, 2))
+            check_nothing_is_left(cluster, folder, (0, 1, 2))
         finally:
             job.stop()
     end(Job(cluster, folder), 0)
