@@ -89,6 +89,23 @@ import Testing
         #expect(found.ownNearest[40] < 1e-6 && found.ownNearest[41] < 1e-6)
     }
 
+    /// Where a mirrored sample is nearer to a training image, that is its nearest; nothing else depends on it.
+    @Test func mirroredSamples() throws {
+        let plain = try NeighbourMeasures(samples: samples, reference: reference, alone)
+        // Mirrored, sample 8 is the reference's image 3, and the others are far away.
+        var values = [Float](repeating: 1e3, count: samples.count * samples.dimension)
+        values.replaceSubrange(
+            8 * samples.dimension..<9 * samples.dimension, with: reference.doubles(3..<4).map { Float($0) })
+        let mirrored = FeatureMatrix(values, count: samples.count, dimension: samples.dimension)
+        var found = try NeighbourMeasures(
+            samples: samples, mirrored: mirrored, reference: reference, alone)
+        #expect(found.isMirrored.indices.filter { found.isMirrored[$0] } == [8])
+        #expect(found.nearest[8] == 3 && found.nearestDistances[8] < 1e-3)
+        (found.nearest[8], found.nearestDistances[8]) = (plain.nearest[8], plain.nearestDistances[8])
+        found.isMirrored[8] = false
+        #expect(found == plain)
+    }
+
     /// The same numbers, to the bit, on any number of threads; Tests/Integration compares ranks.
     @Test func threadsChangeNothing() throws {
         let threads = Processor.threads

@@ -93,3 +93,15 @@ def test_fid_of_many_is_that_of_pytorch_fid(tmp_path, evaluated):
     wanted = calculate_frechet_distance(own.mean(0), numpy.cov(own, rowvar=False), mu, sigma)
     note("evaluate: FID against .npz", "relative", abs(found / wanted - 1), 1e-6)
     assert abs(found / wanted - 1) <= 1e-6, f"{found}, expected {wanted}"
+
+
+def test_mirrored_copies_are_found(tmp_path, request):
+    """What a network learned by heart from mirrored training images."""
+    (tmp_path / "mirrored").mkdir()
+    for file in draw(tmp_path / "reference", request.config.option.seed, 6):
+        Image.open(file).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "mirrored" / file.name)
+    disttrain(
+        "evaluate", "--samples", tmp_path / "mirrored", "--reference", tmp_path / "reference", "--features", "pixel",
+        "--output", tmp_path / "out")
+    metrics = json.loads((tmp_path / "out/evaluation-pixel.json").read_text())["metrics"]
+    assert metrics["memorised"] == COUNT and metrics["nearest_training_distance"] == 0, metrics

@@ -13,14 +13,23 @@ struct Diversity {
 
     /// Samples to which another sample is closer than different pictures come.
     var duplicates: Int { neighbours.ownNearest.count { $0 < limit } }
-    /// Samples to which a training image is that close.
+    /// Samples to which, as they are or mirrored, a training image is that close.
     var memorised: Int { neighbours.nearestDistances.count { $0 < limit } }
 
-    /// The samples nearest to a training image, nearest first, with it.
-    func closest(_ count: Int) -> [(sample: Int, reference: Int)] {
+    /// A sample and its nearest training image; whether it is nearer to that mirrored.
+    struct Pair {
+        let sample: Int
+        let reference: Int
+        let isMirrored: Bool
+    }
+
+    /// The samples nearest to a training image, nearest first.
+    func closest(_ count: Int) -> [Pair] {
         let order = neighbours.nearestDistances.indices.sorted {
             (neighbours.nearestDistances[$0], $0) < (neighbours.nearestDistances[$1], $1)
         }
-        return order.prefix(count).map { ($0, neighbours.nearest[$0]) }
+        return order.prefix(count).map {
+            Pair(sample: $0, reference: neighbours.nearest[$0], isMirrored: neighbours.isMirrored[$0])
+        }
     }
 }

@@ -56,7 +56,7 @@ struct Evaluation {
     private var sampleCollection: FeatureCollection {
         FeatureCollection(
             images: samples, extractor: extractor, folder: work, title: "samples",
-            thumbnailSide: thumbnailSide)
+            thumbnailSide: thumbnailSide, mirrors: referenceCollection != nil)
     }
     private var referenceCollection: FeatureCollection? {
         guard case .images(let images) = reference else { return nil }
@@ -85,7 +85,7 @@ struct Evaluation {
         var metrics = try distances(ours.features, theirs?.features)
         var nearest: Image?
         if let theirs {
-            let (more, pairs) = try neighbours(ours.features, theirs.features)
+            let (more, pairs) = try neighbours(ours, theirs.features)
             metrics += more
             nearest = try communicator.collectively("making the picture of the nearest images") {
                 communicator.isRoot ? try picture(of: pairs, ours.file) : nil
@@ -138,7 +138,9 @@ struct Evaluation {
             var seconds = 0.0
             if ours > 0 { seconds += Double(ours) * (try samples.secondsPerImage()) }
             if let others, theirs > 0 { seconds += Double(theirs) * (try others.0.images.secondsPerImage()) }
-            if ours + theirs > 0 { seconds += Double(ours + theirs) * (try extractor.secondsPerImage()) }
+            // Samples pass the feature network mirrored too, where they have neighbours.
+            let passes = (others == nil ? 1 : 2) * ours + theirs
+            if passes > 0 { seconds += Double(passes) * (try extractor.secondsPerImage()) }
             return seconds
         }
         let seconds = try communicator.allReduceMax(own) / Double(communicator.size)
@@ -184,9 +186,10 @@ struct Evaluation {
     }
 
     private func neighbours(
-        _ ours: FeatureMatrix, _ theirs: FeatureMatrix
-    ) throws -> (metrics: [(name: String, value: Double)], pairs: [(sample: Int, reference: Int)]) {
-        let found = try NeighbourMeasures(samples: ours, reference: theirs, communicator, tick: tick)
+        _ ours: FeatureCollection.Collected, _ theirs: FeatureMatrix
+    ) throws -> (metrics: [(name: String, value: Double)], pairs: [Diversity.Pair]) {
+        let found = try NeighbourMeasures(
+            samples: ours.features, mirrored: ours.mirrored, reference: theirs, communicator, tick: tick)
         let diversity = Diversity(neighbours: found)
         let manifolds = found.manifolds
         return (
@@ -202,9 +205,8 @@ struct Evaluation {
         )
     }
 
-    /// Rows of samples, below each the nearest training images.
-    private func picture(of pairs: [(sample: Int, reference: Int)], _ file: SafetensorsFile) throws -> Image?
-    {
+    /// Rows of samples, below each the nearest training images, mirrored where they are nearer so.
+    private func picture(of pairs: [Diversity.Pair], _ file: SafetensorsFile) throws -> Image? {
         guard case .images(let images) = reference else { return nil }
         var cells: [Image] = []
         for start in stride(from: 0, to: pairs.count, by: Self.shown) {
@@ -212,7 +214,8 @@ struct Evaluation {
             cells += try row.map { try sampleCollection.thumbnail($0.sample, of: file) }
             cells += try row.map { pair in
                 let image = try images.images(pair.reference..<pair.reference + 1) { _ in }[0]
-                return image.resized(width: thumbnailSide, height: thumbnailSide, filter: .area)
+                return (pair.isMirrored ? image.flippedHorizontally() : image).resized(
+                    width: thumbnailSide, height: thumbnailSide, filter: .area)
             }
         }
         return ImageGrid(columns: Self.shown).render(cells)

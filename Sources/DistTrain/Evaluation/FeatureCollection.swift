@@ -21,6 +21,8 @@ struct FeatureCollection {
     let title: String
     /// Side of the small pictures that are kept with the features; nil for none.
     var thumbnailSide: Int?
+    /// Whether the features of the mirrored images are made too.
+    var mirrors = false
 
     private static let shardSize = 32
 
@@ -42,6 +44,7 @@ struct FeatureCollection {
             "format": "disttrain features 1", "kind": extractor.kind.rawValue,
             "network": extractor.fingerprint, "side": String(extractor.side), "images": images.fingerprint,
             "count": String(images.count), "thumbnails": String(thumbnailSide ?? 0),
+            "mirrored": String(mirrors),
         ]
     }
 
@@ -54,6 +57,8 @@ struct FeatureCollection {
     /// The collected file, open.
     struct Collected {
         let features: FeatureMatrix
+        /// Of the mirrored images, where they were asked for.
+        let mirrored: FeatureMatrix?
         let file: SafetensorsFile
         let seconds: Seconds
     }
@@ -104,7 +109,10 @@ struct FeatureCollection {
                 return file
             }
         }
-        return Collected(features: try FeatureMatrix(file), file: file, seconds: seconds)
+        return Collected(
+            features: try FeatureMatrix(file),
+            mirrored: mirrors ? try FeatureMatrix(file, FeatureMatrix.mirrored) : nil, file: file,
+            seconds: seconds)
     }
 
     /// Removes the file.
@@ -119,16 +127,19 @@ struct FeatureCollection {
         seconds.images += monotonicSeconds() - began
         began = monotonicSeconds()
         let features = try extractor(pictures)
+        let mirrored = mirrors ? try extractor(pictures.map { $0.flippedHorizontally() }) : []
         seconds.features += monotonicSeconds() - began
-        if let bad = features.firstIndex(where: { !$0.isFinite }) {
+        if let bad = (features + mirrored).firstIndex(where: { !$0.isFinite }) {
             throw RunError(
-                "\(images.name): the features of image \(range.lowerBound + bad / extractor.dimension) are no finite "
+                "\(images.name): the features of image "
+                    + "\(range.lowerBound + bad / extractor.dimension % range.count) are no finite "
                     + "numbers; check the feature network's weights",
                 exitStatus: ExitStatus.numericalFault)
         }
         var writer = try SafetensorsWriter(
             path: shardPath(index), tensors: tensors(count: range.count), metadata: metadata)
         try writer.append(FeatureMatrix.tensor, floats: features)
+        if mirrors { try writer.append(FeatureMatrix.mirrored, floats: mirrored) }
         if let side = thumbnailSide {
             let bytes = pictures.flatMap { $0.resized(width: side, height: side, filter: .area).pixels }
             try bytes.withUnsafeBytes { try writer.append(Self.thumbnails, bytes: $0) }
@@ -164,9 +175,10 @@ struct FeatureCollection {
     }
 
     private func tensors(count: Int) -> [SafetensorsEntry] {
-        let features = SafetensorsEntry(FeatureMatrix.tensor, shape: [count, extractor.dimension])
-        guard let side = thumbnailSide else { return [features] }
-        return [features, SafetensorsEntry(Self.thumbnails, dtype: .u8, shape: [count, side, side, 3])]
+        let names = [FeatureMatrix.tensor] + (mirrors ? [FeatureMatrix.mirrored] : [])
+        let features = names.map { SafetensorsEntry($0, shape: [count, extractor.dimension]) }
+        guard let side = thumbnailSide else { return features }
+        return features + [SafetensorsEntry(Self.thumbnails, dtype: .u8, shape: [count, side, side, 3])]
     }
 
     /// Refuses a file of other images, weights or sizes.

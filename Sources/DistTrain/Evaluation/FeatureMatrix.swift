@@ -11,11 +11,13 @@ public struct FeatureMatrix: Sendable {
 
     private enum Storage: Sendable {
         case memory([Float])
-        case file(SafetensorsFile)
+        case file(SafetensorsFile, tensor: String)
     }
 
     /// Name of the tensor in a file.
     static let tensor = "features"
+    /// The same of the mirrored images.
+    static let mirrored = "mirrored"
 
     /// - Parameter values: [count, dimension]
     public init(_ values: [Float], count: Int, dimension: Int) {
@@ -23,15 +25,15 @@ public struct FeatureMatrix: Sendable {
         (self.count, self.dimension, storage) = (count, dimension, .memory(values))
     }
 
-    /// The tensor `features` [N, D] of a safetensors file.
-    init(_ file: SafetensorsFile) throws(SafetensorsError) {
-        let info = try file.info(of: Self.tensor)
+    /// A tensor [N, D] of a safetensors file.
+    init(_ file: SafetensorsFile, _ tensor: String = Self.tensor) throws(SafetensorsError) {
+        let info = try file.info(of: tensor)
         guard info.shape.count == 2, info.dtype == .f32, info.count > 0 else {
             throw SafetensorsError(
                 .mismatch, file.path,
-                "\(Self.tensor) is \(info.dtype.rawValue) \(info.shapeText), expected F32 [N, D]")
+                "\(tensor) is \(info.dtype.rawValue) \(info.shapeText), expected F32 [N, D]")
         }
-        (count, dimension, storage) = (info.shape[0], info.shape[1], .file(file))
+        (count, dimension, storage) = (info.shape[0], info.shape[1], .file(file, tensor: tensor))
     }
 
     /// Rows `rows` in fp64, [rows.count, D].
@@ -52,9 +54,9 @@ public struct FeatureMatrix: Sendable {
     func withValues(_ body: (UnsafePointer<Float>) -> Void) {
         switch storage {
         case .memory(let values): values.withUnsafeBufferPointer { body($0.baseAddress!) }
-        case .file(let file):
+        case .file(let file, let tensor):
             // The tensor was checked when the file was opened, and is aligned: tensors of 4 bytes come first.
-            let mapped: Void? = try? file.withBytes(of: Self.tensor) {
+            let mapped: Void? = try? file.withBytes(of: tensor) {
                 body($0.baseAddress!.assumingMemoryBound(to: Float.self))
             }
             precondition(mapped != nil, "\(file.path) was opened with its features")

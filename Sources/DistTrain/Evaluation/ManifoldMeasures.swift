@@ -23,9 +23,11 @@ public struct ManifoldMeasures: Sendable, Equatable {
 /// The samples against the reference: the manifolds, and the nearest training image of each sample.
 public struct NeighbourMeasures: Sendable, Equatable {
     public var manifolds: ManifoldMeasures
-    /// Distance of each sample to its nearest reference image, and which that is.
+    /// Distance of each sample, as it is or mirrored, to its nearest reference image, which that is, and whether the
+    /// sample is nearer to it mirrored.
     public var nearestDistances: [Double]
     public var nearest: [Int]
+    public var isMirrored: [Bool]
     /// Distance of each sample to the nearest other sample.
     public var ownNearest: [Double]
     /// Mean distance between two samples.
@@ -38,10 +40,13 @@ public struct NeighbourMeasures: Sendable, Equatable {
     /// A ball's reach depends on how many features there are, so the manifolds compare as many reference images as
     /// there are samples, spread evenly over all. The nearest training image is looked for among all.
     ///
-    /// - Parameter tick: called as it gets on.
+    /// - Parameters:
+    ///   - mirrored: features of the mirrored samples: of a network that was trained on mirrored images too, a copy may
+    ///     be one of those. Only the nearest training image depends on them.
+    ///   - tick: called as it gets on.
     public init(
-        samples: FeatureMatrix, reference: FeatureMatrix, k: Int = ManifoldMeasures.usualNeighbours,
-        _ communicator: any Communicator, tick: () -> Void = {}
+        samples: FeatureMatrix, mirrored: FeatureMatrix? = nil, reference: FeatureMatrix,
+        k: Int = ManifoldMeasures.usualNeighbours, _ communicator: any Communicator, tick: () -> Void = {}
     ) throws {
         let own = try OwnNeighbours(samples, k: k, communicator)
         tick()
@@ -69,8 +74,7 @@ public struct NeighbourMeasures: Sendable, Equatable {
                         if distance < overlap.nearest[place] { overlap.nearest[place] = distance }
                     }
                 }
-                var best = 0
-                for column in distances.indices where distances[column] < distances[best] { best = column }
+                let best = smallest(distances)
                 rows[3 * row] = Double(balls)
                 rows[3 * row + 1] = distances[best].squareRoot()
                 rows[3 * row + 2] = Double(best)
@@ -90,9 +94,36 @@ public struct NeighbourMeasures: Sendable, Equatable {
                 chosen.indices.count { nearestSample[$0] < theirs.radii[$0] }, of: chosen.count))
         nearestDistances = (0..<n).map { rows[3 * $0 + 1] }
         nearest = (0..<n).map { Int(rows[3 * $0 + 2]) }
+        isMirrored = [Bool](repeating: false, count: n)
+        if let mirrored {
+            let found = try Self.nearest(mirrored, reference, communicator)
+            for row in 0..<n where found.distances[row] < nearestDistances[row] {
+                (nearestDistances[row], nearest[row], isMirrored[row]) = (
+                    found.distances[row], found.indices[row], true
+                )
+            }
+        }
         ownNearest = own.nearest.map { $0.squareRoot() }
         meanPairwise = own.meanDistance
         referenceSpacing = median(theirs.nearest).squareRoot()
+    }
+
+    /// Of each sample the nearest reference image, and its distance.
+    private static func nearest(
+        _ samples: FeatureMatrix, _ reference: FeatureMatrix, _ communicator: any Communicator
+    ) throws -> (distances: [Double], indices: [Int]) {
+        let n = samples.count
+        var rows = [Double](repeating: 0, count: 2 * n)
+        rows.withUnsafeMutableBufferPointer { rows in
+            let rows = rows
+            PairwiseDistances(a: samples, b: reference).forEachRow(communicator) { row, distances in
+                let best = smallest(distances)
+                rows[2 * row] = distances[best].squareRoot()
+                rows[2 * row + 1] = Double(best)
+            }
+        }
+        try communicator.allReduceSum(&rows)
+        return ((0..<n).map { rows[2 * $0] }, (0..<n).map { Int(rows[2 * $0 + 1]) })
     }
 
     /// `count` indices below `total`, evenly apart.
@@ -105,6 +136,13 @@ extension FeatureMatrix {
         if rows.count == count { return self }
         return FeatureMatrix(doubles(rows).map { Float($0) }, count: rows.count, dimension: dimension)
     }
+}
+
+/// Where the smallest value is; the first of equal ones.
+private func smallest(_ values: UnsafeBufferPointer<Double>) -> Int {
+    var best = 0
+    for index in values.indices where values[index] < values[best] { best = index }
+    return best
 }
 
 /// The middle value, or the mean of the two middle ones.
