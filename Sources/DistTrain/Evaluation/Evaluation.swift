@@ -179,7 +179,8 @@ struct Evaluation {
         var metrics = [(extractor.kind.distanceName, distance)]
         if let theirs {
             let kernel = try KernelDistance(ours, theirs, seed: seed, communicator)
-            metrics += [("kid", kernel.mean), ("kid_low", kernel.low), ("kid_high", kernel.high)]
+            let name = extractor.kind.kernelName
+            metrics += [(name, kernel.mean), ("\(name)_low", kernel.low), ("\(name)_high", kernel.high)]
             tick()
         }
         return metrics

@@ -63,7 +63,9 @@ struct EvaluationResult {
             "fid": ("FID", "lower is better"),
             "fd_vae": ("Fréchet distance of latents (not FID)", "lower is better"),
             "fd_pixel": ("Fréchet distance of pixels (not FID)", "lower is better"),
-            "kid": (features == .inception ? "KID" : "kernel distance (not KID)", "lower is better"),
+            "kid": ("KID", "lower is better"),
+            "kd_vae": ("kernel distance of latents (not KID)", "lower is better"),
+            "kd_pixel": ("kernel distance of pixels (not KID)", "lower is better"),
             "precision": ("precision", "of the samples, look real"),
             "recall": ("recall", "of the reference, is reached"),
             "density": ("density", "1 as dense as the reference"),
@@ -74,11 +76,12 @@ struct EvaluationResult {
             "memorised": ("memorised", "samples close to a training image"),
             "reference_spacing": ("distance between neighbouring images", "median, reference"),
         ]
-        let interval = metrics.filter { ["kid_low", "kid_high"].contains($0.name) }.map(\.value)
+        let kernel = features.kernelName
+        let interval = metrics.filter { ["\(kernel)_low", "\(kernel)_high"].contains($0.name) }.map(\.value)
         let rows = metrics.compactMap { metric -> (String, String, String)? in
             guard let (title, meaning) = titles[metric.name] else { return nil }
             var remark = meaning
-            if metric.name == "kid", interval.count == 2 {
+            if metric.name == kernel, interval.count == 2 {
                 remark += ", 95 %: \(Self.text(interval[0])) to \(Self.text(interval[1]))"
             }
             return (title, Self.text(metric.value), remark)

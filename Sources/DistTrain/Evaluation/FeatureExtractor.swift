@@ -12,6 +12,8 @@ public enum FeatureKind: String, Sendable, CaseIterable {
 
     /// What the Fréchet distance is called: FID is Inception's alone, and no other distance may be mistaken for it.
     public var distanceName: String { self == .inception ? "fid" : "fd_\(rawValue)" }
+    /// What the kernel distance is called, in the same way.
+    public var kernelName: String { self == .inception ? "kid" : "kd_\(rawValue)" }
 }
 
 /// Turns images into features, in fp32 always.

@@ -90,7 +90,7 @@ enum HTMLStyle {
         .bar span { min-width: 1px; flex-basis: 0; }
         .pictures { display: flex; flex-wrap: wrap; gap: 1.4rem 1.6rem; margin: 0 0 1.4rem; align-items: flex-start; }
         .pictures figure { flex: 0 1 auto; max-width: 100%; }
-        .pictures figure:not(.wide) { flex-basis: 17.5rem; }
+        .pictures figure:not(.wide) { flex-basis: 16.5rem; }
         .pictures .wide { flex-basis: 100%; }
         .pictures img { display: block; max-width: 100%; height: auto; background: var(--wash); border-radius: 2px; }
         .pictures figcaption { margin-top: .45rem; }

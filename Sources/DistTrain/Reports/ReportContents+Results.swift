@@ -147,7 +147,8 @@ extension ReportContents {
             let title = ReportedEvaluation.title(of: name, say)
             let bounds = row(say("its interval", "その区間")) { value in
                 guard let low = value("\(name)_low"), let high = value("\(name)_high") else { return nil }
-                return "\(say.number(low))–\(say.number(high))"
+                return say(
+                    "\(say.number(low)) to \(say.number(high))", "\(say.number(low)) 〜 \(say.number(high))")
             }
             return [row(title) { $0(name).map { say.number($0) } }]
                 + (bounds.dropFirst().contains { $0 != "–" } ? [bounds] : [])

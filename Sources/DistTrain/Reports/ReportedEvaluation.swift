@@ -70,6 +70,8 @@ struct ReportedEvaluation {
         case "fd_vae": return say("Fréchet distance, VAE ↓", "フレシェ距離 (VAE) ↓")
         case "fd_pixel": return say("Fréchet distance, pixels ↓", "フレシェ距離 (画素) ↓")
         case "kid": return "KID ↓"
+        case "kd_vae": return say("kernel distance, VAE ↓", "カーネル距離 (VAE) ↓")
+        case "kd_pixel": return say("kernel distance, pixels ↓", "カーネル距離 (画素) ↓")
         case "precision": return say("precision ↑", "適合率 ↑")
         case "recall": return say("recall ↑", "再現率 ↑")
         case "density": return say("density ↑", "密度 ↑")
@@ -77,6 +79,9 @@ struct ReportedEvaluation {
         case "mean_pairwise_distance": return say("mean pairwise distance", "標本間の平均距離")
         case "duplicates": return say("duplicates ↓", "重複 ↓")
         case "nearest_training_distance": return say("distance to nearest training image", "最近傍の学習画像までの距離")
+        case "memorised": return say("memorised ↓", "暗記された標本 ↓")
+        case "reference_spacing":
+            return say("distance between neighbouring images", "基準画像の最近傍間の距離")
         default: return metric.replacingOccurrences(of: "_", with: " ")
         }
     }

@@ -88,7 +88,7 @@ extension EvaluationResult {
 
     /// One line for people.
     var summary: String {
-        let shown = metrics.prefix { $0.name != "kid_low" } + metrics.filter { $0.name == "recall" }
+        let shown = metrics.prefix { !$0.name.hasSuffix("_low") } + metrics.filter { $0.name == "recall" }
         return shown.map { "\($0.name) \(String(format: "%.5g", $0.value))" }.joined(separator: "  ")
     }
 }
