@@ -99,6 +99,7 @@ public final class CountProgress {
 
     /// Tells that `done` of the total are done; cheap to call often.
     public func update(_ done: Int) {
+        guard done != shownCount else { return }
         let now = clock()
         if let lastShown {
             let interval = status.isTerminal ? Self.intervals.terminal : Self.intervals.elsewhere

@@ -8,12 +8,33 @@ struct MarpDeck {
         var blocks: [ReportBlock]
         /// For the speaker alone.
         var note: String?
+
+        /// The class of its style.
+        var look: String? {
+            let isBar = blocks.contains {
+                if case .shares(let shares) = $0 { shares.bars.count == 1 } else { false }
+            }
+            if isBar { return "shares" }
+            let rows = blocks.map { block in
+                switch block {
+                case .table(let table): min(table.rows.count, MarpDeck.mostRows)
+                case .facts(let facts): facts.count
+                default: 0
+                }
+            }
+            return rows.reduce(0, +) > MarpStyle.looseRows ? "dense" : nil
+        }
     }
+
+    /// Rows that fit a slide, be it dense.
+    private static let mostRows = 15
 
     let contents: ReportContents
     /// Where pictures lie, relative to the slides.
     let pictureFolder: String
     private let slides: [Slide]
+    /// Beside the title: what one run's model draws at last.
+    private let cover: ReportPicture?
 
     private var say: ReportLanguage { contents.say }
 
@@ -21,6 +42,7 @@ struct MarpDeck {
         self.contents = contents
         self.pictureFolder = pictureFolder
         slides = Self.slides(contents)
+        cover = contents.isComparison ? nil : contents.sampleGrids(contents.runs[0], most: 1).last
     }
 
     var charts: [ReportChart] {
@@ -30,15 +52,16 @@ struct MarpDeck {
     }
 
     var pictures: [ReportPicture] {
-        slides.flatMap(\.blocks).flatMap { block -> [ReportPicture] in
-            if case .pictures(let pictures) = block { pictures } else { [] }
-        }
+        (cover.map { [$0] } ?? [])
+            + slides.flatMap(\.blocks).flatMap { block -> [ReportPicture] in
+                if case .pictures(let pictures) = block { pictures } else { [] }
+            }
     }
 
     // MARK: What is told
 
-    /// Rows that fit a slide.
-    private static let rows = 10
+    /// Rows that fit a slide beside something else.
+    private static let rows = 8
 
     private static func slides(_ contents: ReportContents) -> [Slide] {
         let say = contents.say
@@ -67,14 +90,17 @@ struct MarpDeck {
             Slide(
                 title: say("Results: curves", "結果: 学習曲線"),
                 blocks: contents.lossChart.map { [.charts([$0])] } ?? contents.curves.blocks))
-        slides.append(
-            Slide(
-                title: say("Results: throughput", "結果: スループット"),
-                blocks: Array(contents.throughput.blocks.prefix(1))))
+        // A chart fills a slide; what is said of one run's goes with the next.
+        let (chart, speeds) = (contents.throughput.blocks.prefix(1), contents.throughput.blocks.dropFirst())
+        let throughput = say("Results: throughput", "結果: スループット")
+        slides.append(Slide(title: throughput, blocks: Array(chart)))
+        if contents.isComparison, !speeds.isEmpty {
+            slides.append(Slide(title: throughput, blocks: Array(speeds)))
+        }
         slides.append(
             Slide(
                 title: say("Results: where the time went", "結果: 時間の内訳"),
-                blocks: Array(contents.time.blocks.prefix(1)) + contents.throughput.blocks.dropFirst()))
+                blocks: Array(contents.time.blocks.prefix(1)) + (contents.isComparison ? [] : Array(speeds))))
         slides += samples(contents)
         slides += pictures(contents.denoising, say("Results: sampling", "結果: 生成過程"))
         slides += pictures(contents.evaluation, say("Evaluation", "評価"))
@@ -119,27 +145,32 @@ struct MarpDeck {
         return slides.isEmpty ? [Slide(title: title, blocks: contents.samples.blocks)] : slides
     }
 
-    /// A section with wide pictures: one a slide.
+    /// A section with wide pictures, or tables: one a slide.
     private static func pictures(_ section: ReportSection, _ title: String) -> [Slide] {
-        var slides: [Slide] = []
-        var rest: [ReportBlock] = []
-        for block in section.blocks {
-            if case .pictures(let pictures) = block {
-                slides += pictures.map { Slide(title: title, blocks: [.pictures([$0])]) }
-            } else if case .charts(let charts) = block {
-                slides += charts.map { Slide(title: title, blocks: [.charts([$0])]) }
-            } else if case .heading = block {
-                continue
-            } else {
-                rest.append(block)
+        section.blocks.flatMap { block -> [Slide] in
+            switch block {
+            case .pictures(let pictures): pictures.map { Slide(title: title, blocks: [.pictures([$0])]) }
+            case .charts(let charts): charts.map { Slide(title: title, blocks: [.charts([$0])]) }
+            case .heading: []
+            default: [Slide(title: title, blocks: [block])]
             }
         }
-        return (rest.isEmpty ? [] : [Slide(title: title, blocks: rest)]) + slides
     }
 
     private static func course(_ contents: ReportContents) -> [ReportBlock] {
         let say = contents.say
-        guard contents.isComparison else { return contents.course(of: contents.runs[0]) }
+        guard contents.isComparison else {
+            // A table and notes share the slide.
+            return contents.course(of: contents.runs[0]).map { block in
+                switch block {
+                case .table(var table):
+                    table.rows = table.rows.suffix(rows)
+                    return .table(table)
+                case .list(let notes): return .list(notes.suffix(5))
+                default: return block
+                }
+            }
+        }
         return [
             .table(
                 ReportTable(
@@ -157,6 +188,7 @@ struct MarpDeck {
     // MARK: Markdown
 
     func text() -> String {
+        let style = MarpStyle.css.split(separator: "\n").map { "  \($0)" }.joined(separator: "\n")
         let head = """
             ---
             marp: true
@@ -166,12 +198,7 @@ struct MarpDeck {
             lang: \(say.rawValue)
             title: "\(contents.title.filter { !"\"\\".contains($0) && !$0.isNewline })"
             style: |
-              section { font-size: 26px; font-family: "Helvetica Neue", Arial, "Noto Sans", "Hiragino Sans", "Noto Sans CJK JP", sans-serif; }
-              h1 { font-size: 1.5em; color: #1f2328; }
-              section.lead h1 { font-size: 2.2em; }
-              table { font-size: 0.7em; }
-              th, td { padding: 0.22em 0.7em; }
-              small { font-size: 0.7em; color: #5c636b; }
+            \(style)
             ---
 
             <!-- _class: lead -->
@@ -181,53 +208,78 @@ struct MarpDeck {
 
             \(markdown(contents.summary))
 
-            """
+            """ + (cover.map { "\n![bg right:45% 92%](\(pictureFolder)/\($0.name).png)\n" } ?? "")
         return head + slides.map(slide).joined()
     }
 
     private func slide(_ slide: Slide) -> String {
         let note = slide.note.map { "\n<!-- \($0.replacingOccurrences(of: "--", with: "–")) -->\n" } ?? ""
-        return "\n---\n\n# \(markdown(slide.title))\n\n"
+        let look = slide.look.map { "<!-- _class: \($0) -->\n\n" } ?? ""
+        return "\n---\n\n\(look)# \(markdown(slide.title))\n\n"
             + slide.blocks.map { block($0) }.filter { !$0.isEmpty }.joined(separator: "\n\n") + "\n" + note
     }
 
     private func block(_ block: ReportBlock) -> String {
         switch block {
         case .heading(let text): return "**\(markdown(text))**"
-        case .paragraph(let text): return "<small>\(markdown(text))</small>"
+        case .paragraph(let text): return "*\(markdown(text))*"
         case .missing(let text): return markdown(text)
         case .list(let items): return items.prefix(9).map { "- \(markdown($0))" }.joined(separator: "\n")
         case .facts(let facts):
             return table(["", ""], facts.map { [$0.name, $0.value] }, numeric: [])
         case .table(let content):
-            let caption = content.caption.map { $0.isEmpty ? "" : "\n\n<small>\(markdown($0))</small>" } ?? ""
-            return table(content.head, Array(content.rows.suffix(14)), numeric: content.numeric) + caption
+            let caption = content.caption.map { $0.isEmpty ? "" : "\n\n*\(markdown($0))*" } ?? ""
+            return table(content.head, Array(content.rows.suffix(Self.mostRows)), numeric: content.numeric)
+                + caption
         case .charts(let charts):
-            return charts.map { "![h:440](\(pictureFolder)/\($0.name).png)" }.joined(separator: "\n")
+            return charts.map { "![h:\(MarpStyle.pictureHeight)](\(pictureFolder)/\($0.name).png)" }.joined(
+                separator: "\n")
         case .pictures(let pictures):
             guard pictures.count > 1 else {
                 return pictures.map { picture in
-                    // What is left of a slide of 1280×720 below its title.
-                    let fit = picture.image.width * 480 > picture.image.height * 1100 ? "w:1100" : "h:480"
+                    let (width, height) = (MarpStyle.pictureWidth, MarpStyle.pictureHeight)
+                    let isWide = picture.image.width * height > picture.image.height * width
                     return
-                        "![\(fit)](\(pictureFolder)/\(picture.name).png)\n\n<small>\(markdown(picture.caption))</small>"
+                        "![\(isWide ? "w:\(width)" : "h:\(height)")](\(pictureFolder)/\(picture.name).png)\n\n"
+                        + "*\(markdown(picture.caption))*"
                 }.joined()
             }
             // Cells have room around their pictures.
-            let width = min(420, 1100 / pictures.count - 30)
+            let width = min(440, MarpStyle.pictureWidth / pictures.count - 15)
             return table(
                 pictures.map(\.caption), [], numeric: [])
                 + "\n| "
                 + pictures.map { "![w:\(width)](\(pictureFolder)/\($0.name).png)" }
                 .joined(separator: " | ") + " |"
         case .shares(let shares):
-            return shares.bars.map { bar in
-                (shares.bars.count > 1 ? "\(markdown(bar.name)): " : "")
-                    + bar.parts.map { "\(markdown($0.name)) \(say.percent($0.share))" }.joined(
-                        separator: " · ")
-            }.joined(separator: "\n\n")
+            guard shares.bars.count > 1, let first = shares.bars.first else {
+                return shares.bars.map { bar in
+                    table(
+                        ["", "", ""],
+                        bar.parts.map { [$0.name, Self.bar(of: $0.share), say.percent($0.share)] },
+                        numeric: [2])
+                }.joined()
+            }
+            let names = shares.bars.dropFirst().flatMap(\.parts).reduce(into: first.parts.map(\.name)) {
+                names, part in
+                if !names.contains(part.name) { names.append(part.name) }
+            }
+            let rows = shares.bars.map { bar in
+                [bar.name]
+                    + names.map { name in
+                        bar.parts.first { $0.name == name }.map { say.percent($0.share) } ?? "–"
+                    }
+            }
+            return table([""] + names, rows, numeric: Set(1...names.count))
         case .details: return ""
         }
+    }
+
+    /// A bar of text, as long as the share: 40 blocks are all, cut to an eighth of a block.
+    private static func bar(of share: Double) -> String {
+        let eighths = Int((max(0, min(1, share)) * 40 * 8).rounded())
+        let rest = eighths % 8 == 0 ? "" : String(Array("▏▎▍▌▋▊▉")[eighths % 8 - 1])
+        return String(repeating: "█", count: eighths / 8) + rest
     }
 
     private func table(_ head: [String], _ rows: [[String]], numeric: Set<Int>) -> String {

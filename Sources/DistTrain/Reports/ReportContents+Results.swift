@@ -102,7 +102,7 @@ extension ReportContents {
     }
 
     var evaluation: ReportSection {
-        let blocks = runs.flatMap { evaluationTables($0) }
+        let blocks = evaluationTables
         let example = runs.first { $0.hasWeights }?.folder.path ?? "RUN"
         let isAutoencoder = runs.allSatisfy { $0.autoencoder != nil }
         let missing = ReportBlock.missing(
@@ -118,18 +118,27 @@ extension ReportContents {
             blocks: blocks.isEmpty ? [missing] : blocks + distanceCharts + evaluationPictures)
     }
 
-    /// A table for each kind of features.
-    private func evaluationTables(_ run: ReportedRun) -> [ReportBlock] {
+    /// A table for each kind of features. Of one run its last six evaluations, of several the last of each.
+    private var evaluationTables: [ReportBlock] {
         var kinds: [String?] = []
-        for evaluation in run.evaluations where !kinds.contains(evaluation.features) {
+        for evaluation in runs.flatMap(\.evaluations) where !kinds.contains(evaluation.features) {
             kinds.append(evaluation.features)
         }
-        return kinds.map { kind in evaluationTable(run, run.evaluations.filter { $0.features == kind }) }
+        return kinds.map { kind in
+            guard isComparison else {
+                return evaluationTable(
+                    runs[0].evaluations.filter { $0.features == kind }.suffix(6).map { (nil, $0) })
+            }
+            return evaluationTable(
+                runs.compactMap { run in
+                    run.evaluations.last { $0.features == kind }.map { (run.label, $0) }
+                })
+        }
     }
 
-    /// A column an evaluation, since there are more metrics than evaluations; the last six.
-    private func evaluationTable(_ run: ReportedRun, _ evaluations: [ReportedEvaluation]) -> ReportBlock {
-        let shown = evaluations.suffix(6)
+    /// A column an evaluation, since there are more metrics than evaluations.
+    private func evaluationTable(_ columns: [(run: String?, evaluation: ReportedEvaluation)]) -> ReportBlock {
+        let shown = columns.map(\.evaluation)
         // Bounds stand behind their value.
         let isBound = { (name: String) in name.hasSuffix("_low") || name.hasSuffix("_high") }
         var names: [String] = []
@@ -153,15 +162,24 @@ extension ReportContents {
             return [row(title) { $0(name).map { say.number($0) } }]
                 + (bounds.dropFirst().contains { $0 != "–" } ? [bounds] : [])
         }
+        let steps = [say("step", "ステップ")] + shown.map { say.whole($0.step) }
+        let labels = columns.compactMap(\.run)
         let about = [
             [say("weights", "重み")] + shown.map { $0.weights ?? "–" },
             [say("samples", "標本数")] + shown.map { $0.count.map { say.whole($0) } ?? "–" },
         ]
-        let caption = [isComparison ? run.label : nil, conditions(shown.last)].compactMap { $0 }
         return .table(
             ReportTable(
-                head: [say("step", "ステップ")] + shown.map { say.whole($0.step) }, rows: about + rows,
-                numeric: Set(1...shown.count), caption: caption.joined(separator: ": ")))
+                head: labels.isEmpty ? steps : [""] + labels,
+                rows: (labels.isEmpty ? [] : [steps]) + about + rows, numeric: Set(1...shown.count),
+                caption: labels.isEmpty ? conditions(shown.last) : conditions(columns)))
+    }
+
+    /// What the evaluations of several runs were made with: once where it is the same.
+    private func conditions(_ columns: [(run: String?, evaluation: ReportedEvaluation)]) -> String? {
+        let told = columns.map { ($0.run ?? "", conditions($0.evaluation) ?? "") }
+        guard let first = told.first?.1, told.contains(where: { $0.1 != first }) else { return told.first?.1 }
+        return told.map { "\($0.0): \($0.1)" }.joined(separator: " · ")
     }
 
     /// What the last evaluation was made with.
@@ -200,9 +218,11 @@ extension ReportContents {
     }
 
     private func pictureTitle(_ name: String) -> String {
-        name == "nearest"
-            ? say("samples beside their nearest training images", "標本と最も近い学習画像")
-            : name.replacingOccurrences(of: "_", with: " ")
+        switch name {
+        case "nearest": say("samples beside their nearest training images", "標本と最も近い学習画像")
+        case "samples": say("samples", "標本")
+        default: name.replacingOccurrences(of: "_", with: " ")
+        }
     }
 }
 
