@@ -8,7 +8,7 @@ struct SelfTestCommand: ParsableCommand {
         commandName: "self-test",
         abstract: "Check this installation from the inside.",
         shouldDisplay: false,
-        subcommands: [Communication.self, Gradients.self, Draws.self])
+        subcommands: [Communication.self, Gradients.self, Weights.self, Draws.self])
 
     struct Communication: ParsableCommand {
         static let configuration = CommandConfiguration(

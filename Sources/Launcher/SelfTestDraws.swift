@@ -93,6 +93,7 @@ private struct DrawsCheck {
 
     func run(steps: Int) throws -> String {
         for number in 0..<steps { _ = try step(step: number) }
+        try step.completeWeights()
         return String(try communicator.allReduceSum(draws.digest), radix: 16)
     }
 }

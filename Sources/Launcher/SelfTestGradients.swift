@@ -26,6 +26,22 @@ extension SelfTestCommand {
     }
 }
 
+extension UNet2DConfig {
+    /// Small, with every kind of layer that ranks might disagree on.
+    static var selfTest: UNet2DConfig {
+        var config = UNet2DConfig()
+        config.sampleSize = SpatialSize(16)
+        config.blockOutChannels = [16, 32]
+        config.layersPerBlock = 1
+        config.downBlockTypes = [.plain, .attention]
+        config.upBlockTypes = [.attention, .plain]
+        config.attentionHeadDim = 16
+        config.normNumGroups = 8
+        config.dropout = 0.2
+        return config
+    }
+}
+
 /// One training step of a small U-Net on drawn faces, once on all ranks and once on rank 0 alone. Both go through
 /// `DataParallelStep`, so shares, micro-batches, buckets, keys of noise and dropout are those of training.
 private struct GradientCheck {
@@ -74,16 +90,7 @@ private struct GradientCheck {
     private func gradient(
         on communicator: any Communicator, microBatch: Int?
     ) throws -> (gradient: [Float], norm: Double) {
-        var config = UNet2DConfig()
-        config.sampleSize = SpatialSize(16)
-        config.blockOutChannels = [16, 32]
-        config.layersPerBlock = 1
-        config.downBlockTypes = [.plain, .attention]
-        config.upBlockTypes = [.attention, .plain]
-        config.attentionHeadDim = 16
-        config.normNumGroups = 8
-        config.dropout = 0.2
-        let model = try UNet2DModel(config)
+        let model = try UNet2DModel(.selfTest)
         model.store.initialize(seed: 1)
         let objective = DenoisingObjective(
             unet: model, dataset: ImageDataset(syntheticFaces: 64, size: 16),

@@ -15,7 +15,7 @@
 _Static_assert(sizeof(MPI_Request) <= sizeof(mpishim_request), "an MPI_Request fits in 64 bits");
 
 static MPI_Comm farewell_communicator;
-static int local_rank, local_size, world_rank, world_size;
+static int local_rank, local_size, local_leader, world_rank, world_size;
 
 // Life cycle
 
@@ -30,6 +30,8 @@ static int set_up_communicators(void) {
         return error;
     if ((error = MPI_Comm_rank(local, &local_rank))) return error;
     if ((error = MPI_Comm_size(local, &local_size))) return error;
+    local_leader = world_rank;
+    if ((error = MPI_Bcast(&local_leader, 1, MPI_INT, 0, local))) return error;
     if ((error = MPI_Comm_free(&local))) return error;
 
     return MPI_Comm_dup(MPI_COMM_WORLD, &farewell_communicator);
@@ -89,6 +91,7 @@ int mpishim_rank(void) { return world_rank; }
 int mpishim_size(void) { return world_size; }
 int mpishim_local_rank(void) { return local_rank; }
 int mpishim_local_size(void) { return local_size; }
+int mpishim_local_leader(void) { return local_leader; }
 
 // Blocking collectives and messages
 

@@ -49,6 +49,7 @@ public final class Tape {
     /// Parameters do not own their store; a tape that uses them keeps it alive.
     private var stores: [ObjectIdentifier: ParameterStore] = [:]
     private var lastGradientWrite: [ObjectIdentifier: Int] = [:]
+    private var firstUses: [ObjectIdentifier: Int] = [:]
     private var scratchOffset = 0
     private var scratchBytes = 0
     private var planned = false
@@ -125,10 +126,13 @@ public final class Tape {
                 inPlace: inPlace.map { ($0.output.storage, $0.input.storage) }, flops: flops, run: run))
     }
 
-    /// Keeps the parameters' store for as long as the tape; every operation with parameters calls it.
+    /// Keeps the parameters' store for as long as the tape; every operation with parameters calls it before it records
+    /// its first instruction.
     func use(_ parameters: Parameter?...) {
         for case let parameter? in parameters {
             stores[ObjectIdentifier(parameter.store)] = parameter.store
+            let key = ObjectIdentifier(parameter.declared)
+            firstUses[key] = min(firstUses[key] ?? .max, instructions.count)
         }
     }
 
@@ -185,6 +189,9 @@ public final class Tape {
         lastGradientWrite[ObjectIdentifier(parameter)]
     }
 
+    /// Index of an instruction before which nothing reads a parameter's values; nil where nothing ever does.
+    public func firstUse(of parameter: Parameter) -> Int? { firstUses[ObjectIdentifier(parameter.declared)] }
+
     /// Number of instructions, forward and backward.
     public var instructionCount: Int { instructions.count }
 
@@ -206,14 +213,22 @@ public final class Tape {
 
     /// Runs the instructions in order.
     ///
-    /// - Parameter after: called after each instruction with its index; gradient reductions start here.
-    public func run(_ context: RunContext, after: ((Int) -> Void)? = nil) {
+    /// - Parameters:
+    ///   - after: called after each instruction with its index; gradient reductions start here.
+    ///   - before: called before each instruction with its index; weights that are on their way are waited for here.
+    public func run(
+        _ context: RunContext, after: ((Int) -> Void)? = nil, before: ((Int) -> Void)? = nil
+    ) {
         precondition(planned, "plan() comes before run()")
         arena.reserve(scratchOffset + scratchBytes)
         context.scratch = arena.base + scratchOffset
         runs += 1
         var clock = ContinuousClock.now
         for index in instructions.indices {
+            if let before {
+                before(index)
+                clock = ContinuousClock.now
+            }
             instructions[index].run(context)
             let now = ContinuousClock.now
             seconds[index] += (now - clock).seconds

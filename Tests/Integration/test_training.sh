@@ -32,6 +32,11 @@ for count in 2 3 4; do
     expect_status 0 ranks "$count" "$disttrain" self-test gradients
     expect_text "gradients on $count ranks: relative error" 1
 done
+# Weights that are still on their way when a step begins are there when they are read.
+for count in 2 3 4; do
+    expect_status 0 ranks "$count" "$disttrain" self-test weights
+    expect_text "weights on $count ranks: 6 runs as if on several hosts, all equal" 1
+done
 expect_status 2 ranks 3 "$disttrain" self-test gradients --batch 2
 expect_text "expected at least a sample a rank" 1
 

@@ -81,6 +81,8 @@ public struct CheckpointBenchmark {
 
         let peak = try communicator.allReduceMax(peakResidentMiB())
         // Alone, and beside a plain writer of as many bytes.
+        // Loading changes what is still on its way.
+        try training.completeWeights()
         var alone = (save: [Double](), plain: [Double](), load: [Double](), other: [Double]())
         var bytes = 0
         for _ in 0..<repeats {

@@ -51,6 +51,7 @@ public struct StepBenchmark {
             try communicator.barrier()
             results.append(try step(step: number))
         }
+        try step.completeWeights()
         if let trace, let tracePath { try trace.write(to: tracePath, communicator) }
 
         var seconds = results.map(\.totalSeconds)
@@ -98,11 +99,13 @@ public struct StepBenchmark {
         }
         var entries = profile.entries(ofEach: steps, ranks: communicator.size)
         // Inside MPI while computing goes on: this rank's processor drives the transfer.
-        let driving = mean(\.reductionSeconds) - mean(\.communicationSeconds)
+        let driving = mean(\.messageSeconds) - mean(\.communicationSeconds)
+        let gather = mean(\.gatherSeconds)
         entries += [
             .init("optimizer", seconds: mean(\.optimizerSeconds)),
-            .init("reduction, driving", seconds: driving),
-            .init("reduction, exposed", seconds: mean(\.communicationSeconds)),
+            .init("messages, driving", seconds: driving),
+            .init("reduction, exposed", seconds: mean(\.communicationSeconds) - gather),
+            .init("weights, exposed", seconds: gather),
             .init("data", seconds: mean(\.dataSeconds)),
         ]
         let known = entries.reduce(0) { $0 + $1.seconds }

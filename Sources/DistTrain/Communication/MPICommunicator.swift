@@ -18,6 +18,8 @@ public final class MPICommunicator: Communicator {
     public let size: Int
     public let localRank: Int
     public let localSize: Int
+    /// Of each rank, the lowest rank on its machine.
+    let hostLeaders: [Int]
     public let hostName: String
     public let libraryVersion: String
     /// What MPI grants, which may be less than was requested.
@@ -36,6 +38,11 @@ public final class MPICommunicator: Communicator {
         size = Int(mpishim_size())
         localRank = Int(mpishim_local_rank())
         localSize = Int(mpishim_local_size())
+        var leader = Int64(mpishim_local_leader())
+        var leaders = [Int64](repeating: 0, count: size)
+        try checked(
+            "all-gather of hosts", mpishim_allgather(&leader, MemoryLayout<Int64>.size, &leaders))
+        hostLeaders = leaders.map { Int($0) }
         hostName = text { mpishim_processor_name($0, $1) }
         // "Open MPI v4.1.4, package: Debian OpenMPI, ident: ..., Nov 1, 2022": the first part says it all.
         let version = text {

@@ -46,7 +46,7 @@ public struct ComputeMeasurement {
                 learningRate: LearningRate(
                     peak: 2e-4, warmupSteps: 0, shape: .constant, final: 0, totalSteps: steps + 1),
                 communicator: alone)
-            profiles.append(try profile(step, batch, buckets: workload.buckets.count, communicator))
+            profiles.append(try profile(step, batch, workload, communicator))
         }
         let memory = MemoryModel(
             workload, RankLayout(hosts: 1),
@@ -60,21 +60,27 @@ public struct ComputeMeasurement {
 
     /// The median of the timed steps, each as long as its slowest rank's.
     private func profile(
-        _ step: DataParallelStep, _ batch: Int, buckets: Int, _ communicator: any Communicator
+        _ step: DataParallelStep, _ batch: Int, _ workload: StepWorkload,
+        _ communicator: any Communicator
     ) throws -> ComputeProfile {
         var timed: [ComputeProfile] = []
         for number in 0...steps {
-            var ready = Array(repeating: 0.0, count: buckets)
+            var ready = workload.buckets.map { _ in 0.0 }
+            var need = workload.forward.map { _ in 0.0 }
             try communicator.barrier()
             let start = ContinuousClock.now
             step.bucketObserver = { ready[$0] = (ContinuousClock.now - start).seconds }
+            step.useObserver = { need[$0] = (ContinuousClock.now - start).seconds }
             let result = try step(step: number)
-            step.bucketObserver = nil
-            var values = [result.totalSeconds - result.optimizerSeconds, result.optimizerSeconds] + ready
+            (step.bucketObserver, step.useObserver) = (nil, nil)
+            var values =
+                [result.totalSeconds - result.optimizerSeconds, result.optimizerSeconds] + ready + need
             try communicator.allReduceMax(&values)
             timed.append(
                 ComputeProfile(
-                    batch: batch, passSeconds: values[0], readySeconds: Array(values[2...]),
+                    batch: batch, passSeconds: values[0],
+                    readySeconds: Array(values[2...].prefix(ready.count)),
+                    needSeconds: Array(values.suffix(need.count)),
                     updateSeconds: values[1], activationBytes: step.activationBytes))
         }
         return timed.dropFirst().sorted { $0.passSeconds < $1.passSeconds }[steps / 2]

@@ -5,8 +5,8 @@ extension ComputeModel {
     /// Bytes that AdamW, the norm and each average read and write, an element.
     private static let updateBytes = (adamW: 32.0, average: 12.0)
 
-    /// Of a step whose seconds alone are known: buckets are whole after their share of the operations, and the update
-    /// moves its bytes at the speed of a copy.
+    /// Of a step whose seconds alone are known: buckets are whole, and weights needed, after their share of the operations,
+    /// and the update moves its bytes at the speed of a copy.
     ///
     /// - Parameters:
     ///   - stepSeconds: a whole step of one rank on `batch` images.
@@ -22,6 +22,7 @@ extension ComputeModel {
         if workload.dtype == .bfloat16 { model.store.narrow() }
         let tape = Tape(dtype: workload.dtype, recordsGradients: true)
         _ = objective.record(on: tape, batch: batch, globalBatch: batch)
+        let uses = ForwardOrder.uses(of: workload.forward, store: model.store, tape: tape)
         let starts = GradientBuckets.starts(workload.buckets, store: model.store, tape: tape)
         tape.plan()
         let bytes =
@@ -31,14 +32,18 @@ extension ComputeModel {
         let pass = stepSeconds - update
         let all = Double(tape.flops)
         var ready = Array(repeating: pass, count: workload.buckets.count)
+        var need = Array(repeating: 0.0, count: workload.forward.count)
+        var before = 0.0
         for (instruction, done) in tape.flopsDone.enumerated() {
-            for bucket in starts[instruction] { ready[bucket] = pass * Double(done) / all }
+            for range in uses[instruction] { need[range] = before }
+            before = pass * Double(done) / all
+            for bucket in starts[instruction] { ready[bucket] = before }
         }
         return ComputeModel(
             profiles: [
                 ComputeProfile(
-                    batch: batch, passSeconds: pass, readySeconds: ready, updateSeconds: update,
-                    activationBytes: tape.byteCount)
+                    batch: batch, passSeconds: pass, readySeconds: ready, needSeconds: need,
+                    updateSeconds: update, activationBytes: tape.byteCount)
             ], ranks: 1, threads: Processor.threads, copyBytesPerSecond: copyBytesPerSecond, otherBytes: 0)
     }
 }

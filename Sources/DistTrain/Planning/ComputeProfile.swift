@@ -6,17 +6,21 @@ public struct ComputeProfile: Codable, Equatable, Sendable {
     public var passSeconds: Double
     /// Of each bucket of gradients, in order: seconds after the start at which it is whole.
     public var readySeconds: [Double]
+    /// Of each range of the forward order: seconds after the start at which it is first read.
+    public var needSeconds: [Double]
     /// Norm of the gradient, AdamW and averages, of all parameters.
     public var updateSeconds: Double
     /// Bytes of activations and scratch.
     public var activationBytes: Int
 
     public init(
-        batch: Int, passSeconds: Double, readySeconds: [Double], updateSeconds: Double, activationBytes: Int
+        batch: Int, passSeconds: Double, readySeconds: [Double], needSeconds: [Double],
+        updateSeconds: Double, activationBytes: Int
     ) {
         self.batch = batch
         self.passSeconds = passSeconds
         self.readySeconds = readySeconds
+        self.needSeconds = needSeconds
         self.updateSeconds = updateSeconds
         self.activationBytes = activationBytes
     }
@@ -52,7 +56,8 @@ public struct ComputeModel: Codable, Equatable, Sendable {
             let scale = Double(batch) / Double(first.batch)
             return ComputeProfile(
                 batch: batch, passSeconds: scale * first.passSeconds,
-                readySeconds: first.readySeconds.map { scale * $0 }, updateSeconds: first.updateSeconds,
+                readySeconds: first.readySeconds.map { scale * $0 },
+                needSeconds: first.needSeconds.map { scale * $0 }, updateSeconds: first.updateSeconds,
                 activationBytes: Int(scale * Double(first.activationBytes)))
         }
         let place = Double(batch - first.batch) / Double(last.batch - first.batch)
@@ -60,11 +65,12 @@ public struct ComputeModel: Codable, Equatable, Sendable {
         return ComputeProfile(
             batch: batch, passSeconds: line(first.passSeconds, last.passSeconds),
             readySeconds: zip(first.readySeconds, last.readySeconds).map(line),
+            needSeconds: zip(first.needSeconds, last.needSeconds).map(line),
             updateSeconds: (first.updateSeconds + last.updateSeconds) / 2,
             activationBytes: Int(line(Double(first.activationBytes), Double(last.activationBytes))))
     }
 
-    /// All passes of a rank's share in micro-batches; buckets become whole in the last one.
+    /// All passes of a rank's share in micro-batches; weights are needed in the first, buckets become whole in the last.
     public func share(_ images: Int, microBatch: Int?) -> ComputeProfile {
         let micro = min(images, microBatch ?? images)
         let last = images % micro == 0 ? micro : images % micro
@@ -73,6 +79,7 @@ public struct ComputeModel: Codable, Equatable, Sendable {
         profile.batch = images
         profile.passSeconds += before
         profile.readySeconds = profile.readySeconds.map { before + $0 }
+        if before > 0 { profile.needSeconds = pass(batch: micro).needSeconds }
         if last < micro { profile.activationBytes = pass(batch: micro).activationBytes }
         return profile
     }

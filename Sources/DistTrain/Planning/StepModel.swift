@@ -11,19 +11,23 @@ public struct StepWorkload: Equatable, Sendable {
     public var parameters: Int
     /// Ranges of the flat store, in the order in which backward completes them.
     public var buckets: [Range<Int>]
+    /// Ranges of the flat store, in the order in which the forward pass reads them.
+    public var forward: [Range<Int>]
     public var averages: Int
     public var sharding: Sharding
     public var dtype: DType
     public var reduceDType: ReduceDType
 
     public init(
-        elements: Int, vectorElements: Int, parameters: Int, buckets: [Range<Int>], averages: Int = 0,
+        elements: Int, vectorElements: Int, parameters: Int, buckets: [Range<Int>],
+        forward: [Range<Int>], averages: Int = 0,
         sharding: Sharding = .optimizer, dtype: DType = .float32, reduceDType: ReduceDType = .fp32
     ) {
         self.elements = elements
         self.vectorElements = vectorElements
         self.parameters = parameters
         self.buckets = buckets
+        self.forward = forward
         self.averages = averages
         self.sharding = sharding
         self.dtype = dtype
@@ -35,16 +39,13 @@ public struct StepWorkload: Equatable, Sendable {
     ) {
         self.init(
             elements: store.count, vectorElements: store.vectorElements, parameters: store.parameterCount,
-            buckets: GradientBuckets.ranges(of: store), averages: averages, sharding: sharding, dtype: dtype,
-            reduceDType: reduceDType)
+            buckets: GradientBuckets.ranges(of: store), forward: ForwardOrder.ranges(of: store),
+            averages: averages, sharding: sharding, dtype: dtype, reduceDType: reduceDType)
     }
 
-    /// Bytes of each buffer that the weights are gathered in.
-    var gatheredBuffers: [Double] {
-        guard sharding == .optimizer else { return [] }
-        return dtype == .bfloat16
-            ? [2 * Double(elements), 4 * Double(vectorElements)] : [4 * Double(elements)]
-    }
+    /// Bytes of a weight as kernels read it; and of the vectors, which bf16 keeps beside.
+    var weightBytes: Double { dtype == .bfloat16 ? 2 : 4 }
+    var vectorBytes: Double { dtype == .bfloat16 ? 4 * Double(vectorElements) : 0 }
 }
 
 /// Where the seconds of a predicted step go.
@@ -59,7 +60,7 @@ public struct StepPrediction: Codable, Equatable, Sendable {
     public var agreementSeconds: Double
     /// Norm, AdamW and averages of a rank's slice.
     public var updateSeconds: Double
-    /// Gathering the updated weights.
+    /// Waiting for updated weights during the forward pass; on one host, copying them.
     public var gatherSeconds: Double
 
     public var communicationSeconds: Double {
@@ -90,12 +91,14 @@ public struct StepModel: Sendable {
             sharding: workload.sharding, reduceDType: workload.reduceDType, ranks: layout.ranks)
         let reduction = ReductionTimeline.run(
             pieces(profile, layout, route), end: profile.passSeconds, network, layout, route)
+        let gather = GatherTimeline.run(weights(profile, layout), network, layout)
         let slice = workload.sharding == .optimizer ? 1 / Double(layout.ranks) : 1
         return StepPrediction(
-            passSeconds: profile.passSeconds, drivingSeconds: reduction.driving,
+            passSeconds: profile.passSeconds, drivingSeconds: reduction.driving + gather.driving,
             reductionSeconds: reduction.exposed + sums(layout) + spread(layout),
             agreementSeconds: Double(layout.treeDepth) * network.latencySeconds,
-            updateSeconds: slice * profile.updateSeconds, gatherSeconds: gather(layout))
+            updateSeconds: slice * profile.updateSeconds,
+            gatherSeconds: gather.exposed + copies(layout))
     }
 
     /// What `BucketReducer` starts, in its order.
@@ -119,6 +122,35 @@ public struct StepModel: Sendable {
         }
     }
 
+    /// What `WeightGather` brings, in its order: vectors first.
+    func weights(_ profile: ComputeProfile, _ layout: RankLayout) -> [GatherTimeline.Piece] {
+        guard workload.sharding == .optimizer else { return [] }
+        let slices = FlatSlices(count: workload.elements, ranks: layout.ranks).all
+        let vectors = slices.indices.map { rank in
+            GatherTimeline.Piece(
+                need: 0, owner: rank, bytes: workload.vectorBytes / Double(layout.ranks))
+        }
+        var need = 0.0
+        let matrices = zip(workload.forward, profile.needSeconds).flatMap { range, seconds in
+            need = max(need, seconds)
+            return slices.enumerated().compactMap { rank, slice -> GatherTimeline.Piece? in
+                let part = range.clamped(to: slice)
+                guard !part.isEmpty else { return nil }
+                return GatherTimeline.Piece(
+                    need: need, owner: rank, bytes: workload.weightBytes * Double(part.count))
+            }
+        }
+        return (workload.vectorBytes > 0 ? vectors : []) + matrices
+    }
+
+    /// Ranks of one host copy the weights from each other.
+    private func copies(_ layout: RankLayout) -> Double {
+        guard workload.sharding == .optimizer, layout.hosts == 1 else { return 0 }
+        let others = 1 - 1 / Double(layout.ranks)
+        return memory(
+            2 * others * (workload.weightBytes * Double(workload.elements) + workload.vectorBytes))
+    }
+
     /// Seconds of adding what came, in memory: 12 bytes an element; 6 more where it is rounded and widened; 20 on
     /// one host, where the ranks copy it from each other.
     private func sums(_ layout: RankLayout) -> Double {
@@ -130,22 +162,9 @@ public struct StepModel: Sendable {
     /// Rounded sums go everywhere where every rank keeps everything.
     private func spread(_ layout: RankLayout) -> Double {
         guard workload.sharding == .none, workload.reduceDType == .bf16 || layout.hosts == 1 else { return 0 }
-        return gather(workload.reduceDType == .bf16 ? 2 : 4, layout)
-    }
-
-    private func gather(_ elementBytes: Double, _ layout: RankLayout) -> Double {
-        gather([elementBytes * Double(workload.elements)], layout)
-    }
-
-    private func gather(_ layout: RankLayout) -> Double { gather(workload.gatheredBuffers, layout) }
-
-    private func gather(_ buffers: [Double], _ layout: RankLayout) -> Double {
-        buffers.reduce(0) { seconds, bytes in
-            let others = 1 - 1 / Double(layout.ranks)
-            return seconds
-                + (layout.hosts == 1
-                    ? memory(2 * others * bytes) : network.allGather(bytes: bytes, layout))
-        }
+        let bytes = (workload.reduceDType == .bf16 ? 2.0 : 4) * Double(workload.elements)
+        let others = 1 - 1 / Double(layout.ranks)
+        return layout.hosts == 1 ? memory(2 * others * bytes) : network.allGather(bytes: bytes, layout)
     }
 
     /// Seconds of reading and writing so many bytes; a copy reads and writes each of its bytes.

@@ -294,7 +294,7 @@ final class TrainingSession {
         try withAverage {
             // Training is over: the gradients' memory takes the whole of what the ranks hold in slices.
             let values = store.gradients
-            try state.gather(
+            try state.collect(
                 state.slowestAverage.map { UnsafePointer($0.values) } ?? UnsafePointer(state.master),
                 into: values)
             try communicator.collectively("writing \(run.model)") {
@@ -306,7 +306,10 @@ final class TrainingSession {
 
     /// With the slowest average in place of the weights, where there is one.
     private func withAverage<R>(_ body: () throws -> R) throws -> R {
-        guard let average = state.slowestAverage else { return try body() }
+        guard let average = state.slowestAverage else {
+            try state.completeWeights()
+            return try body()
+        }
         return try state.withAverage(average, body)
     }
 

@@ -33,11 +33,18 @@ public final class ModelState {
     public let master: UnsafeMutablePointer<Float>
     public let optimizer: AdamW
     public let averages: [WeightAverage]
+    /// On several machines, where updated weights are on their way while the next step begins.
+    let gather: WeightGather?
     private let communicator: any Communicator
     private let ownsMaster: Bool
 
     /// Takes over the store's present values, the same on every rank.
-    public init(_ store: ParameterStore, _ settings: Settings, _ communicator: any Communicator) {
+    ///
+    /// - Parameter hosts: where the ranks are taken to be, for a test; nil: where they are.
+    public init(
+        _ store: ParameterStore, _ settings: Settings, _ communicator: any Communicator,
+        hosts: HostMap? = nil
+    ) {
         self.store = store
         self.settings = settings
         self.communicator = communicator
@@ -55,6 +62,9 @@ public final class ModelState {
         averages = settings.averages.map { [range, master] in
             WeightAverage(master, count: range.count, $0)
         }
+        gather =
+            settings.sharding == .optimizer
+            ? WeightGather(store, slices, communicator, hosts: hosts) : nil
     }
 
     deinit { if ownsMaster { master.deallocate() } }
@@ -62,21 +72,38 @@ public final class ModelState {
     /// This rank's part of the gradients.
     var gradients: UnsafeMutablePointer<Float> { store.gradients + range.lowerBound }
 
-    /// One update from this rank's gradients, after which every rank's kernels read the new weights. Collective.
+    /// One update from this rank's gradients. Collective. Other ranks' new weights may still be on their way afterwards:
+    /// see `completeWeights`.
     func update(_ update: Int, learningRate: Float, gradientScale: Float) throws(CommunicationError) {
+        try completeWeights()
         optimizer.step(
             master, gradients: gradients, update: update, learningRate: learningRate,
             gradientScale: gradientScale)
         for average in averages { average.step(update: update, master) }
-        try showMasters()
+        try startShowing(master)
     }
+
+    /// Returns when kernels may read all weights, outside of a `DataParallelStep`, which waits for each by itself.
+    /// Collective, like what it completes.
+    public func completeWeights() throws(CommunicationError) { try gather?.finish() }
+
+    /// Ends what is under way as far as that is possible, when the run ends by an error.
+    func settle() { gather?.settle(within: 5) }
 
     /// Lets kernels read the masters, after these were changed. Collective.
     public func showMasters() throws(CommunicationError) { try show(master) }
 
     private func show(_ values: UnsafePointer<Float>) throws(CommunicationError) {
+        try startShowing(values)
+        try completeWeights()
+    }
+
+    private func startShowing(_ values: UnsafePointer<Float>) throws(CommunicationError) {
+        try completeWeights()
         store.setValues(range, from: values)
-        if settings.sharding == .optimizer, communicator.size > 1 {
+        if let gather {
+            gather.start()
+        } else if settings.sharding == .optimizer, communicator.size > 1 {
             for (memory, parts, elementSize) in store.kernelMemory(dividedInto: slices.all) {
                 try communicator.allGather(inPlace: memory, parts: parts, elementSize: elementSize)
             }
@@ -99,7 +126,7 @@ public final class ModelState {
     /// Brings the ranks' parts of `values`, the master or an average, together. Collective.
     ///
     /// - Parameter whole: the store's size; holds all values on every rank afterwards.
-    func gather(_ values: UnsafePointer<Float>, into whole: UnsafeMutablePointer<Float>)
+    func collect(_ values: UnsafePointer<Float>, into whole: UnsafeMutablePointer<Float>)
         throws(CommunicationError)
     {
         (whole + range.lowerBound).update(from: values, count: range.count)

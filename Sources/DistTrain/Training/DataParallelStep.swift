@@ -13,12 +13,13 @@ public struct StepResult: Sendable {
     /// This rank's seconds.
     public var dataSeconds: Double
     public var computeSeconds: Double
-    /// Waiting for gradients that computing did not hide.
+    /// Waiting for weights and gradients that computing did not hide; and of that, for weights.
     public var communicationSeconds: Double
+    public var gatherSeconds: Double
     public var totalSeconds: Double
-    /// All seconds inside MPI for the gradients' sum, those of waiting included.
-    public var reductionSeconds: Double
-    /// Gradient norm, agreement, AdamW, averages and gathering the weights; part of `computeSeconds`.
+    /// All seconds inside MPI for weights and gradients, those of waiting included.
+    public var messageSeconds: Double
+    /// Gradient norm, agreement, AdamW and averages, and on one machine gathering the weights; part of `computeSeconds`.
     public var optimizerSeconds: Double
     /// The sums over the ranks of what each gave the step to take along.
     public var riding: [Double]
@@ -42,7 +43,8 @@ public struct NumericalFault: ReportableError {
 /// One data-parallel training step.
 ///
 /// The global batch is cut into the ranks' shares, a share into micro-batches. As the last micro-batch's backward
-/// pass finishes a bucket of gradients, its reduction starts; it goes on while the rest is computed.
+/// pass finishes a bucket of gradients, its reduction starts; it goes on while the rest is computed. On several machines
+/// the weights that the update changes travel in the same way while the next step's forward pass computes.
 public final class DataParallelStep {
     public struct Settings: Sendable {
         public var seed: UInt64
@@ -83,6 +85,7 @@ public final class DataParallelStep {
     private let bucketRanges: [Range<Int>]
     private let order: DataOrder
     private var items: [BatchItem] = []
+    private var waitingSince = ContinuousClock.now
     /// What this rank is doing, for those who watch it.
     private let activity: RankActivity
     /// Told of each piece of work as it ends; for traces.
@@ -91,6 +94,8 @@ public final class DataParallelStep {
     }
     /// Told of each bucket of gradients as it becomes whole.
     public var bucketObserver: ((Int) -> Void)?
+    /// Told of each range of `ForwardOrder` when the pass comes to it.
+    public var useObserver: ((Int) -> Void)?
 
     public init(
         _ settings: Settings, objective: any Objective, state: ModelState, learningRate: LearningRate,
@@ -115,6 +120,7 @@ public final class DataParallelStep {
         reducer = BucketReducer(
             communicator: communicator, gradients: objective.store.gradients, buckets: bucketRanges,
             slices: state.slices, sharding: state.settings.sharding, reduceDType: settings.reduceDType)
+        state.gather?.waiting = { [unowned self] in waitForWeights($0) }
         for range in microBatches { _ = recording(range.count) }
     }
 
@@ -144,7 +150,9 @@ public final class DataParallelStep {
             activity.enter(.compute)
             recording.context.accumulatesGradients = index > 0
             let isLast = index == microBatches.count - 1
-            recording.tape.run(recording.context, after: isLast ? recording.startReductions : nil)
+            recording.tape.run(
+                recording.context, after: isLast ? recording.startReductions : nil,
+                before: state.gather != nil || useObserver != nil ? recording.awaitWeights : nil)
             loss += recording.objective.loss
             parts = Self.sum(parts, recording.objective.parts)
         }
@@ -152,6 +160,9 @@ public final class DataParallelStep {
         activity.enter(.reduce)
         let reduction = try reducer.finish()
         span("waiting for gradients", since: reducing)
+        // Who sent gradients has had its weights: this takes no time.
+        try state.completeWeights()
+        let gather = state.gather?.takeSeconds() ?? (wait: 0, busy: 0)
 
         // The same sums on every rank, which so agree that the step is sound before anything is changed.
         let updating = ContinuousClock.now
@@ -178,14 +189,18 @@ public final class DataParallelStep {
 
         let optimizerSeconds = span("optimizer", since: updating)
         let total = (ContinuousClock.now - start).seconds
-        activity.finishStep(seconds: total, own: total - reduction.waitSeconds)
+        let waited = reduction.waitSeconds + gather.wait
+        activity.finishStep(seconds: total, own: total - waited)
         return StepResult(
             loss: loss, parts: parts, gradientNorm: norm, learningRate: rate, dataSeconds: dataSeconds,
-            computeSeconds: total - dataSeconds - reduction.waitSeconds,
-            communicationSeconds: reduction.waitSeconds, totalSeconds: total,
-            reductionSeconds: reduction.busySeconds, optimizerSeconds: optimizerSeconds, riding: told,
-            blockNorms: blockNorms)
+            computeSeconds: total - dataSeconds - waited, communicationSeconds: waited,
+            gatherSeconds: gather.wait, totalSeconds: total,
+            messageSeconds: reduction.busySeconds + gather.busy, optimizerSeconds: optimizerSeconds,
+            riding: told, blockNorms: blockNorms)
     }
+
+    /// Returns when kernels may read all weights and nothing is under way: after the last step, or between two.
+    public func completeWeights() throws(CommunicationError) { try state.completeWeights() }
 
     // MARK: Recordings
 
@@ -195,6 +210,7 @@ public final class DataParallelStep {
         let context: RunContext
         let objective: any RecordedObjective
         var startReductions: ((Int) -> Void)?
+        var awaitWeights: ((Int) -> Void)?
 
         init(tape: Tape, context: RunContext, objective: any RecordedObjective) {
             self.tape = tape
@@ -209,6 +225,8 @@ public final class DataParallelStep {
             dtype: state.settings.dtype, backend: settings.backend, recordsGradients: true, arena: arena)
         let recorded = objective.record(on: tape, batch: batch, globalBatch: settings.batchSize)
         let starts = GradientBuckets.starts(bucketRanges, store: objective.store, tape: tape)
+        let uses = ForwardOrder.uses(
+            of: ForwardOrder.ranges(of: objective.store), store: objective.store, tape: tape)
         tape.plan()
         let context = RunContext(seed: settings.seed, batch: batch)
         let recording = Recording(tape: tape, context: context, objective: recorded)
@@ -218,6 +236,12 @@ public final class DataParallelStep {
                 bucketObserver?(bucket)
             }
             reducer.progress()
+        }
+        let needs = state.gather?.needs(uses) ?? []
+        recording.awaitWeights = { [gather = state.gather, unowned self] instruction in
+            gather?.progress()
+            gather?.wait(for: needs[instruction])
+            if let useObserver { uses[instruction].forEach(useObserver) }
         }
         observe(tape)
         recordings[batch] = recording
@@ -240,6 +264,12 @@ public final class DataParallelStep {
         _ a: [(name: String, value: Double)], _ b: [(name: String, value: Double)]
     ) -> [(name: String, value: Double)] {
         a.isEmpty ? b : zip(a, b).map { ($0.name, $0.value + $1.value) }
+    }
+
+    /// The pass begins or ends to wait for weights.
+    private func waitForWeights(_ begins: Bool) {
+        activity.enter(begins ? .gather : .compute)
+        if begins { waitingSince = .now } else { span("waiting for weights", since: waitingSince) }
     }
 
     // MARK: Profiles

@@ -116,6 +116,17 @@ public final class Trainer {
     /// - Returns: why it stopped early, with the state saved, the same on every rank; nil at the last step.
     /// - Throws: what a step, an action or a rank's disagreement throws; all ranks end together.
     public func train(from first: Int, sums: RunningSums = RunningSums()) throws -> StoppedEarly? {
+        do {
+            let stopped = try steps(from: first, sums)
+            try step.completeWeights()
+            return stopped
+        } catch {
+            step.state.settle()
+            throw error
+        }
+    }
+
+    private func steps(from first: Int, _ sums: RunningSums) throws -> StoppedEarly? {
         // A run that had to stop in haste has left the pictures of its last step to this one.
         if Cadence.isDue(cadence.sampleEvery, at: first), first < cadence.steps, try !actions.isSampled(first)
         {
@@ -190,6 +201,7 @@ public final class Trainer {
     /// Compares a checksum of the weights over the ranks: replicas that drift apart train nothing.
     private func checkReplicas(at done: Int) throws {
         let store = step.objective.store
+        try step.completeWeights()
         for kernels in store.kernelMemory(dividedInto: []) {
             let hash = ck_hash(kernels.memory.count, kernels.memory.baseAddress)
             guard try communicator.allEqual(hash) else { throw ReplicaDrift(step: done) }

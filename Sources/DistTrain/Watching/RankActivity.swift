@@ -5,7 +5,7 @@ import Synchronization
 public final class RankActivity: Sendable {
     /// In the order of a training step, so that of two ranks in one step the lesser phase is behind.
     public enum Phase: Int, Codable, Sendable, CaseIterable {
-        case start, load, data, compute, reduce, agree, update, save, sample, export, end
+        case start, load, data, compute, gather, reduce, agree, update, save, sample, export, end
 
         /// After "rank 3 is".
         public var words: String {
@@ -14,9 +14,10 @@ public final class RankActivity: Sendable {
             case .load: "loading a checkpoint"
             case .data: "reading data"
             case .compute: "computing"
+            case .gather: "waiting for weights"
             case .reduce: "waiting for gradients"
             case .agree: "waiting for the agreement on the step"
-            case .update: "updating and gathering weights"
+            case .update: "updating weights"
             case .save: "saving a checkpoint"
             case .sample: "drawing samples"
             case .export: "writing the model"

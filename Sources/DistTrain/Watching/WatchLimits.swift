@@ -28,7 +28,7 @@ public struct WatchLimits: Sendable, Equatable {
         switch phase {
         case .start: return start
         case .load, .save, .sample, .export, .end: return files
-        case .data, .compute, .reduce, .agree, .update:
+        case .data, .compute, .gather, .reduce, .agree, .update:
             return stepSeconds == 0 ? start : max(step, stepFactor * stepSeconds)
         }
     }

@@ -40,6 +40,8 @@ int mpishim_size(void);
 /// The rank among, and the number of, ranks that share this machine's memory.
 int mpishim_local_rank(void);
 int mpishim_local_size(void);
+/// The lowest rank on this machine.
+int mpishim_local_leader(void);
 
 // Blocking collectives and messages
 

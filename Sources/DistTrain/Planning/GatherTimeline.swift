@@ -1,0 +1,42 @@
+/// Weights on the links of all hosts while the forward pass goes on: all are handed to the links when it begins, in the
+/// order in which it reads them, and it waits where what it reads next is still in a queue.
+enum GatherTimeline {
+    /// A run of weights on its way from its owner to all hosts.
+    struct Piece: Equatable {
+        /// Seconds of computing before the pass reads it.
+        var need: Double
+        var owner: Int
+        var bytes: Double
+    }
+
+    /// - Parameter pieces: in the order in which they are read.
+    static func run(_ pieces: [Piece], _ network: NetworkModel, _ layout: RankLayout)
+        -> ReductionTimeline.Outcome
+    {
+        var outcome = ReductionTimeline.Outcome()
+        guard layout.hosts > 1, let first = pieces.first else { return outcome }
+        var queues = LinkQueues(network, layout)
+        let loads = (0..<layout.hosts).map { load(from: $0, layout) }
+        for piece in pieces { queues.add(piece.bytes, loads[layout.host(of: piece.owner)]) }
+        var later = queues
+        outcome.exposed = network.start(first.bytes)
+        var now = 0.0
+        for piece in pieces {
+            outcome.driving += queues.compute(piece.need - now)
+            now = max(now, piece.need)
+            later.add(-piece.bytes, loads[layout.host(of: piece.owner)])
+            outcome.exposed += queues.wait(for: queues.longest(before: later))
+        }
+        return outcome
+    }
+
+    /// One copy for every other host.
+    private static func load(from host: Int, _ layout: RankLayout) -> ReductionRoute.Load {
+        var load = ReductionRoute.Load(
+            incoming: Array(repeating: 1, count: layout.hosts),
+            outgoing: Array(repeating: 0, count: layout.hosts))
+        load.incoming[host] = 0
+        load.outgoing[host] = Double(layout.hosts - 1)
+        return load
+    }
+}

@@ -1,0 +1,93 @@
+import ArgumentParser
+import DistTrain
+import Foundation
+import LDMModel
+import TensorCore
+
+extension SelfTestCommand {
+    /// `disttrain self-test weights`: what is still on its way when a step begins is there when it is read.
+    struct Weights: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "weights",
+            abstract:
+                "Compare training with weights that travel while it computes with weights gathered at once.")
+
+        @Option(name: .long, help: "Training steps of each run.")
+        var steps = 4
+
+        func run() throws {
+            try onAllRanks { communicator in try WeightCheck(communicator, steps: steps).run() }
+        }
+    }
+}
+
+/// Some steps of a small U-Net, with the ranks on one host and as if they lay on several. Ranks begin their steps at
+/// different times, so that a weight that is read too early is an old one: losses and weights must be the same bits.
+private struct WeightCheck {
+    private let communicator: any Communicator
+    private let steps: Int
+
+    init(_ communicator: any Communicator, steps: Int) {
+        self.communicator = communicator
+        self.steps = steps
+    }
+
+    func run() throws {
+        var count = 0
+        for dtype in [DType.float32, .bfloat16] {
+            let expected = try train(dtype, on: nil)
+            for hosts in layouts {
+                guard try train(dtype, on: hosts) == expected else {
+                    throw LaunchError(
+                        "self-test: \(dtype) on hosts \(hosts.hosts): losses or weights differ from those of one host",
+                        exitStatus: 1)
+                }
+                count += 1
+            }
+        }
+        if communicator.isRoot {
+            print("weights on \(communicator.size) ranks: \(count) runs as if on several hosts, all equal")
+        }
+    }
+
+    /// A host for each rank; two hosts whose ranks come in turns; one rank alone and all others together.
+    private var layouts: [HostMap] {
+        let ranks = 0..<communicator.size
+        let all = [
+            HostMap(leaders: Array(ranks)), HostMap(leaders: ranks.map { $0 % 2 }),
+            HostMap(leaders: ranks.map { min($0, 1) }),
+        ]
+        return communicator.size > 1 ? all : []
+    }
+
+    private struct Outcome: Equatable {
+        var losses: [UInt64] = []
+        var weights: [[UInt8]] = []
+    }
+
+    private func train(_ dtype: DType, on hosts: HostMap?) throws -> Outcome {
+        let model = try UNet2DModel(.selfTest)
+        model.store.initialize(seed: 1)
+        let objective = DenoisingObjective(
+            unet: model, dataset: ImageDataset(syntheticFaces: 64, size: 16),
+            schedule: try NoiseSchedule(SchedulerConfig()), minSNRGamma: nil, flips: false)
+        let step = try DataParallelStep(
+            DataParallelStep.Settings(
+                seed: 2, batchSize: 2 * communicator.size, microBatchSize: 1, clipNorm: 1),
+            objective: objective,
+            state: ModelState(model.store, ModelState.Settings(dtype: dtype), communicator, hosts: hosts),
+            learningRate: LearningRate(
+                peak: 1e-2, warmupSteps: 0, shape: .constant, final: 0, totalSteps: steps),
+            communicator: communicator)
+        var outcome = Outcome()
+        for number in 0..<steps {
+            // The last rank first, the first rank first, and so on.
+            let place = number % 2 == 0 ? communicator.size - 1 - communicator.rank : communicator.rank
+            if hosts != nil { usleep(UInt32(20_000 * place)) }
+            outcome.losses.append(try step(step: number).loss.bitPattern)
+        }
+        try step.completeWeights()
+        outcome.weights = model.store.kernelMemory(dividedInto: []).map { Array($0.memory) }
+        return outcome
+    }
+}
