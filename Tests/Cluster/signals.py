@@ -61,7 +61,7 @@ def mpirun_told(cluster, folder, reference):
         require(len(found) == 1, f"found {len(found)} mpirun on node0")
         return found[0]
     # Slow enough that the run is not done by then.
-    cluster.shape(latency_ms=30)
+    cluster.shape(latency_ms=60)
     try:
         return told(cluster, folder, reference, find)
     finally:

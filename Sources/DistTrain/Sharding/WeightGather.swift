@@ -146,7 +146,8 @@ final class WeightGather {
         waiting?(false)
     }
 
-    /// Returns when all weights are there, and this rank's are with the others.
+    /// Returns when all weights are there, and this rank's are with the others. Every rank calls it before it waits for
+    /// anything else that other ranks do only after their pass: not all messages are started at once.
     func finish() throws(CommunicationError) {
         if isUnderWay { wait { !self.isUnderWay } }
         if let failure { throw failure }

@@ -156,13 +156,14 @@ public final class DataParallelStep {
             loss += recording.objective.loss
             parts = Self.sum(parts, recording.objective.parts)
         }
+        // Before any wait for gradients: other ranks may still wait for weights that this one has to send or to hand on.
+        activity.enter(.gather)
+        try state.completeWeights()
+        let gather = state.gather?.takeSeconds() ?? (wait: 0, busy: 0)
         let reducing = ContinuousClock.now
         activity.enter(.reduce)
         let reduction = try reducer.finish()
         span("waiting for gradients", since: reducing)
-        // Who sent gradients has had its weights: this takes no time.
-        try state.completeWeights()
-        let gather = state.gather?.takeSeconds() ?? (wait: 0, busy: 0)
 
         // The same sums on every rank, which so agree that the step is sound before anything is changed.
         let updating = ContinuousClock.now
