@@ -12,6 +12,8 @@ public enum ExitStatus {
     public static let refused: Int32 = 3
     /// Training was stopped by a numerical fault.
     public static let numericalFault: Int32 = 4
+    /// A disk or file system failed (EX_IOERR): the same command may succeed later, and the launcher restarts it.
+    public static let storageFault: Int32 = 74
     /// Stopped early with a checkpoint; run me again (EX_TEMPFAIL).
     public static let runAgain: Int32 = 75
 }
