@@ -9,6 +9,7 @@ let package = Package(
         .executable(name: "disttrain", targets: ["Launcher"]),
         // For Fuzzing, a package of its own.
         .library(name: "LDMModel", targets: ["LDMModel", "TensorCore"]),
+        .library(name: "DistTrain", targets: ["DistTrain"]),
     ],
     traits: [
         .trait(name: "OneDNN", description: "Convolutions and bf16 on oneDNN; without it OpenBLAS does all."),

@@ -17,9 +17,13 @@ struct PrepareRecord: Equatable {
 
     /// The record of a shard; nil where the shard is not finished, or not readable as this format.
     static func read(folder: String, shard: Int) -> PrepareRecord? {
-        let file = path(folder, shard)
-        guard let bytes = FileManager.default.contents(atPath: file) else { return nil }
-        return try? PrepareRecord(PreparedManifest.parsed([UInt8](bytes), file: file), file: file)
+        read(path(folder, shard))
+    }
+
+    /// The record in a file; nil where there is none, or none of this format.
+    static func read(_ file: String) -> PrepareRecord? {
+        guard let bytes = try? readWholeFile(file, limit: PreparedManifest.Limits.fileBytes) else { return nil }
+        return try? PrepareRecord(PreparedManifest.parsed(bytes, file: file), file: file)
     }
 
     func write(folder: String, shard: Int) throws {
@@ -77,10 +81,8 @@ struct PrepareRecord: Equatable {
 func fileChecksum(_ path: String) throws(ImageError) -> (bytes: Int, crc32: UInt32) {
     let file = try ReadOnlyFile(path)
     var checksum = crc32_z(0, nil, 0)
-    let piece = 4 << 20
-    for offset in stride(from: 0, to: file.size, by: piece) {
-        let bytes = try file.read(at: offset, count: min(piece, file.size - offset))
-        checksum = crc32_z(checksum, bytes, bytes.count)
+    try file.readPieces(of: 0..<file.size) {
+        checksum = crc32_z(checksum, $0.baseAddress?.assumingMemoryBound(to: UInt8.self), $0.count)
     }
     return (file.size, UInt32(truncatingIfNeeded: checksum))
 }

@@ -23,9 +23,7 @@ public struct AutoencoderRun {
 
     public func train(_ communicator: any Communicator) throws {
         let c = configuration
-        let dataset = try communicator.collectively("opening the data") {
-            try openTrainingDataset(c.data.options, firstStage: nil)
-        }
+        let dataset = try openTrainingDataset(c.data.options, firstStage: nil, on: communicator)
         let model = try AutoencoderKL(c.model)
         guard c.model.inChannels == dataset.channels else {
             throw RunError(
@@ -51,6 +49,7 @@ public struct AutoencoderRun {
                 identity: RunIdentity(
                     name: c.name, seed: c.seed, configuration: yaml, modelFolder: "vae",
                     modelConfig: try c.model.jsonText(), datasetFingerprint: dataset.fingerprint,
+                    earlierDatasetFingerprint: dataset.earlierFingerprint,
                     programVersion: Program.version),
                 initializedFrom: initializedFrom, allowedChanges: allowedChanges,
                 pictures: { _ in

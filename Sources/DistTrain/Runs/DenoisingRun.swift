@@ -26,9 +26,7 @@ public struct DenoisingRun {
         let firstStage = try c.firstStagePath.map {
             try FirstStage(folder: ModelFolder($0), dtype: c.train.dtype)
         }
-        let dataset = try communicator.collectively("opening the data") {
-            try openTrainingDataset(c.data.options, firstStage: firstStage)
-        }
+        let dataset = try openTrainingDataset(c.data.options, firstStage: firstStage, on: communicator)
         var model = c.model
         // diffusers' pipelines draw noise of this size, so what is written must tell it.
         model.sampleSize = model.sampleSize ?? SpatialSize(height: dataset.height, width: dataset.width)
@@ -62,6 +60,7 @@ public struct DenoisingRun {
                     name: c.name, seed: c.seed, configuration: yaml, modelFolder: "unet",
                     modelConfig: try unet.config.jsonText(), schedulerConfig: try scheduler.jsonText(),
                     datasetFingerprint: dataset.fingerprint,
+                    earlierDatasetFingerprint: dataset.earlierFingerprint,
                     firstStage: firstStage.map { $0.reference(path: c.firstStagePath ?? "") },
                     programVersion: Program.version),
                 initializedFrom: initializedFrom, allowedChanges: allowedChanges,
