@@ -6,7 +6,8 @@ import Testing
 @Suite struct RecordedEnvironmentTests {
     /// Environment variables of Slurm that hold, or may hold, what must not be shared.
     private static let secrets = [
-        "SLURM_JWT", "SLURM_JOB_USER", "SLURM_JOB_ACCOUNT", "SLURM_SUBMIT_DIR", "SLURM_SUBMIT_HOST", "SLURM_CONF",
+        "SLURM_JWT", "SLURM_JOB_USER", "SLURM_JOB_ACCOUNT", "SLURM_SUBMIT_DIR", "SLURM_SUBMIT_HOST",
+        "SLURM_CONF",
         "SLURM_JOB_NODELIST", "SLURM_TOPOLOGY_ADDR", "SLURM_LAUNCH_NODE_IPADDR", "SLURM_JOB_COMMENT",
         "SLURM_STEP_RESV_PORTS", "SLURM_SPANK_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY",
     ]
@@ -29,7 +30,9 @@ import Testing
         run.finish(exitStatus: 0)
 
         var partitions = 0
-        let files = try #require(FileManager.default.enumerator(atPath: scratch.path)).compactMap { $0 as? String }
+        let files = try #require(FileManager.default.enumerator(atPath: scratch.path)).compactMap {
+            $0 as? String
+        }
         for file in files {
             guard let data = FileManager.default.contents(atPath: "\(scratch.path)/\(file)") else { continue }
             #expect(data.range(of: Data(secret.utf8)) == nil, "\(file)")

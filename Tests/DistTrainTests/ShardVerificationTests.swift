@@ -29,7 +29,7 @@ import Testing
         let dataset = try PixelDataset(PreparedFolder(folder))
         _ = try dataset.sample(0, key: firstKey)
         let message = datasetError(.damaged) { _ = try dataset.sample(12, key: firstKey) }
-        #expect(message.contains("\(shard): CRC-32 is ") && message.contains("expected"))
+        #expect(message.contains("\(shard): CRC-32C is ") && message.contains("expected"))
         #expect(message.contains("disttrain prepare"))
         // A damaged shard ends the use of the others, too.
         #expect(!datasetError { _ = try dataset.sample(0, key: firstKey) }.isEmpty)
@@ -60,7 +60,8 @@ import Testing
         #expect(message.contains("shard-00000.safetensors: ends at byte 200"))
         // This one has not been opened for reading yet.
         try FileManager.default.removeItem(atPath: "\(path)/shard-00001.safetensors")
-        #expect(datasetError { _ = try dataset.sample(12, key: firstKey) }.contains("shard-00001.safetensors"))
+        #expect(
+            datasetError { _ = try dataset.sample(12, key: firstKey) }.contains("shard-00001.safetensors"))
     }
 
     @Test(
@@ -73,10 +74,11 @@ import Testing
             ("\"shard-00000.safetensors\"", "\"a/\u{301}b\"", "the name of a file in the same folder"),
             ("\"shard-00000.safetensors\"", "\"\"", "the name of a file in the same folder"),
             ("\"shard-00001.safetensors\"", "\"shard-00000.safetensors\"", "each named once"),
-            ("\"count\": 8", "\"count\": 9223372036854775807", "impossible count"),
-            ("\"bytes\": ", "\"bytes\": 9999999999", "impossible count"),
-            ("\"crc32\": \"", "\"crc32\": \"xyz", "impossible count"),
+            ("\"count\": 8", "\"count\": 9223372036854775807", "impossible count or size"),
+            ("\"bytes\": ", "\"bytes\": 9999999999", "impossible count or size"),
+            ("\"crc32\": \"", "\"crc32\": \"xyz", "a checksum in hexadecimal digits"),
             ("\"items\": 16", "\"items\": 9223372036854775807", "make no sense"),
+            ("\"crc32c\": \"", "\"crc32c\": \"1234567890", "a checksum in hexadecimal digits"),
             ("\"height\": 16", "\"height\": 4611686018427387904", "contradict"),
             ("\"channels\": 3", "\"channels\": 1000000000", "contradict"),
         ])
@@ -164,15 +166,20 @@ import Testing
         let source = try openImageSource(faces)
         let earlier = earlierImageFingerprint(source.sampledFingerprint, size: 16, count: 9)
         let now = identity(dataset, dataset.fingerprint)
-        #expect(try ConfigurationChanges(from: identity(dataset, earlier), to: now).check(AllowedChanges.none, of: "x") == [])
+        #expect(
+            try ConfigurationChanges(from: identity(dataset, earlier), to: now).check(
+                AllowedChanges.none, of: "x") == [])
         #expect(throws: RunError.self) {
-            try ConfigurationChanges(from: identity(dataset, "0123456789abcdef"), to: now).check(AllowedChanges.none, of: "x")
+            try ConfigurationChanges(from: identity(dataset, "0123456789abcdef"), to: now).check(
+                AllowedChanges.none, of: "x")
         }
         try patternImage().write(to: "\(faces)/000.png")
         let changed = ImageDataset(try openImageSource(faces), transform: ImageTransform(size: 16))
         #expect(throws: RunError.self) {
-            try ConfigurationChanges(from: identity(dataset, earlier), to: identity(changed, changed.fingerprint))
-                .check(AllowedChanges.none, of: "x")
+            try ConfigurationChanges(
+                from: identity(dataset, earlier), to: identity(changed, changed.fingerprint)
+            )
+            .check(AllowedChanges.none, of: "x")
         }
     }
 }

@@ -10,7 +10,7 @@ import Testing
             _ = try Configuration(yaml: yaml, source: "a.yaml")
             return nil
         } catch {
-            return (error as? ConfigError)?.description ?? "\(error)"
+            return error.description
         }
     }
 
@@ -43,8 +43,12 @@ import Testing
     func limits() {
         #expect(refusal(String(repeating: "[", count: 40))?.contains("nested deeper than 32 levels") == true)
         #expect(refusal(String(repeating: "- ", count: 5000) + "a")?.contains("nested deeper") == true)
-        #expect(refusal("a: [" + String(repeating: "1,", count: 100_001) + "]")?.contains("100000 values") == true)
-        #expect(refusal("# " + String(repeating: "x", count: 1 << 20))?.contains("expected at most 1048576") == true)
+        #expect(
+            refusal("a: [" + String(repeating: "1,", count: 100_001) + "]")?.contains("100000 values") == true
+        )
+        #expect(
+            refusal("# " + String(repeating: "x", count: 1 << 20))?.contains("expected at most 1048576")
+                == true)
     }
 
     @Test("aliases of a common configuration are read")
@@ -60,7 +64,8 @@ import Testing
         let path = scratch.file("config.yaml")
         try "name: run\n".write(toFile: path, atomically: true, encoding: .utf8)
         #expect(RunFolder(scratch.path).runName == "run")
-        try Self.bomb(levels: 12) { "\($0): &\($0) [\($1)]\n" }.write(toFile: path, atomically: true, encoding: .utf8)
+        try Self.bomb(levels: 12) { "\($0): &\($0) [\($1)]\n" }.write(
+            toFile: path, atomically: true, encoding: .utf8)
         #expect(RunFolder(scratch.path).runName == nil)
         try FileManager.default.removeItem(atPath: path)
         mkfifo(path, 0o600)

@@ -100,7 +100,7 @@ with open(sys.argv[1], "r+b") as file:
     file.seek(-3, 2)
     file.write(bytes([byte ^ 4]))
 END
-refuses 3 "shard-00002.safetensors: CRC-32 is " "${train[@]}" --set train.steps=200
+refuses 3 "shard-00002.safetensors: CRC-32C is " "${train[@]}" --set train.steps=200
 expect_text "run \`disttrain prepare\` with the same options again"
 expect_status 0 "$disttrain" prepare synthetic-faces:40 --size 16 --output "$pixels"
 expect_text "4 were there already"

@@ -37,7 +37,8 @@ private func zip(_ members: [(name: String, bytes: [UInt8])]) -> [UInt8] {
     for member in members {
         let size = member.bytes.count
         let common =
-            little(20, 2) + little(0, 8) + little(Int(crc32(member.bytes)), 4) + little(size, 4) + little(size, 4)
+            little(20, 2) + little(0, 8) + little(Int(crc32(member.bytes)), 4) + little(size, 4)
+            + little(size, 4)
             + little(member.name.utf8.count, 2) + little(0, 2)
         directory +=
             little(0x0201_4B50, 4) + little(20, 2) + common + little(0, 10) + little(out.count, 4)

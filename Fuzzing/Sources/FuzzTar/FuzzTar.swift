@@ -19,7 +19,8 @@ public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
                 expectCleanly(knows: { $0 is ImageError }) {
                     let image = try source.image(at: index)
                     let size = try source.size(at: index)
-                    precondition(size.map { $0 == (image.width, image.height) } == true, "another size in the header")
+                    precondition(
+                        size.map { $0 == (image.width, image.height) } == true, "another size in the header")
                 }
             }
             precondition(source.fingerprint.utf8.count == 19 && source.sampledFingerprint.utf8.count == 16)

@@ -155,9 +155,9 @@ private func openMaker(_ options: PrepareOptions, _ communicator: any Communicat
 /// The source's fingerprint, by the rule that work of earlier versions in the output folder has begun with. Collective.
 private func sourceFingerprint(_ maker: ShardMaker, _ communicator: any Communicator) throws -> String {
     let earlier = try communicator.fromRoot("looking at the output folder") {
-        earlierSourceFingerprint(maker.folder)
+        earlierSourceFingerprint(maker.folder) ?? ""
     }
-    if let earlier, !earlier.hasPrefix(SourceContent.prefix) { return maker.source.sampledFingerprint }
+    if !earlier.isEmpty, !earlier.hasPrefix(SourceContent.prefix) { return maker.source.sampledFingerprint }
     try maker.source.readContent(on: communicator)
     return maker.source.fingerprint
 }
@@ -265,7 +265,10 @@ private func writeManifest(_ maker: ShardMaker, to path: String) throws {
         }
         statistics.add(record.statistics)
         skipped += record.skipped
-        shards.append(.init(name: name, count: record.count, bytes: record.bytes, crc32: record.crc32))
+        shards.append(
+            .init(
+                name: name, count: record.count, bytes: record.bytes, crc32: record.crc32,
+                crc32c: record.crc32c))
     }
     let manifest = PreparedManifest(
         job: job, sourceName: maker.sourceName, height: shape.height, width: shape.width,

@@ -137,6 +137,19 @@ struct JSONFields {
         return found
     }
 
+    /// Hexadecimal digits.
+    func checksum(_ key: String) throws(DatasetError) -> UInt32 {
+        guard let found = UInt32(try string(key), radix: 16) else {
+            throw wrong(key, "a checksum in hexadecimal digits")
+        }
+        return found
+    }
+
+    /// The same, nil where there is none.
+    func optionalChecksum(_ key: String) throws(DatasetError) -> UInt32? {
+        value[key] == nil ? nil : try checksum(key)
+    }
+
     func double(_ key: String) throws(DatasetError) -> Double {
         guard let found = value[key]?.doubleValue else { throw wrong(key, "a number") }
         return found

@@ -79,9 +79,12 @@ func fileErrorCode(_ error: any Error) -> Int32 {
 /// first finished shard; nil if there is none.
 func earlierSourceFingerprint(_ folder: String) -> String? {
     if let manifest = try? PreparedManifest.read(folder: folder) { return manifest.job.sourceFingerprint }
-    let names = (try? FileManager.default.contentsOfDirectory(atPath: "\(folder)/\(PrepareRecord.folderName)")) ?? []
-    return names.sorted().lazy.compactMap { PrepareRecord.read("\(folder)/\(PrepareRecord.folderName)/\($0)") }
-        .first?.job.sourceFingerprint
+    let names =
+        (try? FileManager.default.contentsOfDirectory(atPath: "\(folder)/\(PrepareRecord.folderName)")) ?? []
+    return names.sorted().lazy.compactMap {
+        PrepareRecord.read("\(folder)/\(PrepareRecord.folderName)/\($0)")
+    }
+    .first?.job.sourceFingerprint
 }
 
 /// Turns errors of images, files and models into refused data, or, where storage failed, into a storage fault.

@@ -183,6 +183,7 @@ struct ShardMaker {
             let checksum = try fileChecksum(file)
             try PrepareRecord(
                 job: job, count: content.count, bytes: checksum.bytes, crc32: checksum.crc32,
+                crc32c: checksum.crc32c,
                 skipped: bad.map { PreparedManifest.Skipped(item: $0.item, reason: $0.reason) },
                 statistics: content.statistics
             ).write(folder: folder, shard: shard)

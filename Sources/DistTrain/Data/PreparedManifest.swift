@@ -35,7 +35,10 @@ public struct PreparedManifest: Sendable {
         public var name: String
         public var count: Int
         public var bytes: Int
+        /// Of the whole file, as zlib computes it. Fingerprints cover it.
         public var crc32: UInt32
+        /// Of the whole file, which processors compute several times faster; nil in folders of earlier versions.
+        public var crc32c: UInt32?
     }
 
     /// An image that was left out.
@@ -109,10 +112,12 @@ public struct PreparedManifest: Sendable {
             "sums": statistics.sums,
             "shards": .array(
                 shards.map {
-                    [
+                    var shard: JSONObject = [
                         "name": .string($0.name), "count": .integer($0.count), "bytes": .integer($0.bytes),
                         "crc32": .string(String($0.crc32, radix: 16)),
                     ]
+                    if let crc32c = $0.crc32c { shard["crc32c"] = .string(String(crc32c, radix: 16)) }
+                    return .object(shard)
                 }),
             "skipped": .array(skipped.map(\.json)),
         ]
@@ -221,14 +226,15 @@ extension PreparedManifest.Shard {
                     + "the manifest was not written by disttrain; prepare the folder again")
         }
         let (count, bytes) = (try fields.int("count"), try fields.int("bytes"))
-        guard count <= PreparedManifest.Limits.samples, bytes <= PreparedManifest.Limits.shardBytes,
-            let crc32 = UInt32(try fields.string("crc32"), radix: 16)
+        guard count <= PreparedManifest.Limits.samples, bytes <= PreparedManifest.Limits.shardBytes
         else {
             throw DatasetError(
                 .damaged,
-                "\(fields.file): \(name) has impossible count, bytes or crc32; prepare the folder again")
+                "\(fields.file): \(name) has an impossible count or size; prepare the folder again")
         }
-        self.init(name: name, count: count, bytes: bytes, crc32: crc32)
+        self.init(
+            name: name, count: count, bytes: bytes, crc32: try fields.checksum("crc32"),
+            crc32c: try fields.optionalChecksum("crc32c"))
     }
 }
 

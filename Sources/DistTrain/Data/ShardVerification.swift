@@ -134,7 +134,8 @@ final class ShardFile: Sendable {
             guard file.size == entry.bytes else {
                 throw DatasetError(
                     .damaged,
-                    "\(path): \(file.size) bytes, expected \(entry.bytes): cut short or replaced; \(Self.advice)")
+                    "\(path): \(file.size) bytes, expected \(entry.bytes): cut short or replaced; \(Self.advice)"
+                )
             }
             let shard = try SafetensorsFile(file)
             var tensors: [String: Range<Int>] = [:]
@@ -144,7 +145,8 @@ final class ShardFile: Sendable {
                 if info.dtype != tensor.dtype {
                     throw SafetensorsError(
                         .mismatch, path,
-                        "tensor '\(tensor.name)' is \(info.dtype.rawValue), expected \(tensor.dtype.rawValue)")
+                        "tensor '\(tensor.name)' is \(info.dtype.rawValue), expected \(tensor.dtype.rawValue)"
+                    )
                 }
                 let start = shard.dataStart + info.byteRange.lowerBound
                 tensors[tensor.name] = start..<start + info.byteRange.count
@@ -164,7 +166,8 @@ final class ShardFile: Sendable {
     }
 
     /// Fills `buffer` with sample `index` of the shard.
-    func read(_ tensor: String, _ index: Int, into buffer: UnsafeMutableRawBufferPointer) throws(DatasetError) {
+    func read(_ tensor: String, _ index: Int, into buffer: UnsafeMutableRawBufferPointer) throws(DatasetError)
+    {
         guard let range = tensors[tensor] else { preconditionFailure("\(path) has no tensor \(tensor)") }
         let file = try open()
         do throws(FileError) {
@@ -180,19 +183,27 @@ final class ShardFile: Sendable {
     /// Compares the checksum of the whole file.
     fileprivate func verify() throws(DatasetError) {
         let file = try open()
-        var checksum = crc32_z(0, nil, 0)
+        let name = entry.crc32c == nil ? "CRC-32" : "CRC-32C"
+        var slow = crc32_z(0, nil, 0)
+        var fast = CRC32C()
         do throws(FileError) {
             try file.readPieces(of: 0..<file.size) {
-                checksum = crc32_z(checksum, $0.baseAddress?.assumingMemoryBound(to: UInt8.self), $0.count)
+                if entry.crc32c != nil {
+                    fast.update($0)
+                } else {
+                    slow = crc32_z(slow, $0.baseAddress?.assumingMemoryBound(to: UInt8.self), $0.count)
+                }
             }
         } catch {
             throw Self.problem(error)
         }
-        guard checksum == UInt(entry.crc32) else {
+        let found = entry.crc32c == nil ? UInt32(truncatingIfNeeded: slow) : fast.value
+        let expected = entry.crc32c ?? entry.crc32
+        guard found == expected else {
             throw DatasetError(
                 .damaged,
-                "\(path): CRC-32 is \(hexadecimal(checksum)), expected \(hexadecimal(UInt(entry.crc32))): the file is "
-                    + "damaged; \(Self.advice)")
+                "\(path): \(name) is \(String(format: "%08x", found)), expected \(String(format: "%08x", expected)): "
+                    + "the file is damaged; \(Self.advice)")
         }
     }
 
@@ -210,10 +221,9 @@ final class ShardFile: Sendable {
     private static func problem(_ error: FileError) -> DatasetError {
         let isTransient = StorageFault.includes(error.code)
         return DatasetError(
-            .damaged, "\(error); " + (isTransient ? "the storage failed; start again" : advice), code: error.code)
+            .damaged, "\(error); " + (isTransient ? "the storage failed; start again" : advice),
+            code: error.code)
     }
-
-    private func hexadecimal(_ checksum: UInt) -> String { String(format: "%08lx", checksum) }
 }
 
 /// The shards that are open: those used last.

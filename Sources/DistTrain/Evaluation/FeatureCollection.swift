@@ -23,6 +23,33 @@ struct FeatureCollection {
     var thumbnailSide: Int?
     /// Whether the features of the mirrored images are made too.
     var mirrors = false
+    /// Of the images, by the rule of earlier versions; nil for the present one.
+    private var earlierFingerprint: String?
+
+    init(
+        images: any EvaluationImages, extractor: FeatureExtractor, folder: String, title: String,
+        thumbnailSide: Int? = nil, mirrors: Bool = false
+    ) {
+        (self.images, self.extractor, self.folder, self.title) = (images, extractor, folder, title)
+        (self.thumbnailSide, self.mirrors) = (thumbnailSide, mirrors)
+    }
+
+    /// The same features under the images' earlier fingerprint, if only a file of an earlier version holds them.
+    /// Collective.
+    func preferringEarlier(_ communicator: any Communicator) throws -> FeatureCollection {
+        let earlier = try communicator.fromRoot("looking at \(folder)") {
+            if FileManager.default.fileExists(atPath: path) { return "" }
+            let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
+            let isOther = names.contains { $0.hasPrefix("\(title)-") && $0.hasSuffix(".safetensors") }
+            guard isOther, let earlier = images.earlierFingerprint else { return "" }
+            var collection = self
+            collection.earlierFingerprint = earlier
+            return FileManager.default.fileExists(atPath: collection.path) ? earlier : ""
+        }
+        var collection = self
+        if !earlier.isEmpty { collection.earlierFingerprint = earlier }
+        return collection
+    }
 
     private static let shardSize = 32
 
@@ -42,7 +69,8 @@ struct FeatureCollection {
     private var manifest: KeyValuePairs<String, String> {
         [
             "format": "disttrain features 1", "kind": extractor.kind.rawValue,
-            "network": extractor.fingerprint, "side": String(extractor.side), "images": images.fingerprint,
+            "network": extractor.fingerprint, "side": String(extractor.side),
+            "images": earlierFingerprint ?? images.fingerprint,
             "count": String(images.count), "thumbnails": String(thumbnailSide ?? 0),
             "mirrored": String(mirrors),
         ]

@@ -56,7 +56,9 @@ private func exifBlock(png bytes: [UInt8]) -> ArraySlice<UInt8>? {
         let type = bytes[(at + 4)..<(at + 8)]
         if type.elementsEqual("eXIf".utf8) {
             let checked = Array(bytes[(at + 4)..<(at + 8 + length)])
-            guard crc32_z(0, checked, checked.count) == UInt(bigEndian(bytes, at + 8 + length)) else { return nil }
+            guard crc32_z(0, checked, checked.count) == UInt(bigEndian(bytes, at + 8 + length)) else {
+                return nil
+            }
             return bytes[(at + 8)..<(at + 8 + length)]
         }
         at += 12 + length
@@ -65,7 +67,9 @@ private func exifBlock(png bytes: [UInt8]) -> ArraySlice<UInt8>? {
 }
 
 /// Four bytes, which must be there.
-private func bigEndian(_ bytes: [UInt8], _ at: Int) -> Int { bytes[at..<at + 4].reduce(0) { $0 << 8 | Int($1) } }
+private func bigEndian(_ bytes: [UInt8], _ at: Int) -> Int {
+    bytes[at..<at + 4].reduce(0) { $0 << 8 | Int($1) }
+}
 
 private func tiffOrientation(_ tiff: ArraySlice<UInt8>) -> Int? {
     guard let first = tiff.first, first == 0x49 || first == 0x4D else { return nil }
@@ -103,7 +107,9 @@ extension Image {
         case .jpeg:
             forEachSegment(jpeg: bytes) { marker, body in
                 // Start of frame, of any coding process; C4, C8 and CC are tables and reserved.
-                guard (0xC0...0xCF).contains(marker), ![0xC4, 0xC8, 0xCC].contains(marker) else { return true }
+                guard (0xC0...0xCF).contains(marker), ![0xC4, 0xC8, 0xCC].contains(marker) else {
+                    return true
+                }
                 let sides = Array(body.dropFirst().prefix(4)).map(Int.init)
                 if sides.count == 4 { size = (sides[2] << 8 | sides[3], sides[0] << 8 | sides[1]) }
                 return false

@@ -46,7 +46,8 @@ extension Image {
         case CIMG_TOO_LARGE:
             throw ImageError(
                 .tooLarge, name: name,
-                "\(width)x\(height) pixels; at most \(limits.text) are read; raise the limit with --max-megapixels")
+                "\(width)x\(height) pixels; at most \(limits.text) are read; raise the limit with --max-megapixels"
+            )
         case CIMG_OUT_OF_MEMORY:
             throw ImageError(.inaccessible, name: name, "not enough memory for \(width)x\(height) pixels")
         default:
@@ -68,7 +69,8 @@ extension Image {
     public static func read(
         _ path: String, minimumSide: Int = Image.minimumSide, limits: ImageLimits = .standard
     ) throws(ImageError) -> Image {
-        try decode(ReadOnlyFile(path).image(limits: limits), name: path, minimumSide: minimumSide, limits: limits)
+        try decode(
+            ReadOnlyFile(path).image(limits: limits), name: path, minimumSide: minimumSide, limits: limits)
     }
 
     /// The picture as a PNG file, with text chunks (which `exiftool` and image viewers show).

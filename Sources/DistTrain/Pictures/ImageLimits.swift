@@ -28,7 +28,9 @@ extension ReadOnlyFile {
     /// which `Image.decode` describes what was found.
     ///
     /// - Parameter name: what errors call the image; nil for the file's name.
-    func image(_ range: Range<Int>? = nil, name: String? = nil, limits: ImageLimits) throws(ImageError) -> [UInt8] {
+    func image(_ range: Range<Int>? = nil, name: String? = nil, limits: ImageLimits) throws(ImageError)
+        -> [UInt8]
+    {
         let range = range ?? 0..<size
         guard range.count <= limits.maximumFileBytes else {
             throw ImageError(

@@ -53,7 +53,8 @@ package final class PositionedFile: Sendable {
             if got < 0 { throw .system(path, "cannot be read at byte \(offset + filled)") }
             if got == 0 {
                 throw FileError(
-                    path, "ends at byte \(offset + filled), expected \(offset + buffer.count): it is cut short")
+                    path,
+                    "ends at byte \(offset + filled), expected \(offset + buffer.count): it is cut short")
             }
             filled += got
         }
@@ -64,7 +65,10 @@ package final class PositionedFile: Sendable {
         var failure: FileError?
         let bytes = [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
             do throws(FileError) {
-                try read(at: offset, into: UnsafeMutableRawBufferPointer(rebasing: UnsafeMutableRawBufferPointer(buffer)[..<count]))
+                try read(
+                    at: offset,
+                    into: UnsafeMutableRawBufferPointer(
+                        rebasing: UnsafeMutableRawBufferPointer(buffer)[..<count]))
                 filled = count
             } catch {
                 failure = error

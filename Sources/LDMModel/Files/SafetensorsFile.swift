@@ -140,9 +140,10 @@ public final class SafetensorsFile: Sendable {
 
     /// Asks the system to read the tensor's bytes ahead (all of the file where no name is given).
     public func prefetch(_ name: String? = nil) throws(SafetensorsError) {
-        file.prefetch(try name.map { name throws(SafetensorsError) in
-            try byteRange(of: info(of: name), rows: nil)
-        } ?? 0..<file.size)
+        file.prefetch(
+            try name.map { name throws(SafetensorsError) in
+                try byteRange(of: info(of: name), rows: nil)
+            } ?? 0..<file.size)
     }
 }
 

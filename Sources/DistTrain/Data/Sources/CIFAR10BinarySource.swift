@@ -53,7 +53,9 @@ public struct CIFAR10BinarySource: ImageSource {
     /// Whether the folder holds CIFAR-10 batches.
     public static func recognizes(_ folder: String) -> Bool { !batchNames(folder).isEmpty }
 
-    public func size(at index: Int) throws(ImageError) -> (width: Int, height: Int)? { (Self.side, Self.side) }
+    public func size(at index: Int) throws(ImageError) -> (width: Int, height: Int)? {
+        (Self.side, Self.side)
+    }
 
     public func itemName(at index: Int) -> String { Self.itemName(index, in: batches) }
 
@@ -93,7 +95,9 @@ public struct CIFAR10BinarySource: ImageSource {
         let standard = [
             "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
         ]
-        guard let bytes = try? ReadOnlyFile("\(folder)/batches.meta.txt").readAll(limit: 1 << 16) else { return standard }
+        guard let bytes = try? ReadOnlyFile("\(folder)/batches.meta.txt").readAll(limit: 1 << 16) else {
+            return standard
+        }
         let names = String(decoding: bytes, as: UTF8.self).split(whereSeparator: \.isNewline).map(String.init)
         return names.count == standard.count ? names : standard
     }

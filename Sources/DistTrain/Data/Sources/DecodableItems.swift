@@ -22,7 +22,9 @@ struct PartialSource: ImageSource {
     var sampledFingerprint: String { identify(base.sampledFingerprint) }
     func image(at index: Int) throws(ImageError) -> Image { try base.image(at: items[index]) }
     func itemName(at index: Int) -> String { base.itemName(at: items[index]) }
-    func size(at index: Int) throws(ImageError) -> (width: Int, height: Int)? { try base.size(at: items[index]) }
+    func size(at index: Int) throws(ImageError) -> (width: Int, height: Int)? {
+        try base.size(at: items[index])
+    }
     func label(at index: Int) -> String? { base.label(at: items[index]) }
 
     private func identify(_ fingerprint: String) -> String {

@@ -24,7 +24,8 @@ struct SharedSources {
             let archive = try Self.share(specification, communicator)
             let source = Result { () throws(ImageError) in
                 try openImageSource(
-                    specification, size: 0, seed: 0, skipBad: skipBad, limits: limits, inflated: archive.get())
+                    specification, size: 0, seed: 0, skipBad: skipBad, limits: limits, inflated: archive.get()
+                )
             }
             let isOpen = try communicator.allAgree((try? source.get()) != nil)
             if isOpen, readsContent { try source.get().readContent(on: communicator) }
@@ -40,7 +41,23 @@ struct SharedSources {
         return try openSource(specification, size: size, skipBad: skipBad, limits: limits)
     }
 
-    private static func isDrawn(_ specification: String) -> Bool { specification.hasPrefix("synthetic-faces") }
+    /// The sources without the images that cannot be decoded. Collective; `note` is called on rank 0.
+    func leavingOutUndecodable(
+        on communicator: any Communicator, note: (String) -> Void
+    ) throws -> SharedSources {
+        var result = self
+        for specification in sources.keys.sorted() {
+            let source = try? sources[specification]?.get()
+            guard try communicator.allAgree(source != nil), let source else { continue }
+            result.sources[specification] = .success(
+                try source.leavingOutUndecodable(on: communicator, note: note))
+        }
+        return result
+    }
+
+    private static func isDrawn(_ specification: String) -> Bool {
+        specification.hasPrefix("synthetic-faces")
+    }
 
     // MARK: Archives
 
