@@ -18,6 +18,19 @@ public struct FileError: Error, Equatable, Sendable, CustomStringConvertible {
     static func system(_ path: String, _ operation: String, code: Int32 = errno) -> FileError {
         FileError(path, "\(operation): \(String(cString: strerror(code)))", code: code)
     }
+
+    /// Something else is in a file's place.
+    static func unexpectedKind(_ path: String, _ mode: mode_t) -> FileError {
+        let kind =
+            switch mode & S_IFMT {
+            case S_IFDIR: "a folder"
+            case S_IFIFO: "a pipe"
+            case S_IFSOCK: "a socket"
+            case S_IFCHR, S_IFBLK: "a device"
+            default: "not a file"
+            }
+        return FileError(path, "is \(kind), expected a regular file")
+    }
 }
 
 /// The reason behind an error of Foundation's file functions, whose own message often has none ("The operation could
@@ -47,8 +60,15 @@ struct FileHandleDescriptor: ~Copyable {
         descriptor = open(path, flags | O_CLOEXEC | O_NONBLOCK, mode)
         self.path = path
         if descriptor < 0 {
+            let code = errno
+            var status = stat()
+            // Sockets, and devices without a driver. Of a regular file these are faults of the storage.
+            if code == ENXIO || code == ENODEV, stat(path, &status) == 0, status.st_mode & S_IFMT != S_IFREG {
+                throw .unexpectedKind(path, status.st_mode)
+            }
             throw .system(
-                path, flags & (O_WRONLY | O_RDWR) != 0 ? "cannot be opened for writing" : "cannot be opened")
+                path, flags & (O_WRONLY | O_RDWR) != 0 ? "cannot be opened for writing" : "cannot be opened",
+                code: code)
         }
     }
 
@@ -63,20 +83,8 @@ struct FileHandleDescriptor: ~Copyable {
     func regularFileStatus() throws(FileError) -> stat {
         var status = stat()
         if fstat(descriptor, &status) != 0 { throw .system(path, "cannot be examined") }
-        guard status.st_mode & S_IFMT == S_IFREG else {
-            throw FileError(path, "is \(Self.kind(status.st_mode)), expected a regular file")
-        }
+        guard status.st_mode & S_IFMT == S_IFREG else { throw .unexpectedKind(path, status.st_mode) }
         return status
-    }
-
-    private static func kind(_ mode: mode_t) -> String {
-        switch mode & S_IFMT {
-        case S_IFDIR: "a folder"
-        case S_IFIFO: "a pipe"
-        case S_IFSOCK: "a socket"
-        case S_IFCHR, S_IFBLK: "a device"
-        default: "not a file"
-        }
     }
 
     /// Writes all bytes, however many calls that takes.

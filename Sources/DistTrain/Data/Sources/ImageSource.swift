@@ -77,10 +77,11 @@ func openImageSource(
     }
     var status = stat()
     guard stat(specification, &status) == 0 else {
+        let code = errno
         throw ImageError(
             .inaccessible, name: specification,
-            "\(String(cString: strerror(errno))); expected a folder or tar archive of PNG and JPEG files, a folder "
-                + "of CIFAR-10 batches, or synthetic-faces:COUNT", code: errno)
+            "\(String(cString: strerror(code))); expected a folder or tar archive of PNG and JPEG files, a folder "
+                + "of CIFAR-10 batches, or synthetic-faces:COUNT", code: code)
     }
     if status.st_mode & S_IFMT == S_IFDIR {
         if CIFAR10BinarySource.recognizes(specification) { return try CIFAR10BinarySource(specification) }
