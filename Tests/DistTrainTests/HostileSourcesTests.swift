@@ -156,16 +156,22 @@ import Testing
         #expect(source.fingerprint.hasPrefix("v2-"))
     }
 
-    @Test("paths that lead upwards are only names")
+    @Test("paths that lead upwards are no images, absolute ones are only names")
     func pathTricks() throws {
         let folder = try TemporaryFolder()
         let image = patternImage().pngData()
-        var bytes = tarHeader(
-            name: "../../../etc/a.png", size: Array(String(image.count, radix: 8).utf8), type: "0")
-        bytes += image + [UInt8](repeating: 0, count: (512 - image.count % 512) % 512 + 1024)
-        let source = try TarSource(try folder.write("a.tar", bytes))
-        #expect(source.itemName(at: 0) == "../../../etc/a.png" && source.label(at: 0) == "etc")
-        #expect(try source.image(at: 0) == patternImage())
+        func member(_ name: String) -> [UInt8] {
+            tarHeader(name: name, size: Array(String(image.count, radix: 8).utf8), type: "0") + image
+                + [UInt8](repeating: 0, count: (512 - image.count % 512) % 512)
+        }
+        let end = [UInt8](repeating: 0, count: 1024)
+        let upwards = try folder.write("up.tar", member("../../../etc/a.png") + end)
+        #expect(imageError { try TarSource(upwards) }?.kind == .empty)
+        let both = member("/etc/../etc/a.png") + member("/b/a.png") + end
+        let absolute = try TarSource(try folder.write("absolute.tar", both))
+        #expect((0..<absolute.count).map(absolute.itemName) == ["b/a.png"])
+        #expect(absolute.label(at: 0) == "b")
+        #expect(try absolute.image(at: 0) == patternImage())
     }
 
     @Test("a gzip bomb is refused before it fills the disk", .timeLimit(.minutes(2)))

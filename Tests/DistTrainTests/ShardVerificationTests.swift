@@ -57,7 +57,7 @@ import Testing
         _ = try dataset.sample(0, key: firstKey)
         try #require(truncate("\(path)/shard-00000.safetensors", 200) == 0)
         let message = datasetError(.damaged) { _ = try dataset.sample(7, key: firstKey) }
-        #expect(message.contains("shard-00000.safetensors: ends at byte 200"))
+        #expect(message.contains("shard-00000.safetensors: is 200 bytes, expected at least"))
         // This one has not been opened for reading yet.
         try FileManager.default.removeItem(atPath: "\(path)/shard-00001.safetensors")
         #expect(
@@ -114,9 +114,9 @@ import Testing
         let before = try openImageSource(folder)
         let (fingerprint, earlier) = (before.fingerprint, before.sampledFingerprint)
         #expect(fingerprint.hasPrefix("v2-") && earlier.count == 16)
-        // Item 1 is none of the 64 of 100.
-        let size = try bytes("\(folder)/001.png").count
-        try flipByte("\(folder)/001.png", at: size - 20)
+        // Item 2 is none of the 64 of 100.
+        let size = try bytes("\(folder)/002.png").count
+        try flipByte("\(folder)/002.png", at: size - 20)
         let after = try openImageSource(folder)
         #expect(after.sampledFingerprint == earlier && after.fingerprint != fingerprint)
         // prepare refuses to go on in the folder of the other images.

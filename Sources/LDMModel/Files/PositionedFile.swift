@@ -52,9 +52,11 @@ package final class PositionedFile: Sendable {
             if got < 0 && errno == EINTR { continue }
             if got < 0 { throw .system(path, "cannot be read at byte \(offset + filled)") }
             if got == 0 {
+                let present = try file.regularFileSize()
                 throw FileError(
                     path,
-                    "ends at byte \(offset + filled), expected \(offset + buffer.count): it is cut short")
+                    "is \(present) bytes, expected at least \(offset + buffer.count): cut short while it was in use"
+                )
             }
             filled += got
         }
