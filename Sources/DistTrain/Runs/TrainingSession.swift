@@ -42,7 +42,7 @@ final class TrainingSession {
 
     init(
         _ subject: Subject, _ settings: SessionSettings, run: RunFolder, watching: Watching,
-        communicator: any Communicator
+        watcher: JobWatcher, communicator: any Communicator
     ) throws {
         self.subject = subject
         self.settings = settings
@@ -60,10 +60,8 @@ final class TrainingSession {
                     + "start fewer ranks")
         }
         timeLimit = watching.timeLimit.map { TimeLimit(seconds: $0) }
-        watcher = try JobWatcher(
-            run: run.path, name: subject.identity.name, steps: settings.cadence.steps,
-            limits: WatchLimits(collectiveTimeout: watching.collectiveTimeout), communicator: communicator,
-            warn: { printLine("Warning: \($0)") })
+        self.watcher = watcher
+        watcher.keepStatus(in: run.path, name: subject.identity.name, steps: settings.cadence.steps)
         let store = subject.objective.store
         state = ModelState(store, settings.state, communicator)
         step = try DataParallelStep(
@@ -108,7 +106,7 @@ final class TrainingSession {
         watcher.activity.enter(.load)
         let restored = try restore(resume)
         let first = restored?.manifest.step
-        watcher.activity.enter(.start, step: first ?? 0)
+        watcher.activity.enter(.openRecords, step: first ?? 0)
         try communicator.collectively("writing config.yaml") {
             if communicator.isRoot { try run.writeConfiguration(subject.identity.configuration) }
         }
@@ -129,6 +127,7 @@ final class TrainingSession {
             step: step, cadence: settings.cadence, communicator: communicator,
             actions: Trainer.Actions(
                 log: { [self] entry in
+                    watcher.activity.enter(.record, step: entry.step)
                     try run.checkLock(communicator)
                     recorder?.append(record(entry))
                     if let progress { watcher.note(progress.update(entry)) }
@@ -143,6 +142,7 @@ final class TrainingSession {
                     }
                 },
                 checkpoint: { [self] in
+                    watcher.activity.enter(.save, step: $0)
                     recorder?.synchronize()
                     try saveCheckpoint(at: $0, CheckpointMetric(name: "loss", value: $1), $2)
                 },
@@ -189,6 +189,7 @@ final class TrainingSession {
     }
 
     private func settle(_ working: Double) throws {
+        if checkpoints.isSaving, working == 0 { watcher.activity.enter(.save) }
         try checkpoints.settle(working)
         try noteSaved()
     }
@@ -285,8 +286,9 @@ final class TrainingSession {
     private func evaluate(at step: Int) throws -> EvaluationResult? {
         guard let evaluation = subject.evaluation else { return nil }
         // It may take long: what was saved before has to be whole.
+        watcher.activity.enter(.save, step: step)
         try checkpoints.finish()
-        watcher.activity.enter(.sample, step: step)
+        watcher.activity.enter(.evaluate, step: step)
         return try withAverage { try evaluation.run(step: step, in: run, tick: watcher.activity.tick) }
     }
 
