@@ -110,7 +110,10 @@ struct EvaluateCommand: ParsableCommand {
                 method: method, steps: steps, eta: eta, spacing: spacing, seed: seed, batchSize: batch),
             dtype: try ComputeType.dtype(named: precision), output: output, cache: cache,
             keepsFeatures: keepFeatures)
-        try onAllRanks { communicator in try EvaluateRun(request).run(communicator) }
+        try onAllRanks(watchedBy: WatchLimits()) { communicator, watcher in
+            watcher.activity.enter(.work)
+            try EvaluateRun(request).run(communicator)
+        }
     }
 }
 
