@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Injects faults into training runs and checks that nothing is lost: kills, failing file calls, power cuts, full and
-read-only disks, damaged checkpoints, other numbers of ranks, torn lines, blocked pipes, clocks set back.
+"""Injects faults into training runs and checks that nothing is lost: kills, failing file calls, power cuts, full,
+read-only and stalled disks, damaged checkpoints, other numbers of ranks, torn lines, blocked pipes, clocks set back.
 
 After each fault: every committed checkpoint is there and unchanged; the run goes on from the newest whole one, with a
 clear message; its weights, moments, averages and losses are those of an undisturbed run, bit by bit.
@@ -23,6 +23,7 @@ import calls
 import damage
 import disks
 import kills
+import stalls
 import surroundings
 from lab import HERE, REPOSITORY, Lab
 from trial import Outcome
@@ -33,6 +34,7 @@ FAMILIES = {
     "files": calls.file_tasks,
     "power": disks.power_tasks,
     "disks": disks.full_tasks,
+    "stalls": stalls.tasks,
     "damage": damage.tasks,
     "ranks": surroundings.rank_tasks,
     "metrics": surroundings.metrics_tasks,
