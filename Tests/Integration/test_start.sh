@@ -65,7 +65,7 @@ expect_text "--output is $scratch/a on rank 0, $scratch/b on rank 1" 1
 mkdir -p "$scratch/one" "$scratch/two"
 expect_status 0 "$disttrain" prepare synthetic-faces:64 --size 32 --output "$scratch/one/data"
 expect_status 0 "$disttrain" prepare synthetic-faces:65 --size 32 --output "$scratch/two/data"
-expect_status 2 mixed "${train[@]}" --set data.path=data --output "$scratch/mixed" -- --
+expect_status 2 mixed "${train[@]}" --set data.path=data --set data.count=null --set data.size=null --output "$scratch/mixed" -- --
 expect_text "data.fingerprint is " 1
 
 # One processor without native bf16 decides for all; the others follow.
