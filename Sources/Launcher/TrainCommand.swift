@@ -15,10 +15,18 @@ struct TrainingOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
             """
-            auto: from the run's newest whole checkpoint, if there is one; none: from the start; or the folder of a \
-            checkpoint or of another run.
+            What a run without checkpoints of its own starts from. auto: initial weights; none: initial weights, in an \
+            empty folder; or the folder of a checkpoint or of another run. A run's own newest whole checkpoint always \
+            takes precedence.
             """, valueName: "auto|none|path"))
     var resume = "auto"
+
+    @Option(
+        help: ArgumentHelp(
+            """
+            Go back to the newest of the run's own checkpoints before this step, once; later ones are set aside.
+            """, valueName: "step"))
+    var resumeBefore: Int?
 
     @Option(
         parsing: .singleValue,
@@ -61,6 +69,8 @@ struct TrainingOptions: ParsableArguments {
         _ = try seconds(timeLimit, "--time-limit")
         _ = try seconds(collectiveTimeout, "--collective-timeout")
     }
+
+    var start: Resume { Resume(resume, before: resumeBefore) }
 
     var watching: Watching {
         Watching(
@@ -109,7 +119,7 @@ struct TrainCommand: TrainingCommand {
             let configuration = try Configuration.load(
                 path: options.config, overrides: options.overrides, initFrom: options.initFrom)
             try DenoisingRun(
-                configuration, output: options.output, resume: Resume(options.resume),
+                configuration, output: options.output, resume: options.start,
                 allowedChanges: AllowedChanges(options.allowChange), watching: options.watching
             ).train(communicator)
         }

@@ -26,7 +26,7 @@ struct VAETrainCommand: TrainingCommand {
             let configuration = try AutoencoderConfiguration.load(
                 path: options.config, overrides: options.overrides, initFrom: options.initFrom)
             try AutoencoderRun(
-                configuration, output: options.output, resume: Resume(options.resume),
+                configuration, output: options.output, resume: options.start,
                 allowedChanges: AllowedChanges(options.allowChange), watching: options.watching
             ).train(communicator)
         }

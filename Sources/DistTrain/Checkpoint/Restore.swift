@@ -10,7 +10,7 @@ public enum Resume: Sendable, Equatable, CustomStringConvertible {
     /// From a checkpoint, or from the newest of another run.
     case path(String)
 
-    public init(_ text: String) {
+    public init(_ text: String, before: Int? = nil) {
         switch text {
         case "auto": self = .auto
         case "none": self = .none
