@@ -71,6 +71,8 @@ struct TrainingOptions: ParsableArguments {
         _ = try seconds(collectiveTimeout, "--collective-timeout")
     }
 
+    var start: Resume { Resume(resume, before: resumeBefore) }
+
     var watching: Watching {
         Watching(
             collectiveTimeout: collectiveTimeout.flatMap(TimeSpan.seconds),
@@ -120,7 +122,7 @@ struct TrainCommand: TrainingCommand {
                     path: options.config, overrides: options.overrides, initFrom: options.initFrom)
             }
             try DenoisingRun(
-                configuration, output: options.output, resume: Resume(options.resume, before: options.resumeBefore),
+                configuration, output: options.output, resume: options.start,
                 allowedChanges: AllowedChanges(options.allowChange), watching: options.watching
             ).train(communicator)
         }

@@ -28,7 +28,7 @@ struct VAETrainCommand: TrainingCommand {
                     path: options.config, overrides: options.overrides, initFrom: options.initFrom)
             }
             try AutoencoderRun(
-                configuration, output: options.output, resume: Resume(options.resume, before: options.resumeBefore),
+                configuration, output: options.output, resume: options.start,
                 allowedChanges: AllowedChanges(options.allowChange), watching: options.watching
             ).train(communicator)
         }
