@@ -103,5 +103,6 @@ def wandb(run):
     assert not record, "the last record is torn"
 
 
-for what, step in {"metrics": metrics, "tensorboard": tensorboard, "wandb": wandb}[sys.argv[2]](sys.argv[1]):
-    print(what, step)
+if __name__ == "__main__":
+    for what, step in {"metrics": metrics, "tensorboard": tensorboard, "wandb": wandb}[sys.argv[2]](sys.argv[1]):
+        print(what, step)
