@@ -10,13 +10,7 @@ trap 'kill -KILL $(jobs -p) 2>/dev/null || true; rm -rf "$scratch"' EXIT
 
 # wait_for PATTERN: until a checkpoint or another path is there.
 wait_for() {
-    local attempt
-    for attempt in $(seq 6000); do
-        if compgen -G "$1" >"$scratch/found"; then return; fi
-        sleep 0.1
-    done
-    cat "$scratch/job" >&2
-    fail "no $1 within $((attempt / 10)) s"
+    await_from "$job" "$1" compgen -G "$1"
 }
 
 # fingerprint FOLDER: every name in it, and the bytes of all files but the lock and the status, which show that a run
@@ -32,7 +26,7 @@ fingerprint() {
     --set train.checkpoint_every=0 --output "$scratch/used" >"$scratch/job" 2>&1 &
 job=$!
 wait_for "$scratch/used/metrics.jsonl"
-until grep -q '"kind":"run"' "$scratch/used/metrics.jsonl"; do sleep 0.1; done
+await_from "$job" "the first line of metrics.jsonl" has_line '"kind":"run"' "$scratch/used/metrics.jsonl"
 fingerprint "$scratch/used" >"$scratch/before"
 lock=$(ls "$scratch/used/.lock")
 expect_status 2 "${run[@]}" --output "$scratch/used"
