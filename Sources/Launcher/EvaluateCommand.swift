@@ -103,7 +103,7 @@ struct EvaluateCommand: ParsableCommand {
     }
 
     func run() throws {
-        let request = EvaluationRequest(
+        var request = EvaluationRequest(
             model: model, weights: weights, firstStage: firstStage, samples: samples, reference: reference,
             count: count, features: features, featureStage: featureStage, inception: inception,
             settings: SamplingSettings(
@@ -112,6 +112,7 @@ struct EvaluateCommand: ParsableCommand {
             keepsFeatures: keepFeatures)
         try onAllRanks(watchedBy: WatchLimits()) { communicator, watcher in
             watcher.activity.enter(.work)
+            request.dtype = try ComputeType.dtype(named: precision, communicator)
             try EvaluateRun(request).run(communicator)
         }
     }

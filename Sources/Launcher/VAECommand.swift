@@ -24,10 +24,12 @@ struct VAETrainCommand: TrainingCommand {
         StopRequest.listen()
         let watching = options.watching
         try onAllRanks(watchedBy: watching.limits) { communicator, watcher in
-            let configuration = try AutoencoderConfiguration.load(
-                path: options.config, overrides: options.overrides, initFrom: options.initFrom)
+            let configuration = try communicator.collectively("reading the configuration") {
+                try AutoencoderConfiguration.load(
+                    path: options.config, overrides: options.overrides, initFrom: options.initFrom)
+            }
             try AutoencoderRun(
-                configuration, output: options.output, resume: Resume(options.resume),
+                configuration, output: options.output, resume: options.start,
                 allowedChanges: AllowedChanges(options.allowChange), watching: watching
             ).train(communicator, watcher)
         }

@@ -23,12 +23,20 @@ public struct AutoencoderRun {
 
     /// - Parameter watcher: of this job, which has begun to watch.
     public func train(_ communicator: any Communicator, _ watcher: JobWatcher) throws {
-        let c = configuration
+        var c = configuration
         let activity = watcher.activity
+        var agreement = StartAgreement()
+        agreement.add(output: output, resume: resume, allowedChanges: allowedChanges)
+        agreement.add(configuration: c.node)
+        try agreement.check(communicator)
+        try c.train.agreeOnPrecision(communicator)
         activity.enter(.openData)
         let dataset = try communicator.collectively("opening the data") {
             try openTrainingDataset(c.data.options, firstStage: nil)
         }
+        agreement = StartAgreement()
+        agreement.add("data.fingerprint", dataset.fingerprint)
+        try agreement.check(communicator)
         activity.enter(.makeModel)
         let model = try AutoencoderKL(c.model)
         guard c.model.inChannels == dataset.channels else {
@@ -41,6 +49,7 @@ public struct AutoencoderRun {
         activity.enter(.initialize)
         let initializedFrom = try InitialWeights.autoencoder(c.initFrom, for: c.model)?
             .load(into: model.store, run: RunFolder(output), resume, communicator)
+        try agreeOnInitialWeights(model.store, communicator)
         let objective = AutoencoderObjective(
             model: model, dataset: dataset,
             weights: AutoencoderObjective.Weights(

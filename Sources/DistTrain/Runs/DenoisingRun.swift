@@ -23,16 +23,25 @@ public struct DenoisingRun {
 
     /// - Parameter watcher: of this job, which has begun to watch.
     public func train(_ communicator: any Communicator, _ watcher: JobWatcher) throws {
-        let c = configuration
+        var c = configuration
         let activity = watcher.activity
+        var agreement = StartAgreement()
+        agreement.add(output: output, resume: resume, allowedChanges: allowedChanges)
+        agreement.add(configuration: c.node)
+        try agreement.check(communicator)
+        try c.train.agreeOnPrecision(communicator)
         activity.enter(.openStage)
-        let firstStage = try c.firstStagePath.map {
-            try FirstStage(folder: ModelFolder($0), dtype: c.train.dtype)
+        let firstStage = try communicator.collectively("opening the first stage") {
+            try c.firstStagePath.map { try FirstStage(folder: ModelFolder($0), dtype: c.train.dtype) }
         }
         activity.enter(.openData)
         let dataset = try communicator.collectively("opening the data") {
             try openTrainingDataset(c.data.options, firstStage: firstStage)
         }
+        agreement = StartAgreement()
+        agreement.add("data.fingerprint", dataset.fingerprint)
+        agreement.add("first_stage.fingerprint", firstStage?.weightsHash)
+        try agreement.check(communicator)
         activity.enter(.makeModel)
         var model = c.model
         // diffusers' pipelines draw noise of this size, so what is written must tell it.
@@ -45,6 +54,7 @@ public struct DenoisingRun {
         activity.enter(.initialize)
         let initializedFrom = try InitialWeights.unet(c.initFrom, for: model, scheduler)?
             .load(into: unet.store, run: RunFolder(output), resume, communicator)
+        try agreeOnInitialWeights(unet.store, communicator)
 
         let objective = DenoisingObjective(
             unet: unet, dataset: dataset, schedule: try NoiseSchedule(scheduler),

@@ -83,6 +83,9 @@ public final class JobWatcher: Sendable {
     /// Notes a committed checkpoint for `status.json`; on rank 0.
     public func note(checkpoint step: Int) { post?.note(checkpoint: step) }
 
+    /// Publishes why checkpoints cannot be saved; nil when they can. For rank 0.
+    public func note(alarm: String?) { post?.note(alarm: alarm) }
+
     /// Ends the watching. On every rank, each by itself; the second time it does nothing. Waits for at most 10 s where
     /// the disk of `status.json` does not answer.
     public func leave(_ state: JobStatus.State, exitStatus: Int32, message: String?) {
