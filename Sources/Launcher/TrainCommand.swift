@@ -15,16 +15,17 @@ struct TrainingOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
             """
-            What a run without checkpoints of its own starts from. auto: initial weights; none: initial weights, in an \
-            empty folder; or the folder of a checkpoint or of another run. A run's own newest whole checkpoint always \
-            takes precedence.
+            Where a run without checkpoints of its own starts: auto: from initial weights; none: the same, in an empty \
+            folder; or the folder of a checkpoint or of another run. A run that has checkpoints resumes from its newest \
+            whole one, so that the same command can be repeated.
             """, valueName: "auto|none|path"))
     var resume = "auto"
 
     @Option(
         help: ArgumentHelp(
             """
-            Go back to the newest of the run's own checkpoints before this step, once; later ones are set aside.
+            Go back to the run's newest checkpoint before this step; later ones are set aside. Done once: repeating the \
+            command then resumes from the newest checkpoint.
             """, valueName: "step"))
     var resumeBefore: Int?
 
@@ -116,8 +117,10 @@ struct TrainCommand: TrainingCommand {
     func run() throws {
         StopRequest.listen()
         try onAllRanks { communicator in
-            let configuration = try Configuration.load(
-                path: options.config, overrides: options.overrides, initFrom: options.initFrom)
+            let configuration = try communicator.collectively("reading the configuration") {
+                try Configuration.load(
+                    path: options.config, overrides: options.overrides, initFrom: options.initFrom)
+            }
             try DenoisingRun(
                 configuration, output: options.output, resume: options.start,
                 allowedChanges: AllowedChanges(options.allowChange), watching: options.watching

@@ -23,8 +23,10 @@ struct VAETrainCommand: TrainingCommand {
     func run() throws {
         StopRequest.listen()
         try onAllRanks { communicator in
-            let configuration = try AutoencoderConfiguration.load(
-                path: options.config, overrides: options.overrides, initFrom: options.initFrom)
+            let configuration = try communicator.collectively("reading the configuration") {
+                try AutoencoderConfiguration.load(
+                    path: options.config, overrides: options.overrides, initFrom: options.initFrom)
+            }
             try AutoencoderRun(
                 configuration, output: options.output, resume: options.start,
                 allowedChanges: AllowedChanges(options.allowChange), watching: options.watching

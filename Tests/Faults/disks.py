@@ -5,7 +5,6 @@ import subprocess
 import time
 
 import calls
-from lab import Fault
 from trial import Outcome, Trial
 
 # Enough saves for any number of failures in a row that a program may bear.
@@ -102,12 +101,12 @@ def disk_that_lies(lab, rank, call, action):
 def power_cut(lab, rank, call, action, lie=""):
     disk = Disk(lab)
     trial = Trial(lab, "power cut", f"rank {rank}, {call}", 2, place=f"{disk.path}/run", keep_last=1)
-    job = trial.start(Fault(action, call.number, rank, lie=lie))
+    job = trial.start(call.fault(action, rank, lie=lie))
     ending = trial.wait(job)
     disk.power_on()
     trial.result.injected += 1
     trial.expect(not ending.is_hung, f"hangs: {ending.tail()}")
-    trial.expect(any(found.result == action for found in job.calls(rank)), "the power was not cut")
+    trial.reached(job, rank)
     trial.committed = durable_commits(trial.run.checkpoints, job.calls())
     trial.check()
     trial.finish()
@@ -173,9 +172,10 @@ def read_only(lab):
     problem = mount(lab, place, "-t", "tmpfs", "faults")
     if problem:
         return skipped(lab, "disk read-only", problem)
-    job = trial.start(Fault("readonly", save.number, "0"))
+    job = trial.start(save.fault("readonly", "0"))
     ending = trial.end(job)
     trial.result.injected += 1
+    trial.reached(job, "0")
     trial.expect(not any(call.result == "remount failed" for call in job.calls()), "the disk is still writable")
     stopped_after_failures(trial, ending, "Read-only file system")
     remount(place, "rw")
@@ -191,8 +191,9 @@ def read_only_start(lab):
     if problem:
         return skipped(lab, "disk read-only", problem)
     trial = Trial(lab, "disk read-only", "at a start", 2, place=place)
-    job = trial.start(Fault("kill", calls.second_save(trial.reference.job, "0")[8].number, "0"))
+    job = trial.start(calls.second_save(trial.reference.job, "0")[8].fault("kill", "0"))
     trial.end(job)
+    trial.reached(job, "0")
     trial.result.kills += 1
     remount(place, "ro")
     ending = trial.end(trial.start(), is_resume=True)

@@ -19,10 +19,14 @@ import sys
 import time
 import traceback
 
+import auxiliary
 import calls
 import damage
 import disks
 import kills
+import origin
+import reads
+import sanitizer
 import surroundings
 from lab import HERE, REPOSITORY, Lab
 from trial import Outcome
@@ -31,6 +35,10 @@ FAMILIES = {
     "kills": kills.tasks,
     "calls": calls.tasks,
     "files": calls.file_tasks,
+    "auxiliary": auxiliary.tasks,
+    "origin": origin.tasks,
+    "reads": reads.tasks,
+    "sanitizer": sanitizer.tasks,
     "power": disks.power_tasks,
     "disks": disks.full_tasks,
     "damage": damage.tasks,
@@ -51,6 +59,8 @@ def arguments():
                         help=f"one family of faults: {', '.join(FAMILIES)}; may be given many times")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at the same time")
     parser.add_argument("--program", default=os.path.join(REPOSITORY, ".build/release/disttrain"))
+    parser.add_argument("--sanitized", metavar="PROGRAM",
+                        help="the program built with AddressSanitizer, for the family sanitizer (make test-address)")
     parser.add_argument("--keep", action="store_true", help="keep the folders of runs with a violation")
     return parser.parse_args()
 
@@ -124,7 +134,7 @@ def main():
     started = time.monotonic()
     # Told to stop, it unmounts and removes what it made.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    lab = Lab(options.program, options.seed)
+    lab = Lab(options.program, options.seed, options.sanitized)
     try:
         outcomes = carry_out(lab, options)
     finally:

@@ -5,7 +5,7 @@ source "$(dirname "$0")/lib.sh"
 images=$repository/Tests/DistTrainTests/Fixtures/images
 made=$scratch/made # what a command writes; removed before each
 
-# refuses CODE TEXT COMMAND...: alone and on 2 ranks, ends within a minute with the code and exactly one line
+# refuses CODE TEXT COMMAND...: alone and on 2 ranks, ends with the code and exactly one line
 # that says Error, which holds the text.
 refuses() { refuses_on "1 2" "$@"; }
 
@@ -15,9 +15,9 @@ refuses_on() {
     for count in $counts; do
         rm -rf "$made"
         if [[ $count == 1 ]]; then
-            expect_status "$code" timeout 60 "$@"
+            expect_status "$code" within "$@"
         else
-            expect_status "$code" ranks "$count" timeout 60 "$@"
+            expect_status "$code" within_ranks "$count" "$@"
         fi
         expect_text "Error" 1
         expect_text "$text"
@@ -31,10 +31,10 @@ accepts() {
     local text=$1
     shift
     rm -rf "$made"
-    expect_status 0 timeout 60 "$@"
+    expect_status 0 within "$@"
     expect_text "$text"
     rm -rf "$made"
-    expect_status 0 ranks 2 timeout 60 "$@"
+    expect_status 0 within_ranks 2 "$@"
     expect_text "$text"
 }
 
