@@ -105,7 +105,7 @@ final class Supervisor {
                 let origin = job.origin(from)
                 let count =
                     outcome.hasLostHosts
-                    ? "hosts lost \(policy.restartsAfterLosses) times without a new checkpoint; no restart is used up"
+                    ? "restart \(policy.restartsAfterLosses) after lost hosts without a new checkpoint, not counted"
                     : "restart \(policy.restarts) of \(settings.maxRestarts) without a new checkpoint"
                 writePostMortem(attempt, cause, "started again \(origin)")
                 say("\(cause)")
@@ -227,6 +227,7 @@ final class Supervisor {
         var isForwarded = false
         var lookedAt = -Double.infinity
         var killed: String?
+        var firstRank = FirstRankProcess()
         var ending: ChildProcess.Ending?
         while ending == nil {
             ending = attempt.child.poll()
@@ -251,6 +252,13 @@ final class Supervisor {
                     killed = fault
                     kill(attempt)
                 }
+            }
+            // With its watching it has ended in order; the last status may wait for the disk.
+            if killed == nil, attempt.logs.heartbeat?.isLast != true,
+                let fault = firstRank.fault(attempt.status, now: now)
+            {
+                killed = fault
+                kill(attempt)
             }
             if isTold, !isForwarded, attempt.logs.heartbeat != nil {
                 // mpirun passes this on and kills nothing; what it does on SIGTERM leaves ranks no time to save.
