@@ -209,6 +209,15 @@ import Testing
     }
 }
 
+@Suite struct OpenFileLimitTests {
+    @Test func whatIsMissingIsSaid() {
+        OpenFileLimit.raise()
+        #expect(OpenFileLimit.shortage(of: 1, for: "a test") == nil)
+        let line = OpenFileLimit.shortage(of: 1 << 40, for: "connections to 1024 ranks")
+        #expect(line?.contains("are needed for connections to 1024 ranks") == true)
+    }
+}
+
 @Suite struct StatusWriterTests {
     private func status(_ beat: Int) -> JobStatus {
         let text = """

@@ -38,8 +38,14 @@ expect_end() {
     [[ $status == "$1" ]] || { cat "$run.log" >&2; fail "exit code $status of $run, expected $1"; }
 }
 
+# The soft limit of open files is raised; where the hard one is too low, a line says so before anything starts.
+expect_status 0 bash -c "ulimit -Sn 56; exec '$disttrain' launch -n 12 --dry-run -- self-test communication"
+expect_no_text "ulimit -n"
+expect_status 0 bash -c "ulimit -n 56; exec '$disttrain' launch -n 12 --dry-run -- self-test communication"
+expect_text "at most 56 files may be open (ulimit -n)" 1
+
 # A rank that hangs before training begins: while the model is made, which is large here.
-start early --collective-timeout 2s --max-restarts 0 -- --set train.steps=10 \
+start early --max-restarts 0 -- --set train.steps=10 \
     --set 'model.block_out_channels=[1024]' --set model.layers_per_block=2
 find_rank 1
 until grep -qsx "rank reporter" /proc/"$process"/task/*/comm; do
@@ -51,10 +57,13 @@ grep -q "rank 1 on $(hostname): not heard for .*, last seen .* in step 0" "$run.
     { cat "$run.log" >&2; fail "nobody missed rank 1"; }
 [[ ! -e $run/status.json ]] || ! grep -q '"stepSeconds":[1-9]' "$run/status.json" || fail "training had begun"
 
-# Strangers.
+# Strangers. The soft limit is as low as on many systems, and the rank raises it.
+ulimit -Sn 256
 start strangers -- --set train.steps=1000000
 find_rank 0
 until [[ -s $run/status.json ]]; do kill -0 $job || fail "the job ended: $(cat "$run.log")"; sleep 0.05; done
+grep -q "^Max open files *$(ulimit -Hn) " "/proc/$process/limits" ||
+    fail "rank 0 may open few files: $(grep files "/proc/$process/limits")"
 "$repository/Tests/Integration/strangers.py" "$process" || { tail -5 "$run.log" >&2; fail "strangers disturb the job"; }
 kill -USR1 $job
 expect_end 75

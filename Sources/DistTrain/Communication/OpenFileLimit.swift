@@ -22,8 +22,7 @@ public enum OpenFileLimit {
         let open = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").count) ?? 0
         let needed = open + count + reserve
         guard limit.rlim_cur < needed else { return nil }
-        return
-            "this process may have \(limit.rlim_cur) files open (ulimit -n), but needs about \(needed) for "
+        return "at most \(limit.rlim_cur) files may be open (ulimit -n), and about \(needed) are needed for "
             + "\(purpose): raise the limit"
     }
 

@@ -132,9 +132,14 @@ package enum WatchLink {
 }
 
 /// A detached thread that takes no signals.
+///
+/// - Parameter name: 15 characters at most.
 func startThread(_ name: String, _ body: @escaping @Sendable () -> Void) {
-    let thread = Thread(block: body)
-    thread.name = name
+    let thread = Thread {
+        // For top and debuggers; Foundation's name is its own alone.
+        pthread_setname_np(pthread_self(), name)
+        body()
+    }
     // Signals are for the thread that has set up their handlers.
     var all = sigset_t()
     var previous = sigset_t()

@@ -33,6 +33,14 @@ struct Crew {
 
         /// "node0:2", in the order of the ranks.
         var hosts: [String] { shares.map { "\($0.host):\($0.ranks)" } }
+
+        /// A warning if mpirun may not open what it needs for the ranks of this host: three files for each.
+        var fileLimitWarning: String? {
+            let own = shares.filter { isThisHost($0.host) }.reduce(0) { $0 + $1.ranks }
+            return OpenFileLimit.shortage(of: 3 * own, for: "mpirun's pipes to \(own) ranks").map {
+                "warning: \($0)"
+            }
+        }
     }
 
     /// How hosts that are missing, or in a bad state, are dealt with.

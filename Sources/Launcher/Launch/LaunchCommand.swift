@@ -137,6 +137,7 @@ struct LaunchCommand: ParsableCommand {
         }
         let placed = try crew.assemble(Crew.Conditions(minRanks: minRanks), say: say)
         say(placed.summary)
+        if let warning = placed.fileLimitWarning { say(warning) }
         let mpirun = placed.mpirun([crew.program] + program, [:])
         if dryRun {
             print(mpirun.commandLine)

@@ -190,6 +190,7 @@ final class Supervisor {
         if let previousID { marks[LaunchRecord.supersededVariable] = previousID }
         let mpirun = placed.mpirun(words, marks)
         say(placed.summary)
+        if let warning = placed.fileLimitWarning { say(warning) }
         let launchGuard = try LaunchGuard(program: crew.program, attempt: id, saves: true)
         let child = try ChildProcess(
             [mpirun.executable] + mpirun.arguments,
