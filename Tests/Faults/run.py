@@ -25,6 +25,7 @@ import damage
 import disks
 import kills
 import origin
+import nfs
 import reads
 import sanitizer
 import surroundings
@@ -39,6 +40,7 @@ FAMILIES = {
     "origin": origin.tasks,
     "reads": reads.tasks,
     "sanitizer": sanitizer.tasks,
+    "nfs": nfs.tasks,
     "power": disks.power_tasks,
     "disks": disks.full_tasks,
     "damage": damage.tasks,
