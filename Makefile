@@ -11,7 +11,7 @@ AT_LEVEL2 := ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem
 AT_LEVEL3 := ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell
 SWIFT_SOURCES := Package.swift Sources Tests Fuzzing/Package.swift Fuzzing/Sources
 
-.PHONY: help deps build demo test test-unit test-integration test-faults test-address test-cluster test-python fuzz bench lint format clean
+.PHONY: help deps build demo test test-unit test-integration test-faults test-address test-cluster soak test-python fuzz bench lint format clean
 .NOTPARALLEL:
 
 help: ## List these targets
@@ -48,6 +48,10 @@ test-address: build ## Errors during a save under AddressSanitizer, which needs 
 test-cluster: build ## Inject faults of hosts, networks and Slurm on one machine (opt-in, as root); ARGS="--only cut"
 	cluster/testbed/deps.sh
 	Tests/Cluster/run.py $(ARGS)
+
+soak: build ## Disturb trainings with random faults (opt-in, as root); ARGS="--minutes 90 --seed 1 --output FOLDER"
+	cluster/testbed/deps.sh
+	Tests/Cluster/soak.py $(ARGS)
 
 VENV := .venv-python
 test-python: build ## Cross-check against PyTorch and diffusers (opt-in); FILTER=NAME, VENV=FOLDER, ARGS="--seed 1"

@@ -103,14 +103,17 @@ struct EvaluateCommand: ParsableCommand {
     }
 
     func run() throws {
-        let request = EvaluationRequest(
+        var request = EvaluationRequest(
             model: model, weights: weights, firstStage: firstStage, samples: samples, reference: reference,
             count: count, features: features, featureStage: featureStage, inception: inception,
             settings: SamplingSettings(
                 method: method, steps: steps, eta: eta, spacing: spacing, seed: seed, batchSize: batch),
             dtype: try ComputeType.dtype(named: precision), output: output, cache: cache,
             keepsFeatures: keepFeatures)
-        try onAllRanks { communicator in try EvaluateRun(request).run(communicator) }
+        try onAllRanks { communicator in
+            request.dtype = try ComputeType.dtype(named: precision, communicator)
+            try EvaluateRun(request).run(communicator)
+        }
     }
 }
 

@@ -15,10 +15,19 @@ struct TrainingOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
             """
-            auto: from the run's newest whole checkpoint, if there is one; none: from the start; or the folder of a \
-            checkpoint or of another run.
+            Where a run without checkpoints of its own starts: auto: from initial weights; none: the same, in an empty \
+            folder; or the folder of a checkpoint or of another run. A run that has checkpoints resumes from its newest \
+            whole one, so that the same command can be repeated.
             """, valueName: "auto|none|path"))
     var resume = "auto"
+
+    @Option(
+        help: ArgumentHelp(
+            """
+            Go back to the run's newest checkpoint before this step; later ones are set aside. Done once: repeating the \
+            command then resumes from the newest checkpoint.
+            """, valueName: "step"))
+    var resumeBefore: Int?
 
     @Option(
         parsing: .singleValue,
@@ -61,6 +70,8 @@ struct TrainingOptions: ParsableArguments {
         _ = try seconds(timeLimit, "--time-limit")
         _ = try seconds(collectiveTimeout, "--collective-timeout")
     }
+
+    var start: Resume { Resume(resume, before: resumeBefore) }
 
     var watching: Watching {
         Watching(
@@ -106,10 +117,12 @@ struct TrainCommand: TrainingCommand {
     func run() throws {
         StopRequest.listen()
         try onAllRanks { communicator in
-            let configuration = try Configuration.load(
-                path: options.config, overrides: options.overrides, initFrom: options.initFrom)
+            let configuration = try communicator.collectively("reading the configuration") {
+                try Configuration.load(
+                    path: options.config, overrides: options.overrides, initFrom: options.initFrom)
+            }
             try DenoisingRun(
-                configuration, output: options.output, resume: Resume(options.resume),
+                configuration, output: options.output, resume: options.start,
                 allowedChanges: AllowedChanges(options.allowChange), watching: options.watching
             ).train(communicator)
         }

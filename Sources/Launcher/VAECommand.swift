@@ -23,10 +23,12 @@ struct VAETrainCommand: TrainingCommand {
     func run() throws {
         StopRequest.listen()
         try onAllRanks { communicator in
-            let configuration = try AutoencoderConfiguration.load(
-                path: options.config, overrides: options.overrides, initFrom: options.initFrom)
+            let configuration = try communicator.collectively("reading the configuration") {
+                try AutoencoderConfiguration.load(
+                    path: options.config, overrides: options.overrides, initFrom: options.initFrom)
+            }
             try AutoencoderRun(
-                configuration, output: options.output, resume: Resume(options.resume),
+                configuration, output: options.output, resume: options.start,
                 allowedChanges: AllowedChanges(options.allowChange), watching: options.watching
             ).train(communicator)
         }

@@ -96,7 +96,7 @@ grep -qx "seed: 1" "$scratch/run/config.yaml" || fail "config.yaml is not the ne
 # Back behind a checkpoint: curve and pictures end where the run goes on, and its later steps come anew.
 printf '{"kind":"step","st\0\0\0\0' >>"$scratch/run/metrics.jsonl"
 expect_status 0 "${run[@]}" --set train.steps=6 \
-    --resume "$scratch/run/checkpoints/step-00000004" --output "$scratch/run"
+    --resume-before 5 --output "$scratch/run"
 steps=$(sed -n 's/^{"kind":"step","step":\([0-9]*\),.*/\1/p' "$scratch/run/metrics.jsonl" | tr '\n' ' ')
 [[ $steps == "1 2 3 4 5 6 " ]] || fail "steps in metrics.jsonl: $steps"
 pictures=$(cd "$scratch/run/samples" && find . -name '*.png' | sort | tr '\n' ' ')

@@ -95,7 +95,8 @@ extension Image {
         let temporary = "\(path).\(getpid()).tmp"
         func fail(_ what: String, _ code: Int32) -> ImageError {
             unlink(temporary)
-            return ImageError(.inaccessible, name: path, "cannot \(what): \(String(cString: strerror(code)))")
+            return ImageError(
+                .inaccessible, name: path, "cannot \(what): \(String(cString: strerror(code)))", code: code)
         }
         guard let file = fopen(temporary, "wb") else { throw fail("create the file", errno) }
         let written = fwrite(bytes, 1, bytes.count, file)

@@ -26,8 +26,11 @@ public struct ImageError: Error, Equatable, Sendable, CustomStringConvertible {
     public let name: String
     /// What was found, what was expected, and what to do.
     public let detail: String
+    /// `errno` of the failed file operation; 0 for any other reason.
+    public let code: Int32
 
-    public init(_ kind: Kind, name: String, _ detail: String) {
+    public init(_ kind: Kind, name: String, _ detail: String, code: Int32 = 0) {
+        self.code = code
         self.kind = kind
         self.name = name
         self.detail = detail

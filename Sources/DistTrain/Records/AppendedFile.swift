@@ -52,7 +52,9 @@ public final class AppendedFile {
             }
             if got < 0 && errno == EINTR { continue }
             guard got > 0 else {
-                throw FileError(path, got < 0 ? "reading failed: \(systemReason())" : "became shorter")
+                let code = got < 0 ? errno : 0
+                throw FileError(
+                    path, got < 0 ? "reading failed: \(systemReason(code))" : "became shorter", code: code)
             }
             filled += got
         }

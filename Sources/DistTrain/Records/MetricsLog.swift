@@ -5,9 +5,11 @@ import LDMModel
 public struct MetricsError: ReportableError, Equatable {
     public let path: String
     public let detail: String
+    /// `errno` of the failed file operation; 0 for any other reason.
+    public var code: Int32 = 0
 
     public var message: String { "\(path): \(detail)" }
-    public var exitStatus: Int32 { ExitStatus.usage }
+    public var exitStatus: Int32 { ExitStatus.forSystemError(code, otherwise: ExitStatus.usage) }
 }
 
 /// Writes `metrics.jsonl`: a JSON object a line, of which the file never holds half. For one rank.
@@ -42,7 +44,7 @@ public final class MetricsLog {
             file = try AppendedFile(path: path, noun: "line", onProblem: onProblem)
             try file.cut(to: kept)
         } catch {
-            throw MetricsError(path: path, detail: error.message)
+            throw MetricsError(path: path, detail: error.message, code: error.code)
         }
         if kept == 0 { append(kind: "run", step: nil, run.fields) }
         if let resumedStep { append(kind: "resume", step: resumedStep, run.fields) }

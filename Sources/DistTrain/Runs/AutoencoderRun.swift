@@ -22,10 +22,18 @@ public struct AutoencoderRun {
     }
 
     public func train(_ communicator: any Communicator) throws {
-        let c = configuration
+        var c = configuration
+        var agreement = StartAgreement()
+        agreement.add(output: output, resume: resume, allowedChanges: allowedChanges)
+        agreement.add(configuration: c.node)
+        try agreement.check(communicator)
+        try c.train.agreeOnPrecision(communicator)
         let dataset = try communicator.collectively("opening the data") {
             try openTrainingDataset(c.data.options, firstStage: nil)
         }
+        agreement = StartAgreement()
+        agreement.add("data.fingerprint", dataset.fingerprint)
+        try agreement.check(communicator)
         let model = try AutoencoderKL(c.model)
         guard c.model.inChannels == dataset.channels else {
             throw RunError(
@@ -36,6 +44,7 @@ public struct AutoencoderRun {
         model.store.initialize(seed: c.seed)
         let initializedFrom = try InitialWeights.autoencoder(c.initFrom, for: c.model)?
             .load(into: model.store, run: RunFolder(output), resume, communicator)
+        try agreeOnInitialWeights(model.store, communicator)
         let objective = AutoencoderObjective(
             model: model, dataset: dataset,
             weights: AutoencoderObjective.Weights(

@@ -22,13 +22,22 @@ public struct DenoisingRun {
     }
 
     public func train(_ communicator: any Communicator) throws {
-        let c = configuration
-        let firstStage = try c.firstStagePath.map {
-            try FirstStage(folder: ModelFolder($0), dtype: c.train.dtype)
+        var c = configuration
+        var agreement = StartAgreement()
+        agreement.add(output: output, resume: resume, allowedChanges: allowedChanges)
+        agreement.add(configuration: c.node)
+        try agreement.check(communicator)
+        try c.train.agreeOnPrecision(communicator)
+        let firstStage = try communicator.collectively("opening the first stage") {
+            try c.firstStagePath.map { try FirstStage(folder: ModelFolder($0), dtype: c.train.dtype) }
         }
         let dataset = try communicator.collectively("opening the data") {
             try openTrainingDataset(c.data.options, firstStage: firstStage)
         }
+        agreement = StartAgreement()
+        agreement.add("data.fingerprint", dataset.fingerprint)
+        agreement.add("first_stage.fingerprint", firstStage?.weightsHash)
+        try agreement.check(communicator)
         var model = c.model
         // diffusers' pipelines draw noise of this size, so what is written must tell it.
         model.sampleSize = model.sampleSize ?? SpatialSize(height: dataset.height, width: dataset.width)
@@ -39,6 +48,7 @@ public struct DenoisingRun {
         let scheduler = c.schedulerConfig()
         let initializedFrom = try InitialWeights.unet(c.initFrom, for: model, scheduler)?
             .load(into: unet.store, run: RunFolder(output), resume, communicator)
+        try agreeOnInitialWeights(unet.store, communicator)
 
         let objective = DenoisingObjective(
             unet: unet, dataset: dataset, schedule: try NoiseSchedule(scheduler),

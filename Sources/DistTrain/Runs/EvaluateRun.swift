@@ -123,7 +123,7 @@ public struct EvaluateRun {
             let isGrid = source.itemName(at: 0) == Self.grid && source.count > 1
             let first = try source.image(at: isGrid ? 1 : 0)
             let stage = try request.firstStage.map {
-                try FirstStage(folder: PipelineFolder.locateAutoencoder($0))
+                try FirstStage(folder: .verifiedAutoencoder($0))
             }
             return Opened(
                 firstStage: stage, side: min(first.width, first.height), step: nil, weights: "samples",
@@ -204,7 +204,7 @@ public struct EvaluateRun {
             preconditionFailure("a model without samples is opened with its pictures")
         }
         let featureStage = try request.featureStage.map {
-            try FirstStage(folder: PipelineFolder.locateAutoencoder($0))
+            try FirstStage(folder: .verifiedAutoencoder($0))
         }
         let extractor = try FeatureExtractor(
             request.features, inception: request.inception, firstStage: featureStage ?? opened.firstStage,

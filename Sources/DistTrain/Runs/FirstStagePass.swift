@@ -8,7 +8,7 @@ public struct FirstStagePass {
 
     /// - Parameter folder: a diffusers AutoencoderKL or VQModel, or a run or pipeline that has one.
     public init(folder: String, dtype: DType) throws {
-        stage = try FirstStage(folder: PipelineFolder.locateAutoencoder(folder), dtype: dtype)
+        stage = try FirstStage(folder: .verifiedAutoencoder(folder), dtype: dtype)
     }
 
     // MARK: Encoding

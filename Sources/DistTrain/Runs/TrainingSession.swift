@@ -76,6 +76,7 @@ final class TrainingSession {
         checkpoints = try CheckpointWriter(
             folder: run.checkpoints, snapshots: settings.cadence.snapshotEvery > 0 ? run.snapshots : nil,
             table: table, run: subject.identity, retention: settings.retention, communicator: communicator,
+            progress: { [activity = watcher.activity] in activity.tick() },
             checkLock: { [lock = run.lock] in try lock?.check() })
     }
 
@@ -93,6 +94,9 @@ final class TrainingSession {
             recorder?.finish(exitStatus: ExitStatus.success)
             watcher.leave(.finished, exitStatus: ExitStatus.success, message: nil)
         } catch {
+            if !(error is CommunicationError) {
+                checkpoints.completeAfterFailure(within: Self.timeToCompleteSave)
+            }
             let report = FailureReport(error)
             if recorder != nil, (try? run.lock?.check()) != nil {
                 recorder?.finish(exitStatus: report.exitStatus)
@@ -103,6 +107,9 @@ final class TrainingSession {
             throw error
         }
     }
+
+    /// Seconds that a save under way is given when training ends with an error.
+    private static let timeToCompleteSave = 120.0
 
     private func trainAndExport(_ resume: Resume) throws -> StoppedEarly? {
         watcher.activity.enter(.load)
@@ -121,10 +128,10 @@ final class TrainingSession {
                     run, description, configuration: subject.identity.configuration,
                     logging: settings.logging,
                     resumedStep: first, host: communicator.hostName, onProblem: { progress.note($0) })
-                try run.cutPicturesBack(to: first)
                 return recorder
             }
         }
+        try auxiliary("putting the samples back to step \(first ?? 0)") { try run.cutPicturesBack(to: first) }
         let trainer = Trainer(
             step: step, cadence: settings.cadence, communicator: communicator,
             actions: Trainer.Actions(
@@ -146,7 +153,7 @@ final class TrainingSession {
                     recorder?.synchronize()
                     try saveCheckpoint(at: $0, CheckpointMetric(name: "loss", value: $1), $2)
                 },
-                working: { [self] in checkpoints.working }, settle: { [self] in try settle($0) },
+                working: { [self] in checkpoints.working }, advance: { [self] in try advanceSave($0) },
                 stopReason: { [self] in stopReason() },
                 evaluate: { [self] step in
                     guard let result = try evaluate(at: step) else { return }
@@ -168,11 +175,9 @@ final class TrainingSession {
                 at: restored.manifest.step, restored.manifest.metric, restored.manifest.sums)
         }
         watcher.activity.enter(.save)
-        try checkpoints.finish()
-        // Where the folder was taken over, that is why the last save failed.
         try run.checkLock(communicator)
-        try checkpoints.expectSaved()
-        try noteNewestCheckpoint()
+        try checkpoints.finish(within: settings.saveTimeout)
+        try noteSaved()
         progress?.finish()
         if stopped == nil {
             watcher.activity.enter(.export)
@@ -188,26 +193,38 @@ final class TrainingSession {
         return "the time limit"
     }
 
-    private func settle(_ working: Double) throws {
-        try checkpoints.settle(working)
+    private func advanceSave(_ working: Double) throws {
+        try checkpoints.advance(working)
         try noteSaved()
     }
 
-    /// Takes note of a save that has ended.
+    /// Publishes that a save has completed, or keeps failing.
     private func noteSaved() throws {
+        watcher.note(alarm: checkpoints.alarm?.report.message)
         guard let save, !checkpoints.isSaving else { return }
         self.save = nil
         timeLimit?.saved(in: monotonicSeconds() - save.began)
-        try noteNewestCheckpoint()
-    }
-
-    private func noteNewestCheckpoint() throws {
-        guard communicator.isRoot, let newest = try run.checkpoints.steps().last else { return }
+        // A listing that fails costs only the news of the checkpoint.
+        guard communicator.isRoot, let newest = try? run.checkpoints.steps().last else { return }
         watcher.note(checkpoint: newest)
     }
 
+    /// Writes what nothing depends on, on rank 0. A failure is reported and does not stop training: the next interval
+    /// writes it anew. Collective; throws where the folder no longer belongs to this run.
+    private func auxiliary(_ what: String, _ body: () throws -> Void) throws {
+        try communicator.collectively(what) {
+            guard communicator.isRoot else { return }
+            try run.lock?.check()
+            do {
+                try body()
+            } catch {
+                printLine("Warning: \(what) failed, training continues: \(FailureReport(error).message)")
+            }
+        }
+    }
+
     private func record(_ entry: Trainer.LogEntry) -> StepMetrics {
-        let seen = entry.step * settings.batchSize
+        let seen = step.samplesSeen(after: entry.step)
         return StepMetrics(
             step: entry.step, loss: entry.loss, learningRate: entry.learningRate,
             gradientNorm: entry.gradientNorm, imagesPerSecond: entry.imagesPerSecond,
@@ -228,7 +245,13 @@ final class TrainingSession {
         try run.snapshots.setAside(after: found?.manifest.step ?? 0, communicator) {
             printLine("Warning: \($0)")
         }
-        guard let checkpoint = found else { return nil }
+        guard let checkpoint = found else {
+            if communicator.isRoot, FileManager.default.fileExists(atPath: run.metrics) {
+                printLine("Note: the run has no checkpoint yet: it starts again from its initial weights")
+            }
+            return nil
+        }
+        step.resume(at: checkpoint.manifest.step, samplesSeen: checkpoint.manifest.samplesSeen)
         try state.showMasters()
         if communicator.isRoot {
             for note in notes { printLine("Note: \(note)") }
@@ -255,28 +278,29 @@ final class TrainingSession {
         save = (monotonicSeconds(), step)
         try checkpoints.begin(
             TrainingState(
-                step: step, samplesSeen: step * settings.batchSize, metric: metric, sums: sums,
+                step: step, samplesSeen: self.step.samplesSeen(after: step), metric: metric, sums: sums,
                 buffers: buffers))
     }
 
     private func saveSnapshot(at step: Int) throws {
         watcher.activity.enter(.save, step: step)
-        try checkpoints.finish()
+        try checkpoints.finishAttempt()
         try noteSaved()
         try run.checkLock(communicator)
         try checkpoints.beginSnapshot(
             TrainingState(
-                step: step, samplesSeen: step * settings.batchSize, buffers: state.powerAverages))
+                step: step, samplesSeen: self.step.samplesSeen(after: step), buffers: state.powerAverages))
     }
 
     private func savePictures(at step: Int) throws {
         let grid = try withAverage { try subject.pictures(watcher.activity.tick) }
-        try communicator.collectively("writing the samples of step \(step)") {
+        try auxiliary("writing the samples of step \(step)") {
             guard let grid else { return }
-            try run.lock?.check()
             let png = grid.pngData(text: ["run": subject.identity.name, "step": String(step)])
             // First, because a picture that is in its folder is not made again by a run that is resumed here.
             recorder?.append(picture: png, width: grid.width, height: grid.height, step: step)
+            try FileManager.default.createDirectory(
+                atPath: run.samples, withIntermediateDirectories: true)
             try Image.write(png: png, to: run.samples(step: step))
             try LossCurve(run).write()
         }
@@ -284,10 +308,21 @@ final class TrainingSession {
 
     private func evaluate(at step: Int) throws -> EvaluationResult? {
         guard let evaluation = subject.evaluation else { return nil }
-        // It may take long: what was saved before has to be whole.
-        try checkpoints.finish()
+        watcher.activity.enter(.save, step: step)
+        // It may take long: what was saved before should be whole.
+        try checkpoints.finishAttempt()
         watcher.activity.enter(.sample, step: step)
-        return try withAverage { try evaluation.run(step: step, in: run, tick: watcher.activity.tick) }
+        do {
+            return try withAverage { try evaluation.run(step: step, in: run, tick: watcher.activity.tick) }
+        } catch {
+            guard try communicator.allAgree(StorageFault.includes(error)) else { throw error }
+            if communicator.isRoot {
+                printLine(
+                    "Warning: the evaluation of step \(step) failed, training continues: \(FailureReport(error).message)"
+                )
+            }
+            return nil
+        }
     }
 
     private func export() throws {
@@ -336,6 +371,8 @@ struct SessionSettings {
     var learningRate: LearningRate
     var cadence: Cadence
     var retention: Retention
+    /// Seconds for which the last save is retried.
+    var saveTimeout: Double
     var logging: LoggingConfiguration
 
     /// As a configuration names it.

@@ -24,6 +24,8 @@ public struct JobStatus: Codable, Sendable, Equatable {
     public var progress: Progress?
     /// The newest checkpoint's step.
     public var checkpointStep: Int?
+    /// Why checkpoints cannot be saved at the moment; training continues meanwhile.
+    public var alarm: String?
     public var ranks: [JobWatch.Member]
     public var slowestHost: String?
     /// How much longer than the median rank it works for a step.

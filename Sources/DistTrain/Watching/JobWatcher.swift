@@ -59,6 +59,9 @@ public final class JobWatcher: Sendable {
     /// Tells of a committed checkpoint; for rank 0.
     public func note(checkpoint step: Int) { post?.note(checkpoint: step) }
 
+    /// Publishes why checkpoints cannot be saved; nil when they can. For rank 0.
+    public func note(alarm: String?) { post?.note(alarm: alarm) }
+
     /// Ends the watching. On every rank, each by itself.
     public func leave(_ state: JobStatus.State, exitStatus: Int32, message: String?) {
         activity.enter(.end)

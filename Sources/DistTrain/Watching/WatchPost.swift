@@ -45,6 +45,12 @@ final class WatchPost: Sendable {
         notes.withLock { ($0.status.checkpointStep, $0.isChanged) = (step, true) }
     }
 
+    func note(alarm: String?) {
+        notes.withLock {
+            if $0.status.alarm != alarm { ($0.status.alarm, $0.isChanged) = (alarm, true) }
+        }
+    }
+
     /// Nothing is expected from this rank.
     func forget(_ rank: Int) { notes.withLock { _ = $0.forgotten.insert(rank) } }
 

@@ -20,15 +20,21 @@ public struct FileError: Error, Equatable, Sendable, CustomStringConvertible {
     }
 }
 
-/// The system's reason behind an error of Foundation's file functions, whose own words often hold none ("The
-/// operation could not be completed").
+/// The reason behind an error of Foundation's file functions, whose own message often has none ("The operation could
+/// not be completed").
 public func systemReason(of error: any Error) -> String {
-    // On Linux the cause is a Swift error, and no NSError until it is made one.
+    let code = systemCode(of: error)
+    return code == 0 ? error.localizedDescription : String(cString: strerror(code))
+}
+
+/// The `errno` behind an error of Foundation's file functions; 0 if there is none.
+public func systemCode(of error: any Error) -> Int32 {
+    // On Linux the cause is a Swift error, which becomes an NSError only by the cast.
     let cause = (error as NSError).userInfo[NSUnderlyingErrorKey] as? any Error
     for error in [cause ?? error, error] as [NSError] where error.domain == NSPOSIXErrorDomain {
-        return String(cString: strerror(Int32(error.code)))
+        return Int32(error.code)
     }
-    return error.localizedDescription
+    return 0
 }
 
 /// An open file descriptor, closed exactly once.
@@ -127,7 +133,10 @@ public enum FileCreation: Sendable {
 /// Files that are there whole or not at all, also after a power cut.
 public enum AtomicFile {
     /// Where a file is written before it gets its name: in the same folder, so that the rename is atomic.
-    public static func temporaryPath(for path: String) -> String { "\(path).partial-\(getpid())" }
+    public static func temporaryPath(for path: String) -> String { path + temporarySuffix + String(getpid()) }
+
+    /// Between a file's name and the number of the process that is writing it.
+    static let temporarySuffix = ".partial-"
 
     /// Writes a file and waits until it is on the disk under its name.
     public static func write(_ bytes: [UInt8], to path: String) throws(FileError) {

@@ -76,12 +76,14 @@ public struct SafetensorsError: Error, Equatable, Sendable, CustomStringConverti
     public var kind: Kind
     public var path: String
     public var message: String
+    /// `errno` of the failed file operation; 0 for any other reason.
+    public var code: Int32
 
-    public init(_ kind: Kind, _ path: String, _ message: String) {
-        (self.kind, self.path, self.message) = (kind, path, message)
+    public init(_ kind: Kind, _ path: String, _ message: String, code: Int32 = 0) {
+        (self.kind, self.path, self.message, self.code) = (kind, path, message, code)
     }
 
-    init(_ error: FileError) { self.init(.file, error.path, error.message) }
+    init(_ error: FileError) { self.init(.file, error.path, error.message, code: error.code) }
 
     public var description: String { "\(path): \(message)".oneLine() }
 }

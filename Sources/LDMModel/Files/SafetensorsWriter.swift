@@ -101,7 +101,7 @@ public struct SafetensorsWriter: ~Copyable {
         do throws(FileError) {
             output = try Output(for: path, creation)
         } catch {
-            throw SafetensorsError(.file, path, error.message)
+            throw SafetensorsError(.file, path, error.message, code: error.code)
         }
         let result = header.withUnsafeBytes { raw in
             Result { () throws(SafetensorsError) in try emit(raw, to: output, path: path) }
@@ -170,7 +170,7 @@ public struct SafetensorsWriter: ~Copyable {
             if output.creation == .replacing { try AtomicFile.commit(output.temporary, to: path) }
         } catch {
             unlink(output.temporary)
-            throw SafetensorsError(.file, path, error.message)
+            throw SafetensorsError(.file, path, error.message, code: error.code)
         }
     }
 
@@ -180,7 +180,7 @@ public struct SafetensorsWriter: ~Copyable {
         do throws(FileError) {
             try output.file.write(bytes)
         } catch {
-            throw SafetensorsError(.file, path, error.message)
+            throw SafetensorsError(.file, path, error.message, code: error.code)
         }
     }
 
