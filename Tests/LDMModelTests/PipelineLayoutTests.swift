@@ -203,7 +203,10 @@ extension TemporaryFolder {
 }
 
 @Suite struct PipelineReplacementTests {
-    private func read(_ path: String) throws -> Float { try PipelineFolder.read(path).loadUNet().store.values[0] }
+    private func read(_ path: String) throws -> Float {
+        let unet = try PipelineFolder.read(path).loadUNet()
+        return withExtendedLifetime(unet) { unet.store.values[0] }
+    }
 
     @Test("a pipeline is replaced in one step, and a crash between two renames is repaired")
     func replacement() throws {
