@@ -1,8 +1,7 @@
 #!/bin/bash
 # Runs every test_*.sh in this folder, or those whose names are given, each under a time limit.
 #
-#   Tests/Integration/run.sh [NAME...]        test_NAME.sh; TEST_TIME_LIMIT=SECONDS for each (default 1200, which
-# only ends a hang)
+#   Tests/Integration/run.sh [NAME...]        test_NAME.sh; TEST_TIME_LIMIT=SECONDS ends a test that hangs (default 1200)
 set -uo pipefail
 cd "$(dirname "$0")" || exit 1
 

@@ -197,13 +197,14 @@ public final class WandBRun {
 
     /// Appends records, all or none.
     private func append(_ records: [WBRecord.OneOf_RecordType]) {
-        var bytes = file.size == 0 ? WandBLogRecord.fileHeader : []
+        let size = file.size
+        var bytes = size == 0 ? WandBLogRecord.fileHeader : []
         do {
             for (index, content) in records.enumerated() {
                 var record = WBRecord()
                 record.num = Int64(recordCount + index + 1)
                 record.recordType = content
-                bytes += WandBLogRecord.frame(try record.serializedBytes(), at: file.size + bytes.count)
+                bytes += WandBLogRecord.frame(try record.serializedBytes(), at: size + bytes.count)
             }
         } catch {
             return file.lose("\(error)")
