@@ -194,6 +194,9 @@ class Soak:
     def __init__(self, arguments):
         self.arguments = arguments
         self.output = Path(arguments.output).resolve()
+        if self.output.parts[1] in ("tmp", "run", "dev"):
+            sys.exit(f"--output {self.output}: hosts of the test bed have a /{self.output.parts[1]} of their own; choose a "
+                     "folder that all of them see, such as one below /var/tmp")
         self.output.mkdir(parents=True, exist_ok=True)
         self.state_path = self.output / "state.json"
         self.state = {"seconds": 0, "runs": 0, "faults": {}, "exits": {}, "recoveries": {}, "restarts": 0, "steps_lost": 0,
@@ -207,7 +210,7 @@ class Soak:
         self.other_program = self.output / "disttrain-other-build"
         if not self.program.exists():
             # A copy: a build meanwhile must not replace the program under a running job.
-            shutil.copy2(REPOSITORY / ".build/release/disttrain", self.program)
+            shutil.copy2(job.PROGRAM, self.program)
             self.other_program.write_bytes(self.program.read_bytes() + b"\0")
             self.other_program.chmod(0o755)
         self.disk = soak_faults.Disk(self.output / "disk.ext4", self.output / "disk")
@@ -263,6 +266,12 @@ class Soak:
                 first = found
             time.sleep(0.2)
         return False
+
+    def wait_for_start(self, before, seconds=RECOVERY):
+        """Until the run has another start: the ranks of the one before may still train."""
+        end = time.monotonic() + seconds
+        while len(self.training.run.attempts) <= before and time.monotonic() < end and not self.training.is_done.is_set():
+            time.sleep(0.1)
 
     def wait_between(self):
         """Mostly until the job has made progress; at times not, so that failures come in a row."""
