@@ -57,7 +57,7 @@ VENV := .venv-python
 test-python: build ## Cross-check against PyTorch and diffusers (opt-in); FILTER=NAME, VENV=FOLDER, ARGS="--seed 1"
 	Tests/Python/run.sh $(VENV) $(if $(FILTER),-k "$(FILTER)") $(ARGS)
 
-fuzz: deps ## Fuzz the readers of weight folders for SECONDS=600 on one core
+fuzz: deps ## Fuzz the readers of weight folders and the watcher's protocol for SECONDS=600 on one core
 	Fuzzing/run.sh $(or $(SECONDS),600)
 
 bench: build ## Measure beside PyTorch; ROWS="train sample vae models checkpoint" ROUNDS=3

@@ -9,6 +9,7 @@ let package = Package(
         .executable(name: "disttrain", targets: ["Launcher"]),
         // For Fuzzing, a package of its own.
         .library(name: "LDMModel", targets: ["LDMModel", "TensorCore"]),
+        .library(name: "DistTrain", targets: ["DistTrain"]),
     ],
     traits: [
         .trait(name: "OneDNN", description: "Convolutions and bf16 on oneDNN; without it OpenBLAS does all."),
@@ -27,6 +28,8 @@ let package = Package(
         .systemLibrary(name: "CPNG", pkgConfig: "libpng", providers: [.apt(["libpng-dev"])]),
         .systemLibrary(name: "CJPEG", pkgConfig: "libjpeg", providers: [.apt(["libjpeg-dev"])]),
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+        // Hashes and message authentication: the system's, because swift-crypto compiles BoringSSL first.
+        .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
 
         // Thin C and C++ shims.
         .target(name: "MPIShim", dependencies: ["COpenMPI"]),
@@ -54,6 +57,7 @@ let package = Package(
             name: "DistTrain",
             dependencies: [
                 "LDMModel", "TensorCore", "RecordProtocols", "MPIShim", "CImageFiles", "CZlib",
+                "COpenSSL",
                 .product(name: "Yams", package: "Yams"),
                 .product(name: "Logging", package: "swift-log"),
             ]),

@@ -1,7 +1,7 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
-// The readers of weight folders under libFuzzer; run.sh builds and runs them. A package of its own, so that the
+// Readers of files and of the network under libFuzzer; run.sh builds and runs them. A package of its own, so that the
 // program and its tests need nothing of it.
 let targets = ["FuzzJSON", "FuzzSafetensors", "FuzzIndex", "FuzzConfig"]
 let package = Package(
@@ -16,4 +16,9 @@ let package = Package(
                 // libFuzzer brings main.
                 swiftSettings: [.unsafeFlags(["-parse-as-library"])])
         }
+        + [
+            .executableTarget(
+                name: "FuzzWatcher", dependencies: [.product(name: "DistTrain", package: "disttrain")],
+                swiftSettings: [.unsafeFlags(["-parse-as-library"])])
+        ]
 )

@@ -8,7 +8,7 @@ cd "$(dirname "$0")"
 seconds=${1:-600}
 shift || true
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(FuzzJSON FuzzSafetensors FuzzIndex FuzzConfig)
+[ ${#targets[@]} -gt 0 ] || targets=(FuzzJSON FuzzSafetensors FuzzIndex FuzzConfig FuzzWatcher)
 fixtures=(../Tests/Fixtures ../Tests/LDMModelTests/Fixtures)
 hostile=../Tests/LDMModelTests/Fixtures/hostile
 
@@ -34,6 +34,7 @@ mapfile -t weights < <(find "${fixtures[@]}" -name '*.safetensors' -size -16k)
 seed FuzzJSON "${configs[@]}" seeds/*.json "$hostile"/*/*/*.json
 seed FuzzSafetensors "${weights[@]}"
 seed FuzzIndex "${indexes[@]}" seeds/*index.json "$hostile"/index/*/*
+seed FuzzWatcher seeds/*.watcher
 seed FuzzConfig "${configs[@]}" seeds/*config.json "$hostile"/config/*/*
 
 # Swift's own backtraces would hide which line failed behind a fault of AddressSanitizer.

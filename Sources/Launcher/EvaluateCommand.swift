@@ -110,7 +110,8 @@ struct EvaluateCommand: ParsableCommand {
                 method: method, steps: steps, eta: eta, spacing: spacing, seed: seed, batchSize: batch),
             dtype: try ComputeType.dtype(named: precision), output: output, cache: cache,
             keepsFeatures: keepFeatures)
-        try onAllRanks { communicator in
+        try onAllRanks(watchedBy: WatchLimits()) { communicator, watcher in
+            watcher.activity.enter(.work)
             request.dtype = try ComputeType.dtype(named: precision, communicator)
             try EvaluateRun(request).run(communicator)
         }

@@ -179,7 +179,8 @@ struct SampleCommand: ParsableCommand {
             method: method, steps: steps, eta: eta, spacing: spacing, seed: seed, seeds: try seedList(),
             batchSize: batch)
         let pairs = try pairs()
-        try onAllRanks { communicator in
+        try onAllRanks(watchedBy: WatchLimits()) { communicator, watcher in
+            watcher.activity.enter(.work)
             let dtype = try ComputeType.dtype(named: precision, communicator)
             let run = SampleRun(
                 model: model, weights: weights, firstStage: firstStage, count: count, settings: settings,

@@ -66,9 +66,19 @@ struct TrainingOptions: ParsableArguments {
             """, valueName: "time"))
     var collectiveTimeout: String?
 
+    @Option(
+        help: ArgumentHelp(
+            """
+            End all ranks when a phase that reads or writes files (opening data, loading, saving, samples, evaluation, \
+            export) has made no progress for so long: a disk or file server that stalls for less is waited for. \
+            Default: 10m.
+            """, valueName: "time"))
+    var storageTimeout: String?
+
     func validate() throws {
         _ = try seconds(timeLimit, "--time-limit")
         _ = try seconds(collectiveTimeout, "--collective-timeout")
+        _ = try seconds(storageTimeout, "--storage-timeout")
     }
 
     var start: Resume { Resume(resume, before: resumeBefore) }
@@ -76,6 +86,7 @@ struct TrainingOptions: ParsableArguments {
     var watching: Watching {
         Watching(
             collectiveTimeout: collectiveTimeout.flatMap(TimeSpan.seconds),
+            storageTimeout: storageTimeout.flatMap(TimeSpan.seconds),
             timeLimit: timeLimit.flatMap(TimeSpan.seconds))
     }
 }
@@ -116,15 +127,16 @@ struct TrainCommand: TrainingCommand {
 
     func run() throws {
         StopRequest.listen()
-        try onAllRanks { communicator in
+        let watching = options.watching
+        try onAllRanks(watchedBy: watching.limits) { communicator, watcher in
             let configuration = try communicator.collectively("reading the configuration") {
                 try Configuration.load(
                     path: options.config, overrides: options.overrides, initFrom: options.initFrom)
             }
             try DenoisingRun(
                 configuration, output: options.output, resume: options.start,
-                allowedChanges: AllowedChanges(options.allowChange), watching: options.watching
-            ).train(communicator)
+                allowedChanges: AllowedChanges(options.allowChange), watching: watching
+            ).train(communicator, watcher)
         }
     }
 

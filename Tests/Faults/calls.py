@@ -22,7 +22,7 @@ LASTING = re.compile(r"^(p?write|fsync|fdatasync|ftruncate|fallocate|posix_fallo
 STORAGE_FAULT = 74  # ExitStatus.storageFault
 
 # What every save must call, by rank: the walk below would prove little without them.
-SAVE = "*.partial-00000004-[*]"
+SAVE = "*.partial-00000004-[*]-0"  # the first attempt
 REQUIRED = {
     "0": ["mkdir " + SAVE, "mkdir " + SAVE + "/unet", "open " + SAVE + "/unet/*.safetensors", "*write* " + SAVE + "/unet/*.safetensors",
           "*write* " + SAVE + "/exp_avg_sq/*.safetensors", "fsync " + SAVE + "/unet/*.safetensors",

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Injects faults into training runs and checks that nothing is lost: kills, failing file calls, power cuts, full and
-read-only disks, damaged checkpoints, other numbers of ranks, torn lines, blocked pipes, clocks set back.
+"""Injects faults into training runs and checks that nothing is lost: kills, failing and slow file calls, power cuts, full,
+read-only and stalled disks, damaged checkpoints, reads that fail for a while, other numbers of ranks, torn lines, blocked
+pipes, clocks set back, an NFS server that is restarted.
 
 After each fault: every committed checkpoint is there and unchanged; the run goes on from the newest whole one, with a
 clear message; its weights, moments, averages and losses are those of an undisturbed run, bit by bit.
 
-    Tests/Faults/run.py                           a minute
+    Tests/Faults/run.py                           minutes
     Tests/Faults/run.py --kills 200 --every 1     all
 """
 
@@ -25,8 +26,10 @@ import damage
 import disks
 import kills
 import origin
+import nfs
 import reads
 import sanitizer
+import stalls
 import surroundings
 from lab import HERE, REPOSITORY, Lab
 from trial import Outcome
@@ -39,8 +42,10 @@ FAMILIES = {
     "origin": origin.tasks,
     "reads": reads.tasks,
     "sanitizer": sanitizer.tasks,
+    "nfs": nfs.tasks,
     "power": disks.power_tasks,
     "disks": disks.full_tasks,
+    "stalls": stalls.tasks,
     "damage": damage.tasks,
     "ranks": surroundings.rank_tasks,
     "metrics": surroundings.metrics_tasks,

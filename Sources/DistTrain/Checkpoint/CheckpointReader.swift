@@ -1,4 +1,5 @@
 import Foundation
+import LDMModel
 
 /// A file of a checkpoint, open for reading at any place.
 ///
@@ -51,8 +52,7 @@ final class CheckpointReader {
     func read(at offset: Int, into bytes: UnsafeMutableRawBufferPointer) throws(CheckpointError) {
         var filled = 0
         while filled < bytes.count {
-            // A single call reads 2 GB at most on Linux.
-            let count = min(bytes.count - filled, 1 << 30)
+            let count = min(bytes.count - filled, StorageProgress.pieceBytes)
             let got = pread(descriptor, bytes.baseAddress! + filled, count, off_t(offset + filled))
             if got < 0 && errno == EINTR { continue }
             guard got >= 0 else {
@@ -64,6 +64,7 @@ final class CheckpointReader {
                     "ends at byte \(offset + filled), expected \(offset + bytes.count); cut short?")
             }
             filled += got
+            StorageProgress.advance()
         }
     }
 

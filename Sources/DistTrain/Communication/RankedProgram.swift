@@ -11,6 +11,8 @@ import TensorCore
 ///
 /// - Returns: the exit code, the same on every rank. The message has been printed to standard error.
 public func runOnAllRanks(_ body: (any Communicator) throws -> Void) -> Int32 {
+    // MPI's own connections count, too.
+    OpenFileLimit.raise()
     let communicator: any Communicator
     do {
         communicator = try openCommunicator()

@@ -1,4 +1,5 @@
 import Foundation
+import LDMModel
 
 /// A file open for reading at any place from several threads.
 ///
@@ -50,6 +51,7 @@ final class ReadOnlyFile: Sendable {
             }
         }
         if let problem { throw ImageError(.inaccessible, name: name, problem) }
+        StorageProgress.advance()
         return bytes
     }
 }

@@ -21,19 +21,23 @@ public struct AutoencoderRun {
         self.allowedChanges = allowedChanges
     }
 
-    public func train(_ communicator: any Communicator) throws {
+    /// - Parameter watcher: of this job, which has begun to watch.
+    public func train(_ communicator: any Communicator, _ watcher: JobWatcher) throws {
         var c = configuration
+        let activity = watcher.activity
         var agreement = StartAgreement()
         agreement.add(output: output, resume: resume, allowedChanges: allowedChanges)
         agreement.add(configuration: c.node)
         try agreement.check(communicator)
         try c.train.agreeOnPrecision(communicator)
+        activity.enter(.openData)
         let dataset = try communicator.collectively("opening the data") {
             try openTrainingDataset(c.data.options, firstStage: nil)
         }
         agreement = StartAgreement()
         agreement.add("data.fingerprint", dataset.fingerprint)
         try agreement.check(communicator)
+        activity.enter(.makeModel)
         let model = try AutoencoderKL(c.model)
         guard c.model.inChannels == dataset.channels else {
             throw RunError(
@@ -42,6 +46,7 @@ public struct AutoencoderRun {
         }
         try communicator.collectively("making the model") { try model.store.checkMemory() }
         model.store.initialize(seed: c.seed)
+        activity.enter(.initialize)
         let initializedFrom = try InitialWeights.autoencoder(c.initFrom, for: c.model)?
             .load(into: model.store, run: RunFolder(output), resume, communicator)
         try agreeOnInitialWeights(model.store, communicator)
@@ -51,6 +56,7 @@ public struct AutoencoderRun {
                 l1: Float(c.loss.l1), mse: Float(c.loss.mse), kl: Float(c.loss.kl), edge: Float(c.loss.edge)),
             flips: c.data.flip)
         let stage = FirstStage(.autoencoderKL(model), dtype: c.train.dtype)
+        activity.enter(.openRun)
         let yaml = c.resolvedYAML()
         let run = try RunFolder.open(output, c.name, resume, communicator)
         defer { run.lock?.release() }
@@ -70,7 +76,7 @@ public struct AutoencoderRun {
                     config.scalingFactor = try Self.measuredScalingFactor(dataset, stage)
                     try ModelFolder(folder).save(config, model.store, values: values)
                 }),
-            c.session, run: run, watching: watching, communicator: communicator)
+            c.session, run: run, watching: watching, watcher: watcher, communicator: communicator)
         if communicator.isRoot {
             printLine(
                 "Training first stage \(c.name): \(model.store.parameterCount) parameters on \(dataset.count) images "

@@ -21,16 +21,20 @@ public struct DenoisingRun {
         self.allowedChanges = allowedChanges
     }
 
-    public func train(_ communicator: any Communicator) throws {
+    /// - Parameter watcher: of this job, which has begun to watch.
+    public func train(_ communicator: any Communicator, _ watcher: JobWatcher) throws {
         var c = configuration
+        let activity = watcher.activity
         var agreement = StartAgreement()
         agreement.add(output: output, resume: resume, allowedChanges: allowedChanges)
         agreement.add(configuration: c.node)
         try agreement.check(communicator)
         try c.train.agreeOnPrecision(communicator)
+        activity.enter(.openStage)
         let firstStage = try communicator.collectively("opening the first stage") {
             try c.firstStagePath.map { try FirstStage(folder: ModelFolder($0), dtype: c.train.dtype) }
         }
+        activity.enter(.openData)
         let dataset = try communicator.collectively("opening the data") {
             try openTrainingDataset(c.data.options, firstStage: firstStage)
         }
@@ -38,6 +42,7 @@ public struct DenoisingRun {
         agreement.add("data.fingerprint", dataset.fingerprint)
         agreement.add("first_stage.fingerprint", firstStage?.weightsHash)
         try agreement.check(communicator)
+        activity.enter(.makeModel)
         var model = c.model
         // diffusers' pipelines draw noise of this size, so what is written must tell it.
         model.sampleSize = model.sampleSize ?? SpatialSize(height: dataset.height, width: dataset.width)
@@ -46,6 +51,7 @@ public struct DenoisingRun {
         try communicator.collectively("making the model") { try unet.store.checkMemory() }
         unet.store.initialize(seed: c.seed)
         let scheduler = c.schedulerConfig()
+        activity.enter(.initialize)
         let initializedFrom = try InitialWeights.unet(c.initFrom, for: model, scheduler)?
             .load(into: unet.store, run: RunFolder(output), resume, communicator)
         try agreeOnInitialWeights(unet.store, communicator)
@@ -62,6 +68,7 @@ public struct DenoisingRun {
             c, pictures, side: dataset.height * (firstStage?.downsamplingFactor ?? 1), firstStage: firstStage,
             communicator)
 
+        activity.enter(.openRun)
         let yaml = c.resolvedYAML()
         let run = try RunFolder.open(output, c.name, resume, communicator)
         defer { run.lock?.release() }
@@ -86,7 +93,7 @@ public struct DenoisingRun {
                         folder, unet: unet, values: values, scheduler: scheduler, firstStage: c.firstStagePath
                     )
                 }),
-            c.session, run: run, watching: watching, communicator: communicator)
+            c.session, run: run, watching: watching, watcher: watcher, communicator: communicator)
         if communicator.isRoot {
             printLine(
                 "Training \(c.name): \(unet.store.parameterCount) parameters on \(dataset.count) samples "

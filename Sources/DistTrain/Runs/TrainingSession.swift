@@ -42,7 +42,7 @@ final class TrainingSession {
 
     init(
         _ subject: Subject, _ settings: SessionSettings, run: RunFolder, watching: Watching,
-        communicator: any Communicator
+        watcher: JobWatcher, communicator: any Communicator
     ) throws {
         self.subject = subject
         self.settings = settings
@@ -60,10 +60,8 @@ final class TrainingSession {
                     + "start fewer ranks")
         }
         timeLimit = watching.timeLimit.map { TimeLimit(seconds: $0) }
-        watcher = try JobWatcher(
-            run: run.path, name: subject.identity.name, steps: settings.cadence.steps,
-            limits: WatchLimits(collectiveTimeout: watching.collectiveTimeout), communicator: communicator,
-            warn: { printLine("Warning: \($0)") })
+        self.watcher = watcher
+        watcher.keepStatus(in: run.path, name: subject.identity.name, steps: settings.cadence.steps)
         let store = subject.objective.store
         state = ModelState(store, settings.state, communicator)
         step = try DataParallelStep(
@@ -76,7 +74,7 @@ final class TrainingSession {
         checkpoints = try CheckpointWriter(
             folder: run.checkpoints, snapshots: settings.cadence.snapshotEvery > 0 ? run.snapshots : nil,
             table: table, run: subject.identity, retention: settings.retention, communicator: communicator,
-            progress: { [activity = watcher.activity] in activity.tick() },
+            progress: StorageProgress.advance,
             checkLock: { [lock = run.lock] in try lock?.check() })
     }
 
@@ -95,6 +93,7 @@ final class TrainingSession {
             watcher.leave(.finished, exitStatus: ExitStatus.success, message: nil)
         } catch {
             if !(error is CommunicationError) {
+                watcher.activity.enter(.save)
                 checkpoints.completeAfterFailure(within: Self.timeToCompleteSave)
             }
             let report = FailureReport(error)
@@ -115,7 +114,7 @@ final class TrainingSession {
         watcher.activity.enter(.load)
         let restored = try restore(resume)
         let first = restored?.manifest.step
-        watcher.activity.enter(.start, step: first ?? 0)
+        watcher.activity.enter(.openRecords, step: first ?? 0)
         try communicator.collectively("writing config.yaml") {
             if communicator.isRoot { try run.writeConfiguration(subject.identity.configuration) }
         }
@@ -136,6 +135,7 @@ final class TrainingSession {
             step: step, cadence: settings.cadence, communicator: communicator,
             actions: Trainer.Actions(
                 log: { [self] entry in
+                    watcher.activity.enter(.record, step: entry.step)
                     try run.checkLock(communicator)
                     recorder?.append(record(entry))
                     if let progress { watcher.note(progress.update(entry)) }
@@ -150,6 +150,7 @@ final class TrainingSession {
                     }
                 },
                 checkpoint: { [self] in
+                    watcher.activity.enter(.save, step: $0)
                     recorder?.synchronize()
                     try saveCheckpoint(at: $0, CheckpointMetric(name: "loss", value: $1), $2)
                 },
@@ -194,6 +195,7 @@ final class TrainingSession {
     }
 
     private func advanceSave(_ working: Double) throws {
+        if checkpoints.isSaving, working == 0 { watcher.activity.enter(.save) }
         try checkpoints.advance(working)
         try noteSaved()
     }
@@ -311,7 +313,7 @@ final class TrainingSession {
         watcher.activity.enter(.save, step: step)
         // It may take long: what was saved before should be whole.
         try checkpoints.finishAttempt()
-        watcher.activity.enter(.sample, step: step)
+        watcher.activity.enter(.evaluate, step: step)
         do {
             return try withAverage { try evaluation.run(step: step, in: run, tick: watcher.activity.tick) }
         } catch {

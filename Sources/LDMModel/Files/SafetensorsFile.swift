@@ -180,6 +180,7 @@ extension SafetensorsFile {
         }
         guard info.dtype.isFloatingPoint else { throw mismatch(info, "expected F32, F16, BF16 or F64") }
         FloatConversion.decode(source, as: info.dtype, into: destination)
+        StorageProgress.advance()
     }
 
     private func mismatch(_ info: SafetensorsInfo, _ what: String) -> SafetensorsError {

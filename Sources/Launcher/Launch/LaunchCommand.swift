@@ -63,6 +63,11 @@ struct LaunchCommand: ParsableCommand {
             "See `disttrain train --help`: how long a rank may stand still.", valueName: "time"))
     var collectiveTimeout: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "See `disttrain train --help`: how long a disk may show no progress.", valueName: "time"))
+    var storageTimeout: String?
+
     @Option(help: ArgumentHelp("How long ranks may take to come up.", valueName: "time"))
     var startTimeout = "5m"
 
@@ -92,6 +97,7 @@ struct LaunchCommand: ParsableCommand {
         }
         _ = try seconds(timeLimit, "--time-limit")
         _ = try seconds(collectiveTimeout, "--collective-timeout")
+        _ = try seconds(storageTimeout, "--storage-timeout")
         _ = try seconds(startTimeout, "--start-timeout")
         if program.isEmpty {
             throw ValidationError(
@@ -101,6 +107,8 @@ struct LaunchCommand: ParsableCommand {
     }
 
     func run() throws {
+        // For mpirun, which inherits it: it holds several files for each rank.
+        OpenFileLimit.raise()
         // What the ranks would refuse is refused here, once.
         let command = try DistTrainCommand.parseAsRoot(program)
         let environment = ProcessInfo.processInfo.environment
@@ -157,6 +165,7 @@ struct LaunchCommand: ParsableCommand {
                 maxRestarts: maxRestarts, minRanks: minRanks,
                 timeLimit: try seconds(timeLimit, "--time-limit") ?? allocation?.timeLeft(),
                 collectiveTimeout: try seconds(collectiveTimeout, "--collective-timeout"),
+                storageTimeout: try seconds(storageTimeout, "--storage-timeout"),
                 startTimeout: try seconds(startTimeout, "--start-timeout") ?? 300))
         let status = try supervisor.run()
         if requeue, status == ExitStatus.runAgain, let allocation {

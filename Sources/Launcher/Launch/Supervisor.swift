@@ -19,6 +19,7 @@ final class Supervisor {
         /// Seconds, from the launcher's start on.
         var timeLimit: Double?
         var collectiveTimeout: Double?
+        var storageTimeout: Double?
         /// Seconds that ranks may take until they train or load.
         var startTimeout: Double
     }
@@ -158,16 +159,18 @@ final class Supervisor {
         let child: ChildProcess
         let launchGuard: LaunchGuard
         var logs: RankLogs
+        let reader: StatusReader
         /// The last look at status.json that is this start's own.
         var status: JobStatus?
 
         init(
-            index: Int, id: String, folder: String, placed: Crew.Placed, child: ChildProcess,
+            index: Int, id: String, folder: String, run: String, placed: Crew.Placed, child: ChildProcess,
             launchGuard: LaunchGuard
         ) throws {
             (self.index, self.id, self.folder, self.placed) = (index, id, folder, placed)
             (self.child, self.launchGuard) = (child, launchGuard)
             logs = try RankLogs(folder: folder, of: child)
+            reader = StatusReader(run, attempt: id)
         }
     }
 
@@ -177,6 +180,7 @@ final class Supervisor {
         var words = job.program
         if let timeLeft { words += ["--time-limit", String(format: "%.1f", max(1, timeLeft))] }
         if let timeout = settings.collectiveTimeout { words += ["--collective-timeout", String(timeout)] }
+        if let timeout = settings.storageTimeout { words += ["--storage-timeout", String(timeout)] }
         // Once the run has checkpoints of its own they take precedence over a path. They are named here, since `none`
         // and a path to an earlier one of them would be refused; without any, the command line applies again.
         if isRestart, job.resume != "auto", !job.checkpointSteps.isEmpty { words += ["--resume", "auto"] }
@@ -199,8 +203,8 @@ final class Supervisor {
             "\(job.run)/\(LaunchRecord.logs)/attempt-\(String(repeating: "0", count: max(0, 4 - "\(number)".count)))\(number)"
         do {
             let attempt = try Attempt(
-                index: record.attempts.count - 1, id: id, folder: folder, placed: placed, child: child,
-                launchGuard: launchGuard)
+                index: record.attempts.count - 1, id: id, folder: folder, run: job.run, placed: placed,
+                child: child, launchGuard: launchGuard)
             record.write(job.run)
             (previousID, isRestart) = (id, true)
             return attempt
@@ -216,7 +220,9 @@ final class Supervisor {
     private func finish(_ attempt: Attempt) -> (RestartPolicy.Outcome, cause: String) {
         var watch = StartWatch(
             startTimeout: settings.startTimeout,
-            silence: WatchLimits(collectiveTimeout: settings.collectiveTimeout).silence, now: monotonicTime())
+            limits: WatchLimits(
+                collectiveTimeout: settings.collectiveTimeout, storageTimeout: settings.storageTimeout),
+            now: monotonicTime())
         var isTold = false
         var isForwarded = false
         var lookedAt = -Double.infinity
@@ -239,17 +245,22 @@ final class Supervisor {
             }
             if now - lookedAt >= 0.25 {
                 lookedAt = now
-                look(attempt)
-                if killed == nil, let fault = watch.fault(attempt.status, isHere: isHere(attempt), now: now) {
+                look(attempt, attempt.reader.latest)
+                if killed == nil,
+                    let fault = watch.fault(attempt.status, heartbeat: attempt.logs.heartbeat, now: now)
+                {
                     killed = fault
                     kill(attempt)
                 }
             }
-            if killed == nil, let fault = firstRank.fault(attempt.status, now: now) {
+            // With its watching it has ended in order; the last status may wait for the disk.
+            if killed == nil, attempt.logs.heartbeat?.isLast != true,
+                let fault = firstRank.fault(attempt.status, now: now)
+            {
                 killed = fault
                 kill(attempt)
             }
-            if isTold, !isForwarded, attempt.status != nil {
+            if isTold, !isForwarded, attempt.logs.heartbeat != nil {
                 // mpirun passes this on and kills nothing; what it does on SIGTERM leaves ranks no time to save.
                 // Before ranks have come up it would be lost, or end mpirun itself.
                 attempt.child.send(SIGUSR1)
@@ -257,14 +268,10 @@ final class Supervisor {
             }
             if ending == nil { usleep(20_000) }
         }
-        look(attempt)
+        look(attempt, attempt.reader.finish(within: Self.lastRead))
         AttemptProcesses(attempt.id).kill()
         attempt.launchGuard.dismiss()
         return outcome(of: attempt, ending, killed)
-    }
-
-    private func isHere(_ attempt: Attempt) -> Bool {
-        attempt.status?.ranks.first.map { isThisHost($0.host) } ?? true
     }
 
     private func kill(_ attempt: Attempt) {
@@ -273,10 +280,11 @@ final class Supervisor {
         attempt.child.killGroup()
     }
 
-    private func look(_ attempt: Attempt) {
-        guard let found = JobStatus.read(job.run), found.attempt == attempt.id,
-            found.beat != attempt.status?.beat
-        else { return }
+    /// Seconds for the last status to be read when the job has ended.
+    private static let lastRead = 5.0
+
+    private func look(_ attempt: Attempt, _ found: JobStatus?) {
+        guard let found, found.beat != attempt.status?.beat else { return }
         let isNew = found.progress?.step != attempt.status?.progress?.step
         attempt.status = found
         guard let progress = found.progress, status.isTerminal || isNew else { return }
