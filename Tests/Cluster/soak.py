@@ -45,8 +45,10 @@ SETTINGS = {
     "train.checkpoint_every": 20, "train.log_every": LOG_EVERY, "train.sample_every": 100, "train.batch_size": 3,
     "sampling.count": 4, "sampling.steps": 4, "checkpoint.keep_last": KEEP_LAST,
 }
-# Exit codes that the documents name. A crash that was not restarted ends with the code of the crash, which is reported.
-DOCUMENTED = {0, 2, 4, 74, 75}
+# Exit codes that no fault here may end the launcher with: nothing is wrong with the command, the data or the training.
+WRONG = {2, 3, 4}
+# Those that are worth repeating the command. Any other is that of a crash, and the launcher says why it gave up.
+WORTH_REPEATING = {0, 74, 75}
 
 
 class Stop(Exception):
@@ -339,10 +341,10 @@ class Soak:
         for code, count in self.training.exits.items():
             self.state["exits"][str(code)] = self.state["exits"].get(str(code), 0) + count
         codes = {code for code in self.training.exits if isinstance(code, int)}
-        crashes = codes - DOCUMENTED
+        crashes = codes - WORTH_REPEATING - WRONG
         given_up = self.training.log.count("Not started again: ")
         self.check(not crashes or given_up, f"{name}: exit codes {sorted(crashes)} without a reason")
-        self.check(3 not in codes, f"{name}: exit code 3")
+        self.check(not codes & WRONG, f"{name}: exit codes {sorted(codes & WRONG)}")
         self.state["checkpoints"] += len(watch.committed)
         self.state["superseded"] += watch.superseded
         self.check(not watch.problems, f"{name}: {'; '.join(watch.problems)}")
