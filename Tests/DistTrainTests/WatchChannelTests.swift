@@ -135,4 +135,20 @@ import Testing
         var (_, watcher) = try openPair()
         #expect(throws: WatchChannel.Failure.tooLong) { try watcher.receive([0x04, 0x01]) }
     }
+
+    /// RFC 4231, test cases 1 and 2.
+    @Test(arguments: [
+        (
+            [UInt8](repeating: 0x0b, count: 20), "Hi There",
+            "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"
+        ),
+        (
+            Array("Jefe".utf8), "what do ya want for nothing?",
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+        ),
+    ]) func theCodeIsTheStandards(key: [UInt8], text: String, expected: String) {
+        let code = HMACSHA256.code(of: Array(text.utf8), key: key)
+        #expect(code.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined() == expected)
+        #expect(HMACSHA256.areEqual(code, code) && !HMACSHA256.areEqual(code, code.dropLast()))
+    }
 }

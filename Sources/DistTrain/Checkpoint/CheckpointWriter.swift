@@ -250,7 +250,8 @@ public final class CheckpointWriter {
                 guard working == 0 else {
                     if communicator.isRoot {
                         warn(
-                            "the checkpoint of step \(pending.state.step) was not saved within \(duration(seconds))")
+                            "the checkpoint of step \(pending.state.step) was not saved within \(duration(seconds))"
+                        )
                     }
                     return
                 }

@@ -80,7 +80,9 @@ public struct RunFolder: Sendable {
         do {
             try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         } catch {
-            throw RunFolderError(path: folder, detail: "cannot be created: \(systemReason(of: error))", code: systemCode(of: error))
+            throw RunFolderError(
+                path: folder, detail: "cannot be created: \(systemReason(of: error))",
+                code: systemCode(of: error))
         }
     }
 
@@ -116,7 +118,9 @@ public struct RunFolder: Sendable {
             entries = try FileManager.default.contentsOfDirectory(atPath: path)
                 .filter { name in !Self.records.contains { name == $0 || name.hasPrefix("\($0).") } }
         } catch {
-            throw RunFolderError(path: path, detail: "cannot be listed: \(systemReason(of: error))", code: systemCode(of: error))
+            throw RunFolderError(
+                path: path, detail: "cannot be listed: \(systemReason(of: error))",
+                code: systemCode(of: error))
         }
         guard
             entries.isEmpty

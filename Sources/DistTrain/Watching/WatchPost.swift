@@ -6,6 +6,8 @@ import Synchronization
 final class WatchPost: Sendable {
     private let activity: RankActivity
     private let ended = DispatchSemaphore(value: 0)
+    /// Ends a wait without a server.
+    private let wake = DispatchSemaphore(value: 0)
 
     /// What other threads leave for this one.
     private struct Notes {
@@ -75,6 +77,7 @@ final class WatchPost: Sendable {
             $0.status.message = message
             $0.isLeaving = true
         }
+        wake.signal()
         ended.wait()
     }
 
@@ -87,7 +90,7 @@ final class WatchPost: Sendable {
             if let server {
                 server.wait(seconds: WatchPace.look)
             } else {
-                usleep(UInt32(WatchPace.look * 1e6))
+                _ = wake.wait(timeout: .now() + WatchPace.look)
             }
             let now = monotonicSeconds()
             let dozed = now - lookedAt > WatchPace.doze ? now - lookedAt : nil

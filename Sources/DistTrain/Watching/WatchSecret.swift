@@ -25,10 +25,10 @@ public struct WatchSecret: Sendable, Codable, Equatable {
 }
 
 /// HMAC-SHA256: RFC 2104 with FIPS 180-4's SHA-256.
-enum HMACSHA256 {
+package enum HMACSHA256 {
     static let byteCount = 32
 
-    static func code(of message: [UInt8], key: [UInt8]) -> [UInt8] {
+    package static func code(of message: [UInt8], key: [UInt8]) -> [UInt8] {
         var code = [UInt8](repeating: 0, count: byteCount)
         let result = HMAC(EVP_sha256(), key, Int32(key.count), message, message.count, &code, nil)
         precondition(result != nil, "libcrypto has no HMAC-SHA256")
@@ -36,7 +36,7 @@ enum HMACSHA256 {
     }
 
     /// Compares in a time that does not depend on where the two differ.
-    static func areEqual(_ a: some Collection<UInt8>, _ b: some Collection<UInt8>) -> Bool {
+    package static func areEqual(_ a: some Collection<UInt8>, _ b: some Collection<UInt8>) -> Bool {
         let (a, b) = (Array(a), Array(b))
         return a.count == b.count && CRYPTO_memcmp(a, b, a.count) == 0
     }
