@@ -21,7 +21,12 @@ public struct DenoisingRun {
         self.allowedChanges = allowedChanges
     }
 
-    /// - Parameter watcher: of this job, which has begun to watch.
+    /// Trains, and watches the ranks meanwhile. Collective.
+    public func train(_ communicator: any Communicator) throws {
+        try JobWatcher.watch(communicator, watching.limits) { try train(communicator, $0) }
+    }
+
+    /// Trains on ranks that are watched already. Collective.
     public func train(_ communicator: any Communicator, _ watcher: JobWatcher) throws {
         var c = configuration
         let activity = watcher.activity
