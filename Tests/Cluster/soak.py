@@ -45,8 +45,10 @@ SETTINGS = {
     "train.checkpoint_every": 20, "train.log_every": LOG_EVERY, "train.sample_every": 100, "train.batch_size": 3,
     "sampling.count": 4, "sampling.steps": 4, "checkpoint.keep_last": KEEP_LAST,
 }
-# Exit codes that the documents name. A crash that was not restarted ends with the code of the crash, which is reported.
-DOCUMENTED = {0, 2, 4, 74, 75}
+# Exit codes that no fault here may end the launcher with: nothing is wrong with the command, the data or the training.
+WRONG = {2, 3, 4}
+# Those that are worth repeating the command. Any other is that of a crash, and the launcher says why it gave up.
+WORTH_REPEATING = {0, 74, 75}
 
 
 class Stop(Exception):
@@ -194,6 +196,9 @@ class Soak:
     def __init__(self, arguments):
         self.arguments = arguments
         self.output = Path(arguments.output).resolve()
+        if self.output.parts[1] in ("tmp", "run", "dev"):
+            sys.exit(f"--output {self.output}: hosts of the test bed have a /{self.output.parts[1]} of their own; choose a "
+                     "folder that all of them see, such as one below /var/tmp")
         self.output.mkdir(parents=True, exist_ok=True)
         self.state_path = self.output / "state.json"
         self.state = {"seconds": 0, "runs": 0, "faults": {}, "exits": {}, "recoveries": {}, "restarts": 0, "steps_lost": 0,
@@ -207,7 +212,7 @@ class Soak:
         self.other_program = self.output / "disttrain-other-build"
         if not self.program.exists():
             # A copy: a build meanwhile must not replace the program under a running job.
-            shutil.copy2(REPOSITORY / ".build/release/disttrain", self.program)
+            shutil.copy2(job.PROGRAM, self.program)
             self.other_program.write_bytes(self.program.read_bytes() + b"\0")
             self.other_program.chmod(0o755)
         self.disk = soak_faults.Disk(self.output / "disk.ext4", self.output / "disk")
@@ -263,6 +268,12 @@ class Soak:
                 first = found
             time.sleep(0.2)
         return False
+
+    def wait_for_start(self, before, seconds=RECOVERY):
+        """Until the run has another start: the ranks of the one before may still train."""
+        end = time.monotonic() + seconds
+        while len(self.training.run.attempts) <= before and time.monotonic() < end and not self.training.is_done.is_set():
+            time.sleep(0.1)
 
     def wait_between(self):
         """Mostly until the job has made progress; at times not, so that failures come in a row."""
@@ -330,10 +341,10 @@ class Soak:
         for code, count in self.training.exits.items():
             self.state["exits"][str(code)] = self.state["exits"].get(str(code), 0) + count
         codes = {code for code in self.training.exits if isinstance(code, int)}
-        crashes = codes - DOCUMENTED
+        crashes = codes - WORTH_REPEATING - WRONG
         given_up = self.training.log.count("Not started again: ")
         self.check(not crashes or given_up, f"{name}: exit codes {sorted(crashes)} without a reason")
-        self.check(3 not in codes, f"{name}: exit code 3")
+        self.check(not codes & WRONG, f"{name}: exit codes {sorted(codes & WRONG)}")
         self.state["checkpoints"] += len(watch.committed)
         self.state["superseded"] += watch.superseded
         self.check(not watch.problems, f"{name}: {'; '.join(watch.problems)}")

@@ -90,6 +90,7 @@ def power_cut(soak):
 
 def power_cut_of_the_launcher(soak):
     """The host of the launcher and of rank 0; the command is repeated there when it is back."""
+    before = len(soak.training.run.attempts)
     with soak.training.suspended("host lost power"):
         soak.cluster.kill_host(0)
         try:
@@ -97,6 +98,7 @@ def power_cut_of_the_launcher(soak):
         finally:
             soak.cluster.start_host(0)
             soak.cluster.mend(0)
+    soak.wait_for_start(before)
 
 
 def link_cut(soak):
@@ -200,15 +202,19 @@ def clock_jump(soak):
 
 def launcher_told(soak):
     """SIGTERM; the same command is repeated when it has ended."""
+    before = len(soak.training.run.attempts)
     soak.training.signal(signal.SIGTERM)
+    soak.wait_for_start(before)
 
 
 def launcher_killed(soak):
     """SIGKILL; the same command is repeated at once, or a while later."""
+    before = len(soak.training.run.attempts)
     with soak.training.suspended("killed"):
         soak.training.signal(signal.SIGKILL)
         if soak.random.random() < 0.5:
             soak.hold(1, 30, quiet=True)
+    soak.wait_for_start(before)
 
 
 # (fault, how often it is drawn in comparison with the others)

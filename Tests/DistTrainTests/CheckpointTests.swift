@@ -356,7 +356,7 @@ extension CheckpointDamageTests {
         let bad = TrainingState(
             step: 20, samplesSeen: 0,
             buffers: state.buffers + [StateBuffer("a/b", state.buffers[0].values, state.buffers[0].range)])
-        #expect(throws: CheckpointError.self) { try writer.save(bad) }
+        #expect(throws: SaveError.self) { try writer.save(bad) }
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path) == ["step-00000010"])
     }
 

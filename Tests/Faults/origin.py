@@ -67,7 +67,7 @@ def after_the_first_save(lab):
 def full_before_the_first_save(lab):
     """No save of the new run succeeds; the run is started again when there is room."""
     trial = Trial(lab, "--resume PATH: disk full", "no save succeeds", 2, keep_last=1000, origin=2)
-    job = trial.start(Fault("ENOSPC", "*write*", "*.partial-*", times=0))
+    job = trial.start(Fault("ENOSPC", "*write*", "*.partial-*", times=0), checkpoint__save_timeout=3)
     ending = trial.end(job)
     trial.result.injected += 1
     trial.reached(job, "0")

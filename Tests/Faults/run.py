@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Injects faults into training runs and checks that nothing is lost: kills, failing file calls, power cuts, full,
-read-only and stalled disks, damaged checkpoints, other numbers of ranks, torn lines, blocked pipes, clocks set back.
+"""Injects faults into training runs and checks that nothing is lost: kills, failing and slow file calls, power cuts, full,
+read-only and stalled disks, damaged checkpoints, reads that fail for a while, other numbers of ranks, torn lines, blocked
+pipes, clocks set back, an NFS server that is restarted.
 
 After each fault: every committed checkpoint is there and unchanged; the run goes on from the newest whole one, with a
 clear message; its weights, moments, averages and losses are those of an undisturbed run, bit by bit.
 
-    Tests/Faults/run.py                           a minute
+    Tests/Faults/run.py                           minutes
     Tests/Faults/run.py --kills 200 --every 1     all
 """
 
@@ -25,6 +26,7 @@ import damage
 import disks
 import kills
 import origin
+import nfs
 import reads
 import sanitizer
 import stalls
@@ -40,6 +42,7 @@ FAMILIES = {
     "origin": origin.tasks,
     "reads": reads.tasks,
     "sanitizer": sanitizer.tasks,
+    "nfs": nfs.tasks,
     "power": disks.power_tasks,
     "disks": disks.full_tasks,
     "stalls": stalls.tasks,

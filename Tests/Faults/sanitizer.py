@@ -8,6 +8,7 @@ looked for: Open MPI has many.
 
 import os
 
+from calls import STORAGE_FAULT
 from checkpoint import Damaged
 from lab import Fault
 from trial import Trial
@@ -73,9 +74,10 @@ def storage_fault(lab, ranks):
     """A rank's own file of the save fails, slowly, while training goes on."""
     trial = Trial(lab, "AddressSanitizer", f"{ranks} ranks, failing saves", ranks, keep_last=1000)
     job = trial.start(Fault("EIO", "*write*", "checkpoints/.partial-*/exp_avg_sq/*", times=0, rank="all", folder=""),
-                      program=lab.sanitized)
+                      program=lab.sanitized, checkpoint__save_timeout=3)
     ending = trial.wait(job)
     trial.result.injected += 1
     trial.reached(job, "0" if ranks else "alone")
     expect_clean(trial, ending)
+    trial.expect(ending.code == STORAGE_FAULT, f"ended with {ending.label}, expected {STORAGE_FAULT}: {ending.tail()}")
     return trial.done()

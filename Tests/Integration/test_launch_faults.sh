@@ -19,13 +19,10 @@ launch_run() {
 
 # wait_for COMMAND...: until it succeeds.
 wait_for() {
-    local attempt
-    for attempt in $(seq 1200); do
-        if "$@"; then return; fi
-        sleep 0.05
-    done
-    cat "$run.log" >&2
-    fail "not within $((attempt / 20)) s: $*"
+    if ! (await "$*" "$@"); then
+        cat "$run.log" >&2
+        exit 1
+    fi
 }
 
 expect_end() {

@@ -139,7 +139,11 @@ expect_same
 
 # Told before ranks have come up: a step is made and saved all the same. The moments are those at which the launcher
 # listens, has started mpirun, and has a process of a rank.
-listens() { (( 16#$(awk '/^SigCgt/ { print $2 }' "/proc/$job/status") & 1 << (10 - 1) )); }
+listens() {
+    # Before it becomes the launcher, the process is a shell, which handles this signal too.
+    [[ $(readlink "/proc/$job/exe") == "$(realpath "$disttrain")" ]] &&
+        (( 16#$(awk '/^SigCgt/ { print $2 }' "/proc/$job/status") & 1 << (10 - 1) ))
+}
 has_mpirun() { pgrep -f -- "mpirun .*$run"; }
 has_rank() (rank_process 1)
 for moment in listens has_mpirun has_rank; do

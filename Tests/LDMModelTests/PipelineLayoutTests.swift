@@ -203,7 +203,10 @@ extension TemporaryFolder {
 }
 
 @Suite struct PipelineReplacementTests {
-    private func read(_ path: String) throws -> Float { try PipelineFolder.read(path).loadUNet().store.values[0] }
+    private func read(_ path: String) throws -> Float {
+        let unet = try PipelineFolder.read(path).loadUNet()
+        return withExtendedLifetime(unet) { unet.store.values[0] }
+    }
 
     @Test("a pipeline is replaced in one step, and a crash between two renames is repaired")
     func replacement() throws {
@@ -220,7 +223,8 @@ extension TemporaryFolder {
         }
         try write(1)
         try write(2)
-        #expect(try read(model) == 2)
+        let written = try read(model)
+        #expect(written == 2)
         #expect(try names() == ["model"])
 
         // A file system that cannot exchange names: the old folder has been moved away, the new one has no name yet.

@@ -44,7 +44,8 @@ public struct CheckpointFolder: Sendable, Equatable {
             return try FileManager.default.contentsOfDirectory(atPath: path)
         } catch {
             throw CheckpointError(
-                .inaccessible, path, "cannot be listed: \(systemReason(of: error))", code: systemCode(of: error))
+                .inaccessible, path, "cannot be listed: \(systemReason(of: error))",
+                code: systemCode(of: error))
         }
     }
 
@@ -101,7 +102,8 @@ public struct CheckpointFolder: Sendable, Equatable {
             try FileManager.default.removeItem(atPath: path)
         } catch {
             throw CheckpointError(
-                .inaccessible, path, "cannot be removed: \(systemReason(of: error))", code: systemCode(of: error))
+                .inaccessible, path, "cannot be removed: \(systemReason(of: error))",
+                code: systemCode(of: error))
         }
     }
 }

@@ -43,6 +43,8 @@ public final class CheckpointWriter {
 
     /// Seconds before the first retry of a failed save; each further pause is twice as long.
     private static let pause = (first: 1.0, longest: 300.0)
+    /// Seconds between two attempts when the run waits for its last save.
+    private static let longestFinalPause = 10.0
 
     /// A save under way.
     private struct Pending {
@@ -216,6 +218,11 @@ public final class CheckpointWriter {
         while pending != nil {
             let mayRetry = try communicator.fromRoot("retrying a save") { monotonicSeconds() < end }
             guard mayRetry else { break }
+            // Earlier failures may have made the pause long; now nothing else is left to do.
+            if case .pausing(let pause?) = pending?.phase {
+                let next = min(pause.end, monotonicSeconds() + Self.longestFinalPause, end)
+                pending?.phase = .pausing(Pause(end: next))
+            }
             try advanceWhenDone()
             try finishAttempt()
         }
@@ -243,7 +250,8 @@ public final class CheckpointWriter {
                 guard working == 0 else {
                     if communicator.isRoot {
                         warn(
-                            "the checkpoint of step \(pending.state.step) was not saved within \(duration(seconds))")
+                            "the checkpoint of step \(pending.state.step) was not saved within \(duration(seconds))"
+                        )
                     }
                     return
                 }

@@ -143,7 +143,8 @@ extension CheckpointFolder {
         else { return }
         throw RunError(
             "--resume \(text): is an older checkpoint of this run, whose newest one is of step \(newest) and takes "
-                + "precedence; to go back to it, use --resume-before \(step + 1), which sets the later ones aside")
+                + "precedence; to go back to it, use --resume-before \(step + 1), which sets the later ones aside"
+        )
     }
 
     /// Holds the step of the last `--resume-before` that was carried out: a command that is repeated, by a user, a

@@ -22,7 +22,8 @@ public enum ExitStatus {
 /// unmounted file system, or too many open files.
 public enum StorageFault {
     private static let codes: Set<Int32> = [
-        EIO, ENOSPC, EDQUOT, ESTALE, EROFS, ENODEV, ENXIO, ETIMEDOUT, EREMOTEIO, ENOTCONN, EHOSTDOWN, EHOSTUNREACH,
+        EIO, ENOSPC, EDQUOT, ESTALE, EROFS, ENODEV, ENXIO, ETIMEDOUT, EREMOTEIO, ENOTCONN, EHOSTDOWN,
+        EHOSTUNREACH,
         EMFILE, ENFILE, ENOMEM, EAGAIN, EBUSY,
     ]
 

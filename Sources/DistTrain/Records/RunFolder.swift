@@ -1,6 +1,5 @@
 import Foundation
 import LDMModel
-import Yams
 
 /// Why a folder cannot be a run's, in one line.
 public struct RunFolderError: ReportableError, Equatable {
@@ -80,7 +79,9 @@ public struct RunFolder: Sendable {
         do {
             try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         } catch {
-            throw RunFolderError(path: folder, detail: "cannot be created: \(systemReason(of: error))", code: systemCode(of: error))
+            throw RunFolderError(
+                path: folder, detail: "cannot be created: \(systemReason(of: error))",
+                code: systemCode(of: error))
         }
     }
 
@@ -116,7 +117,9 @@ public struct RunFolder: Sendable {
             entries = try FileManager.default.contentsOfDirectory(atPath: path)
                 .filter { name in !Self.records.contains { name == $0 || name.hasPrefix("\($0).") } }
         } catch {
-            throw RunFolderError(path: path, detail: "cannot be listed: \(systemReason(of: error))", code: systemCode(of: error))
+            throw RunFolderError(
+                path: path, detail: "cannot be listed: \(systemReason(of: error))",
+                code: systemCode(of: error))
         }
         guard
             entries.isEmpty
@@ -157,9 +160,9 @@ public struct RunFolder: Sendable {
 
     /// The name in the folder's configuration; nil where there is none.
     public var runName: String? {
-        guard let data = FileManager.default.contents(atPath: configuration),
-            let tree = try? Yams.load(yaml: String(decoding: data, as: UTF8.self)) as? [String: Any]
+        guard let text = try? ConfigurationFile.read(configuration),
+            case .string(let name) = try? YAMLNode.parse(text, source: configuration)["name"]?.value
         else { return nil }
-        return tree["name"] as? String
+        return name
     }
 }

@@ -109,7 +109,8 @@ struct RunLockFolder: Sendable, Equatable {
 
     private func cannotBeWritten() -> RunLockError {
         RunLockError(
-            path: (path as NSString).deletingLastPathComponent, detail: "cannot be written: \(systemReason())", code: errno
+            path: (path as NSString).deletingLastPathComponent,
+            detail: "cannot be written: \(systemReason())", code: errno
         )
     }
 }

@@ -137,7 +137,9 @@ func makeOutputFolder(_ path: String) throws(RunError) {
     do {
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
     } catch {
-        throw RunError("\(path): cannot be created (\(systemReason(of: error))); choose another --output")
+        throw RunError(
+            "\(path): cannot be created (\(systemReason(of: error))); choose another --output",
+            exitStatus: ExitStatus.forSystemError(systemCode(of: error), otherwise: ExitStatus.usage))
     }
 }
 

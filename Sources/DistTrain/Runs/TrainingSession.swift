@@ -1,5 +1,6 @@
 import Foundation
 import LDMModel
+import Synchronization
 import TensorCore
 
 /// What a U-Net's run and an autoencoder's run have in common: optimizer, averages, the step, checkpoints, records.
@@ -36,6 +37,8 @@ final class TrainingSession {
     private var timeLimit: TimeLimit?
     /// On rank 0, once training has begun.
     private var recorder: RunRecorder?
+    /// Its metrics.jsonl, for the thread that commits checkpoints.
+    private let metricsFile = SharedValue<AppendedFile>()
     /// The save under way.
     private var save: (began: Double, step: Int)?
     private var store: ParameterStore { subject.objective.store }
@@ -75,7 +78,11 @@ final class TrainingSession {
             folder: run.checkpoints, snapshots: settings.cadence.snapshotEvery > 0 ? run.snapshots : nil,
             table: table, run: subject.identity, retention: settings.retention, communicator: communicator,
             progress: StorageProgress.advance,
-            checkLock: { [lock = run.lock] in try lock?.check() })
+            checkLock: { [lock = run.lock, metricsFile] in
+                try lock?.check()
+                // A checkpoint must not outlive the curve up to it.
+                try metricsFile.current?.commit()
+            })
     }
 
     private var buffers: [StateBuffer] { state.buffers(modelFolder: subject.modelFolder) }
@@ -127,6 +134,7 @@ final class TrainingSession {
                     run, description, configuration: subject.identity.configuration,
                     logging: settings.logging,
                     resumedStep: first, host: communicator.hostName, onProblem: { progress.note($0) })
+                metricsFile.current = recorder.metricsFile
                 return recorder
             }
         }
@@ -316,8 +324,13 @@ final class TrainingSession {
         watcher.activity.enter(.evaluate, step: step)
         do {
             return try withAverage { try evaluation.run(step: step, in: run, tick: watcher.activity.tick) }
+        } catch let error as CommunicationError {
+            throw error
         } catch {
-            guard try communicator.allAgree(StorageFault.includes(error)) else { throw error }
+            // Every rank is here. Only what concerns training itself ends it.
+            let isFatal =
+                error is RunLockError || FailureReport(error).exitStatus == ExitStatus.numericalFault
+            guard try !communicator.anyAgree(isFatal) else { throw error }
             if communicator.isRoot {
                 printLine(
                     "Warning: the evaluation of step \(step) failed, training continues: \(FailureReport(error).message)"
@@ -359,6 +372,15 @@ final class TrainingSession {
             kernels: "\(Backend.fastest.summary); OpenBLAS \(Processor.openBLASKernels)",
             configurationHash: subject.identity.configurationHash, flopsPerImage: step.flopsPerSample,
             initializedFrom: subject.initializedFrom)
+    }
+}
+
+/// A value that one thread sets and others read.
+private final class SharedValue<Value: Sendable>: Sendable {
+    private let value = Mutex<Value?>(nil)
+    var current: Value? {
+        get { value.withLock { $0 } }
+        set { value.withLock { $0 = newValue } }
     }
 }
 

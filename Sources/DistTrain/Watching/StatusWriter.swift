@@ -44,3 +44,20 @@ package final class StatusWriter: Sendable {
         return ended.wait(timeout: .now() + seconds) == .success
     }
 }
+
+/// Reports once a series that `status.json` cannot be written; nothing depends on it. For one thread at a time.
+final class StatusFileReport: @unchecked Sendable {
+    // Unchecked: used on the status writer's thread alone.
+    private let path: String
+    private var isFailing = false
+
+    init(_ run: String) { path = (run as NSString).appendingPathComponent(JobStatus.fileName) }
+
+    func note(_ problem: String?) {
+        defer { isFailing = problem != nil }
+        guard isFailing != (problem != nil) else { return }
+        Console.error.write(
+            problem.map { "Warning: \(path): cannot be written, training continues: \($0)\n" }
+                ?? "\(path): can be written again\n")
+    }
+}

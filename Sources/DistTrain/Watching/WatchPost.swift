@@ -47,7 +47,7 @@ final class WatchPost: Sendable {
 
     /// Keeps `status.json` in a run's folder from now on.
     func keepStatus(in run: String, name: String, steps: Int) {
-        let writer = StatusWriter { $0.write(run) }
+        let writer = StatusWriter { [report = StatusFileReport(run)] in report.note($0.write(run)) }
         notes.withLock {
             ($0.status.name, $0.status.steps, $0.writer, $0.isChanged) = (name, steps, writer, true)
         }

@@ -69,7 +69,9 @@ extension PipelineFolder {
     /// left. For the one process that may write there.
     public static func recoverInterruptedWrite(at path: String) {
         WholeFolder.recover(path)
-        let (parent, name) = ((path as NSString).deletingLastPathComponent, (path as NSString).lastPathComponent)
+        let (parent, name) = (
+            (path as NSString).deletingLastPathComponent, (path as NSString).lastPathComponent
+        )
         for entry in (try? FileManager.default.contentsOfDirectory(atPath: parent)) ?? []
         where entry.hasPrefix(name + AtomicFile.temporarySuffix) {
             try? FileManager.default.removeItem(atPath: join(parent, entry))

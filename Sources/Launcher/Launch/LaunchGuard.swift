@@ -59,7 +59,8 @@ struct LaunchGuardCommand: ParsableCommand {
                     ? ", with a checkpoint where that takes less than \(duration(LaunchGuard.patience))\n"
                     : "\n"))
         if saves {
-            let deadline = monotonicTime() + LaunchGuard.patience
+            var deadline = monotonicTime() + LaunchGuard.patience
+            var hadRanks = false
             // A rank passes the request on to the others at its next step. What has no handler yet would be killed by the
             // signal, without the others noticing.
             var asked: Set<pid_t> = []
@@ -70,10 +71,26 @@ struct LaunchGuardCommand: ParsableCommand {
                     kill(process, SIGUSR1)
                     asked.insert(process)
                 }
+                // All ranks end together, and mpirun may linger, since nobody reads its output.
+                if left.contains(where: isRank) {
+                    hadRanks = true
+                } else if hadRanks {
+                    deadline = min(deadline, monotonicTime() + Self.lingering)
+                    hadRanks = false
+                }
                 usleep(200_000)
             }
         }
         processes.kill()
+    }
+
+    /// Seconds for the other ranks and mpirun to end once this host's ranks have.
+    private static let lingering = 3.0
+
+    /// By the environment that mpirun gives to ranks alone.
+    private func isRank(_ process: pid_t) -> Bool {
+        FileManager.default.contents(atPath: "/proc/\(process)/environ")?.split(separator: 0)
+            .contains { $0.starts(with: Data("OMPI_COMM_WORLD_RANK=".utf8)) } == true
     }
 
     /// Whether a process has a handler for a signal.

@@ -13,19 +13,22 @@ struct RankLogs {
     /// The last lines of each rank, and of mpirun itself under -1, for the post-mortem.
     private(set) var lastLines: [Int: [String]] = [:]
 
+    /// Why the logs cannot be written at the moment, in a line. A full disk must not keep a job from being restarted: the
+    /// folder is made later, when there is room.
+    private(set) var problem: String?
+
     private static let kept = 15
     /// Seconds for the last lines to reach the disk.
     private static let lastWrite = 5.0
 
-    init(folder: String, of child: ChildProcess) throws {
+    init(folder: String, of child: ChildProcess) {
         self.folder = folder
         output = PipeReader(child.output)
         error = PipeReader(child.error)
         do {
             try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         } catch {
-            throw LaunchError(
-                "\(folder): cannot be created for the ranks' logs: \(error.localizedDescription)")
+            problem = "\(folder): cannot be created for the ranks' logs: \(error.localizedDescription)"
         }
     }
 

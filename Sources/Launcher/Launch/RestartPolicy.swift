@@ -83,7 +83,8 @@ public struct RestartPolicy: Sendable, Equatable {
         if let committedStep, outcome.checkpoints.isEmpty {
             return .giveUp(
                 "the run's checkpoints, of step \(committedStep) and before, are not there any more: is their file system "
-                    + "mounted? Bring them back and repeat the command, or remove the run's folder to begin anew")
+                    + "mounted? Bring them back and repeat the command, or remove the run's folder to begin anew"
+            )
         }
         // The budget is for one place: a job that makes progress may fail again.
         if let newest = outcome.checkpoints.last, newest > committedStep ?? -1 {

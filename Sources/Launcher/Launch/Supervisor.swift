@@ -166,10 +166,10 @@ final class Supervisor {
         init(
             index: Int, id: String, folder: String, run: String, placed: Crew.Placed, child: ChildProcess,
             launchGuard: LaunchGuard
-        ) throws {
+        ) {
             (self.index, self.id, self.folder, self.placed) = (index, id, folder, placed)
             (self.child, self.launchGuard) = (child, launchGuard)
-            logs = try RankLogs(folder: folder, of: child)
+            logs = RankLogs(folder: folder, of: child)
             reader = StatusReader(run, attempt: id)
         }
     }
@@ -202,19 +202,14 @@ final class Supervisor {
                 startedAt: Date().timeIntervalSince1970, firstStep: job.checkpointSteps.last))
         let folder =
             "\(job.run)/\(LaunchRecord.logs)/attempt-\(String(repeating: "0", count: max(0, 4 - "\(number)".count)))\(number)"
-        do {
-            let attempt = try Attempt(
-                index: record.attempts.count - 1, id: id, folder: folder, run: job.run, placed: placed,
-                child: child, launchGuard: launchGuard)
-            record.write(job.run)
-            (previousID, isRestart) = (id, true)
-            return attempt
-        } catch {
-            child.end()
-            AttemptProcesses(id).kill()
-            launchGuard.dismiss()
-            throw error
-        }
+        let attempt = Attempt(
+            index: record.attempts.count - 1, id: id, folder: folder, run: job.run, placed: placed,
+            child: child,
+            launchGuard: launchGuard)
+        if let problem = attempt.logs.problem { say("warning: \(problem)") }
+        record.write(job.run)
+        (previousID, isRestart) = (id, true)
+        return attempt
     }
 
     /// Watches a start to its end.
