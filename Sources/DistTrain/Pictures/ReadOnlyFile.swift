@@ -42,7 +42,6 @@ final class ReadOnlyFile: Sendable {
     /// Exactly `count` bytes from `offset`.
     func read(at offset: Int, count: Int) throws(ImageError) -> [UInt8] {
         do throws(FileError) {
-            defer { StorageProgress.advance() }
             return try file.read(at: offset, count: count)
         } catch {
             throw ImageError(error)

@@ -47,8 +47,8 @@ package final class PositionedFile: Sendable {
         var filled = 0
         while filled < buffer.count {
             let got = pread(
-                file.descriptor, buffer.baseAddress! + filled, min(buffer.count - filled, 1 << 30),
-                off_t(offset + filled))
+                file.descriptor, buffer.baseAddress! + filled,
+                min(buffer.count - filled, StorageProgress.pieceBytes), off_t(offset + filled))
             if got < 0 && errno == EINTR { continue }
             if got < 0 { throw .system(path, "cannot be read at byte \(offset + filled)") }
             if got == 0 {
@@ -57,6 +57,7 @@ package final class PositionedFile: Sendable {
                     "ends at byte \(offset + filled), expected \(offset + buffer.count): it is cut short")
             }
             filled += got
+            StorageProgress.advance()
         }
     }
 

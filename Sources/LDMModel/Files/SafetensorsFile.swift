@@ -196,7 +196,6 @@ extension SafetensorsFile {
             throw mismatch(info, "\(count) elements do not fit a buffer of \(destination.count)")
         }
         guard info.dtype.isFloatingPoint else { throw mismatch(info, "expected F32, F16, BF16 or F64") }
-        defer { StorageProgress.advance() }
         if info.dtype == .f32 { return try read(range, into: UnsafeMutableRawBufferPointer(destination)) }
         let block = min(count, Self.blockElements)
         let buffer = UnsafeMutableRawBufferPointer.allocate(
