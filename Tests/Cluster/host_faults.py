@@ -3,14 +3,19 @@ are not alike."""
 
 import os
 import signal
-import socket
-import subprocess
 import sys
 import time
 
 import base
 from faults import Outcome, disturb
 from job import PROGRAM, Job, Run, check_nothing_is_left, rank_of, require, wait_until
+
+
+def kill_ranks(cluster, host):
+    """The ranks on a host alone; mpirun names their command, too."""
+    for pid in cluster.pids(host, "disttrain train"):
+        if rank_of(pid) is not None:
+            os.kill(pid, signal.SIGKILL)
 
 
 # Hosts in a bad state
@@ -30,7 +35,7 @@ def comes_back_bad(cluster, folder, reference, host, spoil, restore, words):
 
     def act(c):
         spoil()
-        c.signal(host, signal.SIGKILL, "disttrain train")
+        kill_ranks(c, host)
 
     def after(c):
         job_log.append((folder.parent / f"{folder.name}.log").read_text())
@@ -70,7 +75,7 @@ def bad_host_waited_for(cluster, folder, reference):
     """With --min-ranks for all of them the job waits until the host is well again."""
     def act(c):
         c.replace_file(1, PROGRAM, other_build(c))
-        c.signal(1, signal.SIGKILL, "disttrain train")
+        kill_ranks(c, 1)
         time.sleep(8)
         c.show_file(1, PROGRAM)
     return disturb(cluster, folder, reference, act, options=["--min-ranks", "3"])
@@ -93,7 +98,7 @@ def keeps_failing(cluster, folder, reference):
             if "node1:1" not in attempt["hosts"]:
                 break
             require(failures < 3, f"node1 is still there after {failures} failures:\n{job.log}")
-            cluster.signal(1, signal.SIGKILL, "disttrain train")
+            kill_ranks(cluster, 1)
             failures += 1
             number = len(job.run.attempts)
             wait_until(lambda: len(job.run.attempts) > number or job.process.poll() is not None, 60, "the next start")
@@ -296,7 +301,7 @@ def dies_before_its_first_checkpoint(cluster, folder, reference):
               settings={"train.checkpoint_every": 200})
     try:
         wait_until(lambda: job.run.step >= 140 or job.process.poll() is not None, 120, "steps behind the other's last")
-        cluster.signal(1, signal.SIGKILL, "disttrain train")
+        kill_ranks(cluster, 1)
         require(job.end() == 0, f"exit code {job.process.returncode}:\n{job.log}")
         require(len(job.run.attempts) == 2, f"{len(job.run.attempts)} starts, expected 2:\n{job.log}")
         found = [step for step, _ in job.run.trace()]
