@@ -141,7 +141,7 @@ public struct ModelFolder: Sendable {
         do {
             try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
         } catch {
-            throw ModelFolderError(path, "cannot be created: \(systemReason(of: error))")
+            throw ModelFolderError(path, "cannot be created: \(systemReason(of: error))", code: systemCode(of: error))
         }
     }
 }
