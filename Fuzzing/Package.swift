@@ -16,9 +16,9 @@ let package = Package(
                 // libFuzzer brings main.
                 swiftSettings: [.unsafeFlags(["-parse-as-library"])])
         }
-        + [
+        + ["FuzzYAML", "FuzzTar", "FuzzNPZ", "FuzzEXIF", "FuzzWatcher"].map {
             .executableTarget(
-                name: "FuzzWatcher", dependencies: [.product(name: "DistTrain", package: "disttrain")],
+                name: $0, dependencies: ["Harness", .product(name: "DistTrain", package: "disttrain")],
                 swiftSettings: [.unsafeFlags(["-parse-as-library"])])
-        ]
+        }
 )

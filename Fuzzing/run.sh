@@ -1,5 +1,5 @@
 #!/bin/bash
-# Fuzzes the readers of weight folders, each for a share of SECONDS_IN_ALL, on one core. Found inputs and the corpus,
+# Fuzzes the readers of untrusted files, each for a share of SECONDS_IN_ALL, on one core. Found inputs and the corpus,
 # which grows from run to run, lie under Fuzzing/.build.
 # usage: run.sh [SECONDS_IN_ALL [TARGET ...]]
 set -euo pipefail
@@ -8,7 +8,8 @@ cd "$(dirname "$0")"
 seconds=${1:-600}
 shift || true
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(FuzzJSON FuzzSafetensors FuzzIndex FuzzConfig FuzzWatcher)
+[ ${#targets[@]} -gt 0 ] ||
+    targets=(FuzzJSON FuzzSafetensors FuzzIndex FuzzConfig FuzzYAML FuzzTar FuzzNPZ FuzzEXIF FuzzWatcher)
 fixtures=(../Tests/Fixtures ../Tests/LDMModelTests/Fixtures)
 hostile=../Tests/LDMModelTests/Fixtures/hostile
 
@@ -35,6 +36,12 @@ seed FuzzJSON "${configs[@]}" seeds/*.json "$hostile"/*/*/*.json
 seed FuzzSafetensors "${weights[@]}"
 seed FuzzIndex "${indexes[@]}" seeds/*index.json "$hostile"/index/*/*
 seed FuzzWatcher seeds/*.watcher
+seed FuzzYAML ../configs/*.yaml seeds/*.yaml
+inputs=$scratch/inputs
+./make_seeds.py "$inputs"
+seed FuzzTar "$inputs"/*.tar "$inputs"/*.tgz
+seed FuzzNPZ "$inputs"/*.npz "$inputs"/*.npy ../Tests/DistTrainTests/Fixtures/evaluation/*.npz
+seed FuzzEXIF "$inputs"/*.tiff ../Tests/DistTrainTests/Fixtures/images/*.{png,jpg}
 seed FuzzConfig "${configs[@]}" seeds/*config.json "$hostile"/config/*/*
 
 # Swift's own backtraces would hide which line failed behind a fault of AddressSanitizer.

@@ -1,4 +1,5 @@
 import Foundation
+import LDMModel
 import MPIShim
 import TensorCore
 
@@ -19,9 +20,13 @@ public enum Program {
 
     /// CRC32C of a program's file; builds that differ have another.
     public static func checksum(of path: String) -> String {
-        guard let data = try? Data(contentsOf: URL(fileURLWithPath: path), options: .mappedIfSafe) else {
+        var checksum = CRC32C()
+        do throws(FileError) {
+            let file = try PositionedFile(path)
+            try file.readPieces(of: 0..<file.size) { checksum.update($0) }
+        } catch {
             return "unreadable"
         }
-        return data.withUnsafeBytes { CRC32C.of(Array($0)).text }
+        return checksum.text
     }
 }

@@ -88,6 +88,17 @@ struct EvaluateCommand: ParsableCommand {
             "Folder that keeps the reference's features for the next time. Default: where the result is.",
             valueName: "folder"))
     var cache: String?
+    @Flag(help: "Leave out images of --samples and --reference that cannot be decoded, and count them.")
+    var skipBad = false
+    @Option(
+        help: ArgumentHelp(
+            "Largest image that is read, in millions of pixels. Default: 134.", valueName: "megapixels"))
+    var maxMegapixels: Int?
+    @Option(
+        help: ArgumentHelp(
+            "Side that the pictures of --samples are cropped and resized to. Default: the model's, or the one size that "
+                + "they all have.", valueName: "pixels"))
+    var size: Int?
     @Flag(help: "Keep the samples' features, a tensor [N, D] in a safetensors file beside the result.")
     var keepFeatures = false
 
@@ -96,6 +107,13 @@ struct EvaluateCommand: ParsableCommand {
         guard steps > 0 else { throw ValidationError("--steps \(steps): expected at least 1") }
         guard eta >= 0 else { throw ValidationError("--eta \(eta): expected 0 or more") }
         guard batch > 0 else { throw ValidationError("--batch \(batch): expected at least 1") }
+        try checkMegapixels(maxMegapixels)
+        if let size {
+            guard samples != nil else { throw ValidationError("--size: expected --samples, too") }
+            guard (8...8192).contains(size) else {
+                throw ValidationError("--size \(size): expected 8 to 8192")
+            }
+        }
         if model == nil, samples == nil { throw ValidationError("expected --model, or --samples") }
         if model == nil, output == nil {
             throw ValidationError("--samples without --model: expected --output")
@@ -110,6 +128,9 @@ struct EvaluateCommand: ParsableCommand {
                 method: method, steps: steps, eta: eta, spacing: spacing, seed: seed, batchSize: batch),
             dtype: try ComputeType.dtype(named: precision), output: output, cache: cache,
             keepsFeatures: keepFeatures)
+        request.skipBad = skipBad
+        request.limits = ImageLimits(megapixels: maxMegapixels)
+        request.size = size
         try onAllRanks(watchedBy: WatchLimits()) { communicator, watcher in
             watcher.activity.enter(.work)
             request.dtype = try ComputeType.dtype(named: precision, communicator)

@@ -48,6 +48,11 @@ struct PrepareCommand: ParsableCommand {
     @Flag(help: "Leave out images that cannot be read, and list them, rather than failing.")
     var skipBad = false
 
+    @Option(
+        help: ArgumentHelp(
+            "Largest image that is read, in millions of pixels. Default: 134.", valueName: "megapixels"))
+    var maxMegapixels: Int?
+
     @Option(help: ArgumentHelp("Images that are encoded together.", valueName: "images"))
     var batch = 8
 
@@ -58,12 +63,15 @@ struct PrepareCommand: ParsableCommand {
         help: "Type the first stage computes in: auto (bf16 where the processor multiplies it), fp32, bf16.")
     var precision = PrepareOptions.Precision.auto
 
+    func validate() throws { try checkMegapixels(maxMegapixels) }
+
     func run() throws {
         var options = PrepareOptions(source: source, output: output, size: size)
         options.filter = filter
         options.firstStage = firstStage
         options.flip = flip
         options.skipBad = skipBad
+        options.limits = ImageLimits(megapixels: maxMegapixels)
         options.batch = batch
         options.limit = limit
         options.precision = precision
@@ -73,6 +81,15 @@ struct PrepareCommand: ParsableCommand {
             if communicator.isRoot { print(summary.text(output: options.output)) }
         }
         if status != ExitStatus.success { throw ExitCode(status) }
+    }
+}
+
+/// Refuses a `--max-megapixels` that no image can have.
+func checkMegapixels(_ megapixels: Int?) throws {
+    if let megapixels, !ImageLimits.megapixels.contains(megapixels) {
+        throw ValidationError(
+            "--max-megapixels \(megapixels): expected \(ImageLimits.megapixels.lowerBound) to "
+                + "\(ImageLimits.megapixels.upperBound)")
     }
 }
 

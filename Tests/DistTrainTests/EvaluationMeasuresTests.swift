@@ -27,8 +27,8 @@ import Testing
         return try #require(value)
     }
 
-    private func first(_ count: Int, of features: FeatureMatrix) -> FeatureMatrix {
-        FeatureMatrix(features.doubles(0..<count).map { Float($0) }, count: count, dimension: 24)
+    private func first(_ count: Int, of features: FeatureMatrix) throws -> FeatureMatrix {
+        FeatureMatrix(try features.doubles(0..<count).map { Float($0) }, count: count, dimension: 24)
     }
 
     @Test func frechetDistance() throws {
@@ -59,7 +59,7 @@ import Testing
 
     @Test func kernelDistance() throws {
         let estimate = KernelDistance.estimate(
-            samples.doubles(0..<100), reference.doubles(0..<100), dimension: 24)
+            try samples.doubles(0..<100), try reference.doubles(0..<100), dimension: 24)
         let expected = try number("mmd")
         #expect(abs(estimate - expected) < 1e-9)
         let measured = try KernelDistance(samples, reference, seed: 3, alone)
@@ -95,7 +95,8 @@ import Testing
         // Mirrored, sample 8 is the reference's image 3, and the others are far away.
         var values = [Float](repeating: 1e3, count: samples.count * samples.dimension)
         values.replaceSubrange(
-            8 * samples.dimension..<9 * samples.dimension, with: reference.doubles(3..<4).map { Float($0) })
+            8 * samples.dimension..<9 * samples.dimension,
+            with: try reference.doubles(3..<4).map { Float($0) })
         let mirrored = FeatureMatrix(values, count: samples.count, dimension: samples.dimension)
         var found = try NeighbourMeasures(
             samples: samples, mirrored: mirrored, reference: reference, alone)

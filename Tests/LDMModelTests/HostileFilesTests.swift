@@ -56,12 +56,12 @@ import Testing
         let folder = try TemporaryFolder()
         for name in ["config.json", "model.safetensors"] { mkfifo(folder.path + "/" + name, 0o600) }
         let config = try Hostile.refusal { _ = try ModelFolder(folder.path).readModelConfig() }
-        #expect(config?.hasSuffix("config.json: is not a file") == true)
+        #expect(config?.hasSuffix("config.json: is a pipe, expected a regular file") == true)
         let weights = try Hostile.refusal { _ = try WeightFiles(path: folder.path) }
-        #expect(weights?.hasSuffix("model.safetensors: is not a file") == true)
+        #expect(weights?.hasSuffix("model.safetensors: is a pipe, expected a regular file") == true)
         try folder.write("model.safetensors.index.json", #"{"weight_map": {"a": "model.safetensors"}}"#)
         let shard = try Hostile.refusal { _ = try WeightFiles(path: folder.path) }
-        #expect(shard?.hasSuffix("model.safetensors: is not a file") == true)
+        #expect(shard?.hasSuffix("model.safetensors: is a pipe, expected a regular file") == true)
     }
 
     @Test("a name of a megabyte of combining marks is refused at once", .timeLimit(.minutes(1)))

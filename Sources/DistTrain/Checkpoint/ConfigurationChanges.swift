@@ -32,6 +32,13 @@ public struct ConfigurationChanges {
             changes = []
             return
         }
+        // A checkpoint of an earlier version has a fingerprint by another rule, of data that may be the same.
+        var new = new
+        if let fingerprint = old.datasetFingerprint, fingerprint != new.datasetFingerprint,
+            new.earlierDatasetFingerprint?.matches(fingerprint) == true
+        {
+            new.datasetFingerprint = fingerprint
+        }
         let (before, after) = Self.trees(old, new)
         let names = before.map(\.key) + after.map(\.key).filter { key in !before.contains { $0.key == key } }
         changes = names.compactMap { name in

@@ -13,6 +13,8 @@ public struct RunIdentity: Sendable, Equatable {
     /// `scheduler_config.json` for sampling; nil for an autoencoder.
     public var schedulerConfig: String?
     public var datasetFingerprint: String?
+    /// Of a run, not of a checkpoint: what an earlier version would have written as `datasetFingerprint`.
+    public var earlierDatasetFingerprint: EarlierFingerprint?
     /// nil in pixel space.
     public var firstStage: FirstStageReference?
     public var programVersion: String
@@ -20,6 +22,7 @@ public struct RunIdentity: Sendable, Equatable {
     public init(
         name: String, seed: UInt64, configuration: String, modelFolder: String = "unet", modelConfig: String,
         schedulerConfig: String? = nil, datasetFingerprint: String? = nil,
+        earlierDatasetFingerprint: EarlierFingerprint? = nil,
         firstStage: FirstStageReference? = nil, programVersion: String
     ) {
         self.name = name
@@ -29,6 +32,7 @@ public struct RunIdentity: Sendable, Equatable {
         self.modelConfig = modelConfig
         self.schedulerConfig = schedulerConfig
         self.datasetFingerprint = datasetFingerprint
+        self.earlierDatasetFingerprint = earlierDatasetFingerprint
         self.firstStage = firstStage
         self.programVersion = programVersion
     }

@@ -3,7 +3,7 @@ import LDMModel
 
 /// What the configurations of diffusion models and autoencoders read alike.
 enum ConfigurationFile {
-    /// The text of a file of at most 4 MB.
+    /// The text of a file, of at most ``YAMLLimits/bytes``.
     static func read(_ path: String) throws(ConfigError) -> String {
         let location = ConfigNode.Location(source: path)
         var isFolder: ObjCBool = false
@@ -13,14 +13,13 @@ enum ConfigurationFile {
         guard !isFolder.boolValue else {
             throw ConfigError(.file, "is a folder, expected a YAML file", location: location)
         }
-        guard let data = FileManager.default.contents(atPath: path) else {
-            throw ConfigError(.file, "cannot be read", location: location)
+        let bytes: [UInt8]
+        do throws(FileError) {
+            bytes = try readWholeFile(path, limit: YAMLLimits.bytes)
+        } catch {
+            throw ConfigError(.file, error.message, location: location)
         }
-        guard data.count <= 4 << 20 else {
-            throw ConfigError(
-                .file, "is \(data.count) bytes, too large for a configuration", location: location)
-        }
-        guard let text = String(validating: data, as: UTF8.self) else {
+        guard let text = String(validating: bytes, as: UTF8.self) else {
             throw ConfigError(.syntax, "is not UTF-8 text", location: location)
         }
         return text

@@ -6,8 +6,10 @@ import Yams
 /// Plain scalars follow the core schema of YAML 1.2: `true` and `false` are the only truth values (`yes`,
 /// `on` and `off` are strings), `~` and `null` are null, and `2e-4` is a number.
 enum YAMLNode {
-    /// Reads one document. Duplicate keys, several documents and non-string keys are refused.
+    /// Reads one document. Duplicate keys, several documents, non-string keys and what exceeds ``YAMLLimits`` are
+    /// refused.
     static func parse(_ text: String, source: String) throws(ConfigError) -> ConfigNode {
+        try YAMLLimits.check(text, source: source)
         let document: Yams.Node?
         do {
             document = try Yams.Parser(yaml: text).singleRoot()
@@ -17,23 +19,18 @@ enum YAMLNode {
             throw ConfigError(.syntax, "not valid YAML: \(error)", location: .init(source: source))
         }
         guard let document else { return ConfigNode(.null, at: .init(source: source)) }
-        return try convert(document, source: source, depth: 0)
+        return try convert(document, source: source)
     }
 
-    private static func convert(_ node: Yams.Node, source: String, depth: Int) throws(ConfigError)
-        -> ConfigNode
-    {
+    private static func convert(_ node: Yams.Node, source: String) throws(ConfigError) -> ConfigNode {
         let location = ConfigNode.Location(source: source, line: node.mark?.line)
-        guard depth < 32 else {
-            throw ConfigError(.syntax, "nested deeper than 32 levels", location: location)
-        }
         switch node {
         case .scalar(let scalar):
             let isPlain = scalar.style == .plain || scalar.style == .any
             return ConfigNode(isPlain ? plain(scalar.string) : .string(scalar.string), at: location)
         case .sequence(let sequence):
             var nodes: [ConfigNode] = []
-            for element in sequence { nodes.append(try convert(element, source: source, depth: depth + 1)) }
+            for element in sequence { nodes.append(try convert(element, source: source)) }
             return ConfigNode(.sequence(nodes), at: location)
         case .mapping(let mapping):
             var entries: [ConfigNode.Entry] = []
@@ -41,7 +38,7 @@ enum YAMLNode {
                 guard let name = key.scalar?.string else {
                     throw ConfigError(.syntax, "a key must be a word", location: location)
                 }
-                var child = try convert(value, source: source, depth: depth + 1)
+                var child = try convert(value, source: source)
                 // An error about a key is best shown on the key's line, also where its value starts below.
                 if let line = key.mark?.line { child.location?.line = line }
                 entries.append(.init(name, child))

@@ -1,7 +1,7 @@
 import Foundation
 import TensorCore
 
-/// Latents that `prepare` wrote, memory-mapped: only the samples that a rank reads enter its memory.
+/// Latents that `prepare` wrote: only the samples that a rank reads enter its memory.
 ///
 /// A sample is (z - shift)·scaling, where z = mean + exp(logvar / 2)·noise is drawn from the posterior anew
 /// at every visit, or is the latent itself where the first stage has no posterior. A mirrored sample is the
@@ -35,6 +35,7 @@ public final class LatentDataset: TrainingDataset {
     public var width: Int { folder.manifest.width }
     public var channels: Int { folder.manifest.channels }
     public var fingerprint: String { folder.fingerprint }
+    public var preparedFolder: PreparedFolder? { folder }
     public var classNames: [String] { folder.manifest.classNames }
     public func label(_ index: Int) -> Int? { folder.label(index) }
 

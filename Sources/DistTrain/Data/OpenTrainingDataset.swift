@@ -18,16 +18,41 @@ public struct DataOptions: Equatable, Sendable {
     }
 }
 
-/// Opens what a run trains on, and refuses data that do not fit the first stage.
+/// Opens what a run trains on together on all ranks, and refuses data that do not fit the first stage. A prepared
+/// folder's shards are verified from now on in the background, which rank 0 reports when it is done. Collective.
 ///
 /// - Parameters:
 ///   - firstStage: nil trains in pixel space.
 /// - Throws: `DatasetError` in one line.
+func openTrainingDataset(
+    _ options: DataOptions, firstStage: FirstStage?, on communicator: any Communicator
+) throws -> any TrainingDataset {
+    // With a first stage a source of images is refused, so nothing is read of it.
+    let isPrepared = try communicator.anyAgree(
+        firstStage != nil || PreparedManifest.isIn(options.path))
+    let sources = try SharedSources(
+        isPrepared ? [] : [options.path], skipBad: false, on: communicator)
+    let dataset = try communicator.collectively("opening the data") {
+        try openTrainingDataset(options, firstStage: firstStage, sources)
+    }
+    let isRoot = communicator.isRoot
+    dataset.preparedFolder?.verifyInBackground { line in if isRoot { printLine(line) } }
+    return dataset
+}
+
+/// The same on one rank alone, without verification in the background: shards are verified when they are first used.
 public func openTrainingDataset(
     _ options: DataOptions, firstStage: FirstStage?
 ) throws(DatasetError) -> any TrainingDataset {
+    try openTrainingDataset(options, firstStage: firstStage, nil)
+}
+
+/// - Parameter sources: what the ranks have opened together.
+private func openTrainingDataset(
+    _ options: DataOptions, firstStage: FirstStage?, _ sources: SharedSources?
+) throws(DatasetError) -> any TrainingDataset {
     let path = options.path
-    guard FileManager.default.fileExists(atPath: "\(path)/\(PreparedManifest.fileName)") else {
+    guard PreparedManifest.isIn(path) else {
         let unfinished = FileManager.default.fileExists(atPath: "\(path)/\(PrepareRecord.folderName)")
         let isDrawn = path.hasPrefix("synthetic-faces")
         if unfinished || firstStage != nil && !isDrawn && !FileManager.default.fileExists(atPath: path) {
@@ -44,9 +69,13 @@ public func openTrainingDataset(
         }
         let source: any ImageSource
         do throws(ImageError) {
-            source = try openSource(path, size: options.imageSize, skipBad: false)
+            if let sources {
+                source = try sources.open(path, size: options.imageSize)
+            } else {
+                source = try openSource(path, size: options.imageSize, skipBad: false)
+            }
         } catch {
-            throw DatasetError(.inaccessible, error.description)
+            throw DatasetError(.inaccessible, error.description, code: error.code)
         }
         return ImageDataset(
             source, transform: ImageTransform(size: options.imageSize, filter: options.filter))
@@ -83,10 +112,12 @@ public func openTrainingDataset(
 }
 
 /// Opens a source of images; of drawn faces also with their seed, as `synthetic-faces:COUNT:SEED`.
-func openSource(_ specification: String, size: Int, skipBad: Bool) throws(ImageError) -> any ImageSource {
+func openSource(
+    _ specification: String, size: Int, skipBad: Bool, limits: ImageLimits = .standard
+) throws(ImageError) -> any ImageSource {
     let parts = specification.split(separator: ":", omittingEmptySubsequences: false)
     guard parts.count == 3, parts[0] == "synthetic-faces" else {
-        return try openImageSource(specification, size: size, skipBad: skipBad)
+        return try openImageSource(specification, size: size, skipBad: skipBad, limits: limits)
     }
     guard let seed = UInt64(parts[2]) else {
         throw ImageError(

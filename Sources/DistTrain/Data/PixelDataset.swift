@@ -1,7 +1,7 @@
 import Foundation
 import Synchronization
 
-/// Images that `prepare` wrote as bytes, memory-mapped; a sample is pixel / 127.5 - 1.
+/// Images that `prepare` wrote as bytes; a sample is pixel / 127.5 - 1.
 public final class PixelDataset: TrainingDataset {
     public let folder: PreparedFolder
 
@@ -18,6 +18,7 @@ public final class PixelDataset: TrainingDataset {
     public var width: Int { folder.manifest.width }
     public var channels: Int { folder.manifest.channels }
     public var fingerprint: String { folder.fingerprint }
+    public var preparedFolder: PreparedFolder? { folder }
     public var classNames: [String] { folder.manifest.classNames }
     public func label(_ index: Int) -> Int? { folder.label(index) }
 
@@ -39,7 +40,6 @@ public final class ImageDataset: TrainingDataset {
     public let source: any ImageSource
     public let transform: ImageTransform
     public let count: Int
-    public let fingerprint: String
     private let cachedCount: Int
     private let cache: Mutex<[Int: [UInt8]]>
 
@@ -53,12 +53,24 @@ public final class ImageDataset: TrainingDataset {
         self.source = source
         self.transform = transform
         count = min(source.count, limit ?? source.count)
-        fingerprint = contentHash([source.fingerprint, transform.description, String(count)])
         cachedCount = cacheBytes / (3 * transform.size * transform.size)
         cache = Mutex([:])
     }
 
     public var name: String { source.name }
+    public var fingerprint: String { Self.fingerprint(source.fingerprint, transform, count) }
+    public var earlierFingerprint: EarlierFingerprint? {
+        EarlierFingerprint { [source, transform, count] in
+            Self.fingerprint(source.sampledFingerprint, transform, count)
+        }
+    }
+
+    /// Of the version that the source's fingerprint is of.
+    private static func fingerprint(_ source: String, _ transform: ImageTransform, _ count: Int) -> String {
+        let prefix = source.hasPrefix(SourceContent.prefix) ? SourceContent.prefix : ""
+        return prefix + contentHash([source, transform.description, String(count)])
+    }
+
     public var height: Int { transform.size }
     public var width: Int { transform.size }
     public var channels: Int { 3 }
@@ -81,7 +93,8 @@ public final class ImageDataset: TrainingDataset {
         } catch {
             throw DatasetError(
                 .badImages,
-                "\(error.description); remove it, or make a clean set: disttrain prepare --skip-bad")
+                "\(error.description); remove it, or make a clean set: disttrain prepare --skip-bad",
+                code: error.code)
         }
         // Two threads may decode the same image once each; both results are the same.
         if index < cachedCount { cache.withLock { $0[index] = image.pixels } }

@@ -23,6 +23,8 @@ public struct PrepareOptions: Sendable {
     public var flip = false
     /// Leave out what cannot be decoded, rather than failing.
     public var skipBad = false
+    /// Larger images cannot be decoded.
+    public var limits = ImageLimits.standard
     /// Images encoded together.
     public var batch = 8
     /// Take the first images alone.
@@ -71,7 +73,9 @@ public func prepare(
         try communicator.collectively("replacing the manifest") {
             // The manifest says that the folder is whole, which it is not now.
             if communicator.isRoot, unlink(manifestPath) != 0, errno != ENOENT {
-                throw DatasetError(.inaccessible, "\(manifestPath): cannot be replaced: \(systemReason())")
+                let code = errno
+                throw DatasetError(
+                    .inaccessible, "\(manifestPath): cannot be replaced: \(systemReason(code))", code: code)
             }
         }
         try makeShards(pending, maker, communicator, showsProgress: showsProgress)
@@ -103,7 +107,10 @@ private func openMaker(_ options: PrepareOptions, _ communicator: any Communicat
     let hasNativeBFloat16 = try communicator.allAgree(Processor.hasNativeBFloat16)
     let usesBFloat16 = options.precision == .bf16 || options.precision == .auto && hasNativeBFloat16
 
-    let maker = try communicator.collectively("opening source and first stage") {
+    let sources = try SharedSources(
+        [options.source], skipBad: options.skipBad, limits: options.limits, readsContent: false,
+        on: communicator)
+    var maker = try communicator.collectively("opening source and first stage") {
         try asDatasetError {
             let firstStage = try options.firstStage.map {
                 try FirstStage(folder: ModelFolder($0), dtype: usesBFloat16 ? .bfloat16 : .float32)
@@ -118,11 +125,11 @@ private func openMaker(_ options: PrepareOptions, _ communicator: any Communicat
                     )
                 }
             }
-            let source = try openSource(options.source, size: options.size, skipBad: options.skipBad)
+            let source = try sources.open(options.source, size: options.size)
             let transform = ImageTransform(size: options.size, filter: options.filter)
             let count = min(source.count, options.limit ?? source.count)
             let job = PrepareJob(
-                kind: firstStage == nil ? .pixels : .latents, sourceFingerprint: source.fingerprint,
+                kind: firstStage == nil ? .pixels : .latents, sourceFingerprint: "",
                 itemCount: count, imageSize: options.size, transform: transform.description,
                 firstStageHash: firstStage?.weightsHash, flip: firstStage != nil && options.flip,
                 precision: firstStage == nil ? nil : usesBFloat16 ? "bf16" : "fp32")
@@ -134,6 +141,7 @@ private func openMaker(_ options: PrepareOptions, _ communicator: any Communicat
                 skipBad: options.skipBad)
         }
     }
+    maker.job.sourceFingerprint = try sourceFingerprint(maker, communicator)
     let identity = UInt64(contentHash([try maker.job.json.text()]), radix: 16) ?? 0
     guard try communicator.allEqual(identity) else {
         throw DatasetError(
@@ -142,6 +150,16 @@ private func openMaker(_ options: PrepareOptions, _ communicator: any Communicat
                 + "paths on a file system that all hosts share")
     }
     return maker
+}
+
+/// The source's fingerprint, by the rule that work of earlier versions in the output folder has begun with. Collective.
+private func sourceFingerprint(_ maker: ShardMaker, _ communicator: any Communicator) throws -> String {
+    let earlier = try communicator.fromRoot("looking at the output folder") {
+        earlierSourceFingerprint(maker.folder) ?? ""
+    }
+    if !earlier.isEmpty, !earlier.hasPrefix(SourceContent.prefix) { return maker.source.sampledFingerprint }
+    try maker.source.readContent(on: communicator)
+    return maker.source.fingerprint
 }
 
 /// The classes, sorted by their bytes, where every image has one and there are two or more.
@@ -205,7 +223,7 @@ private func makeShards(
             }
             bad += try asDatasetError {
                 anyBad && !maker.skipBad
-                    ? maker.scan(shard, progress: report) : try maker.make(shard, progress: report)
+                    ? try maker.scan(shard, progress: report) : try maker.make(shard, progress: report)
             }
         }
         done += images
@@ -247,7 +265,10 @@ private func writeManifest(_ maker: ShardMaker, to path: String) throws {
         }
         statistics.add(record.statistics)
         skipped += record.skipped
-        shards.append(.init(name: name, count: record.count, bytes: record.bytes, crc32: record.crc32))
+        shards.append(
+            .init(
+                name: name, count: record.count, bytes: record.bytes, crc32: record.crc32,
+                crc32c: record.crc32c))
     }
     let manifest = PreparedManifest(
         job: job, sourceName: maker.sourceName, height: shape.height, width: shape.width,
@@ -263,6 +284,6 @@ private func writeManifest(_ maker: ShardMaker, to path: String) throws {
     do {
         try AtomicFile.write(Array((try manifest.json.text(pretty: true) + "\n").utf8), to: path)
     } catch {
-        throw DatasetError(.inaccessible, "\(error)")
+        throw DatasetError(.inaccessible, "\(error)", code: fileErrorCode(error))
     }
 }

@@ -9,7 +9,7 @@ public struct PrepareJob: Equatable, Sendable {
     }
 
     public var kind: Kind
-    /// Content hash of the source.
+    /// Content hash of the source; see ``SourceContent``.
     public var sourceFingerprint: String
     /// Items of the source that are prepared; damaged ones count too.
     public var itemCount: Int
@@ -94,7 +94,9 @@ public struct PrepareJob: Equatable, Sendable {
             transform: try fields.string("transform"), firstStageHash: json["first_stage_hash"]?.stringValue,
             flip: try fields.bool("flip"),
             precision: json["precision"]?.stringValue)
-        guard itemCount > 0, (1...Self.maximumImageSize).contains(imageSize) else {
+        guard (1...PreparedManifest.Limits.samples).contains(itemCount),
+            (1...Self.maximumImageSize).contains(imageSize)
+        else {
             throw DatasetError(.damaged, "\(file): \(itemCount) items of \(imageSize) pixels make no sense")
         }
     }
@@ -133,6 +135,19 @@ struct JSONFields {
             throw wrong(key, "a whole number of 0 or more")
         }
         return found
+    }
+
+    /// Hexadecimal digits.
+    func checksum(_ key: String) throws(DatasetError) -> UInt32 {
+        guard let found = UInt32(try string(key), radix: 16) else {
+            throw wrong(key, "a checksum in hexadecimal digits")
+        }
+        return found
+    }
+
+    /// The same, nil where there is none.
+    func optionalChecksum(_ key: String) throws(DatasetError) -> UInt32? {
+        value[key] == nil ? nil : try checksum(key)
     }
 
     func double(_ key: String) throws(DatasetError) -> Double {

@@ -23,7 +23,8 @@ func takeOutputFolder(_ folder: String, _ job: PrepareJob) throws(DatasetError) 
         }
     }
     guard makeFolder(folder), makeFolder(progress) else {
-        throw DatasetError(.inaccessible, "\(progress): cannot be created: \(systemReason())")
+        let code = errno
+        throw DatasetError(.inaccessible, "\(progress): cannot be created: \(systemReason(code))", code: code)
     }
     for inside in [folder, progress] {
         for name in (try? manager.contentsOfDirectory(atPath: inside)) ?? [] where name.contains(".partial-")
@@ -36,7 +37,8 @@ func takeOutputFolder(_ folder: String, _ job: PrepareJob) throws(DatasetError) 
     do {
         try AtomicFile.write([0], to: probe)
     } catch {
-        throw DatasetError(.inaccessible, "\(folder): cannot be written to: \(error.message)")
+        throw DatasetError(
+            .inaccessible, "\(folder): cannot be written to: \(error.message)", code: error.code)
     }
     unlink(probe)
 }
@@ -56,31 +58,51 @@ private func makeFolder(_ path: String) -> Bool {
     return mkdir(path, 0o777) == 0 || errno == EEXIST
 }
 
-/// The system's words for the last error.
-func systemReason() -> String { String(cString: strerror(errno)) }
-
 /// Tries again for a few seconds what fails while a network file system still hides another host's file.
 func awaiting<Value>(_ path: String, _ body: () throws -> Value) throws -> Value {
     for _ in 0..<10 where !FileManager.default.fileExists(atPath: path) { usleep(300_000) }
     return try body()
 }
 
-/// Lets errors of images, files and models pass as refused data, exit code 3.
+/// The `errno` behind an error of files; 0 if there is none.
+func fileErrorCode(_ error: any Error) -> Int32 {
+    switch error {
+    case let error as DatasetError: error.code
+    case let error as ImageError: error.code
+    case let error as FileError: error.code
+    case let error as SafetensorsError: error.code
+    default: 0
+    }
+}
+
+/// The fingerprint of the source that earlier work in an output folder was made from: its manifest's, or that of the
+/// first finished shard; nil if there is none.
+func earlierSourceFingerprint(_ folder: String) -> String? {
+    if let manifest = try? PreparedManifest.read(folder: folder) { return manifest.job.sourceFingerprint }
+    let names =
+        (try? FileManager.default.contentsOfDirectory(atPath: "\(folder)/\(PrepareRecord.folderName)")) ?? []
+    return names.sorted().lazy.compactMap {
+        PrepareRecord.read("\(folder)/\(PrepareRecord.folderName)/\($0)")
+    }
+    .first?.job.sourceFingerprint
+}
+
+/// Turns errors of images, files and models into refused data, or, where storage failed, into a storage fault.
 func asDatasetError<Value>(_ body: () throws -> Value) throws -> Value {
     do {
         return try body()
     } catch let error as any ReportableError {
         throw error
     } catch let error as ImageError {
-        throw DatasetError(.inaccessible, error.description)
+        throw DatasetError(.inaccessible, error.description, code: error.code)
     } catch let error as FileError {
-        throw DatasetError(.inaccessible, error.description)
+        throw DatasetError(.inaccessible, error.description, code: error.code)
     } catch let error as ConfigError {
         throw DatasetError(.mismatch, error.description)
     } catch let error as ModelFolderError {
         throw DatasetError(.mismatch, error.description)
     } catch let error as SafetensorsError {
-        throw DatasetError(.damaged, error.description)
+        throw DatasetError(.damaged, error.description, code: error.code)
     } catch let error as FirstStageError {
         throw DatasetError(.mismatch, error.description)
     }

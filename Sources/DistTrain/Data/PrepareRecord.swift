@@ -12,14 +12,22 @@ struct PrepareRecord: Equatable {
     var count: Int
     var bytes: Int
     var crc32: UInt32
+    /// nil in records of earlier versions.
+    var crc32c: UInt32?
     var skipped: [PreparedManifest.Skipped]
     var statistics: LatentStatistics
 
     /// The record of a shard; nil where the shard is not finished, or not readable as this format.
     static func read(folder: String, shard: Int) -> PrepareRecord? {
-        let file = path(folder, shard)
-        guard let bytes = FileManager.default.contents(atPath: file) else { return nil }
-        return try? PrepareRecord(PreparedManifest.parsed([UInt8](bytes), file: file), file: file)
+        read(path(folder, shard))
+    }
+
+    /// The record in a file; nil where there is none, or none of this format.
+    static func read(_ file: String) -> PrepareRecord? {
+        guard let bytes = try? readWholeFile(file, limit: PreparedManifest.Limits.fileBytes) else {
+            return nil
+        }
+        return try? PrepareRecord(PreparedManifest.parsed(bytes, file: file), file: file)
     }
 
     func write(folder: String, shard: Int) throws {
@@ -29,7 +37,7 @@ struct PrepareRecord: Equatable {
     /// Whether the shard that it describes lies there whole: its size and checksum are compared.
     func matchesFile(folder: String, shard: Int) -> Bool {
         guard let found = try? fileChecksum("\(folder)/\(PrepareJob.shardName(shard))") else { return false }
-        return found.bytes == bytes && found.crc32 == crc32
+        return found.bytes == bytes && found.crc32 == crc32 && (crc32c == nil || found.crc32c == crc32c)
     }
 
     private static func path(_ folder: String, _ shard: Int) -> String {
@@ -37,7 +45,7 @@ struct PrepareRecord: Equatable {
     }
 
     private var json: JSONValue {
-        [
+        var record: JSONObject = [
             "job": job.json,
             "count": .integer(count),
             "bytes": .integer(bytes),
@@ -45,6 +53,8 @@ struct PrepareRecord: Equatable {
             "skipped": .array(skipped.map(\.json)),
             "sums": statistics.sums,
         ]
+        if let crc32c { record["crc32c"] = .string(String(crc32c, radix: 16)) }
+        return .object(record)
     }
 
     private init(_ json: JSONValue, file: String) throws(DatasetError) {
@@ -52,35 +62,34 @@ struct PrepareRecord: Equatable {
         job = try PrepareJob(json: fields.object("job").value, in: file)
         count = try fields.int("count")
         bytes = try fields.int("bytes")
-        guard let crc32 = UInt32(try fields.string("crc32"), radix: 16) else {
-            throw DatasetError(.damaged, "\(file): crc32 is no hexadecimal number")
-        }
-        self.crc32 = crc32
+        crc32 = try fields.checksum("crc32")
+        crc32c = try fields.optionalChecksum("crc32c")
         skipped = try PreparedManifest.Skipped.list(fields)
         statistics = try LatentStatistics(sums: fields.object("sums"))
     }
 
     init(
-        job: PrepareJob, count: Int, bytes: Int, crc32: UInt32, skipped: [PreparedManifest.Skipped],
-        statistics: LatentStatistics
+        job: PrepareJob, count: Int, bytes: Int, crc32: UInt32, crc32c: UInt32?,
+        skipped: [PreparedManifest.Skipped], statistics: LatentStatistics
     ) {
         self.job = job
         self.count = count
         self.bytes = bytes
         self.crc32 = crc32
+        self.crc32c = crc32c
         self.skipped = skipped
         self.statistics = statistics
     }
 }
 
-/// Size and CRC-32 of a file, read in pieces.
-func fileChecksum(_ path: String) throws(ImageError) -> (bytes: Int, crc32: UInt32) {
+/// Size, CRC-32 and CRC-32C of a file, read in pieces.
+func fileChecksum(_ path: String) throws(ImageError) -> (bytes: Int, crc32: UInt32, crc32c: UInt32) {
     let file = try ReadOnlyFile(path)
     var checksum = crc32_z(0, nil, 0)
-    let piece = 4 << 20
-    for offset in stride(from: 0, to: file.size, by: piece) {
-        let bytes = try file.read(at: offset, count: min(piece, file.size - offset))
-        checksum = crc32_z(checksum, bytes, bytes.count)
+    var fast = CRC32C()
+    try file.readPieces(of: 0..<file.size) {
+        checksum = crc32_z(checksum, $0.baseAddress?.assumingMemoryBound(to: UInt8.self), $0.count)
+        fast.update($0)
     }
-    return (file.size, UInt32(truncatingIfNeeded: checksum))
+    return (file.size, UInt32(truncatingIfNeeded: checksum), fast.value)
 }

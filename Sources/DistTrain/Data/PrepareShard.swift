@@ -10,7 +10,7 @@ import TensorCore
 struct ShardMaker {
     /// What the user called the source.
     let sourceName: String
-    let job: PrepareJob
+    var job: PrepareJob
     let source: any ImageSource
     let transform: ImageTransform
     let firstStage: FirstStage?
@@ -52,7 +52,7 @@ struct ShardMaker {
             for (index, result) in decode(items) {
                 switch result {
                 case .success(let image): waiting.append((index, image))
-                case .failure(let error): bad.append(badItem(index, error))
+                case .failure(let error): bad.append(try badItem(index, error))
                 }
             }
             guard bad.isEmpty || skipBad else { continue }
@@ -76,12 +76,12 @@ struct ShardMaker {
     }
 
     /// Decodes a shard's images alone, to count the bad ones.
-    func scan(_ shard: Int, progress: (Int) -> Void) -> [BadItem] {
+    func scan(_ shard: Int, progress: (Int) -> Void) throws(ImageError) -> [BadItem] {
         var bad: [BadItem] = []
         var done = 0
         for items in batches(shard) {
             for (index, result) in decode(items) {
-                if case .failure(let error) = result { bad.append(badItem(index, error)) }
+                if case .failure(let error) = result { bad.append(try badItem(index, error)) }
             }
             done += items.count
             progress(done)
@@ -96,9 +96,11 @@ struct ShardMaker {
         }
     }
 
-    /// An item's error with its name once.
-    private func badItem(_ index: Int, _ error: ImageError) -> BadItem {
-        BadItem(index: index, item: source.itemName(at: index), reason: error.detail)
+    /// An item's error with its name once. A storage fault does not make an image a bad one, which could be left out, but
+    /// ends the work.
+    private func badItem(_ index: Int, _ error: ImageError) throws(ImageError) -> BadItem {
+        if StorageFault.includes(error.code) { throw error }
+        return BadItem(index: index, item: source.itemName(at: index), reason: error.detail)
     }
 
     /// Decodes and transforms on all of this process's threads.
@@ -181,13 +183,15 @@ struct ShardMaker {
             let checksum = try fileChecksum(file)
             try PrepareRecord(
                 job: job, count: content.count, bytes: checksum.bytes, crc32: checksum.crc32,
+                crc32c: checksum.crc32c,
                 skipped: bad.map { PreparedManifest.Skipped(item: $0.item, reason: $0.reason) },
                 statistics: content.statistics
             ).write(folder: folder, shard: shard)
         } catch {
             throw DatasetError(
                 .inaccessible,
-                "\(error); finished shards are kept: when this is mended, run the same command again")
+                "\(error); finished shards are kept: when this is mended, run the same command again",
+                code: fileErrorCode(error))
         }
     }
 }

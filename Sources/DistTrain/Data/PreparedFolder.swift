@@ -1,15 +1,15 @@
 import Foundation
 import LDMModel
 
-/// A folder that `disttrain prepare` wrote, open for reading: the manifest, and its shards mapped into
-/// memory.
+/// A folder that `disttrain prepare` wrote, open for reading: the manifest and its shards.
 ///
-/// Opening checks that every shard is there, has the size and the tensors that the manifest says, and reads
-/// no more than their headers.
+/// Opening checks that every shard is there and has the size and the tensors that the manifest gives, and reads no more
+/// than headers and labels. All bytes of a shard are verified before its first sample is used.
 public final class PreparedFolder: Sendable {
     public let path: String
     public let manifest: PreparedManifest
-    private let shards: [SafetensorsFile]
+    private let shards: [ShardFile]
+    private let verification: ShardVerification
     /// The first sample of each shard.
     private let starts: [Int]
     /// The sample's class of every sample; empty where there are none.
@@ -19,20 +19,16 @@ public final class PreparedFolder: Sendable {
         self.path = path
         let manifest = try PreparedManifest.read(folder: path)
         self.manifest = manifest
-        var shards: [SafetensorsFile] = []
+        var shards: [ShardFile] = []
         var starts: [Int] = []
         var labels: [Int] = []
         var count = 0
+        let pool = OpenShards()
         for entry in manifest.shards {
-            let shard = try Self.open("\(path)/\(entry.name)", entry, manifest)
-            shards.append(shard)
+            shards.append(
+                try ShardFile("\(path)/\(entry.name)", entry, manifest, pool, labels: &labels))
             starts.append(count)
             count += entry.count
-            if !manifest.classNames.isEmpty {
-                do { labels += try shard.integers(of: "label") } catch {
-                    throw DatasetError(.damaged, "\(error); prepare the folder again")
-                }
-            }
         }
         guard labels.allSatisfy({ manifest.classNames.indices.contains($0) }) else {
             throw DatasetError(.damaged, "\(path): a label has no class name; prepare the folder again")
@@ -40,39 +36,23 @@ public final class PreparedFolder: Sendable {
         self.shards = shards
         self.starts = starts
         self.labels = labels
+        verification = ShardVerification(shards)
     }
 
-    private static func open(
-        _ file: String, _ entry: PreparedManifest.Shard, _ manifest: PreparedManifest
-    ) throws(DatasetError) -> SafetensorsFile {
-        let advice = "run `disttrain prepare` with the same options again: it makes only what is missing"
-        var status = stat()
-        guard stat(file, &status) == 0 else {
-            throw DatasetError(.damaged, "\(file): \(String(cString: strerror(errno))); \(advice)")
-        }
-        guard Int(status.st_size) == entry.bytes else {
-            throw DatasetError(
-                .damaged,
-                "\(file): \(status.st_size) bytes, expected \(entry.bytes): cut short or replaced; \(advice)")
-        }
-        do throws(SafetensorsError) {
-            let shard = try SafetensorsFile(path: file)
-            for tensor in manifest.tensors(count: entry.count) {
-                try shard.expectShape(tensor.shape, of: tensor.name)
-                let found = try shard.info(of: tensor.name).dtype
-                if found != tensor.dtype {
-                    throw SafetensorsError(
-                        .mismatch, file,
-                        "tensor '\(tensor.name)' is \(found.rawValue), expected \(tensor.dtype.rawValue)")
-                }
-            }
-            return shard
-        } catch {
-            throw DatasetError(.damaged, "\(error); \(advice)")
+    deinit { verification.cancel() }
+
+    /// Verifies all shards in the background, so that later steps need not wait for it.
+    ///
+    /// - Parameter report: called with a line when all shards have been verified.
+    public func verifyInBackground(report: @escaping @Sendable (String) -> Void) {
+        verification.start { [path] summary in
+            report(
+                "Verified \(summary.shards) shards of \(path) against their checksums: "
+                    + dataRate(summary.bytes, summary.seconds))
         }
     }
 
-    /// A hash of what the samples are made from, without reading them.
+    /// A hash of all bytes, by way of the shards' checksums, without reading them.
     public var fingerprint: String {
         contentHash(
             manifest.shards.map { "\($0.name) \($0.count) \($0.crc32)" } + [manifest.job.kind.rawValue])
@@ -81,17 +61,17 @@ public final class PreparedFolder: Sendable {
     /// The class of a sample as a place in the manifest's class names.
     public func label(_ index: Int) -> Int? { labels.isEmpty ? nil : labels[index] }
 
-    /// Calls `body` with one sample of a tensor, as its bytes lie in the file.
+    /// Calls `body` with the bytes of one sample of a tensor.
     func withSample<Result>(
         _ tensor: String, _ index: Int, _ body: (UnsafeRawBufferPointer) throws -> Result
     ) throws -> Result {
         precondition((0..<manifest.count).contains(index), "sample \(index) of \(manifest.count)")
         let shard = shard(of: index)
-        let samples = manifest.shards[shard].count
-        return try shards[shard].withBytes(of: tensor) { bytes in
-            let size = bytes.count / samples
-            let start = (index - starts[shard]) * size
-            return try body(UnsafeRawBufferPointer(rebasing: bytes[start..<start + size]))
+        try verification.require(shard)
+        let size = shards[shard].sampleBytes(tensor)
+        return try withUnsafeTemporaryAllocation(byteCount: size, alignment: 64) { buffer in
+            try shards[shard].read(tensor, index - starts[shard], into: buffer)
+            return try body(UnsafeRawBufferPointer(buffer))
         }
     }
 

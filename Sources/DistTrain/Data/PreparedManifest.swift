@@ -35,7 +35,10 @@ public struct PreparedManifest: Sendable {
         public var name: String
         public var count: Int
         public var bytes: Int
+        /// Of the whole file, as zlib computes it. Fingerprints cover it.
         public var crc32: UInt32
+        /// Of the whole file, which processors compute several times faster; nil in folders of earlier versions.
+        public var crc32c: UInt32?
     }
 
     /// An image that was left out.
@@ -62,6 +65,22 @@ public struct PreparedManifest: Sendable {
 
     /// Number of samples.
     public var count: Int { shards.reduce(0) { $0 + $1.count } }
+
+    /// Limits on what a manifest may say. Within them no product or sum of its numbers overflows.
+    enum Limits {
+        /// Bytes of the file: 100 for each of a million shards.
+        static let fileBytes = 100 << 20
+        static let shards = 1 << 20
+        static let samples = 1 << 40
+        static let shardBytes = 1 << 42
+        static let side = 1 << 16
+        static let channels = 1 << 12
+    }
+
+    /// Whether a folder holds a manifest.
+    static func isIn(_ folder: String) -> Bool {
+        FileManager.default.fileExists(atPath: "\(folder)/\(fileName)")
+    }
 
     /// The manifest as JSON.
     public var json: JSONValue {
@@ -93,10 +112,12 @@ public struct PreparedManifest: Sendable {
             "sums": statistics.sums,
             "shards": .array(
                 shards.map {
-                    [
+                    var shard: JSONObject = [
                         "name": .string($0.name), "count": .integer($0.count), "bytes": .integer($0.bytes),
                         "crc32": .string(String($0.crc32, radix: 16)),
                     ]
+                    if let crc32c = $0.crc32c { shard["crc32c"] = .string(String(crc32c, radix: 16)) }
+                    return .object(shard)
                 }),
             "skipped": .array(skipped.map(\.json)),
         ]
@@ -105,7 +126,13 @@ public struct PreparedManifest: Sendable {
     /// Reads `folder`/manifest.json.
     public static func read(folder: String) throws(DatasetError) -> PreparedManifest {
         let file = "\(folder)/\(fileName)"
-        guard let bytes = FileManager.default.contents(atPath: file) else {
+        let bytes: [UInt8]
+        do throws(FileError) {
+            bytes = try readWholeFile(file, limit: Limits.fileBytes)
+        } catch {
+            guard error.code == ENOENT || error.code == ENOTDIR else {
+                throw DatasetError(.inaccessible, error.description, code: error.code)
+            }
             let exists = FileManager.default.fileExists(atPath: folder)
             throw DatasetError(
                 .inaccessible,
@@ -114,7 +141,7 @@ public struct PreparedManifest: Sendable {
                         + "finished; run it again to go on where it stopped"
                     : "\(folder): no such folder; make it with `disttrain prepare SOURCE --output \(folder)`")
         }
-        return try PreparedManifest(json: parsed([UInt8](bytes), file: file), file: file)
+        return try PreparedManifest(json: parsed(bytes, file: file), file: file)
     }
 
     init(json: JSONValue, file: String) throws(DatasetError) {
@@ -138,12 +165,13 @@ public struct PreparedManifest: Sendable {
         skipped = try Skipped.list(fields)
         shards = []
         for element in try fields.array("shards") {
-            let shard = JSONFields(element, file: file)
-            shards.append(
-                Shard(
-                    name: try shard.string("name"), count: try shard.int("count"),
-                    bytes: try shard.int("bytes"),
-                    crc32: UInt32(try shard.string("crc32"), radix: 16) ?? 0))
+            shards.append(try Shard(JSONFields(element, file: file)))
+        }
+        guard shards.count <= Limits.shards, Set(shards.map(\.name)).count == shards.count else {
+            throw DatasetError(
+                .damaged,
+                "\(file): \(shards.count) shards, expected at most \(Limits.shards), each named once; prepare the "
+                    + "folder again")
         }
         if json["first_stage"]?.objectValue != nil {
             let first = try fields.object("first_stage")
@@ -153,9 +181,9 @@ public struct PreparedManifest: Sendable {
                 scalingFactor: try first.double("scaling_factor"),
                 shiftFactor: first.value["shift_factor"]?.doubleValue)
         }
-        guard height > 0, width > 0, channels > 0, count > 0, statistics.channels == channels,
-            count == (try fields.int("count")), (firstStage != nil) == (job.kind == .latents),
-            shards.allSatisfy({ !$0.name.contains("/") })
+        guard (1...Limits.side).contains(height), (1...Limits.side).contains(width),
+            (1...Limits.channels).contains(channels), count > 0, statistics.channels == channels,
+            count == (try fields.int("count")), (firstStage != nil) == (job.kind == .latents)
         else {
             throw DatasetError(
                 .damaged, "\(file): its numbers contradict each other; prepare the folder again")
@@ -184,6 +212,29 @@ public struct PreparedManifest: Sendable {
         do { return try JSONValue(parsing: bytes[...]) } catch {
             throw DatasetError(.damaged, "\(file): \(error); prepare the folder again")
         }
+    }
+}
+
+extension PreparedManifest.Shard {
+    /// - Throws: where the name is no plain file name, or a number exceeds ``PreparedManifest/Limits``.
+    fileprivate init(_ fields: JSONFields) throws(DatasetError) {
+        let name = try fields.string("name")
+        guard name.isPlainFileName, name.utf8.count <= 255 else {
+            throw DatasetError(
+                .damaged,
+                "\(fields.file): a shard is named '\(name.prefix(100))', expected the name of a file in the same folder; "
+                    + "the manifest was not written by disttrain; prepare the folder again")
+        }
+        let (count, bytes) = (try fields.int("count"), try fields.int("bytes"))
+        guard count <= PreparedManifest.Limits.samples, bytes <= PreparedManifest.Limits.shardBytes
+        else {
+            throw DatasetError(
+                .damaged,
+                "\(fields.file): \(name) has an impossible count or size; prepare the folder again")
+        }
+        self.init(
+            name: name, count: count, bytes: bytes, crc32: try fields.checksum("crc32"),
+            crc32c: try fields.optionalChecksum("crc32c"))
     }
 }
 

@@ -17,6 +17,11 @@ public protocol TrainingDataset: Sendable {
     /// A hash of what the samples are made from; equal on every host, so ranks and resumed runs can compare
     /// it.
     var fingerprint: String { get }
+    /// The same as versions made it that did not hash all bytes of images, where they made another; see
+    /// ``ImageSource/sampledFingerprint``.
+    var earlierFingerprint: EarlierFingerprint? { get }
+    /// What `prepare` wrote, where the samples come from there.
+    var preparedFolder: PreparedFolder? { get }
     /// The class names, where the source has classes; sorted.
     var classNames: [String] { get }
 
@@ -38,6 +43,8 @@ public protocol TrainingDataset: Sendable {
 extension TrainingDataset {
     /// Values of a sample: H·W·C.
     public var sampleSize: Int { height * width * channels }
+    public var earlierFingerprint: EarlierFingerprint? { nil }
+    public var preparedFolder: PreparedFolder? { nil }
     public var classNames: [String] { [] }
     public func label(_ index: Int) -> Int? { nil }
 
@@ -93,11 +100,32 @@ public struct DatasetError: ReportableError, Equatable, Sendable {
 
     public let kind: Kind
     public let message: String
+    /// `errno` of the failed file operation; 0 for any other reason.
+    public let code: Int32
 
-    public init(_ kind: Kind, _ message: String) {
+    public init(_ kind: Kind, _ message: String, code: Int32 = 0) {
         self.kind = kind
         self.message = message
+        self.code = code
     }
 
-    public var exitStatus: Int32 { kind == .usage ? ExitStatus.usage : ExitStatus.refused }
+    public var exitStatus: Int32 {
+        ExitStatus.forSystemError(code, otherwise: kind == .usage ? ExitStatus.usage : ExitStatus.refused)
+    }
+}
+
+/// A fingerprint by the rule of earlier versions. It is computed only when it is compared with a checkpoint that holds
+/// such a one, because it reads files.
+public struct EarlierFingerprint: Sendable, Equatable {
+    private let compute: @Sendable () -> String
+
+    init(_ compute: @escaping @Sendable () -> String) { self.compute = compute }
+
+    /// Whether a fingerprint is of an earlier version and of the same data.
+    func matches(_ fingerprint: String) -> Bool {
+        !fingerprint.hasPrefix(SourceContent.prefix) && compute() == fingerprint
+    }
+
+    /// Equal datasets have equal fingerprints of the present rule; that is what is compared.
+    public static func == (a: EarlierFingerprint, b: EarlierFingerprint) -> Bool { true }
 }

@@ -75,7 +75,7 @@ struct Evaluation {
 
     /// Collective.
     func run() throws -> Outcome {
-        let others = try referenceCollection.map { ($0, try $0.pending(communicator)) }
+        let others = try referenceCollection?.preferringEarlier(communicator).withPending(communicator)
         let pending = try sampleCollection.pending(communicator)
         try announce(pending, others)
         let theirs = try others.map { try collect($0.0, $0.1, "reference") }
@@ -224,6 +224,10 @@ struct Evaluation {
 }
 
 extension FeatureCollection {
+    fileprivate func withPending(_ communicator: any Communicator) throws -> (FeatureCollection, [Int]) {
+        (self, try pending(communicator))
+    }
+
     /// Images of shards.
     func count(of shards: [Int]) -> Int { shards.reduce(0) { $0 + shard($1).count } }
 }

@@ -9,13 +9,17 @@ protocol EvaluationImages {
     var count: Int { get }
     /// A hash of what the images are made from, and how; the same on any host.
     var fingerprint: String { get }
-    /// Images `range`. `progress` is told, as it gets on, how many of them are as good as made.
+    /// The same as versions made it that did not hash all bytes; nil where they made no other.
+    var earlierFingerprint: String? { get }
+    /// Images `range`. `progress` is called with the number of images finished so far.
     func images(_ range: Range<Int>, progress: (Double) throws -> Void) throws -> [Image]
     /// About how long one takes on this rank, measured.
     func secondsPerImage() throws -> Double
 }
 
 extension EvaluationImages {
+    var earlierFingerprint: String? { nil }
+
     func secondsPerImage() throws -> Double {
         let some = 0..<min(count, 8)
         let began = monotonicSeconds()
@@ -29,6 +33,7 @@ struct PictureSet: EvaluationImages {
     let source: any ImageSource
     let transform: ImageTransform
     let name: String
+    let fingerprint: String
     /// The source's items in their order.
     private let items: [Int]
 
@@ -38,11 +43,16 @@ struct PictureSet: EvaluationImages {
         transform = ImageTransform(size: side)
         let all = (0..<source.count).filter { omitted == nil || source.itemName(at: $0) != omitted }
         items = Array(all.prefix(limit ?? all.count))
+        fingerprint = Self.fingerprint(source.fingerprint, transform, items.count)
     }
 
     var count: Int { items.count }
 
-    var fingerprint: String { contentHash([source.fingerprint, transform.description, String(count)]) }
+    var earlierFingerprint: String? { Self.fingerprint(source.sampledFingerprint, transform, count) }
+
+    private static func fingerprint(_ source: String, _ transform: ImageTransform, _ count: Int) -> String {
+        contentHash([source, transform.description, String(count)])
+    }
 
     func images(_ range: Range<Int>, progress: (Double) throws -> Void) throws -> [Image] {
         var results = [Result<Image, ImageError>?](repeating: nil, count: range.count)
@@ -54,7 +64,14 @@ struct PictureSet: EvaluationImages {
                 }
             }
         }
-        return try results.compactMap { try $0?.get() }
+        do {
+            return try results.compactMap { try $0?.get() }
+        } catch let error as ImageError {
+            throw DatasetError(
+                .badImages,
+                "\(error); remove it, or leave out such images (evaluate and prepare: --skip-bad)",
+                code: error.code)
+        }
     }
 }
 
@@ -171,19 +188,20 @@ struct GeneratedImages: EvaluationImages {
 /// - Parameters:
 ///   - path: a source as `prepare` reads it, or a folder that it wrote. Of latents, the images that they were made from
 ///     are read where they are still there; else what `firstStage` makes of them.
-///   - note: told, in a line, what the reference is not.
+///   - sources: what the ranks have opened together: those of ``referenceSources(_:)``.
+///   - note: called with a line if the reference is not what it might be taken for.
 func openReferenceImages(
-    _ path: String, side: Int, firstStage: FirstStage?, note: (String) -> Void
+    _ path: String, side: Int, firstStage: FirstStage?, sources: SharedSources, note: (String) -> Void
 ) throws -> any EvaluationImages {
     try asDatasetError {
-        guard FileManager.default.fileExists(atPath: "\(path)/\(PreparedManifest.fileName)") else {
-            return PictureSet(try openSource(path, size: side, skipBad: true), name: path, side: side)
+        guard PreparedManifest.isIn(path) else {
+            return PictureSet(try sources.open(path, size: side), name: path, side: side)
         }
         let folder = try PreparedFolder(path)
         let manifest = folder.manifest
         if manifest.job.kind == .pixels { return PreparedImages(folder, side: side) }
-        let original = try? openSource(manifest.sourceName, size: manifest.job.imageSize, skipBad: true)
-        if let original, original.fingerprint == manifest.job.sourceFingerprint,
+        let original = try? sources.open(manifest.sourceName, size: manifest.job.imageSize)
+        if let original, original.hasFingerprint(manifest.job.sourceFingerprint),
             !manifest.skipped.contains(where: { $0.reason != "no image by its name" })
         {
             return PictureSet(original, name: path, side: side, limit: manifest.job.itemCount)
@@ -199,4 +217,14 @@ func openReferenceImages(
                 + "stage, and what it loses counts for nothing")
         return Reconstructions(folder, firstStage, side: side)
     }
+}
+
+/// The sources that the images of a reference may be read from: itself, or what a folder of latents was made from.
+func referenceSources(_ path: String) -> [String] {
+    if path.hasSuffix(".npz") { return [] }
+    guard PreparedManifest.isIn(path) else { return [path] }
+    guard let manifest = try? PreparedManifest.read(folder: path), manifest.job.kind == .latents else {
+        return []
+    }
+    return [manifest.sourceName]
 }

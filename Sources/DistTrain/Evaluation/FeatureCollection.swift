@@ -8,7 +8,7 @@ import TensorCore
 ///
 /// The ranks take shards of 32 images in turn, and each writes a file of its own when it is done, so that what was
 /// stopped goes on where it was, on any number of ranks; a shard's images pass the networks in the same batches
-/// whoever computes it. In the end rank 0 puts the shards into one file, which every rank maps.
+/// whoever computes it. In the end rank 0 puts the shards into one file, which every rank reads.
 ///
 /// Names hold a hash of all that the features depend on, and the file repeats it in full: a file of other images,
 /// weights or sizes is refused.
@@ -23,6 +23,33 @@ struct FeatureCollection {
     var thumbnailSide: Int?
     /// Whether the features of the mirrored images are made too.
     var mirrors = false
+    /// Of the images, by the rule of earlier versions; nil for the present one.
+    private var earlierFingerprint: String?
+
+    init(
+        images: any EvaluationImages, extractor: FeatureExtractor, folder: String, title: String,
+        thumbnailSide: Int? = nil, mirrors: Bool = false
+    ) {
+        (self.images, self.extractor, self.folder, self.title) = (images, extractor, folder, title)
+        (self.thumbnailSide, self.mirrors) = (thumbnailSide, mirrors)
+    }
+
+    /// The same features under the images' earlier fingerprint, if only a file of an earlier version holds them.
+    /// Collective.
+    func preferringEarlier(_ communicator: any Communicator) throws -> FeatureCollection {
+        let earlier = try communicator.fromRoot("looking at \(folder)") {
+            if FileManager.default.fileExists(atPath: path) { return "" }
+            let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
+            let isOther = names.contains { $0.hasPrefix("\(title)-") && $0.hasSuffix(".safetensors") }
+            guard isOther, let earlier = images.earlierFingerprint else { return "" }
+            var collection = self
+            collection.earlierFingerprint = earlier
+            return FileManager.default.fileExists(atPath: collection.path) ? earlier : ""
+        }
+        var collection = self
+        if !earlier.isEmpty { collection.earlierFingerprint = earlier }
+        return collection
+    }
 
     private static let shardSize = 32
 
@@ -42,7 +69,8 @@ struct FeatureCollection {
     private var manifest: KeyValuePairs<String, String> {
         [
             "format": "disttrain features 1", "kind": extractor.kind.rawValue,
-            "network": extractor.fingerprint, "side": String(extractor.side), "images": images.fingerprint,
+            "network": extractor.fingerprint, "side": String(extractor.side),
+            "images": earlierFingerprint ?? images.fingerprint,
             "count": String(images.count), "thumbnails": String(thumbnailSide ?? 0),
             "mirrored": String(mirrors),
         ]
@@ -148,22 +176,17 @@ struct FeatureCollection {
     }
 
     private func merge() throws {
-        let shards = try (0..<shardCount).map { index in
-            try awaiting(shardPath(index)) {
-                let file = try SafetensorsFile(path: shardPath(index))
-                try check(file, count: shard(index).count)
-                return file
-            }
-        }
         let tensors = tensors(count: images.count)
         var writer = try SafetensorsWriter(path: path, tensors: tensors, metadata: metadata)
         for tensor in tensors {
-            for shard in shards {
-                try shard.withBytes(of: tensor.name) { try writer.append(tensor.name, bytes: $0) }
+            // One shard is open at a time: there may be more of them than a process may open.
+            for index in 0..<shardCount {
+                let file = try awaiting(shardPath(index)) { try SafetensorsFile(path: shardPath(index)) }
+                try check(file, count: shard(index).count)
+                try file.withBytes(of: tensor.name) { try writer.append(tensor.name, bytes: $0) }
             }
         }
         try writer.finish()
-        // The shards stay mapped until here; their folder is of no use any more.
         try? FileManager.default.removeItem(atPath: stem)
     }
 
@@ -202,10 +225,8 @@ struct FeatureCollection {
     /// The small picture of an image.
     func thumbnail(_ index: Int, of file: SafetensorsFile) throws -> Image {
         guard let side = thumbnailSide else { preconditionFailure("no thumbnails were kept") }
-        return try file.withBytes(of: Self.thumbnails) { bytes in
-            let size = side * side * 3
-            return Image(
-                width: side, height: side, pixels: [UInt8](bytes[index * size..<(index + 1) * size]))
+        return try file.withBytes(of: Self.thumbnails, rows: index..<index + 1) {
+            Image(width: side, height: side, pixels: [UInt8]($0))
         }
     }
 }

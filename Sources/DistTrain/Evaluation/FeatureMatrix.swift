@@ -2,8 +2,8 @@ import LDMModel
 
 // N: images, D: length of a feature.
 
-/// Features of a set of images, [N, D] fp32: in memory, or mapped from a file, which the ranks of a machine then hold
-/// once.
+/// Features of a set of images, [N, D] fp32: in memory, or read from a file in parts, which the ranks of a machine then
+/// hold once, in the system's file cache.
 public struct FeatureMatrix: Sendable {
     public let count: Int
     public let dimension: Int
@@ -37,38 +37,45 @@ public struct FeatureMatrix: Sendable {
     }
 
     /// Rows `rows` in fp64, [rows.count, D].
-    public func doubles(_ rows: some Collection<Int>) -> [Double] {
+    ///
+    /// - Throws: where the file can no longer be read.
+    public func doubles(_ rows: some Collection<Int>) throws -> [Double] {
         let dimension = dimension
-        return [Double](unsafeUninitializedCapacity: rows.count * dimension) { out, initialized in
-            withValues { values in
-                for (place, row) in rows.enumerated() {
-                    let (to, from) = (place * dimension, row * dimension)
-                    for i in 0..<dimension { out[to + i] = Double(values[from + i]) }
+        return try [Double](unsafeUninitializedCapacity: rows.count * dimension) { out, initialized in
+            var to = 0
+            try forEachRun(of: rows) { values in
+                for value in values {
+                    out[to] = Double(value)
+                    to += 1
                 }
             }
-            initialized = rows.count * dimension
+            initialized = to
         }
     }
 
-    /// All values, [N, D].
-    func withValues(_ body: (UnsafePointer<Float>) -> Void) {
-        switch storage {
-        case .memory(let values): values.withUnsafeBufferPointer { body($0.baseAddress!) }
-        case .file(let file, let tensor):
-            // The tensor was checked when the file was opened, and is aligned: tensors of 4 bytes come first.
-            let mapped: Void? = try? file.withBytes(of: tensor) {
-                body($0.baseAddress!.assumingMemoryBound(to: Float.self))
+    /// Calls `body` with all rows in order, in parts of a few hundred: the first row's index, and the values.
+    func forEachPart(_ body: (Int, UnsafeBufferPointer<Float>) -> Void) throws {
+        for start in stride(from: 0, to: count, by: Self.part) {
+            try forEachRun(of: start..<min(start + Self.part, count)) { body(start, $0) }
+        }
+    }
+
+    private static let part = 256
+
+    /// Calls `body` with the values of rows that follow each other, [n, D].
+    private func forEachRun(
+        of rows: some Collection<Int>, _ body: (UnsafeBufferPointer<Float>) -> Void
+    ) throws {
+        var rest = rows[...]
+        while let first = rest.first {
+            let run = zip(rest, first...).prefix { $0 == $1 }.reduce(0) { count, _ in count + 1 }
+            rest = rest.dropFirst(run)
+            switch storage {
+            case .memory(let values):
+                values[first * dimension..<(first + run) * dimension].withUnsafeBufferPointer(body)
+            case .file(let file, let tensor):
+                try file.floats(of: tensor, rows: first..<first + run).withUnsafeBufferPointer(body)
             }
-            precondition(mapped != nil, "\(file.path) was opened with its features")
         }
-    }
-
-    /// Whether every value is a number.
-    var isFinite: Bool {
-        var finite = true
-        withValues { values in
-            for i in 0..<count * dimension where !values[i].isFinite { finite = false }
-        }
-        return finite
     }
 }

@@ -23,16 +23,18 @@ public struct FeatureStatistics: Sendable, Equatable {
     public init(of features: FeatureMatrix, _ communicator: any Communicator) throws {
         let (N, D) = (features.count, features.dimension)
         precondition(N > 1, "a covariance of \(N) images")
-        let mean = Self.mean(features)
+        let mean = try communicator.collectively("reading features") { try Self.mean(features) }
         let blocks = Array(
             stride(from: communicator.rank, to: (D + Self.block - 1) / Self.block, by: communicator.size))
         var covariance = [Double](repeating: 0, count: D * D)
-        covariance.withUnsafeMutableBufferPointer { covariance in
-            let target = covariance.baseAddress!
-            Processor.concurrently(blocks.count) { index in
-                let first = blocks[index] * Self.block
-                Self.addProducts(
-                    features, mean, rows: first..<min(first + Self.block, D), into: target + first * D)
+        try communicator.collectively("reading features") {
+            try covariance.withUnsafeMutableBufferPointer { covariance in
+                let target = covariance.baseAddress!
+                try Processor.concurrently(blocks.count) { index in
+                    let first = blocks[index] * Self.block
+                    try Self.addProducts(
+                        features, mean, rows: first..<min(first + Self.block, D), into: target + first * D)
+                }
             }
         }
         try communicator.allReduceSum(&covariance)
@@ -50,11 +52,11 @@ public struct FeatureStatistics: Sendable, Equatable {
     private static let block = 128
     private static let chunk = 256
 
-    private static func mean(_ features: FeatureMatrix) -> [Double] {
+    private static func mean(_ features: FeatureMatrix) throws -> [Double] {
         let (N, D) = (features.count, features.dimension)
         var sum = [Double](repeating: 0, count: D)
-        features.withValues { values in
-            for row in 0..<N { for i in 0..<D { sum[i] += Double(values[row * D + i]) } }
+        try features.forEachPart { _, values in
+            for row in 0..<values.count / D { for i in 0..<D { sum[i] += Double(values[row * D + i]) } }
         }
         return sum.map { $0 / Double(N) }
     }
@@ -63,10 +65,10 @@ public struct FeatureStatistics: Sendable, Equatable {
     private static func addProducts(
         _ features: FeatureMatrix, _ mean: [Double], rows: Range<Int>,
         into target: UnsafeMutablePointer<Double>
-    ) {
+    ) throws {
         let (N, D) = (features.count, features.dimension)
         for start in stride(from: 0, to: N, by: chunk) {
-            var centred = features.doubles(start..<min(start + chunk, N))
+            var centred = try features.doubles(start..<min(start + chunk, N))
             let count = centred.count / D
             for row in 0..<count { for i in 0..<D { centred[row * D + i] -= mean[i] } }
             centred.withUnsafeBufferPointer { X in

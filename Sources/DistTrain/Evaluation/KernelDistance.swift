@@ -28,15 +28,18 @@ public struct KernelDistance: Sendable, Equatable {
         let size = Self.subsetSize(smaller)
         let mine = Array(stride(from: communicator.rank, to: subsets, by: communicator.size))
         var values = [Double](repeating: 0, count: subsets)
-        values.withUnsafeMutableBufferPointer { values in
-            let values = values
-            Processor.concurrently(mine.count) { index in
-                var random = CounterRandom(seed: seed, purpose: .evaluation, sample: UInt64(mine[index]))
-                let (first, second) = (
-                    Self.draw(size, of: x.count, &random), Self.draw(size, of: y.count, &random)
-                )
-                values[mine[index]] = Self.estimate(
-                    x.doubles(first), y.doubles(second), dimension: x.dimension)
+        try communicator.collectively("reading features") {
+            try values.withUnsafeMutableBufferPointer { values in
+                let values = values
+                try Processor.concurrently(mine.count) { index in
+                    var random = CounterRandom(
+                        seed: seed, purpose: .evaluation, sample: UInt64(mine[index]))
+                    let (first, second) = (
+                        Self.draw(size, of: x.count, &random), Self.draw(size, of: y.count, &random)
+                    )
+                    values[mine[index]] = Self.estimate(
+                        try x.doubles(first), try y.doubles(second), dimension: x.dimension)
+                }
             }
         }
         try communicator.allReduceSum(&values)

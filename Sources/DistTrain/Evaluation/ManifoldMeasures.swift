@@ -62,9 +62,9 @@ public struct NeighbourMeasures: Sendable, Equatable {
                 isRecalled: [Double](repeating: 0, count: chosen.count),
                 nearest: [Double](repeating: .infinity, count: chosen.count)
             ))
-        rows.withUnsafeMutableBufferPointer { rows in
+        try rows.withUnsafeMutableBufferPointer { rows in
             let rows = rows
-            PairwiseDistances(a: samples, b: reference).forEachRow(communicator) { row, distances in
+            try PairwiseDistances(a: samples, b: reference).forEachRow(communicator) { row, distances in
                 var balls = 0
                 overlap.withLock { overlap in
                     for (place, column) in chosen.enumerated() {
@@ -114,9 +114,9 @@ public struct NeighbourMeasures: Sendable, Equatable {
     ) throws -> (distances: [Double], indices: [Int]) {
         let n = samples.count
         var rows = [Double](repeating: 0, count: 2 * n)
-        rows.withUnsafeMutableBufferPointer { rows in
+        try rows.withUnsafeMutableBufferPointer { rows in
             let rows = rows
-            PairwiseDistances(a: samples, b: reference).forEachRow(communicator) { row, distances in
+            try PairwiseDistances(a: samples, b: reference).forEachRow(communicator) { row, distances in
                 let best = smallest(distances)
                 rows[2 * row] = distances[best].squareRoot()
                 rows[2 * row + 1] = Double(best)
@@ -132,9 +132,9 @@ public struct NeighbourMeasures: Sendable, Equatable {
 
 extension FeatureMatrix {
     /// These rows alone; the matrix itself where they are all of them.
-    func chosen(_ rows: [Int]) -> FeatureMatrix {
+    func chosen(_ rows: [Int]) throws -> FeatureMatrix {
         if rows.count == count { return self }
-        return FeatureMatrix(doubles(rows).map { Float($0) }, count: rows.count, dimension: dimension)
+        return FeatureMatrix(try doubles(rows).map { Float($0) }, count: rows.count, dimension: dimension)
     }
 }
 

@@ -36,7 +36,7 @@ struct NumpyArchive {
         guard file.size <= Self.maximumBytes else {
             throw StatisticsError(path, "is \(file.size) bytes, expected \(Self.maximumBytes) at most")
         }
-        bytes = try file.readAll()
+        bytes = try file.readAll(limit: Self.maximumBytes)
         try readDirectory()
     }
 

@@ -21,37 +21,39 @@ struct PairwiseDistances {
     func forEachRow(
         _ communicator: any Communicator,
         _ body: (_ row: Int, _ distances: UnsafeBufferPointer<Double>) -> Void
-    ) {
+    ) throws {
         let tiles = Array(
             stride(
                 from: communicator.rank * Self.rows, to: a.count, by: communicator.size * Self.rows))
         let columns = columns ?? Array(0..<b.count)
-        let norms = squaredNorms(of: b, columns)
-        Processor.concurrently(tiles.count) { index in
-            let rows = tiles[index]..<min(tiles[index] + Self.rows, a.count)
-            var distances = tile(rows, columns, norms)
-            for (place, row) in rows.enumerated() {
-                if isWithin { distances[place * columns.count + row] = .infinity }
-                distances.withUnsafeBufferPointer {
-                    body(
-                        row,
-                        UnsafeBufferPointer(
-                            rebasing: $0[place * columns.count..<(place + 1) * columns.count]))
+        try communicator.collectively("comparing features") {
+            let norms = try squaredNorms(of: b, columns)
+            try Processor.concurrently(tiles.count) { index in
+                let rows = tiles[index]..<min(tiles[index] + Self.rows, a.count)
+                var distances = try tile(rows, columns, norms)
+                for (place, row) in rows.enumerated() {
+                    if isWithin { distances[place * columns.count + row] = .infinity }
+                    distances.withUnsafeBufferPointer {
+                        body(
+                            row,
+                            UnsafeBufferPointer(
+                                rebasing: $0[place * columns.count..<(place + 1) * columns.count]))
+                    }
                 }
             }
         }
     }
 
     /// [rows.count, columns.count]
-    private func tile(_ rows: Range<Int>, _ columns: [Int], _ otherNorms: [Double]) -> [Double] {
+    private func tile(_ rows: Range<Int>, _ columns: [Int], _ otherNorms: [Double]) throws -> [Double] {
         let D = a.dimension
-        let first = a.doubles(rows)
-        let norms = squaredNorms(of: a, Array(rows))
+        let first = try a.doubles(rows)
+        let norms = try squaredNorms(of: a, Array(rows))
         var result = [Double](repeating: 0, count: rows.count * columns.count)
-        result.withUnsafeMutableBufferPointer { result in
+        try result.withUnsafeMutableBufferPointer { result in
             for start in stride(from: 0, to: columns.count, by: Self.width) {
                 let part = columns[start..<min(start + Self.width, columns.count)]
-                let second = b.doubles(part)
+                let second = try b.doubles(part)
                 DenseMatrix.multiply(
                     first, rowLength: D, second, rowLength: D, transposed: (a: false, b: true),
                     M: rows.count, N: part.count, K: D, into: result.baseAddress! + start,
@@ -67,14 +69,13 @@ struct PairwiseDistances {
         return result
     }
 
-    private func squaredNorms(of features: FeatureMatrix, _ rows: [Int]) -> [Double] {
+    private func squaredNorms(of features: FeatureMatrix, _ rows: [Int]) throws -> [Double] {
         let D = features.dimension
-        var norms = [Double](repeating: 0, count: rows.count)
-        features.withValues { values in
-            for (place, row) in rows.enumerated() {
-                var sum = 0.0
-                for i in row * D..<(row + 1) * D { sum += Double(values[i]) * Double(values[i]) }
-                norms[place] = sum
+        var norms: [Double] = []
+        for start in stride(from: 0, to: rows.count, by: Self.width) {
+            let values = try features.doubles(rows[start..<min(start + Self.width, rows.count)])
+            for row in 0..<values.count / D {
+                norms.append(values[row * D..<(row + 1) * D].reduce(0) { $0 + $1 * $1 })
             }
         }
         return norms
@@ -97,9 +98,9 @@ struct OwnNeighbours {
         precondition(n > k && k > 0, "\(k) neighbours among \(n)")
         // Radius, nearest and sum of each row.
         var found = [Double](repeating: 0, count: 3 * n)
-        found.withUnsafeMutableBufferPointer { found in
+        try found.withUnsafeMutableBufferPointer { found in
             let found = found
-            PairwiseDistances(a: features, b: features, isWithin: true).forEachRow(communicator) {
+            try PairwiseDistances(a: features, b: features, isWithin: true).forEachRow(communicator) {
                 row, distances in
                 var smallest: [Double] = []  // ascending, at most k
                 var sum = 0.0

@@ -2,7 +2,22 @@ import CImageFiles
 import Foundation
 
 extension Image {
-    /// Decodes a PNG or JPEG, told apart by their first bytes, to upright 8-bit RGB.
+    /// The file formats that are read, told apart by their first bytes.
+    enum Format {
+        case png, jpeg
+
+        init?(_ bytes: [UInt8]) {
+            if bytes.starts(with: [0x89, 0x50, 0x4E, 0x47]) {
+                self = .png
+            } else if bytes.starts(with: [0xFF, 0xD8]) {
+                self = .jpeg
+            } else {
+                return nil
+            }
+        }
+    }
+
+    /// Decodes a PNG or JPEG to upright 8-bit RGB.
     ///
     /// Grey and palette pictures are expanded, alpha is composited on white, 16 bits are scaled to 8, CMYK is
     /// converted, and an EXIF orientation is applied. A picture cut short is an error, never a half-grey result.
@@ -10,28 +25,29 @@ extension Image {
     /// - Parameters:
     ///   - name: the file's name, for errors.
     ///   - minimumSide: pictures with a shorter side are refused.
+    ///   - limits: larger pictures are refused.
     public static func decode(
-        _ bytes: [UInt8], name: String, minimumSide: Int = Image.minimumSide
+        _ bytes: [UInt8], name: String, minimumSide: Int = Image.minimumSide, limits: ImageLimits = .standard
     ) throws(ImageError) -> Image {
         var picture = cimg_picture()
-        let status: cimg_status
-        var orientation = 1
-        if bytes.starts(with: [0x89, 0x50, 0x4E, 0x47]) {
-            status = cimg_decode_png(bytes, bytes.count, UInt64(maximumPixels), &picture)
-        } else if bytes.starts(with: [0xFF, 0xD8]) {
-            orientation = exifOrientation(jpeg: bytes)
-            status = cimg_decode_jpeg(bytes, bytes.count, UInt64(maximumPixels), &picture)
-        } else {
+        guard let format = Format(bytes) else {
             throw ImageError(.notAnImage, name: name, "no image: \(describe(bytes)); expected PNG or JPEG")
         }
+        let orientation = exifOrientation(of: bytes)
+        let status =
+            switch format {
+            case .png: cimg_decode_png(bytes, bytes.count, UInt64(limits.maximumPixels), &picture)
+            case .jpeg: cimg_decode_jpeg(bytes, bytes.count, UInt64(limits.maximumPixels), &picture)
+            }
         defer { cimg_free(picture.pixels) }
         let (width, height) = (Int(picture.width), Int(picture.height))
         switch status {
         case CIMG_OK: break
         case CIMG_TOO_LARGE:
-            let limit = maximumPixels / 1_000_000
             throw ImageError(
-                .tooLarge, name: name, "\(width)x\(height) pixels; at most \(limit) megapixels are read")
+                .tooLarge, name: name,
+                "\(width)x\(height) pixels; at most \(limits.text) are read; raise the limit with --max-megapixels"
+            )
         case CIMG_OUT_OF_MEMORY:
             throw ImageError(.inaccessible, name: name, "not enough memory for \(width)x\(height) pixels")
         default:
@@ -49,10 +65,12 @@ extension Image {
         return Image(width: width, height: height, pixels: pixels).upright(orientation: orientation)
     }
 
-    /// Reads and decodes a PNG or JPEG file; see ``decode(_:name:minimumSide:)``.
-    public static func read(_ path: String, minimumSide: Int = Image.minimumSide) throws(ImageError) -> Image
-    {
-        try decode(ReadOnlyFile(path).readAll(), name: path, minimumSide: minimumSide)
+    /// Reads and decodes a PNG or JPEG file; see ``decode(_:name:minimumSide:limits:)``.
+    public static func read(
+        _ path: String, minimumSide: Int = Image.minimumSide, limits: ImageLimits = .standard
+    ) throws(ImageError) -> Image {
+        try decode(
+            ReadOnlyFile(path).image(limits: limits), name: path, minimumSide: minimumSide, limits: limits)
     }
 
     /// The picture as a PNG file, with text chunks (which `exiftool` and image viewers show).

@@ -5,7 +5,7 @@ public struct Image: Equatable, Sendable {
     /// [height, width, 3] in row-major order.
     public var pixels: [UInt8]
 
-    /// Pictures of more pixels are refused before anything is allocated for them (134 megapixels).
+    /// Pictures of more pixels are refused by default, before anything is allocated for them (134 megapixels).
     public static let maximumPixels = 1 << 27
     /// Pictures with a shorter side are refused: there is nothing to learn from them.
     public static let minimumSide = 8

@@ -1,57 +1,66 @@
 import Foundation
 import LDMModel
 
-/// A file open for reading at any place from several threads.
-///
-/// `pread` and not a memory map: a file that shrinks or a disk that fails is then an error, not a SIGBUS.
+/// A file of images, open for reading at any position from several threads; see ``PositionedFile``.
 final class ReadOnlyFile: Sendable {
     let name: String
-    let size: Int
-    private let descriptor: Int32
+    private let file: PositionedFile
 
+    var size: Int { file.size }
+
+    /// Opens a regular file. Pipes, sockets, devices and folders are refused, without waiting for another process.
     init(_ path: String) throws(ImageError) {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else {
-            throw ImageError(.inaccessible, name: path, "cannot open: \(String(cString: strerror(errno)))")
-        }
-        var status = stat()
-        guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
-            close(descriptor)
-            throw ImageError(.inaccessible, name: path, "not a regular file")
+        do throws(FileError) {
+            file = try PositionedFile(path)
+        } catch {
+            throw ImageError(error)
         }
         name = path
-        size = Int(status.st_size)
-        self.descriptor = descriptor
     }
 
     /// Takes over a descriptor, and closes it in the end.
-    init(descriptor: Int32, name: String, size: Int) {
-        self.descriptor = descriptor
+    init(adopting descriptor: Int32, name: String) throws(ImageError) {
+        do throws(FileError) {
+            file = try PositionedFile(adopting: descriptor, path: name)
+        } catch {
+            throw ImageError(error)
+        }
         self.name = name
-        self.size = size
     }
 
-    deinit { close(descriptor) }
+    var identity: PositionedFile.Identity { file.identity }
+    var descriptor: Int32 { file.descriptor }
 
-    func readAll() throws(ImageError) -> [UInt8] { try read(at: 0, count: size) }
+    /// The whole file, which must not be larger than `limit`.
+    func readAll(limit: Int) throws(ImageError) -> [UInt8] {
+        guard size <= limit else {
+            throw ImageError(.tooLarge, name: name, "\(size) bytes, expected at most \(limit)")
+        }
+        return try read(at: 0, count: size)
+    }
 
     /// Exactly `count` bytes from `offset`.
     func read(at offset: Int, count: Int) throws(ImageError) -> [UInt8] {
-        var problem: String?
-        let bytes = [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
-            filled = 0
-            while filled < count {
-                let got = pread(
-                    descriptor, buffer.baseAddress! + filled, count - filled, off_t(offset + filled))
-                if got < 0 && errno == EINTR { continue }
-                if got < 0 { problem = "cannot read: \(String(cString: strerror(errno)))" }
-                if got == 0 { problem = "ends at byte \(offset + filled), expected \(offset + count)" }
-                if got <= 0 { return }
-                filled += got
-            }
+        do throws(FileError) {
+            defer { StorageProgress.advance() }
+            return try file.read(at: offset, count: count)
+        } catch {
+            throw ImageError(error)
         }
-        if let problem { throw ImageError(.inaccessible, name: name, problem) }
-        StorageProgress.advance()
-        return bytes
+    }
+
+    /// Calls `body` with the bytes of a range, in order and in pieces.
+    func readPieces(of range: Range<Int>, _ body: (UnsafeRawBufferPointer) -> Void) throws(ImageError) {
+        do throws(FileError) {
+            try file.readPieces(of: range, body)
+        } catch {
+            throw ImageError(error)
+        }
+    }
+}
+
+extension ImageError {
+    init(_ error: FileError) {
+        self.init(.inaccessible, name: error.path, error.message, code: error.code)
     }
 }

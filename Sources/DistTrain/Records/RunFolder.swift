@@ -1,6 +1,5 @@
 import Foundation
 import LDMModel
-import Yams
 
 /// Why a folder cannot be a run's, in one line.
 public struct RunFolderError: ReportableError, Equatable {
@@ -161,9 +160,9 @@ public struct RunFolder: Sendable {
 
     /// The name in the folder's configuration; nil where there is none.
     public var runName: String? {
-        guard let data = FileManager.default.contents(atPath: configuration),
-            let tree = try? Yams.load(yaml: String(decoding: data, as: UTF8.self)) as? [String: Any]
+        guard let text = try? ConfigurationFile.read(configuration),
+            case .string(let name) = try? YAMLNode.parse(text, source: configuration)["name"]?.value
         else { return nil }
-        return tree["name"] as? String
+        return name
     }
 }

@@ -1,4 +1,5 @@
 import Foundation
+import LDMModel
 
 // Starts, stops and failures.
 
@@ -100,7 +101,7 @@ extension ReportedRun {
         let names = (try? FileManager.default.contentsOfDirectory(atPath: logs)) ?? []
         return names.sorted().compactMap { name in
             guard name.hasPrefix("attempt-"), let number = Int(name.dropFirst(8)),
-                let data = FileManager.default.contents(atPath: "\(logs)/\(name)/postmortem.txt")
+                let data = try? readWholeFile("\(logs)/\(name)/postmortem.txt", limit: 16 << 20)
             else { return nil }
             let lines = String(decoding: data, as: UTF8.self).split(separator: "\n")
             let mark = "What happened"

@@ -1,4 +1,5 @@
 import Foundation
+import LDMModel
 
 // Samples, pictures of the sampling, evaluation.
 
@@ -91,7 +92,7 @@ extension ReportContents {
 
     private func picture(_ kind: ReportPictureKind, of run: ReportedRun) -> ReportPicture? {
         let path = "\(run.pictureFolder)/\(kind.fileName)"
-        guard let bytes = FileManager.default.contents(atPath: path).map({ [UInt8]($0) }),
+        guard let bytes = try? readWholeFile(path, limit: 256 << 20),
             let image = try? Image.decode(bytes, name: path)
         else { return nil }
         let step = Image.pngText(bytes).first { $0.key == "step" }.flatMap { Int($0.value) }

@@ -21,7 +21,12 @@ public struct AutoencoderRun {
         self.allowedChanges = allowedChanges
     }
 
-    /// - Parameter watcher: of this job, which has begun to watch.
+    /// Trains, and watches the ranks meanwhile. Collective.
+    public func train(_ communicator: any Communicator) throws {
+        try JobWatcher.watch(communicator, watching.limits) { try train(communicator, $0) }
+    }
+
+    /// Trains on ranks that are watched already. Collective.
     public func train(_ communicator: any Communicator, _ watcher: JobWatcher) throws {
         var c = configuration
         let activity = watcher.activity
@@ -31,9 +36,7 @@ public struct AutoencoderRun {
         try agreement.check(communicator)
         try c.train.agreeOnPrecision(communicator)
         activity.enter(.openData)
-        let dataset = try communicator.collectively("opening the data") {
-            try openTrainingDataset(c.data.options, firstStage: nil)
-        }
+        let dataset = try openTrainingDataset(c.data.options, firstStage: nil, on: communicator)
         agreement = StartAgreement()
         agreement.add("data.fingerprint", dataset.fingerprint)
         try agreement.check(communicator)
@@ -66,6 +69,7 @@ public struct AutoencoderRun {
                 identity: RunIdentity(
                     name: c.name, seed: c.seed, configuration: yaml, modelFolder: "vae",
                     modelConfig: try c.model.jsonText(), datasetFingerprint: dataset.fingerprint,
+                    earlierDatasetFingerprint: dataset.earlierFingerprint,
                     programVersion: Program.version),
                 initializedFrom: initializedFrom, allowedChanges: allowedChanges,
                 pictures: { _ in

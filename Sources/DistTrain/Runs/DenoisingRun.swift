@@ -21,7 +21,12 @@ public struct DenoisingRun {
         self.allowedChanges = allowedChanges
     }
 
-    /// - Parameter watcher: of this job, which has begun to watch.
+    /// Trains, and watches the ranks meanwhile. Collective.
+    public func train(_ communicator: any Communicator) throws {
+        try JobWatcher.watch(communicator, watching.limits) { try train(communicator, $0) }
+    }
+
+    /// Trains on ranks that are watched already. Collective.
     public func train(_ communicator: any Communicator, _ watcher: JobWatcher) throws {
         var c = configuration
         let activity = watcher.activity
@@ -35,9 +40,7 @@ public struct DenoisingRun {
             try c.firstStagePath.map { try FirstStage(folder: ModelFolder($0), dtype: c.train.dtype) }
         }
         activity.enter(.openData)
-        let dataset = try communicator.collectively("opening the data") {
-            try openTrainingDataset(c.data.options, firstStage: firstStage)
-        }
+        let dataset = try openTrainingDataset(c.data.options, firstStage: firstStage, on: communicator)
         agreement = StartAgreement()
         agreement.add("data.fingerprint", dataset.fingerprint)
         agreement.add("first_stage.fingerprint", firstStage?.weightsHash)
@@ -79,6 +82,7 @@ public struct DenoisingRun {
                     name: c.name, seed: c.seed, configuration: yaml, modelFolder: "unet",
                     modelConfig: try unet.config.jsonText(), schedulerConfig: try scheduler.jsonText(),
                     datasetFingerprint: dataset.fingerprint,
+                    earlierDatasetFingerprint: dataset.earlierFingerprint,
                     firstStage: firstStage.map { $0.reference(path: c.firstStagePath ?? "") },
                     programVersion: Program.version),
                 initializedFrom: initializedFrom, allowedChanges: allowedChanges,

@@ -29,6 +29,12 @@ public struct EvaluationRequest: Sendable {
     /// Where the reference's features are kept; nil: beside the result.
     public var cache: String?
     public var keepsFeatures: Bool
+    /// Leave out images that cannot be decoded.
+    public var skipBad = false
+    /// Larger images cannot be decoded.
+    public var limits = ImageLimits.standard
+    /// Side that pictures of `samples` are resized to; nil: the model's, or the one size that they have.
+    public var size: Int?
 
     public init(
         model: String?, weights: String?, firstStage: String?, samples: String?, reference: String,
@@ -54,6 +60,8 @@ public struct EvaluationRequest: Sendable {
 
     /// Samples of a model where no number is given.
     static let usualCount = 10_000
+    /// Side of drawn faces where nothing else gives one.
+    static let usualSide = 64
 }
 
 /// `disttrain evaluate`: judges a model's samples, on all ranks.
@@ -64,9 +72,17 @@ public struct EvaluateRun {
 
     public func run(_ communicator: any Communicator) throws {
         func note(_ line: String) { if communicator.isRoot { printLine("Note: \(line)") } }
+        var sources = try SharedSources(
+            communicator.fromRoot("opening what is evaluated") {
+                (request.samples.map { [$0] } ?? []) + referenceSources(request.reference)
+            }, skipBad: true, limits: request.limits, on: communicator)
+        if request.skipBad {
+            sources = try sources.leavingOutUndecodable(on: communicator, note: note)
+        }
+        let sampleSize = try sizeOfSamples(sources, communicator)
         let (opened, evaluation) = try communicator.collectively("opening what is evaluated") {
-            let opened = try open(communicator, note)
-            return (opened, try makeEvaluation(opened, communicator, note))
+            let opened = try open(sampleSize, communicator, note)
+            return (opened, try makeEvaluation(opened, sources, communicator, note))
         }
         let identity = UInt64(
             contentHash([
@@ -114,19 +130,35 @@ public struct EvaluateRun {
         var base: String
     }
 
-    private func open(_ communicator: any Communicator, _ note: (String) -> Void) throws -> Opened {
+    /// Side of the given samples: as asked for, or the one that they all have; nil where a model gives it. Collective.
+    private func sizeOfSamples(_ sources: SharedSources, _ communicator: any Communicator) throws -> Int? {
+        guard let samples = request.samples else { return nil }
+        if let size = request.size { return size }
+        let source = try communicator.collectively("opening \(samples)") {
+            try sources.open(samples, size: EvaluationRequest.usualSide)
+        }
+        let size = try source.commonSize(omitting: Self.grid, option: "--samples", on: communicator)
+        guard request.model == nil else { return nil }
+        return size.map { min($0.width, $0.height) }
+    }
+
+    private func open(
+        _ sampleSize: Int?, _ communicator: any Communicator, _ note: (String) -> Void
+    ) throws -> Opened {
         guard let model = request.model else {
             guard let samples = request.samples, let output = request.output else {
                 throw RunError("without --model, expected --samples and --output")
             }
-            let source = try openSource(samples, size: 64, skipBad: true)
-            let isGrid = source.itemName(at: 0) == Self.grid && source.count > 1
-            let first = try source.image(at: isGrid ? 1 : 0)
+            guard let sampleSize else {
+                throw RunError(
+                    "\(samples): no image can be decoded; check the first with an image viewer",
+                    exitStatus: ExitStatus.refused)
+            }
             let stage = try request.firstStage.map {
                 try FirstStage(folder: .verifiedAutoencoder($0))
             }
             return Opened(
-                firstStage: stage, side: min(first.width, first.height), step: nil, weights: "samples",
+                firstStage: stage, side: sampleSize, step: nil, weights: "samples",
                 identity: "", output: output, base: output)
         }
         let folder = try PipelineFolder.open(
@@ -142,7 +174,7 @@ public struct EvaluateRun {
                 "\(model): config.json has no sample_size of equal sides, which evaluation is for",
                 exitStatus: ExitStatus.refused)
         }
-        let side = size.height * (firstStage?.downsamplingFactor ?? 1)
+        let side = sampleSize ?? size.height * (firstStage?.downsamplingFactor ?? 1)
         var opened = Opened(
             pictures: nil, firstStage: firstStage, side: side, step: folder.step, weights: folder.weightsName,
             identity: "", output: output,
@@ -189,12 +221,13 @@ public struct EvaluateRun {
     }
 
     private func makeEvaluation(
-        _ opened: Opened, _ communicator: any Communicator, _ note: (String) -> Void
+        _ opened: Opened, _ sources: SharedSources, _ communicator: any Communicator,
+        _ note: (String) -> Void
     ) throws -> Evaluation {
         let samples: any EvaluationImages
         if let path = request.samples {
             samples = PictureSet(
-                try openSource(path, size: opened.side, skipBad: true), name: path, side: opened.side,
+                try sources.open(path, size: opened.side), name: path, side: opened.side,
                 limit: request.count, omitted: Self.grid)
         } else if let pictures = opened.pictures {
             samples = GeneratedImages(
@@ -210,7 +243,7 @@ public struct EvaluateRun {
             request.features, inception: request.inception, firstStage: featureStage ?? opened.firstStage,
             side: opened.side)
         let reference = try EvaluationReference(
-            request.reference, extractor, firstStage: opened.firstStage, note: note)
+            request.reference, extractor, firstStage: opened.firstStage, sources: sources, note: note)
         for (what, images) in [("--samples", samples.count), ("--reference", reference.count)]
         where images < Evaluation.minimumCount && !(images == 0 && what == "--reference") {
             throw RunError("\(what): \(images) images, expected at least \(Evaluation.minimumCount)")
@@ -251,11 +284,13 @@ extension FeatureExtractor {
 extension EvaluationReference {
     /// Opens images, or an .npz file of statistics.
     init(
-        _ path: String, _ extractor: FeatureExtractor, firstStage: FirstStage?, note: (String) -> Void
+        _ path: String, _ extractor: FeatureExtractor, firstStage: FirstStage?, sources: SharedSources,
+        note: (String) -> Void
     ) throws {
         guard path.hasSuffix(".npz") else {
             self = .images(
-                try openReferenceImages(path, side: extractor.side, firstStage: firstStage, note: note))
+                try openReferenceImages(
+                    path, side: extractor.side, firstStage: firstStage, sources: sources, note: note))
             return
         }
         let statistics = try FeatureStatistics(npz: path)

@@ -27,8 +27,9 @@ extension SampleRun {
         let opened = try open(communicator)
         let pictures = try opened.visiblePictures(communicator)
         let trip = RoundTrip(pictures, settings)
+        let sources = try SharedSources([source], skipBad: false, readsContent: false, on: communicator)
         let images = try communicator.collectively("opening \(source)") {
-            let images = try openImageSource(source, size: trip.side)
+            let images = try sources.open(source, size: trip.side)
             guard images.count > 0 else { throw RunError("\(source): no pictures, expected at least one") }
             return images
         }

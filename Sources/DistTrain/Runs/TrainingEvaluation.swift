@@ -30,11 +30,15 @@ struct TrainingEvaluation {
         self.sampling = sampling
         weights = c.ema.profiles.max()?.name ?? "unet"
         identity = contentHash([c.stableHash, String(c.seed), weights])
+        let path = c.evaluation.reference ?? c.data.options.path
+        let sources = try SharedSources(
+            communicator.fromRoot("looking at the evaluation's reference") { referenceSources(path) },
+            skipBad: true, on: communicator)
         (extractor, reference) = try communicator.collectively("opening the evaluation's reference") {
             let extractor = try FeatureExtractor(
                 c.evaluation.features, inception: c.evaluation.inception, firstStage: firstStage, side: side)
             let reference = try EvaluationReference(
-                c.evaluation.reference ?? c.data.options.path, extractor, firstStage: firstStage
+                path, extractor, firstStage: firstStage, sources: sources
             ) { if communicator.isRoot { printLine("Note: evaluation: \($0)") } }
             guard reference.count == 0 || reference.count >= Evaluation.minimumCount else {
                 throw RunError(

@@ -96,16 +96,16 @@ public final class JobWatcher: Sendable {
     }
 }
 
-/// Runs a program on every rank, as `runOnAllRanks(_:)` does, and watches all ranks from MPI's start to their end.
-public func runOnAllRanks(
-    watchedBy limits: WatchLimits, _ body: (any Communicator, JobWatcher) throws -> Void
-) -> Int32 {
-    runOnAllRanks { communicator in
+extension JobWatcher {
+    /// Watches all ranks while `body` runs, and ends the watching as it ends. Collective.
+    public static func watch(
+        _ communicator: any Communicator, _ limits: WatchLimits, _ body: (JobWatcher) throws -> Void
+    ) throws {
         let watcher = try JobWatcher(limits: limits, communicator: communicator) {
             printLine("Warning: \($0)")
         }
         do {
-            try body(communicator, watcher)
+            try body(watcher)
             watcher.leave(.finished, exitStatus: ExitStatus.success, message: nil)
         } catch {
             let report = FailureReport(error)
@@ -114,5 +114,14 @@ public func runOnAllRanks(
                 message: report.message)
             throw error
         }
+    }
+}
+
+/// Runs a program on every rank, as `runOnAllRanks(_:)` does, and watches all ranks from MPI's start to their end.
+public func runOnAllRanks(
+    watchedBy limits: WatchLimits, _ body: (any Communicator, JobWatcher) throws -> Void
+) -> Int32 {
+    runOnAllRanks { communicator in
+        try JobWatcher.watch(communicator, limits) { try body(communicator, $0) }
     }
 }

@@ -52,14 +52,31 @@ struct FileHandleDescriptor: ~Copyable {
         }
     }
 
+    /// Takes over an open descriptor.
+    init(adopting descriptor: Int32, path: String) { (self.descriptor, self.path) = (descriptor, path) }
+
     deinit { _ = close(descriptor) }
 
-    /// Size in bytes; refuses folders, pipes and devices.
-    func regularFileSize() throws(FileError) -> Int {
+    /// Size in bytes; refuses folders, pipes, sockets and devices.
+    func regularFileSize() throws(FileError) -> Int { Int(try regularFileStatus().st_size) }
+
+    func regularFileStatus() throws(FileError) -> stat {
         var status = stat()
         if fstat(descriptor, &status) != 0 { throw .system(path, "cannot be examined") }
-        guard status.st_mode & S_IFMT == S_IFREG else { throw FileError(path, "is not a file") }
-        return Int(status.st_size)
+        guard status.st_mode & S_IFMT == S_IFREG else {
+            throw FileError(path, "is \(Self.kind(status.st_mode)), expected a regular file")
+        }
+        return status
+    }
+
+    private static func kind(_ mode: mode_t) -> String {
+        switch mode & S_IFMT {
+        case S_IFDIR: "a folder"
+        case S_IFIFO: "a pipe"
+        case S_IFSOCK: "a socket"
+        case S_IFCHR, S_IFBLK: "a device"
+        default: "not a file"
+        }
     }
 
     /// Writes all bytes, however many calls that takes.
@@ -118,7 +135,7 @@ extension String {
 }
 
 /// Reads a small file whole, refusing more than `limit` bytes.
-func readWholeFile(_ path: String, limit: Int) throws(FileError) -> [UInt8] {
+package func readWholeFile(_ path: String, limit: Int) throws(FileError) -> [UInt8] {
     let file = try FileHandleDescriptor(path: path, flags: O_RDONLY)
     let size = try file.regularFileSize()
     if size > limit { throw FileError(path, "is \(size) bytes, expected \(limit) at most") }

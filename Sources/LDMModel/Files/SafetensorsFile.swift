@@ -1,44 +1,51 @@
 import Foundation
 
-/// A safetensors file, mapped into memory: opening it reads the header alone, and a tensor's bytes come from
-/// the disk when they are first touched.
+/// A safetensors file: opening it reads the header alone, and a tensor's bytes are read when they are asked for.
 ///
 /// Everything in the header is checked before anything is used, so a hostile or damaged file is refused with
-/// one line. The file must not be cut short by others while it is open: the system would end the process
-/// (SIGBUS).
-// The mapping is read-only and lives as long as the object; all other members are immutable.
-public final class SafetensorsFile: @unchecked Sendable {
+/// one line. A file that is cut short, or whose disk fails, while it is open is an error, too.
+public final class SafetensorsFile: Sendable {
     public let path: String
     /// The tensors in the order of their bytes.
     public let tensors: [SafetensorsInfo]
     /// The `__metadata__` section.
     public let metadata: [String: String]
     /// Size of the whole file in bytes.
-    public var fileSize: Int { mapping.count }
+    public var fileSize: Int { file.size }
+    /// Offset of the first tensor's bytes in the file.
+    package let dataStart: Int
 
-    private let mapping: UnsafeRawBufferPointer
-    private let dataStart: Int
+    private let file: PositionedFile
     private let index: [String: Int]
 
-    /// Opens, maps and checks a file.
-    public init(path: String) throws(SafetensorsError) {
-        self.path = path
-        mapping = try Self.map(path)
-        let header: SafetensorsHeader
-        do {
-            header = try SafetensorsHeader(mapping, fileSize: mapping.count, path: path)
-        } catch {
-            // deinit does not run for an object that was never made.
-            Self.unmap(mapping)
-            throw error
-        }
+    /// Opens a file and checks its header.
+    public convenience init(path: String) throws(SafetensorsError) {
+        let file: PositionedFile
+        do throws(FileError) { file = try PositionedFile(path) } catch { throw SafetensorsError(error) }
+        try self.init(file)
+    }
+
+    package init(_ file: PositionedFile) throws(SafetensorsError) {
+        let header = try SafetensorsHeader(head: Self.head(of: file), fileSize: file.size, path: file.path)
+        self.file = file
+        path = file.path
         tensors = header.tensors
         metadata = header.metadata
         dataStart = header.dataStart
         index = Dictionary(uniqueKeysWithValues: tensors.enumerated().map { ($0.element.name, $0.offset) })
     }
 
-    deinit { Self.unmap(mapping) }
+    /// The header with its length. Of a length that the header's checks will refuse, only the length.
+    private static func head(of file: PositionedFile) throws(SafetensorsError) -> [UInt8] {
+        do throws(FileError) {
+            let head = try file.read(at: 0, count: min(8, file.size))
+            let length = head.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+            guard head.count == 8, length <= UInt64(SafetensorsHeader.maximumLength) else { return head }
+            return head + (try file.read(at: 8, count: min(Int(length), file.size - 8)))
+        } catch {
+            throw SafetensorsError(error)
+        }
+    }
 
     /// The tensors' names in the order of their bytes.
     public var names: [String] { tensors.map(\.name) }
@@ -53,31 +60,34 @@ public final class SafetensorsFile: @unchecked Sendable {
         throw SafetensorsError(.missing, path, "has no tensor '\(name)'\(hint)")
     }
 
-    /// Calls `body` with the tensor's bytes as they lie in the file (little-endian, not necessarily aligned).
-    /// The bytes are valid only inside `body`.
+    /// Calls `body` with a copy of the tensor's bytes as they lie in the file (little-endian), valid only inside `body`.
+    ///
+    /// - Parameter rows: rows of the first dimension; nil for all.
     public func withBytes<Result>(
-        of name: String, _ body: (UnsafeRawBufferPointer) throws -> Result
+        of name: String, rows: Range<Int>? = nil, _ body: (UnsafeRawBufferPointer) throws -> Result
     ) throws -> Result {
-        try body(bytes(of: try info(of: name)))
+        let range = try byteRange(of: try info(of: name), rows: rows)
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: range.count, alignment: 64)
+        defer { buffer.deallocate() }
+        try read(range, into: buffer)
+        return try body(UnsafeRawBufferPointer(buffer))
     }
 
     /// The tensor as fp32, converted from F16, BF16 or F64 where need be, in row-major order.
     public func floats(of name: String) throws(SafetensorsError) -> [Float] {
-        let info = try info(of: name)
-        return try floats(of: info, rows: nil)
+        try floats(of: info(of: name), rows: nil)
     }
 
-    /// Rows `rows` of the first dimension as fp32: `[rows.count, shape[1], …]`. Touches only their pages.
+    /// Rows `rows` of the first dimension as fp32: `[rows.count, shape[1], …]`. Reads only their bytes.
     public func floats(of name: String, rows: Range<Int>) throws(SafetensorsError) -> [Float] {
-        let info = try info(of: name)
-        return try floats(of: info, rows: rows)
+        try floats(of: info(of: name), rows: rows)
     }
 
     /// Converts the tensor to fp32 into `destination`, which must have room for exactly its elements.
     public func copyFloats(
         of name: String, into destination: UnsafeMutableBufferPointer<Float>
     ) throws(SafetensorsError) {
-        try copy(bytes(of: try info(of: name)), of: try info(of: name), into: destination)
+        try copy(info(of: name), rows: nil, into: destination)
     }
 
     /// Converts rows of the first dimension to fp32 into `destination`, of exactly `rows.count * rowCount`
@@ -85,31 +95,40 @@ public final class SafetensorsFile: @unchecked Sendable {
     public func copyFloats(
         of name: String, rows: Range<Int>, into destination: UnsafeMutableBufferPointer<Float>
     ) throws(SafetensorsError) {
-        let info = try info(of: name)
-        try copy(try bytes(of: info, rows: rows), of: info, into: destination)
+        try copy(info(of: name), rows: rows, into: destination)
     }
 
     /// The tensor as whole numbers, from any integer type or BOOL.
     public func integers(of name: String) throws(SafetensorsError) -> [Int] {
         let info = try info(of: name)
-        let bytes = bytes(of: info)
+        guard [.bool, .u8, .i8, .i16, .u16, .i32, .u32, .i64].contains(info.dtype) else {
+            throw mismatch(info, "expected whole numbers of up to 63 bits")
+        }
+        let range = try byteRange(of: info, rows: nil)
+        let bytes: [UInt8]
+        do throws(FileError) {
+            bytes = try file.read(at: range.lowerBound, count: range.count)
+        } catch {
+            throw SafetensorsError(error)
+        }
         func load<Source: FixedWidthInteger>(_ type: Source.Type) -> [Int] {
-            (0..<info.count).map {
-                Int(
-                    truncatingIfNeeded: Source(
-                        littleEndian:
-                            bytes.loadUnaligned(fromByteOffset: $0 * info.dtype.size, as: type)))
+            bytes.withUnsafeBytes { bytes in
+                (0..<info.count).map {
+                    Int(
+                        truncatingIfNeeded: Source(
+                            littleEndian:
+                                bytes.loadUnaligned(fromByteOffset: $0 * info.dtype.size, as: type)))
+                }
             }
         }
         switch info.dtype {
-        case .bool, .u8: return load(UInt8.self)
         case .i8: return load(Int8.self)
         case .i16: return load(Int16.self)
         case .u16: return load(UInt16.self)
         case .i32: return load(Int32.self)
         case .u32: return load(UInt32.self)
         case .i64: return load(Int64.self)
-        default: throw mismatch(info, "expected whole numbers of up to 63 bits")
+        default: return load(UInt8.self)
         }
     }
 
@@ -121,47 +140,44 @@ public final class SafetensorsFile: @unchecked Sendable {
 
     /// Asks the system to read the tensor's bytes ahead (all of the file where no name is given).
     public func prefetch(_ name: String? = nil) throws(SafetensorsError) {
-        guard let base = mapping.baseAddress else { return }
-        var range = 0..<mapping.count
-        if let name {
-            let bytes = try info(of: name).byteRange
-            range = dataStart + bytes.lowerBound..<dataStart + bytes.upperBound
-        }
-        let page = Int(sysconf(Int32(_SC_PAGESIZE)))
-        let start = range.lowerBound / page * page
-        // Advice only: failure changes nothing.
-        _ = madvise(UnsafeMutableRawPointer(mutating: base) + start, range.upperBound - start, MADV_WILLNEED)
+        file.prefetch(
+            try name.map { name throws(SafetensorsError) in
+                try byteRange(of: info(of: name), rows: nil)
+            } ?? 0..<file.size)
     }
 }
 
 extension SafetensorsFile {
-    private func bytes(of info: SafetensorsInfo) -> UnsafeRawBufferPointer {
-        UnsafeRawBufferPointer(
-            rebasing: mapping[dataStart + info.byteRange.lowerBound..<dataStart + info.byteRange.upperBound])
-    }
-
-    private func bytes(of info: SafetensorsInfo, rows: Range<Int>) throws(SafetensorsError)
-        -> UnsafeRawBufferPointer
-    {
-        let available = info.shape.first ?? 0
-        guard rows.lowerBound >= 0, rows.upperBound <= available else {
+    /// Where a tensor, or rows of its first dimension, lie in the file.
+    private func byteRange(
+        of info: SafetensorsInfo, rows: Range<Int>?
+    ) throws(SafetensorsError) -> Range<Int> {
+        let start = dataStart + info.byteRange.lowerBound
+        guard let rows else { return start..<start + info.byteRange.count }
+        guard rows.lowerBound >= 0, rows.upperBound <= info.shape.first ?? 0 else {
             throw mismatch(info, "rows \(rows.lowerBound)..<\(rows.upperBound) are not all there")
         }
         let stride = info.rowCount * info.dtype.size
-        let all = bytes(of: info)
-        return UnsafeRawBufferPointer(rebasing: all[rows.lowerBound * stride..<rows.upperBound * stride])
+        return start + rows.lowerBound * stride..<start + rows.upperBound * stride
+    }
+
+    private func read(
+        _ range: Range<Int>, into buffer: UnsafeMutableRawBufferPointer
+    ) throws(SafetensorsError) {
+        do throws(FileError) {
+            try file.read(at: range.lowerBound, into: buffer)
+        } catch {
+            throw SafetensorsError(error)
+        }
     }
 
     private func floats(of info: SafetensorsInfo, rows: Range<Int>?) throws(SafetensorsError) -> [Float] {
-        let source =
-            try rows.map { rows throws(SafetensorsError) in try bytes(of: info, rows: rows) }
-            ?? bytes(of: info)
+        let count = try byteRange(of: info, rows: rows).count / info.dtype.size
         var failure: SafetensorsError?
-        let result = [Float](unsafeUninitializedCapacity: source.count / info.dtype.size) { buffer, count in
-            let destination = UnsafeMutableBufferPointer(rebasing: buffer[0..<source.count / info.dtype.size])
+        let result = [Float](unsafeUninitializedCapacity: count) { buffer, initialized in
             do throws(SafetensorsError) {
-                try copy(source, of: info, into: destination)
-                count = destination.count
+                try copy(info, rows: rows, into: UnsafeMutableBufferPointer(rebasing: buffer[..<count]))
+                initialized = count
             } catch {
                 failure = error
             }
@@ -170,41 +186,37 @@ extension SafetensorsFile {
         return result
     }
 
+    /// fp32 is read in place, other types by way of a small buffer.
     private func copy(
-        _ source: UnsafeRawBufferPointer, of info: SafetensorsInfo,
-        into destination: UnsafeMutableBufferPointer<Float>
+        _ info: SafetensorsInfo, rows: Range<Int>?, into destination: UnsafeMutableBufferPointer<Float>
     ) throws(SafetensorsError) {
-        let count = source.count / info.dtype.size
+        let range = try byteRange(of: info, rows: rows)
+        let count = range.count / info.dtype.size
         guard destination.count == count else {
             throw mismatch(info, "\(count) elements do not fit a buffer of \(destination.count)")
         }
         guard info.dtype.isFloatingPoint else { throw mismatch(info, "expected F32, F16, BF16 or F64") }
-        FloatConversion.decode(source, as: info.dtype, into: destination)
-        StorageProgress.advance()
+        defer { StorageProgress.advance() }
+        if info.dtype == .f32 { return try read(range, into: UnsafeMutableRawBufferPointer(destination)) }
+        let block = min(count, Self.blockElements)
+        let buffer = UnsafeMutableRawBufferPointer.allocate(
+            byteCount: block * info.dtype.size, alignment: 64)
+        defer { buffer.deallocate() }
+        for start in stride(from: 0, to: count, by: Self.blockElements) {
+            let elements = min(block, count - start)
+            let bytes = UnsafeMutableRawBufferPointer(rebasing: buffer[..<(elements * info.dtype.size)])
+            let first = range.lowerBound + start * info.dtype.size
+            try read(first..<first + bytes.count, into: bytes)
+            FloatConversion.decode(
+                UnsafeRawBufferPointer(bytes), as: info.dtype,
+                into: UnsafeMutableBufferPointer(rebasing: destination[start..<start + elements]))
+        }
     }
+
+    private static let blockElements = 1 << 18
 
     private func mismatch(_ info: SafetensorsInfo, _ what: String) -> SafetensorsError {
         SafetensorsError(
             .mismatch, path, "tensor '\(info.name)' is \(info.dtype.rawValue) \(info.shapeText): \(what)")
-    }
-
-    private static func map(_ path: String) throws(SafetensorsError) -> UnsafeRawBufferPointer {
-        do throws(FileError) {
-            let file = try FileHandleDescriptor(path: path, flags: O_RDONLY)
-            let size = try file.regularFileSize()
-            // mmap refuses zero bytes; the header check then says that the file is too short.
-            if size == 0 { return UnsafeRawBufferPointer(start: nil, count: 0) }
-            guard let base = mmap(nil, size, PROT_READ, MAP_PRIVATE, file.descriptor, 0), base != MAP_FAILED
-            else {
-                throw FileError.system(path, "cannot be mapped into memory")
-            }
-            return UnsafeRawBufferPointer(start: base, count: size)
-        } catch {
-            throw SafetensorsError(error)
-        }
-    }
-
-    private static func unmap(_ mapping: UnsafeRawBufferPointer) {
-        if let base = mapping.baseAddress { munmap(UnsafeMutableRawPointer(mutating: base), mapping.count) }
     }
 }

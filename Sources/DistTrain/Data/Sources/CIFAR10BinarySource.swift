@@ -9,9 +9,11 @@ public struct CIFAR10BinarySource: ImageSource {
     private static let recordSize = 1 + 3 * side * side
 
     public let name: String
-    public let fingerprint: String
+    public let content: SourceContent?
     public let count: Int
-    private let batches: [(file: ReadOnlyFile, name: String, first: Int)]
+    private let batches: [Batch]
+
+    private typealias Batch = (file: ReadOnlyFile, name: String, first: Int)
     private let labels: [String]
 
     /// - Parameter includeTest: add the records of `test_batch.bin`; they are taken too where it is all there is.
@@ -19,7 +21,7 @@ public struct CIFAR10BinarySource: ImageSource {
         let found = Self.batchNames(folder)
         let training = found.filter { $0.hasPrefix("data_batch_") }
         let names = includeTest || training.isEmpty ? found : training
-        var batches: [(file: ReadOnlyFile, name: String, first: Int)] = []
+        var batches: [Batch] = []
         var count = 0
         for name in names {
             let file = try ReadOnlyFile("\(folder)/\(name)")
@@ -39,13 +41,21 @@ public struct CIFAR10BinarySource: ImageSource {
         self.batches = batches
         self.count = count
         labels = Self.labelNames(folder)
-        fingerprint = SourceFingerprint.of(
-            count: count, name: { Self.itemName($0, in: batches) }, size: { _ in Self.recordSize },
-            bytes: { try? Self.record($0, in: batches) })
+        let all = batches
+        content = SourceContent(
+            count: count, name: { Self.itemName($0, in: all) }, size: { _ in Self.recordSize },
+            read: { index, body throws(ImageError) in
+                let record = try Self.record(index, in: all)
+                record.withUnsafeBytes { body($0) }
+            })
     }
 
     /// Whether the folder holds CIFAR-10 batches.
     public static func recognizes(_ folder: String) -> Bool { !batchNames(folder).isEmpty }
+
+    public func size(at index: Int) throws(ImageError) -> (width: Int, height: Int)? {
+        (Self.side, Self.side)
+    }
 
     public func itemName(at index: Int) -> String { Self.itemName(index, in: batches) }
 
@@ -85,26 +95,28 @@ public struct CIFAR10BinarySource: ImageSource {
         let standard = [
             "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
         ]
-        guard let bytes = try? ReadOnlyFile("\(folder)/batches.meta.txt").readAll() else { return standard }
+        guard let bytes = try? ReadOnlyFile("\(folder)/batches.meta.txt").readAll(limit: 1 << 16) else {
+            return standard
+        }
         let names = String(decoding: bytes, as: UTF8.self).split(whereSeparator: \.isNewline).map(String.init)
         return names.count == standard.count ? names : standard
     }
 
     private static func batch(
-        of index: Int, in batches: [(file: ReadOnlyFile, name: String, first: Int)]
-    ) -> (file: ReadOnlyFile, name: String, first: Int) {
+        of index: Int, in batches: [Batch]
+    ) -> Batch {
         batches.last { $0.first <= index } ?? batches[0]
     }
 
     private static func itemName(
-        _ index: Int, in batches: [(file: ReadOnlyFile, name: String, first: Int)]
+        _ index: Int, in batches: [Batch]
     ) -> String {
         let batch = batch(of: index, in: batches)
         return "\(batch.name)[\(index - batch.first)]"
     }
 
     private static func record(
-        _ index: Int, in batches: [(file: ReadOnlyFile, name: String, first: Int)]
+        _ index: Int, in batches: [Batch]
     ) throws(ImageError) -> [UInt8] {
         let batch = batch(of: index, in: batches)
         return try batch.file.read(at: (index - batch.first) * recordSize, count: recordSize)

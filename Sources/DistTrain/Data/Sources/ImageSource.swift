@@ -11,19 +11,27 @@ public protocol ImageSource: Sendable {
     var count: Int { get }
     /// Files that were found and left out under `skipBad`, because they are no images.
     var skipped: [String] { get }
-    /// A hash of the content that is the same on any host: see ``SourceFingerprint``.
+    /// A hash of the content that is the same on any host.
     var fingerprint: String { get }
+    /// The same as earlier versions made it, which checkpoints and prepared folders may hold.
+    var sampledFingerprint: String { get }
+    /// The stored bytes, which the fingerprint covers; nil where nothing is stored.
+    var content: SourceContent? { get }
 
     /// The decoded picture at its own size. Throws an error that names the item if it cannot be decoded.
     func image(at index: Int) throws(ImageError) -> Image
     /// The item's path inside the source, unique in it.
     func itemName(at index: Int) -> String
+    /// Width and height of the decoded picture, from its header alone; nil if it cannot be decoded.
+    func size(at index: Int) throws(ImageError) -> (width: Int, height: Int)?
     /// The class: the name of the folder that holds the item, or the record's label; nil at the top level.
     func label(at index: Int) -> String?
 }
 
 extension ImageSource {
     public var skipped: [String] { [] }
+    public var fingerprint: String { content?.fingerprint ?? "" }
+    public var sampledFingerprint: String { content?.sampledFingerprint ?? fingerprint }
 }
 
 /// Opens what a user names as a source of images.
@@ -37,8 +45,19 @@ extension ImageSource {
 ///   - size: the side of drawn faces in pixels; real images keep their own size.
 ///   - seed: the seed of drawn faces.
 ///   - skipBad: leave out files that are no images, rather than refusing the source.
+///   - limits: larger images are refused when they are decoded.
 public func openImageSource(
-    _ specification: String, size: Int = 64, seed: UInt64 = 0, skipBad: Bool = false
+    _ specification: String, size: Int = 64, seed: UInt64 = 0, skipBad: Bool = false,
+    limits: ImageLimits = .standard
+) throws(ImageError) -> any ImageSource {
+    try openImageSource(
+        specification, size: size, seed: seed, skipBad: skipBad, limits: limits, inflated: nil)
+}
+
+/// - Parameter inflated: the archive without its compression, where the caller has that.
+func openImageSource(
+    _ specification: String, size: Int, seed: UInt64, skipBad: Bool, limits: ImageLimits,
+    inflated: ReadOnlyFile?
 ) throws(ImageError) -> any ImageSource {
     let parts = specification.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
     if parts[0] == "synthetic-faces" {
@@ -61,13 +80,13 @@ public func openImageSource(
         throw ImageError(
             .inaccessible, name: specification,
             "\(String(cString: strerror(errno))); expected a folder or tar archive of PNG and JPEG files, a folder "
-                + "of CIFAR-10 batches, or synthetic-faces:COUNT")
+                + "of CIFAR-10 batches, or synthetic-faces:COUNT", code: errno)
     }
     if status.st_mode & S_IFMT == S_IFDIR {
         if CIFAR10BinarySource.recognizes(specification) { return try CIFAR10BinarySource(specification) }
-        return try FolderSource(specification, skipBad: skipBad)
+        return try FolderSource(specification, skipBad: skipBad, limits: limits)
     }
-    return try TarSource(specification, skipBad: skipBad)
+    return try TarSource(specification, skipBad: skipBad, limits: limits, inflated: inflated)
 }
 
 /// What folders and archives have in common: which names are images, and what to do with the others.
@@ -78,11 +97,17 @@ enum ItemNames {
             || name.elementsEqual(".jpeg".utf8)
     }
 
-    /// Files of the operating system, which nobody means to be images: `.DS_Store`, `._a.jpg`, `Thumbs.db`.
+    /// Files and folders of operating systems and storage servers, which are not part of a data set: hidden ones
+    /// (`.DS_Store`, `._a.jpg`, `.AppleDouble`), and those of ``systemNames``.
     static func isHidden(_ fileName: some StringProtocol) -> Bool {
-        fileName.hasPrefix(".") || fileName == "__MACOSX" || fileName == "Thumbs.db"
-            || fileName == "desktop.ini"
+        fileName.hasPrefix(".") || systemNames.contains(fileName.lowercased())
     }
+
+    /// In lower case: macOS archives, Windows, Synology's and QNAP's thumbnails, recycle bins, ext4.
+    private static let systemNames: Set<String> = [
+        "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information",
+        "@eadir", "#recycle", "@recycle", "#snapshot", "lost+found",
+    ]
 
     /// By bytes, so that no locale has a say.
     static func precedes(_ a: String, _ b: String) -> Bool { a.utf8.lexicographicallyPrecedes(b.utf8) }

@@ -1,13 +1,10 @@
-/// A hash of what a source holds, the same on any host and at any path: no times, no absolute names.
-///
-/// It covers the name and the size of every item, and the whole bytes of up to 64 items spread evenly. That finds a
-/// changed, missing or added file at once, and a re-encoded set almost surely, without reading 30,000 images on
-/// every rank. A folder and the tar archive of it have the same fingerprint.
+/// A hash of what a source holds, the same on any host and at any path: no times, no absolute names. A folder and the
+/// tar archive of it have the same fingerprint.
 ///
 /// The hash is FNV-1a over 64-bit words (a byte at a time would be slow), 64 bits: it finds mistakes, and is no
 /// defence against somebody who makes a collision on purpose.
 struct SourceFingerprint {
-    static let sampledItems = 64
+    private static let sampledItems = 64
 
     private var state: UInt64 = 0xCBF2_9CE4_8422_2325
 
@@ -40,8 +37,11 @@ struct SourceFingerprint {
         return String(repeating: "0", count: 16 - digits.count) + digits
     }
 
-    /// The fingerprint of `count` items; `bytes` is nil for an item that cannot be read.
-    static func of(
+    /// The fingerprint that versions before `SourceContent.prefix` wrote: of the name and the size of every item, and of
+    /// the whole bytes of up to 64 items spread evenly.
+    ///
+    /// - Parameter bytes: nil for an item that cannot be read.
+    static func sampled(
         count: Int, name: (Int) -> String, size: (Int) -> Int, bytes: (Int) -> [UInt8]?
     ) -> String {
         var hash = SourceFingerprint()

@@ -26,6 +26,8 @@ public struct SyntheticFacesSource: ImageSource {
         return hash.text
     }
 
+    public var content: SourceContent? { nil }
+    public func size(at index: Int) throws(ImageError) -> (width: Int, height: Int)? { (size, size) }
     public func itemName(at index: Int) -> String { "face-\(index)" }
     public func label(at index: Int) -> String? { nil }
     public func image(at index: Int) throws(ImageError) -> Image { faces.draw(index, size: size) }

@@ -5,6 +5,8 @@ struct TarMember {
     /// Where its bytes start in the uncompressed archive.
     let offset: Int
     let size: Int
+
+    var range: Range<Int> { offset..<offset + size }
 }
 
 /// The regular files of a tar archive: ustar, pax (path and size) and GNU (long names, sizes in base 256).

@@ -3,22 +3,35 @@ import Foundation
 /// The PNG and JPEG files of a `.tar`, `.tar.gz` or `.tgz`, in the order of their names' bytes.
 ///
 /// A compressed archive is inflated once into a temporary file without a name ($TMPDIR, or /tmp), so that items
-/// can be read in any order; whether it is compressed is told by its first bytes, not by its name.
+/// can be read in any order; ranks of one host share it, see ``SharedSources``. Whether an archive is compressed follows
+/// from its first bytes, not from its name.
 public struct TarSource: ImageSource {
     public let name: String
     public let skipped: [String]
-    public let fingerprint: String
+    public let content: SourceContent?
     private let file: ReadOnlyFile
     private let members: [TarMember]
+    private let limits: ImageLimits
 
-    public init(_ path: String, skipBad: Bool = false) throws(ImageError) {
+    public init(_ path: String, skipBad: Bool = false, limits: ImageLimits = .standard) throws(ImageError) {
+        try self.init(path, skipBad: skipBad, limits: limits, inflated: nil)
+    }
+
+    /// - Parameter inflated: the archive without its compression; nil inflates it here.
+    init(
+        _ path: String, skipBad: Bool, limits: ImageLimits, inflated: ReadOnlyFile?
+    ) throws(ImageError) {
         let onDisk = try ReadOnlyFile(path)
         guard onDisk.size >= 2 else {
             throw ImageError(
                 .badArchive, name: path, "\(onDisk.size) bytes; expected a tar archive of images")
         }
-        let magic = try onDisk.read(at: 0, count: 2)
-        let file = magic == [0x1F, 0x8B] ? try inflateGzip(path) : onDisk
+        let file: ReadOnlyFile
+        if let inflated {
+            file = inflated
+        } else {
+            file = try Gzip.recognizes(onDisk) ? Gzip.inflate(onDisk) : onDisk
+        }
         let listing = try listTar(file, skipBad: skipBad)
 
         // As when unpacking, a later member of the same name replaces the earlier one.
@@ -41,9 +54,14 @@ public struct TarSource: ImageSource {
         skipped = others
         self.file = file
         self.members = members
-        fingerprint = SourceFingerprint.of(
+        self.limits = limits
+        content = SourceContent(
             count: members.count, name: { members[$0].name }, size: { members[$0].size },
-            bytes: { try? file.read(at: members[$0].offset, count: members[$0].size) })
+            read: { index, body throws(ImageError) in
+                let member = members[index]
+                // What is larger is refused when its turn to be decoded comes.
+                if member.size <= limits.maximumFileBytes { try file.readPieces(of: member.range, body) }
+            })
     }
 
     public var count: Int { members.count }
@@ -51,8 +69,14 @@ public struct TarSource: ImageSource {
     public func label(at index: Int) -> String? { ItemNames.label(members[index].name) }
 
     public func image(at index: Int) throws(ImageError) -> Image {
-        let member = members[index]
-        let bytes = try file.read(at: member.offset, count: member.size)
-        return try Image.decode(bytes, name: "\(name):\(member.name)")
+        try Image.decode(stored(index), name: "\(name):\(members[index].name)", limits: limits)
+    }
+
+    public func size(at index: Int) throws(ImageError) -> (width: Int, height: Int)? {
+        Image.size(of: try stored(index))
+    }
+
+    private func stored(_ index: Int) throws(ImageError) -> [UInt8] {
+        try file.image(members[index].range, name: "\(name):\(members[index].name)", limits: limits)
     }
 }

@@ -244,7 +244,7 @@ public final class WandBRun {
                     $0.cpuCount = UInt32(ProcessInfo.processInfo.processorCount)
                     $0.cpuCountLogical = $0.cpuCount
                     $0.memory.total = UInt64(SystemStatistics.memory ?? 0)
-                    $0.slurm = Self.slurm.map { entry in
+                    $0.slurm = RecordedEnvironment.slurmJob().map { entry in
                         WBEnvironmentRecord.SlurmEntry.with { ($0.key, $0.value) = entry }
                     }
                     $0.writerID = folder.id
@@ -266,7 +266,7 @@ public final class WandBRun {
         }
         try AtomicFile.write(Array(YAMLNode.text(configuration).utf8), to: "\(folder.files)/config.yaml")
         var slurm = JSONObject()
-        for entry in Self.slurm { slurm[entry.key] = .string(entry.value) }
+        for entry in RecordedEnvironment.slurmJob() { slurm[entry.key] = .string(entry.value) }
         let metadata: JSONValue = [
             "os": .string(Self.system), "startedAt": .string(Self.isoTime(startedAt)),
             "args": .array(CommandLine.arguments.dropFirst().map { .string($0) }),
@@ -325,10 +325,4 @@ extension WandBRun {
     }
 
     private static var system: String { ProcessInfo.processInfo.operatingSystemVersionString }
-
-    /// The job's variables, without SLURM_ and in lower case, as wandb keeps them.
-    private static var slurm: [(key: String, value: String)] {
-        ProcessInfo.processInfo.environment.filter { $0.key.hasPrefix("SLURM_") }.sorted { $0.key < $1.key }
-            .map { ($0.key.dropFirst(6).lowercased(), $0.value) }
-    }
 }

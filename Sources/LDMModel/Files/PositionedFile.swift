@@ -1,0 +1,103 @@
+import Foundation
+
+/// A regular file that any number of threads read at any position.
+///
+/// It is read with `pread` and not mapped into memory: when a mapped file is truncated or its disk fails, the system
+/// ends the process with SIGBUS, whereas `pread` returns an error that names the file.
+package final class PositionedFile: Sendable {
+    /// What makes a file the same file as one opened earlier under its name.
+    package struct Identity: Equatable, Sendable {
+        package let device: UInt64
+        package let inode: UInt64
+        package let size: Int
+        fileprivate let modified: [Int]
+    }
+
+    package let path: String
+    package let identity: Identity
+    /// Size in bytes when the file was opened.
+    package var size: Int { identity.size }
+    private let file: FileHandleDescriptor
+
+    package convenience init(_ path: String) throws(FileError) {
+        try self.init(FileHandleDescriptor(path: path, flags: O_RDONLY))
+    }
+
+    /// Takes over an open descriptor.
+    ///
+    /// - Parameter path: the name for error messages.
+    package convenience init(adopting descriptor: Int32, path: String) throws(FileError) {
+        try self.init(FileHandleDescriptor(adopting: descriptor, path: path))
+    }
+
+    private init(_ file: consuming FileHandleDescriptor) throws(FileError) {
+        let status = try file.regularFileStatus()
+        identity = Identity(
+            device: UInt64(status.st_dev), inode: UInt64(status.st_ino), size: Int(status.st_size),
+            modified: [Int(status.st_mtim.tv_sec), Int(status.st_mtim.tv_nsec)])
+        path = file.path
+        self.file = file
+    }
+
+    /// The descriptor's number, by which other processes of the host can open a file that has no name any more.
+    package var descriptor: Int32 { file.descriptor }
+
+    /// Fills the buffer with the bytes from `offset` on.
+    package func read(at offset: Int, into buffer: UnsafeMutableRawBufferPointer) throws(FileError) {
+        var filled = 0
+        while filled < buffer.count {
+            let got = pread(
+                file.descriptor, buffer.baseAddress! + filled, min(buffer.count - filled, 1 << 30),
+                off_t(offset + filled))
+            if got < 0 && errno == EINTR { continue }
+            if got < 0 { throw .system(path, "cannot be read at byte \(offset + filled)") }
+            if got == 0 {
+                throw FileError(
+                    path,
+                    "ends at byte \(offset + filled), expected \(offset + buffer.count): it is cut short")
+            }
+            filled += got
+        }
+    }
+
+    /// Exactly `count` bytes from `offset`.
+    package func read(at offset: Int, count: Int) throws(FileError) -> [UInt8] {
+        var failure: FileError?
+        let bytes = [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
+            do throws(FileError) {
+                try read(
+                    at: offset,
+                    into: UnsafeMutableRawBufferPointer(
+                        rebasing: UnsafeMutableRawBufferPointer(buffer)[..<count]))
+                filled = count
+            } catch {
+                failure = error
+            }
+        }
+        if let failure { throw failure }
+        return bytes
+    }
+
+    /// Calls `body` with the bytes of a range, in order and in pieces of at most 4 MiB.
+    package func readPieces(
+        of range: Range<Int>, _ body: (UnsafeRawBufferPointer) -> Void
+    ) throws(FileError) {
+        let buffer = UnsafeMutableRawBufferPointer.allocate(
+            byteCount: min(range.count, Self.piece), alignment: 64)
+        defer { buffer.deallocate() }
+        for start in stride(from: range.lowerBound, to: range.upperBound, by: Self.piece) {
+            let part = UnsafeMutableRawBufferPointer(
+                rebasing: buffer[..<min(Self.piece, range.upperBound - start)])
+            try read(at: start, into: part)
+            body(UnsafeRawBufferPointer(part))
+        }
+    }
+
+    private static let piece = 4 << 20
+
+    /// Asks the system to read a range ahead. Only a hint: a failure changes nothing.
+    package func prefetch(_ range: Range<Int>) {
+        _ = posix_fadvise(
+            file.descriptor, off_t(range.lowerBound), off_t(range.count), POSIX_FADV_WILLNEED)
+    }
+}
