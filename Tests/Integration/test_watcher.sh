@@ -39,7 +39,7 @@ expect_end() {
 }
 
 # A rank that hangs before training begins: while the model is made, which is large here.
-start early --collective-timeout 2s --max-restarts 0 -- --set train.steps=10 \
+start early --collective-timeout 10s --max-restarts 0 -- --set train.steps=10 \
     --set 'model.block_out_channels=[1024]' --set model.layers_per_block=2
 find_rank 1
 until grep -qsx "rank reporter" /proc/"$process"/task/*/comm; do
