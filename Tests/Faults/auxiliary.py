@@ -116,7 +116,8 @@ def metrics(lab, error, times):
     the run ends as for a storage fault, and the next start completes it."""
     trial = Trial(lab, "metrics.jsonl: not writable", f"{error}, {times or 'all'} writes", 2, keep_last=1000,
                   **EVERYTHING)
-    job = trial.start(Fault(error, "pwrite*", "metrics.jsonl", at=4, times=times, folder="", without="checkpoints"))
+    job = trial.start(Fault(error, "pwrite*", "metrics.jsonl", at=4, times=times, folder="", without="checkpoints"),
+                      checkpoint__save_timeout=3)
     ending = trial.end(job)
     trial.result.injected += 1
     trial.reached(job, "0")

@@ -22,7 +22,7 @@ ENDLESS = 300.0
 
 # What differs from run to run in the names of files: random IDs, times, hosts and process IDs.
 RANDOM_PARTS = [
-    (re.compile(r"((?:\.partial|superseded)-\d{8,}-)[0-9a-f]{8}(?=[-/]|$)"), r"\1*"),
+    (re.compile(r"((?:\.partial|superseded)-\d{8,}-(?:expired-)?)[0-9a-f]{8}(?=[-/]|$)"), r"\1*"),
     (re.compile(r"(\.partial-)\d+(?![\d-])"), r"\1*"),
     (re.compile(r"\.\d+\.tmp$"), ".*.tmp"),
     (re.compile(r"status\.json\.\d+$"), "status.json.*"),

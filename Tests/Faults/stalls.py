@@ -5,6 +5,7 @@ import subprocess
 import time
 
 from disks import Disk, skipped
+from lab import Fault
 from trial import Trial
 
 # Long enough to be frozen in, with many saves.
@@ -54,7 +55,9 @@ def frozen_disk(lab, moment, launch, seconds):
     how = "launch" if launch else "mpirun"
     trial = Trial(lab, "disk stalls", f"{how}, {moment}, {seconds} s", 2, place=f"{disk.path}/run", **SETTINGS)
     output = open(f"{disk.path}/output", "wb") if moment == OUTPUT else None
-    job = trial.start(launch=launch, stdout=output, stderr=output)
+    # The third save takes seconds, so that it is met for sure.
+    slow = Fault("delay", "*write*", ".partial-00000300-*", times=0, seconds=0.01)
+    job = trial.start(slow if moment == SAVES else None, launch=launch, stdout=output, stderr=output)
     if trial.expect(freeze(trial, moment == SAVES, job), "the job ended before its disk was frozen"):
         pids = job.rank_pids()
         trial.result.injected += 1

@@ -162,7 +162,7 @@ refuses 2 "no run" "${train[@]}" --output "$scratch/other"
 refuses 3 "letter.txt" "$disttrain" prepare --size 16 --output "$scratch/other" synthetic-faces:8
 [[ $(ls "$scratch/other") == letter.txt ]] || fail "something was written into a folder of other things"
 
-# A full disk of 4 MB: shards do not fit, and later a checkpoint does not.
+# A full disk of 4 MB: shards do not fit, and later a checkpoint does not: exit code 74, as for any storage fault.
 disk=$scratch/disk
 mkdir "$disk"
 if mount -t tmpfs -o size=4m tmpfs "$disk" 2>/dev/null; then
@@ -170,9 +170,9 @@ if mount -t tmpfs -o size=4m tmpfs "$disk" 2>/dev/null; then
     full=("$disttrain" prepare --size 64 --output "$disk/made" synthetic-faces:600)
     for count in 1 2; do
         rm -rf "${disk:?}"/*
-        refuses_on $count 3 "No space left on device" "${full[@]}"
+        refuses_on $count 74 "No space left on device" "${full[@]}"
         rm -rf "${disk:?}"/*
-        refuses_on $count 3 "No space left on device" "${train[@]}" --output "$disk/made"
+        refuses_on $count 74 "No space left on device" "${train[@]}" --output "$disk/made"
         # Nothing half-written stands under the name of a checkpoint.
         if compgen -G "$disk/made/checkpoints/step-*" >/dev/null; then fail "a checkpoint on a full disk"; fi
     done

@@ -45,7 +45,7 @@ expect_status 0 bash -c "ulimit -n 56; exec '$disttrain' launch -n 12 --dry-run 
 expect_text "at most 56 files may be open (ulimit -n)" 1
 
 # A rank that hangs before training begins: while the model is made, which is large here.
-start early --max-restarts 0 -- --set train.steps=10 \
+start early --collective-timeout 10s --max-restarts 0 -- --set train.steps=10 \
     --set 'model.block_out_channels=[1024]' --set model.layers_per_block=2
 find_rank 1
 until grep -qsx "rank reporter" /proc/"$process"/task/*/comm; do

@@ -133,11 +133,14 @@ package enum WatchLink {
 
 /// A detached thread that takes no signals.
 ///
-/// - Parameter name: 15 characters at most.
+/// - Parameter name: 15 bytes of it are shown.
 func startThread(_ name: String, _ body: @escaping @Sendable () -> Void) {
     let thread = Thread {
-        // For top and debuggers; Foundation's name is its own alone.
-        pthread_setname_np(pthread_self(), name)
+        // For top and debuggers, which do not see Foundation's name.
+        if let file = fopen("/proc/thread-self/comm", "w") {
+            fputs(name, file)
+            fclose(file)
+        }
         body()
     }
     // Signals are for the thread that has set up their handlers.
