@@ -285,7 +285,8 @@ def low_limit_of_files(cluster, folder, reference):
     job = Job(cluster, folder, hosts=(), wrapper=["prlimit", "--nofile=24:4096"])
     try:
         require(job.end() == 0, f"exit code {job.process.returncode}:\n{job.log}")
-        job.run.check_equal(reference, same_ranks=True)
+        # In one machine Open MPI adds up in another order.
+        job.run.check_equal(reference, same_ranks=False)
     finally:
         job.stop()
     hard = Job(cluster, f"{folder}-hard", hosts=(), wrapper=["prlimit", "--nofile=40:40"])
