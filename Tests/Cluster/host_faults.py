@@ -14,8 +14,11 @@ from job import PROGRAM, Job, Run, check_nothing_is_left, rank_of, require, wait
 def kill_ranks(cluster, host):
     """The ranks on a host alone; mpirun names their command, too."""
     for pid in cluster.pids(host, "disttrain train"):
-        if rank_of(pid) is not None:
-            os.kill(pid, signal.SIGKILL)
+        try:
+            if rank_of(pid) is not None:
+                os.kill(pid, signal.SIGKILL)
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # it has ended
 
 
 # Hosts in a bad state
@@ -239,6 +242,9 @@ def port_scan(cluster, folder, reference):
         found = cluster.run(1, [sys.executable, "-c", STRANGER, cluster.address(0), ",".join(map(str, ports)), "12"],
                             check=True).stdout.split()
         received, closed, left = map(int, found)
+        # Open MPI's own port, which waits for its handshake, is among them.
+        require(received == 0 and closed * len(ports) >= closed + left,
+                f"strangers have received {received} bytes; {closed} of {closed + left} connections were closed")
         require(job.process.poll() is None or job.process.returncode == 0, f"the job has ended:\n{job.log}")
         require(job.end() == 0, f"exit code {job.process.returncode}:\n{job.log}")
         require(len(job.run.attempts) == 1, f"{len(job.run.attempts)} starts, expected 1:\n{job.log}")
@@ -279,7 +285,8 @@ def low_limit_of_files(cluster, folder, reference):
     job = Job(cluster, folder, hosts=(), wrapper=["prlimit", "--nofile=24:4096"])
     try:
         require(job.end() == 0, f"exit code {job.process.returncode}:\n{job.log}")
-        job.run.check_equal(reference, same_ranks=True)
+        # In one machine Open MPI adds up in another order.
+        job.run.check_equal(reference, same_ranks=False)
     finally:
         job.stop()
     hard = Job(cluster, f"{folder}-hard", hosts=(), wrapper=["prlimit", "--nofile=40:40"])
