@@ -3,7 +3,12 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 
 int ck_exchange_names(const char *first, const char *second) {
     return renameat2(AT_FDCWD, first, AT_FDCWD, second, RENAME_EXCHANGE);
+}
+
+void ck_name_thread(const char *name) {
+    prctl(PR_SET_NAME, name);
 }

@@ -11,6 +11,9 @@ extern "C" {
 /// Returns 0, or -1 with errno: EINVAL where the file system cannot do it, as some network file systems.
 int ck_exchange_names(const char *first, const char *second);
 
+/// Names the calling thread for top, debuggers and /proc; the first 15 bytes count.
+void ck_name_thread(const char *name);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,3 +1,4 @@
+import CKernels
 import Foundation
 import Synchronization
 
@@ -136,8 +137,8 @@ package enum WatchLink {
 /// - Parameter name: 15 characters at most.
 func startThread(_ name: String, _ body: @escaping @Sendable () -> Void) {
     let thread = Thread {
-        // For top and debuggers; Foundation's name is its own alone.
-        pthread_setname_np(pthread_self(), name)
+        // Foundation's name is for Foundation alone.
+        ck_name_thread(name)
         body()
     }
     // Signals are for the thread that has set up their handlers.
