@@ -172,7 +172,7 @@ if mount -t tmpfs -o size=4m tmpfs "$disk" 2>/dev/null; then
         rm -rf "${disk:?}"/*
         refuses_on $count 74 "No space left on device" "${full[@]}"
         rm -rf "${disk:?}"/*
-        refuses_on $count 74 "No space left on device" "${train[@]}" --output "$disk/made"
+        refuses_on $count 74 "No space left on device" "${train[@]}" --output "$disk/made" --set checkpoint.save_timeout=1
         # Nothing half-written stands under the name of a checkpoint.
         if compgen -G "$disk/made/checkpoints/step-*" >/dev/null; then fail "a checkpoint on a full disk"; fi
     done
