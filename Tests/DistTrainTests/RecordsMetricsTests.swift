@@ -172,7 +172,8 @@ private final class Problems {
             #expect(problems.lines.count == 1)
             #expect(
                 problems.lines.first?.hasSuffix(
-                    "lines cannot be written and are kept in memory, training continues: File too large") == true)
+                    "lines cannot be written and are kept in memory, training continues: File too large")
+                    == true)
             #expect(throws: FileError.self) { try log.commit() }
             #expect(try Data(contentsOf: URL(fileURLWithPath: path)).count == size)
 

@@ -97,7 +97,9 @@ public final class AppendedFile: @unchecked Sendable {
     /// all, and is on the disk when this returns: a curve that continues from here never forks.
     public func cut(to size: Int) throws(FileError) {
         let code = withLock { state -> Int32 in
-            guard ftruncate(state.descriptor, off_t(size)) == 0, fsync(state.descriptor) == 0 else { return errno }
+            guard ftruncate(state.descriptor, off_t(size)) == 0, fsync(state.descriptor) == 0 else {
+                return errno
+            }
             (state.committed, state.tail, state.written) = (size, [], 0)
             return 0
         }

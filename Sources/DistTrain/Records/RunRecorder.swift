@@ -74,7 +74,8 @@ public final class RunRecorder {
             opening = nil
         } catch {
             onProblem(
-                "Warning: \(error); the run goes on without this record, which is tried again at the next checkpoint")
+                "Warning: \(error); the run goes on without this record, which is tried again at the next checkpoint"
+            )
         }
     }
 

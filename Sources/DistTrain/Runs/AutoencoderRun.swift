@@ -30,16 +30,12 @@ public struct AutoencoderRun {
     public func train(_ communicator: any Communicator, _ watcher: JobWatcher) throws {
         var c = configuration
         let activity = watcher.activity
-        var agreement = StartAgreement()
-        agreement.add(output: output, resume: resume, allowedChanges: allowedChanges)
-        agreement.add(configuration: c.node)
-        try agreement.check(communicator)
+        try StartAgreement.compareCommands(
+            c.node, output: output, resume: resume, allowedChanges: allowedChanges, communicator)
         try c.train.agreeOnPrecision(communicator)
         activity.enter(.openData)
         let dataset = try openTrainingDataset(c.data.options, firstStage: nil, on: communicator)
-        agreement = StartAgreement()
-        agreement.add("data.fingerprint", dataset.fingerprint)
-        try agreement.check(communicator)
+        try StartAgreement.compareData(dataset.fingerprint, firstStage: nil, communicator)
         activity.enter(.makeModel)
         let model = try AutoencoderKL(c.model)
         guard c.model.inChannels == dataset.channels else {

@@ -30,10 +30,8 @@ public struct DenoisingRun {
     public func train(_ communicator: any Communicator, _ watcher: JobWatcher) throws {
         var c = configuration
         let activity = watcher.activity
-        var agreement = StartAgreement()
-        agreement.add(output: output, resume: resume, allowedChanges: allowedChanges)
-        agreement.add(configuration: c.node)
-        try agreement.check(communicator)
+        try StartAgreement.compareCommands(
+            c.node, output: output, resume: resume, allowedChanges: allowedChanges, communicator)
         try c.train.agreeOnPrecision(communicator)
         activity.enter(.openStage)
         let firstStage = try communicator.collectively("opening the first stage") {
@@ -41,10 +39,7 @@ public struct DenoisingRun {
         }
         activity.enter(.openData)
         let dataset = try openTrainingDataset(c.data.options, firstStage: firstStage, on: communicator)
-        agreement = StartAgreement()
-        agreement.add("data.fingerprint", dataset.fingerprint)
-        agreement.add("first_stage.fingerprint", firstStage?.weightsHash)
-        try agreement.check(communicator)
+        try StartAgreement.compareData(dataset.fingerprint, firstStage: firstStage?.weightsHash, communicator)
         activity.enter(.makeModel)
         var model = c.model
         // diffusers' pipelines draw noise of this size, so what is written must tell it.

@@ -12,33 +12,45 @@ struct StartAgreement {
 
     private var facts: [Fact] = []
 
+    /// Compares the program, the resolved configuration, and the options of the command that decide where a run starts
+    /// and what it writes. Collective.
+    static func compareCommands(
+        _ configuration: ConfigNode, output: String, resume: Resume, allowedChanges: AllowedChanges,
+        _ communicator: any Communicator
+    ) throws {
+        var agreement = StartAgreement()
+        agreement.add("the program", "\(Program.version) (build \(Program.checksum(of: "/proc/self/exe")))")
+        agreement.add("--output", output)
+        agreement.add("--resume", resume.description)
+        agreement.add("--resume-before", resume.before.map(String.init))
+        agreement.add("--allow-change", allowedChanges.description)
+        for (key, node) in ConfigurationChanges.leaves(configuration) {
+            agreement.add(key, YAMLNode.text(node).trimmingCharacters(in: .newlines))
+        }
+        try agreement.check(communicator)
+    }
+
+    /// Compares what is trained on. Collective.
+    static func compareData(
+        _ fingerprint: String, firstStage: String?, _ communicator: any Communicator
+    ) throws {
+        var agreement = StartAgreement()
+        agreement.add("data.fingerprint", fingerprint)
+        agreement.add("first_stage.fingerprint", firstStage)
+        try agreement.check(communicator)
+    }
+
     /// - Parameters:
     ///   - name: as users know it: a configuration key, an option, or words such as "data.fingerprint".
     ///   - value: what this rank has for it; nil where it has nothing.
-    mutating func add(_ name: String, _ value: String?) {
+    private mutating func add(_ name: String, _ value: String?) {
         facts.append(Fact(name: name, value: value ?? "none"))
-    }
-
-    /// Every key of a resolved configuration.
-    mutating func add(configuration: ConfigNode) {
-        for (key, node) in ConfigurationChanges.leaves(configuration) {
-            add(key, YAMLNode.text(node).trimmingCharacters(in: .newlines))
-        }
-    }
-
-    /// This program's build, and the options of the command that decide where the run starts and what it writes.
-    mutating func add(output: String, resume: Resume, allowedChanges: AllowedChanges) {
-        add("the program", "\(Program.version) (build \(Program.checksum(of: "/proc/self/exe")))")
-        add("--output", output)
-        add("--resume", resume.description)
-        add("--resume-before", resume.before.map(String.init))
-        add("--allow-change", allowedChanges.description)
     }
 
     /// Compares all facts over the ranks. Collective.
     ///
     /// - Throws: `RunError`, the same on every rank, naming what differs, the values and the ranks.
-    func check(_ communicator: any Communicator) throws {
+    private func check(_ communicator: any Communicator) throws {
         let digest = UInt64(contentHash(facts.map { "\($0.name)=\($0.value)" }), radix: 16) ?? 0
         if try communicator.allEqual(digest) { return }
         let differences = Self.differences(try communicator.allGather(facts))

@@ -85,7 +85,8 @@ public final class WandBRun {
             do {
                 try FileManager.default.removeItem(atPath: folder.path)
             } catch {
-                throw FileError(folder.path, "cannot be removed: \(systemReason(of: error))", code: systemCode(of: error))
+                throw FileError(
+                    folder.path, "cannot be removed: \(systemReason(of: error))", code: systemCode(of: error))
             }
         }
     }
