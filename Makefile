@@ -11,7 +11,7 @@ AT_LEVEL2 := ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem
 AT_LEVEL3 := ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell
 SWIFT_SOURCES := Package.swift Sources Tests Fuzzing/Package.swift Fuzzing/Sources
 
-.PHONY: help deps build demo test test-unit test-integration test-faults test-cluster test-python fuzz bench lint format clean
+.PHONY: help deps build demo test test-unit test-integration test-faults test-address test-cluster soak test-python fuzz bench lint format clean
 .NOTPARALLEL:
 
 help: ## List these targets
@@ -40,15 +40,24 @@ test-integration: build ## Run the tests under mpirun; NAMES="launch ..." for so
 test-faults: build ## Inject every fault (opt-in, an hour); ARGS="--only power --seed 1", see Tests/Faults/run.py
 	Tests/Faults/run.py --kills 200 --every 1 $(ARGS)
 
+ADDRESS := .build/address
+test-address: build ## Errors during a save under AddressSanitizer, which needs a build of its own (opt-in); ARGS="--seed 1"
+	swift build -c $(CONFIGURATION) --sanitize=address --scratch-path $(ADDRESS) --product disttrain
+	Tests/Faults/run.py --only sanitizer --sanitized $(ADDRESS)/$(CONFIGURATION)/disttrain $(ARGS)
+
 test-cluster: build ## Inject faults of hosts, networks and Slurm on one machine (opt-in, as root); ARGS="--only cut"
 	cluster/testbed/deps.sh
 	Tests/Cluster/run.py $(ARGS)
+
+soak: build ## Disturb trainings with random faults (opt-in, as root); ARGS="--minutes 90 --seed 1 --output FOLDER"
+	cluster/testbed/deps.sh
+	Tests/Cluster/soak.py $(ARGS)
 
 VENV := .venv-python
 test-python: build ## Cross-check against PyTorch and diffusers (opt-in); FILTER=NAME, VENV=FOLDER, ARGS="--seed 1"
 	Tests/Python/run.sh $(VENV) $(if $(FILTER),-k "$(FILTER)") $(ARGS)
 
-fuzz: deps ## Fuzz the readers of weight folders for SECONDS=600 on one core
+fuzz: deps ## Fuzz the readers of weight folders and the watcher's protocol for SECONDS=600 on one core
 	Fuzzing/run.sh $(or $(SECONDS),600)
 
 bench: build ## Measure beside PyTorch; ROWS="train sample vae models checkpoint" ROUNDS=3

@@ -16,7 +16,7 @@ let package = Package(
                 // libFuzzer brings main.
                 swiftSettings: [.unsafeFlags(["-parse-as-library"])])
         }
-        + ["FuzzYAML", "FuzzTar", "FuzzNPZ", "FuzzEXIF"].map {
+        + ["FuzzYAML", "FuzzTar", "FuzzNPZ", "FuzzEXIF", "FuzzWatcher"].map {
             .executableTarget(
                 name: $0, dependencies: ["Harness", .product(name: "DistTrain", package: "disttrain")],
                 swiftSettings: [.unsafeFlags(["-parse-as-library"])])

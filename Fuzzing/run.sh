@@ -8,7 +8,8 @@ cd "$(dirname "$0")"
 seconds=${1:-600}
 shift || true
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(FuzzJSON FuzzSafetensors FuzzIndex FuzzConfig FuzzYAML FuzzTar FuzzNPZ FuzzEXIF)
+[ ${#targets[@]} -gt 0 ] ||
+    targets=(FuzzJSON FuzzSafetensors FuzzIndex FuzzConfig FuzzYAML FuzzTar FuzzNPZ FuzzEXIF FuzzWatcher)
 fixtures=(../Tests/Fixtures ../Tests/LDMModelTests/Fixtures)
 hostile=../Tests/LDMModelTests/Fixtures/hostile
 
@@ -34,6 +35,7 @@ mapfile -t weights < <(find "${fixtures[@]}" -name '*.safetensors' -size -16k)
 seed FuzzJSON "${configs[@]}" seeds/*.json "$hostile"/*/*/*.json
 seed FuzzSafetensors "${weights[@]}"
 seed FuzzIndex "${indexes[@]}" seeds/*index.json "$hostile"/index/*/*
+seed FuzzWatcher seeds/*.watcher
 seed FuzzYAML ../configs/*.yaml seeds/*.yaml
 inputs=$scratch/inputs
 ./make_seeds.py "$inputs"

@@ -391,6 +391,11 @@ ck_conv *ck_conv_create_onednn(ck_conv_kind kind, const ck_conv_shape *shape, in
     return ck_conv_create_openblas(kind, shape, has_bias, has_addend, error, error_size);
 }
 
+extern "C" int ck_onednn_allows_bf16(void) {
+    const int bf16 = dnnl_cpu_isa_avx512_core_bf16;
+    return (dnnl_get_effective_cpu_isa() & bf16) == bf16;
+}
+
 const char *ck_conv_describe_onednn(void) {
     static const std::string text = [] {
         const dnnl_version_t *v = dnnl_version();

@@ -111,7 +111,14 @@ double ck_bf16_cost(void) {
     return f.amx ? 0.125 : f.bf16 ? 0.5 : 1;
 }
 
+#ifdef DISTTRAIN_ONEDNN
+// ONEDNN_MAX_CPU_ISA may keep the library from what the processor can do.
+int ck_onednn_allows_bf16(void);
+#else
+static int ck_onednn_allows_bf16(void) { return 1; }
+#endif
+
 int ck_has_native_bf16(void) {
     features f = find_features();
-    return f.bf16 || f.amx;
+    return (f.bf16 || f.amx) && ck_onednn_allows_bf16();
 }

@@ -129,4 +129,10 @@ enum ComputeType {
         default: throw ValidationError("precision \(name): expected fp32, bf16 or auto")
         }
     }
+
+    /// The same where `auto` has to be one type on all ranks. Collective.
+    static func dtype(named name: String, _ communicator: any Communicator) throws -> DType {
+        let own = try dtype(named: name)
+        return name == "auto" ? try communicator.automaticDType() : own
+    }
 }

@@ -42,14 +42,26 @@ extension ParsableCommand {
     ///
     /// Errors have been printed, once, when it returns.
     func onAllRanks(_ body: (any Communicator) throws -> Void) throws {
-        let status = runOnAllRanks { communicator in
-            do {
-                try body(communicator)
-            } catch let code as ExitCode where code != .success {
-                throw LaunchError("", exitStatus: code.rawValue)  // Said already.
-            }
+        let status = runOnAllRanks { communicator in try saidAlready { try body(communicator) } }
+        if status != ExitStatus.success { throw ExitCode(status) }
+    }
+
+    /// The same, for a job whose ranks watch each other from MPI's start on.
+    func onAllRanks(
+        watchedBy limits: WatchLimits, _ body: (any Communicator, JobWatcher) throws -> Void
+    ) throws {
+        let status = runOnAllRanks(watchedBy: limits) { communicator, watcher in
+            try saidAlready { try body(communicator, watcher) }
         }
         if status != ExitStatus.success { throw ExitCode(status) }
+    }
+
+    private func saidAlready(_ body: () throws -> Void) throws {
+        do {
+            try body()
+        } catch let code as ExitCode where code != .success {
+            throw LaunchError("", exitStatus: code.rawValue)
+        }
     }
 }
 

@@ -22,7 +22,7 @@ import DistTrain
             CheckpointCommand.self, VerifyResumeCommand.self, LaunchCommand.self, StatusCommand.self,
             ReportCommand.self,
             PlanCommand.self, DoctorCommand.self,
-            HostReportCommand.self, LinkReportCommand.self,
+            HostReportCommand.self, LinkReportCommand.self, LaunchGuardCommand.self,
             BenchCommand.self,
             SelfTestCommand.self,
         ])

@@ -131,8 +131,11 @@ struct EvaluateCommand: ParsableCommand {
         request.skipBad = skipBad
         request.limits = ImageLimits(megapixels: maxMegapixels)
         request.size = size
-        let run = EvaluateRun(request)
-        try onAllRanks { communicator in try run.run(communicator) }
+        try onAllRanks(watchedBy: WatchLimits()) { communicator, watcher in
+            watcher.activity.enter(.work)
+            request.dtype = try ComputeType.dtype(named: precision, communicator)
+            try EvaluateRun(request).run(communicator)
+        }
     }
 }
 

@@ -75,7 +75,8 @@ struct PrepareCommand: ParsableCommand {
         options.batch = batch
         options.limit = limit
         options.precision = precision
-        let status = runOnAllRanks { communicator in
+        let status = runOnAllRanks(watchedBy: WatchLimits()) { communicator, watcher in
+            watcher.activity.enter(.work)
             let summary = try prepare(options, on: communicator)
             if communicator.isRoot { print(summary.text(output: options.output)) }
         }

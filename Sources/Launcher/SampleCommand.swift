@@ -175,12 +175,13 @@ struct SampleCommand: ParsableCommand {
     }
 
     func run() throws {
-        let dtype = try ComputeType.dtype(named: precision)
         let settings = SamplingSettings(
             method: method, steps: steps, eta: eta, spacing: spacing, seed: seed, seeds: try seedList(),
             batchSize: batch)
         let pairs = try pairs()
-        try onAllRanks { communicator in
+        try onAllRanks(watchedBy: WatchLimits()) { communicator, watcher in
+            watcher.activity.enter(.work)
+            let dtype = try ComputeType.dtype(named: precision, communicator)
             let run = SampleRun(
                 model: model, weights: weights, firstStage: firstStage, count: count, settings: settings,
                 dtype: dtype, output: output, formats: format.isEmpty ? [.png, .grid] : Set(format),

@@ -72,6 +72,9 @@ struct StatusPage {
                 rows.append(("progress", "no step logged yet, of \(status.steps)"))
             }
             rows.append(("checkpoint", status.checkpointStep.map { "step \($0)" } ?? "none yet"))
+            if let alarm = status.alarm {
+                rows.append(("ALARM", "no checkpoint can be saved, retrying: \(alarm)"))
+            }
             rows.append(
                 (
                     "since",

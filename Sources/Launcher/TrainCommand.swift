@@ -15,10 +15,19 @@ struct TrainingOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
             """
-            auto: from the run's newest whole checkpoint, if there is one; none: from the start; or the folder of a \
-            checkpoint or of another run.
+            Where a run without checkpoints of its own starts: auto: from initial weights; none: the same, in an empty \
+            folder; or the folder of a checkpoint or of another run. A run that has checkpoints resumes from its newest \
+            whole one, so that the same command can be repeated.
             """, valueName: "auto|none|path"))
     var resume = "auto"
+
+    @Option(
+        help: ArgumentHelp(
+            """
+            Go back to the run's newest checkpoint before this step; later ones are set aside. Done once: repeating the \
+            command then resumes from the newest checkpoint.
+            """, valueName: "step"))
+    var resumeBefore: Int?
 
     @Option(
         parsing: .singleValue,
@@ -57,14 +66,27 @@ struct TrainingOptions: ParsableArguments {
             """, valueName: "time"))
     var collectiveTimeout: String?
 
+    @Option(
+        help: ArgumentHelp(
+            """
+            End all ranks when a phase that reads or writes files (opening data, loading, saving, samples, evaluation, \
+            export) has made no progress for so long: a disk or file server that stalls for less is waited for. \
+            Default: 10m.
+            """, valueName: "time"))
+    var storageTimeout: String?
+
     func validate() throws {
         _ = try seconds(timeLimit, "--time-limit")
         _ = try seconds(collectiveTimeout, "--collective-timeout")
+        _ = try seconds(storageTimeout, "--storage-timeout")
     }
+
+    var start: Resume { Resume(resume, before: resumeBefore) }
 
     var watching: Watching {
         Watching(
             collectiveTimeout: collectiveTimeout.flatMap(TimeSpan.seconds),
+            storageTimeout: storageTimeout.flatMap(TimeSpan.seconds),
             timeLimit: timeLimit.flatMap(TimeSpan.seconds))
     }
 }
@@ -105,13 +127,16 @@ struct TrainCommand: TrainingCommand {
 
     func run() throws {
         StopRequest.listen()
-        try onAllRanks { communicator in
-            let configuration = try Configuration.load(
-                path: options.config, overrides: options.overrides, initFrom: options.initFrom)
+        let watching = options.watching
+        try onAllRanks(watchedBy: watching.limits) { communicator, watcher in
+            let configuration = try communicator.collectively("reading the configuration") {
+                try Configuration.load(
+                    path: options.config, overrides: options.overrides, initFrom: options.initFrom)
+            }
             try DenoisingRun(
-                configuration, output: options.output, resume: Resume(options.resume),
-                allowedChanges: AllowedChanges(options.allowChange), watching: options.watching
-            ).train(communicator)
+                configuration, output: options.output, resume: options.start,
+                allowedChanges: AllowedChanges(options.allowChange), watching: watching
+            ).train(communicator, watcher)
         }
     }
 

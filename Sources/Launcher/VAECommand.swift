@@ -22,13 +22,16 @@ struct VAETrainCommand: TrainingCommand {
 
     func run() throws {
         StopRequest.listen()
-        try onAllRanks { communicator in
-            let configuration = try AutoencoderConfiguration.load(
-                path: options.config, overrides: options.overrides, initFrom: options.initFrom)
+        let watching = options.watching
+        try onAllRanks(watchedBy: watching.limits) { communicator, watcher in
+            let configuration = try communicator.collectively("reading the configuration") {
+                try AutoencoderConfiguration.load(
+                    path: options.config, overrides: options.overrides, initFrom: options.initFrom)
+            }
             try AutoencoderRun(
-                configuration, output: options.output, resume: Resume(options.resume),
-                allowedChanges: AllowedChanges(options.allowChange), watching: options.watching
-            ).train(communicator)
+                configuration, output: options.output, resume: options.start,
+                allowedChanges: AllowedChanges(options.allowChange), watching: watching
+            ).train(communicator, watcher)
         }
     }
 

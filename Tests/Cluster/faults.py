@@ -63,6 +63,17 @@ def first_rank_stopped(cluster, folder, reference):
     return disturb(cluster, folder, reference, act)
 
 
+def first_rank_killed(cluster, folder, reference):
+    """The one that watches the others: the launcher does not wait until mpirun gives up on them."""
+    def act(c):
+        killed = [pid for pid in c.pids(0, "disttrain train") if rank_of(pid) == "0"]
+        require(len(killed) == 1, f"found {len(killed)} processes of rank 0 on node0")
+        os.kill(killed[0], signal.SIGKILL)
+    outcome = disturb(cluster, folder, reference, act)
+    require(outcome.noticed <= 10, f"noticed after {outcome.noticed:.0f} s, expected 10 at most")
+    return outcome
+
+
 def processes_killed(cluster, folder, reference):
     """All of the job on one host, the daemon of Open MPI too."""
     return disturb(cluster, folder, reference, lambda c: c.signal(2, signal.SIGKILL))
@@ -170,6 +181,6 @@ def name_unknown(cluster, folder, reference):
 
 
 ALL = [
-    rank_killed, rank_stopped, first_rank_stopped, processes_killed, power_cut, link_cut, frozen_and_thawed,
+    rank_killed, first_rank_killed, rank_stopped, first_rank_stopped, processes_killed, power_cut, link_cut, frozen_and_thawed,
     slow_network, late_network, dead_interface, ssh_refused, program_missing, other_build, name_unknown,
 ]

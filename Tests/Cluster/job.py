@@ -56,9 +56,11 @@ def check_nothing_is_left(cluster, folder, hosts):
         raise Failed(f"processes are left: {left}")
 
 
-def train_arguments(run, steps=STEPS):
+def train_arguments(run, steps=STEPS, settings=None, resume=None):
     words = ["train", "--config", REPOSITORY / "configs/tiny.yaml", "--output", run]
-    for key, value in (SETTINGS | {"train.steps": steps}).items():
+    if resume:
+        words += ["--resume", resume]
+    for key, value in (SETTINGS | {"train.steps": steps} | (settings or {})).items():
         words += ["--set", f"{key}={value}"]
     return words
 
@@ -115,16 +117,19 @@ class Run:
 
 
 class Job:
-    """`disttrain launch` on hosts of a cluster, a rank on each, seen from node0; without hosts: three ranks on node0."""
+    """`disttrain launch` on hosts of a cluster, a rank on each, seen from node0; without hosts: three ranks on node0.
 
-    def __init__(self, cluster, folder, hosts=(0, 1, 2), options=(), steps=STEPS):
+    - wrapper: a command that executes what follows it
+    """
+
+    def __init__(self, cluster, folder, hosts=(0, 1, 2), options=(), steps=STEPS, settings=None, resume=None, wrapper=()):
         self.cluster, self.run = cluster, Run(folder)
         names = ",".join(f"{cluster.hostname(host)}:1" for host in hosts)
         self.log_path = Path(f"{folder}.log")
         self.log_file = open(self.log_path, "w")
         self.process = cluster.spawn(
-            0, [PROGRAM, "launch", *(["--host", names] if hosts else ["-n", "3"]), "--threads", "1", *options,
-                "--", *train_arguments(folder, steps)],
+            0, [*wrapper, PROGRAM, "launch", *(["--host", names] if hosts else ["-n", "3"]), "--threads", "1", *options,
+                "--", *train_arguments(folder, steps, settings, resume)],
             env={"OMP_WAIT_POLICY": "passive"}, stdout=self.log_file, stderr=subprocess.STDOUT)
 
     @property

@@ -21,6 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "cluster/testbed"))
 
 import faults
+import host_faults
 import signals
 import slurm_faults
 from hosts import Cluster
@@ -79,7 +80,7 @@ def main():
     arguments = parser.parse_args()
     words = arguments.only.split(",")
     chosen = [[test for test in tests if any(word in test.__name__ for word in words)]
-              for tests in (faults.ALL + signals.ALL, slurm_faults.ALL)]
+              for tests in (faults.ALL + signals.ALL + host_faults.ALL, slurm_faults.ALL)]
     if arguments.list:
         for test in chosen[0] + chosen[1]:
             print(f"{test.__name__:24}{(test.__doc__ or '').strip()}")

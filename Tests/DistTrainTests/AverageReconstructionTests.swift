@@ -152,8 +152,7 @@ import Testing
                 TrainingState(step: step, samplesSeen: 0, buffers: Array(state.buffers[1...2])))
             try writer.begin(state.state(step: step))
         }
-        try writer.finish()
-        try writer.expectSaved()
+        try writer.finish(within: 0)
         #expect(try run.checkpoints.steps() == [4])
         #expect(try run.snapshots.steps() == [1, 2, 3, 4])
         let back = CheckpointState(folders: ["ema-power-0.05", "ema-power-0.1"])

@@ -96,7 +96,7 @@ import Testing
 
 @Suite struct CheckpointDamageTests {
     /// Three checkpoints with different values, newest 30.
-    private func threeCheckpoints(_ folder: CheckpointFolder) throws -> [Int: CheckpointState] {
+    func threeCheckpoints(_ folder: CheckpointFolder) throws -> [Int: CheckpointState] {
         var states: [Int: CheckpointState] = [:]
         for step in [10, 20, 30] {
             let state = CheckpointState(seed: UInt64(step))
@@ -199,15 +199,128 @@ import Testing
         #expect(loaded.bits() == states[10]?.bits())
         #expect(throws: CheckpointError.self) { try restore(Resume(scratch.at("nowhere")), in: own) }
         #expect(throws: CheckpointError.self) { try restore(Resume(scratch.path), in: own) }
-        // Going back within one run sets the later ones aside; none is lost.
-        #expect(try restore(Resume(folder.path(step: 10)), in: folder) == 10)
+        // A run's own checkpoints take precedence over another's.
+        #expect(try restore(Resume(scratch.at("other")), in: folder) == 30)
+        #expect(try restore(Resume(folder.path(step: 30)), in: folder) == 30)
+        // An older one of its own has to be asked for by its step: repeating the command must not lose progress.
+        #expect(throws: RunError.self) { try restore(Resume(folder.path(step: 10)), in: folder) }
+        #expect(throws: RunError.self) { try restore(Resume("auto", before: 10), in: folder) }
+        #expect(try folder.steps() == [10, 20, 30])
+        // Going back sets the later ones aside; none is lost.
+        #expect(try restore(Resume("auto", before: 20), in: folder) == 10)
         #expect(try folder.steps() == [10])
         let names = try FileManager.default.contentsOfDirectory(atPath: folder.path).sorted()
         #expect(names.filter { $0.hasPrefix("superseded-") }.count == 2)
     }
 }
 
+extension CheckpointDamageTests {
+    /// A command that is repeated goes back once.
+    @Test func goingBackIsDoneOnce() throws {
+        let scratch = try CheckpointScratch()
+        let folder = CheckpointFolder(scratch.at("run/checkpoints"))
+        _ = try threeCheckpoints(folder)
+        let state = CheckpointState()
+        func restore(before: Int) throws -> Int? {
+            try folder.restore(
+                Resume("auto", before: before), into: state.buffers, state.table,
+                communicator: SingleProcess(), warn: { _ in })?.manifest.step
+        }
+        #expect(try restore(before: 30) == 20)
+        _ = try saveCheckpoint(CheckpointState(seed: 5), step: 30, in: folder, ranks: 1)
+        #expect(try restore(before: 30) == 30)
+        #expect(try restore(before: 25) == 20)
+    }
+
+    /// What cannot be read may be whole: it is retried, then the run ends with a storage fault, and no older checkpoint
+    /// takes its place.
+    @Test func anUnreadableCheckpointIsNotSkipped() throws {
+        let scratch = try CheckpointScratch()
+        let folder = CheckpointFolder(scratch.at("run/checkpoints"))
+        _ = try threeCheckpoints(folder)
+        let state = CheckpointState()
+        #expect(StorageFault.includes(CheckpointError(.inaccessible, "x", "y", code: EMFILE)))
+        #expect(!StorageFault.includes(CheckpointError(.inaccessible, "x", "y", code: EACCES)))
+        var warnings: [String] = []
+        var reads = 0
+        let error = #expect(throws: CheckpointError.self) {
+            try folder.restore(
+                .auto, into: state.buffers, state.table, communicator: SingleProcess(),
+                accept: { _ in
+                    reads += 1
+                    throw CheckpointError(.inaccessible, "manifest.json", "reading failed", code: EIO)
+                }, warn: { warnings.append($0) }, pauses: [0.01, 0.01])
+        }
+        #expect(error?.exitStatus == ExitStatus.storageFault)
+        #expect(reads == 3 && warnings.count == 2)
+        #expect(try folder.steps() == [10, 20, 30])
+        // A fault that passes costs nothing.
+        reads = 0
+        let restored = try folder.restore(
+            .auto, into: state.buffers, state.table, communicator: SingleProcess(),
+            accept: { _ in
+                reads += 1
+                if reads == 1 {
+                    throw CheckpointError(.inaccessible, "manifest.json", "cannot be opened", code: EMFILE)
+                }
+            }, warn: { _ in }, pauses: [0.01])
+        #expect(restored?.manifest.step == 30)
+    }
+}
+
 @Suite struct CheckpointFolderTests {
+    @Test func aFailedSaveIsRetriedFromTheSameCopy() throws {
+        let scratch = try CheckpointScratch()
+        let folder = CheckpointFolder(scratch.at("checkpoints"))
+        let state = CheckpointState(seed: 1)
+        let saved = state.bits()
+        var warnings: [String] = []
+        let writer = try CheckpointWriter(
+            folder: folder, table: state.table, run: checkpointRun, retention: Retention(keepLast: 3),
+            communicator: SingleProcess(), warn: { warnings.append($0) })
+        // No folder can be made in a file.
+        try FileManager.default.moveItem(atPath: folder.path, toPath: scratch.at("away"))
+        try Data().write(to: URL(fileURLWithPath: folder.path))
+        try writer.begin(state.state(step: 10))
+        #expect(writer.isSaving && writer.alarm?.failures == 1)
+        #expect(warnings.first?.contains("was not saved: ") == true)
+        // Training goes on, and changes what was to be saved.
+        for buffer in state.buffers { buffer.values.update(repeating: 7, count: buffer.range.count) }
+        try FileManager.default.removeItem(atPath: folder.path)
+        try FileManager.default.moveItem(atPath: scratch.at("away"), toPath: folder.path)
+        try writer.finish(within: 60)
+        #expect(!writer.isSaving && writer.alarm == nil)
+        #expect(warnings.last?.contains("is saved, after 1 failures") == true)
+        let back = CheckpointState()
+        try Checkpoint(opening: folder.path(step: 10)).load(into: back.buffers, back.table)
+        #expect(back.bits() == saved)
+    }
+
+    /// One checkpoint that cannot be deleted does not stop the pruning of the others. An immutable folder stands for it,
+    /// where the file system and the user's rights allow that.
+    @Test func pruningContinuesAfterAFailure() throws {
+        let scratch = try CheckpointScratch()
+        let folder = CheckpointFolder(scratch.path)
+        let state = CheckpointState(folders: ["unet"], seed: 1)
+        for step in [10, 20, 30, 40] { _ = try saveCheckpoint(state, step: step, in: folder, ranks: 1) }
+        let stuck = folder.path(step: 10)
+        func setImmutable(_ flag: String) throws -> Bool {
+            let process = Process()
+            process.executableURL = URL(fileURLWithPath: "/usr/bin/chattr")
+            process.arguments = ["\(flag)i", stuck]
+            process.standardError = FileHandle.nullDevice
+            try process.run()
+            process.waitUntilExit()
+            return process.terminationStatus == 0
+        }
+        guard FileManager.default.fileExists(atPath: "/usr/bin/chattr"), try setImmutable("+") else { return }
+        defer { _ = try? setImmutable("-") }
+        var left: [String] = []
+        #expect(try folder.prune(Retention(keepLast: 1)) { left.append($0.path) } == [20, 30])
+        #expect(left == [stuck])
+        #expect(try folder.steps() == [10, 40])
+    }
+
     @Test func retentionGoesByTheStepInTheName() throws {
         let scratch = try CheckpointScratch()
         let folder = CheckpointFolder(scratch.path)
@@ -243,7 +356,7 @@ import Testing
         let bad = TrainingState(
             step: 20, samplesSeen: 0,
             buffers: state.buffers + [StateBuffer("a/b", state.buffers[0].values, state.buffers[0].range)])
-        #expect(throws: CheckpointError.self) { try writer.save(bad) }
+        #expect(throws: SaveError.self) { try writer.save(bad) }
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path) == ["step-00000010"])
     }
 

@@ -110,8 +110,8 @@ private func keys(_ node: ConfigNode, _ path: String = "") -> [String] {
         #expect(
             error?.message == "step-10: was made with another configuration: "
                 + "optimizer.betas was [0.9, 0.99], is [0.9, 0.999] (the moments are averages by the old ones); "
-                + "train.batch_size was 8, is 16 (the position in the data is counted in batches); undo this, or "
-                + "go on all the same with --allow-change optimizer.betas,train.batch_size")
+                + "train.batch_size was 8, is 16 (the learning rate and the averages were chosen for the old one); undo "
+                + "this, or go on all the same with --allow-change optimizer.betas,train.batch_size")
         // One of two is not enough.
         #expect(throws: RunError.self) {
             try changes("seed=4", "diffusion.schedule=linear", allowed: ["seed"])
@@ -201,11 +201,11 @@ private func keys(_ node: ConfigNode, _ path: String = "") -> [String] {
         var warnings: [String] = []
         let error = #expect(throws: RunError.self) {
             try folder.restore(
-                .path(folder.path(step: 10)), into: target.buffers, target.table,
+                .path(folder.path(step: 20)), into: target.buffers, target.table,
                 communicator: SingleProcess(),
                 accept: { throw RunError("not \($0.manifest.step)") }, warn: { warnings.append($0) })
         }
-        #expect(error?.message == "not 10" && warnings == [])
+        #expect(error?.message == "not 20" && warnings == [])
         #expect(try folder.steps() == [10, 20])
         #expect(target.bits() == CheckpointState().bits())
     }

@@ -1,28 +1,40 @@
-// A library to put before libc (LD_PRELOAD) that makes a program's file calls fail, or its process end, at a chosen
-// call: the faults of disks and machines, at will and again and again. In the manner of ALICE (Pillai et al., OSDI
-// 2014): a driver first counts the calls of an undisturbed run, then walks through them.
+// A library to put before libc (LD_PRELOAD) that makes a program's file calls fail or wait, or ends its process: the
+// faults of disks and machines, on demand and repeatable. In the manner of ALICE (Pillai et al., OSDI 2014): a driver
+// first lists the calls of an undisturbed run, then injects a fault into one after the other.
 //
-//   FAULT_PATH    the folder whose calls count: those on paths in it, or on descriptors of such files
-//   FAULT_EXCEPT  a folder in it whose calls do not count
+// A call is addressed by what it does: the k-th call of a kind on a file of a kind. Its position among all calls of
+// the process depends on the load, because several threads call; its position among the calls on one file does not.
+//
+//   FAULT_PATH    the folder whose calls are logged: those on paths in it, or on descriptors of such files
+//   FAULT_EXCEPT  a folder in it whose calls are not
 //   FAULT_RANK    the rank that the fault is for (of OMPI_COMM_WORLD_RANK; "alone" where there is none), or "all"
-//   FAULT_AT      the call, counted from 1; 0 or absent for none
-//   FAULT_TIMES   how many calls from there on fail; 0 for all (EIO, ENOSPC, EROFS alone). Default 1
-//   FAULT_ACTION  EIO, ENOSPC, EROFS: the call fails and does nothing; a close closes and then fails
+//   FAULT_CALL    pattern of the call's name; absent for no fault. Patterns are those of fnmatch(3), where "*" matches
+//                 slashes too and "@(a|b)" matches either
+//   FAULT_FILE    patterns, one per line, of the path relative to FAULT_PATH. Default "*"
+//   FAULT_TO      pattern of the second path of a rename or link, relative to FAULT_PATH. Default: any or none
+//   FAULT_AT      the call among those that match, counted from 1. Default 1
+//   FAULT_TIMES   how many matching calls from there on have the fault; 0 for all. Default 1
+//   FAULT_ACTION  EIO, ENOSPC, EDQUOT, ESTALE, EROFS, EMFILE: the call fails and does nothing; a close closes and fails
 //                 short       a write writes half
+//                 delay       the call takes FAULT_SECONDS longer, then succeeds
+//                 wait        the call waits until the file FAULT_UNTIL exists, then succeeds
 //                 kill        the process is killed before the call; torn: after half of the write
 //                 stop        the process stops before the call, as by SIGSTOP
 //                 parent      mpirun is killed before the call
 //                 powercut    the file system shuts down without writing its journal, and the process is killed
 //                 readonly    the file system is remounted read-only
-//                 clock       the wall clock goes back by an hour
-//   FAULT_LIE     fsync of paths that hold this text says yes and does nothing, as some disks do: to see that a power
-//                 cut is then found out
-//   FAULT_LOG     what was called is appended to FAULT_LOG.RANK: "pid N" first, then a line a call, when it is over
-//                 or the fault is done: number, name, result (or the action), path, second path
+//                 clock       the wall clock is set back by an hour
+//   FAULT_ONCE    a file: only the process that creates it has the fault; restarted ones do not
+//   FAULT_LIE     fsync of paths that contain this text reports success and does nothing, as some disks do: proves that
+//                 the tests detect what a power cut then loses
+//   FAULT_LOG     calls are appended to FAULT_LOG.RANK: "pid N" first, then a line for each call, when it has returned
+//                 or the fault begins: mark, name, result (or the action), path, second path. The mark is "!" where
+//                 the fault was injected, else "-"
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -43,10 +55,11 @@
 #define NO_LOG_FLUSH 2
 
 static char folder[PATH_MAX], except[PATH_MAX];
-static const char *action = "", *lie;
-static long fault_at, fault_times = 1;
+static const char *action = "", *lie, *call_pattern, *file_patterns = "*", *other_pattern, *wait_until, *once;
+static long fault_at = 1, fault_times = 1;
+static double delay_seconds;
 static int log_file = -1, is_chosen_rank;
-static atomic_long calls;
+static atomic_long matches;
 static atomic_long clock_offset;
 
 __attribute__((constructor)) static void prepare(void) {
@@ -56,8 +69,14 @@ __attribute__((constructor)) static void prepare(void) {
     if (path) snprintf(folder, sizeof folder, "%s", path);
     if (other) snprintf(except, sizeof except, "%s", other);
     if ((text = getenv("FAULT_ACTION"))) action = text;
+    if ((text = getenv("FAULT_CALL")) && text[0]) call_pattern = text;
+    if ((text = getenv("FAULT_FILE")) && text[0]) file_patterns = text;
+    if ((text = getenv("FAULT_TO")) && text[0]) other_pattern = text;
     if ((text = getenv("FAULT_AT"))) fault_at = atol(text);
     if ((text = getenv("FAULT_TIMES"))) fault_times = atol(text);
+    if ((text = getenv("FAULT_SECONDS"))) delay_seconds = atof(text);
+    if ((text = getenv("FAULT_UNTIL")) && text[0]) wait_until = text;
+    if ((text = getenv("FAULT_ONCE")) && text[0]) once = text;
     if ((text = getenv("FAULT_LIE")) && text[0]) lie = text;
     is_chosen_rank = (text = getenv("FAULT_RANK")) && (!strcmp(text, rank) || !strcmp(text, "all"));
     if (!log) return;
@@ -68,12 +87,11 @@ __attribute__((constructor)) static void prepare(void) {
     syscall(SYS_write, log_file, line, length);
 }
 
-// --- Which calls count ------------------------------------------------------------------------------------
+// --- Which calls are logged, and which one has the fault --------------------------------------------------
 
 struct call {
-    long number;  // 0 where the call is none of ours
     const char *name;
-    int does_fail, is_short;
+    int is_inside, is_hit, does_fail, is_short;
     char path[PATH_MAX], other[PATH_MAX];
 };
 
@@ -98,40 +116,71 @@ static int is_below(const char *path, const char *top) {
     return length > 0 && !strncmp(path, top, length) && (path[length] == 0 || path[length] == '/');
 }
 
-/// status.json is replaced by a clock, not by what the run does, and nothing is built on it.
-static int is_status(const char *path) {
-    const char *name = strrchr(path, '/');
-    return name && !strncmp(name, "/status.json", 12);
-}
-
-/// Writes of the lock behind the first come by the clock, too: another run may make more of them, or fewer.
-static int is_heartbeat(const char *name, const char *path) {
-    static atomic_int writes, flushes;
-    if (!strstr(path, "/.lock/")) return 0;
-    if (!strncmp(name, "pwrite", 6)) return atomic_fetch_add(&writes, 1) > 0;
-    if (!strcmp(name, "fdatasync")) return atomic_fetch_add(&flushes, 1) > 0;
-    return 0;
-}
-
-static int is_inside(const char *path) {
-    return is_below(path, folder) && !is_below(path, except) && !is_status(path);
-}
+static int is_inside(const char *path) { return is_below(path, folder) && !is_below(path, except); }
 
 static void note(const struct call *call, const char *result) {
     if (log_file < 0) return;
     char line[2 * PATH_MAX + 128];
-    int length = snprintf(line, sizeof line, "%ld\t%s\t%s\t%s\t%s\n", call->number, call->name, result, call->path,
-        call->other);
+    int length = snprintf(line, sizeof line, "%s\t%s\t%s\t%s\t%s\n", call->is_hit ? "!" : "-", call->name, result,
+        call->path, call->other);
     syscall(SYS_write, log_file, line, length);
+}
+
+// The part of a path below FAULT_PATH; "." for the folder itself.
+static const char *relative(const char *path) {
+    if (!is_below(path, folder)) return path;
+    path += strlen(folder);
+    return *path == '/' ? path + 1 : ".";
+}
+
+// Whether a path matches one of the patterns, which stand one per line.
+static int matches_any(const char *patterns, const char *path) {
+    char pattern[PATH_MAX];
+    while (*patterns) {
+        size_t length = strcspn(patterns, "\n");
+        snprintf(pattern, sizeof pattern, "%.*s", (int)length, patterns);
+        if (fnmatch(pattern, path, FNM_EXTMATCH) == 0) return 1;
+        patterns += length + (patterns[length] == '\n');
+    }
+    return 0;
+}
+
+static int is_addressed(const struct call *call) {
+    return call_pattern && fnmatch(call_pattern, call->name, FNM_EXTMATCH) == 0
+        && matches_any(file_patterns, relative(call->path))
+        && (!other_pattern || fnmatch(other_pattern, relative(call->other), FNM_EXTMATCH) == 0);
+}
+
+// Whether this process is the one that FAULT_ONCE lets have the fault.
+static int is_first_process(void) {
+    static atomic_int state;  // 0 not yet known, 1 it is, 2 another was
+    if (!once) return 1;
+    if (state == 0) {
+        int file = (int)syscall(SYS_openat, AT_FDCWD, once, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+        if (file >= 0) syscall(SYS_close, file);
+        int unknown = 0;
+        atomic_compare_exchange_strong(&state, &unknown, file >= 0 ? 1 : 2);
+    }
+    return state == 1;
 }
 
 // --- The faults -------------------------------------------------------------------------------------------
 
 static int error_number(void) {
-    if (!strcmp(action, "EIO")) return EIO;
-    if (!strcmp(action, "ENOSPC")) return ENOSPC;
-    if (!strcmp(action, "EROFS")) return EROFS;
+    static const struct {
+        const char *name;
+        int number;
+    } errors[] = {{"EIO", EIO}, {"ENOSPC", ENOSPC}, {"EDQUOT", EDQUOT}, {"ESTALE", ESTALE}, {"EROFS", EROFS},
+        {"EMFILE", EMFILE}};
+    for (size_t index = 0; index < sizeof errors / sizeof errors[0]; index++) {
+        if (!strcmp(action, errors[index].name)) return errors[index].number;
+    }
     return 0;
+}
+
+static void pause_for(double seconds) {
+    struct timespec rest = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
+    while (nanosleep(&rest, &rest) != 0 && errno == EINTR) continue;
 }
 
 static void end_process(void) {
@@ -150,6 +199,10 @@ static void inject(struct call *call) {
         return;
     }
     note(call, action);
+    if (!strcmp(action, "delay")) pause_for(delay_seconds);
+    while (!strcmp(action, "wait") && wait_until && syscall(SYS_faccessat, AT_FDCWD, wait_until, F_OK) != 0) {
+        pause_for(0.01);
+    }
     if (!strcmp(action, "kill") || !strcmp(action, "torn")) end_process();
     if (!strcmp(action, "stop")) syscall(SYS_kill, getpid(), SIGSTOP);
     if (!strcmp(action, "parent")) syscall(SYS_kill, getppid(), SIGKILL);
@@ -172,18 +225,17 @@ static void enter(struct call *call, const char *name, int descriptor, const cha
     if (!folder[0]) return;
     resolve(call->path, descriptor, path);
     if (other) resolve(call->other, other_descriptor, other);
-    int counts = is_inside(call->path) || (other && is_inside(call->other));
-    if (counts && !is_heartbeat(name, call->path)) {
-        call->number = ++calls;
-        int is_due = fault_at > 0 && call->number >= fault_at
-            && (call->number < fault_at + fault_times || (fault_times == 0 && error_number()));
-        if (is_chosen_rank && is_due) inject(call);
+    call->is_inside = is_inside(call->path) || (other && is_inside(call->other));
+    if (is_chosen_rank && call->is_inside && is_addressed(call) && is_first_process()) {
+        long number = ++matches;
+        call->is_hit = number >= fault_at && (fault_times == 0 || number < fault_at + fault_times);
+        if (call->is_hit) inject(call);
     }
     errno = saved;
 }
 
 static long leave(struct call *call, long result) {
-    if (call->number == 0) return result;
+    if (!call->is_inside) return result;
     int saved = errno;
     char text[32];
     if (result < 0) snprintf(text, sizeof text, "%s%s", call->does_fail ? "injected " : "", strerrorname_np(saved));
@@ -324,6 +376,30 @@ int close(int file) {
     struct call call;
     enter(&call, "close", file, NULL, 0, NULL);
     int result = REAL(close)(file);
+    return (int)leave(&call, call.does_fail ? refuse() : result);
+}
+
+// Streams write through libc's own calls, which no library comes before: they fail where they open and close.
+SLOT(fopen)
+static FILE *open_stream(void *_Atomic *slot, const char *name, const char *path, const char *mode) {
+    struct call call;
+    enter(&call, mode[0] == 'r' && !strchr(mode, '+') ? "open-read" : "open", AT_FDCWD, path, 0, NULL);
+    FILE *(*function)(const char *, const char *) = (FILE * (*)(const char *, const char *)) real(slot, name);
+    FILE *result = call.does_fail ? NULL : function(path, mode);
+    if (call.does_fail) errno = error_number();
+    leave(&call, result ? 0 : -1);
+    return result;
+}
+FILE *fopen(const char *path, const char *mode) { return open_stream(&real_fopen, "fopen", path, mode); }
+SLOT(fopen64)
+FILE *fopen64(const char *path, const char *mode) { return open_stream(&real_fopen64, "fopen64", path, mode); }
+
+// Named "write": what was buffered is written here.
+SLOT(fclose)
+int fclose(FILE *file) {
+    struct call call;
+    enter(&call, "write", fileno(file), NULL, 0, NULL);
+    int result = REAL(fclose)(file);
     return (int)leave(&call, call.does_fail ? refuse() : result);
 }
 

@@ -62,7 +62,7 @@ def strike(trial, job, victim, moment, chance):
         while saves > 0:
             if job.process.poll() is not None:
                 return False
-            new = [name for name in trial.run.partials() if name not in known and not name.endswith("-expired")]
+            new = [name for name in trial.run.partials() if name not in known and "-expired" not in name]
             known.update(new)
             saves -= len(new)
             time.sleep(0.0005)

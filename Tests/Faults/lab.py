@@ -1,5 +1,6 @@
 """Starts the program with faults in it, and knows what must be true afterwards."""
 
+import collections
 import dataclasses
 import json
 import os
@@ -16,41 +17,82 @@ from checkpoint import RunFolder, STEP_NAME, read
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 REPOSITORY = os.path.dirname(os.path.dirname(HERE))
-ENDLESS = 120.0  # seconds after which a job hangs; one takes two
+# Seconds after which a job counts as hung. A job takes two seconds on an idle machine; the limit only ends a hang.
+ENDLESS = 300.0
+
+# What differs from run to run in the names of files: random IDs, times, hosts and process IDs.
+RANDOM_PARTS = [
+    (re.compile(r"((?:\.partial|superseded)-\d{8,}-(?:expired-)?)[0-9a-f]{8}(?=[-/]|$)"), r"\1*"),
+    (re.compile(r"(\.partial-)\d+(?![\d-])"), r"\1*"),
+    (re.compile(r"\.\d+\.tmp$"), ".*.tmp"),
+    (re.compile(r"status\.json\.\d+$"), "status.json.*"),
+    (re.compile(r"\.dat\.nosync\w+\.\w+$"), ".dat.nosync*"),
+    (re.compile(r"events\.out\.tfevents\.[^/]*"), "events.out.tfevents.*"),
+    (re.compile(r"offline-run-\d+_\d+-\w+"), "offline-run-*"),
+    (re.compile(r"run-\w+\.wandb"), "run-*.wandb"),
+    (re.compile(r"(samples_\d+_)[0-9a-f]{20}"), r"\1*"),
+]
 
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """What interpose.c is told: at which counted call of which rank what happens."""
+    """What interpose.c gets: which call of which rank has which fault. Patterns are those of fnmatch(3)."""
 
     action: str = ""
-    at: int = 0
+    call: str = ""  # pattern of the call's name, "" for no fault
+    file: str = "*"  # patterns, one per line, of the file's path in `folder`
+    to: str = ""  # pattern of the second path of a rename
+    at: int = 1  # of the calls that match
+    times: int = 1  # so many of them; 0 for all from there on
     rank: str = "0"
-    times: int = 1
+    seconds: float = 0  # of a delay
+    until: str = ""  # the file that a wait waits for
+    once: str = ""  # a file that only the first process can create: restarted ones do not have the fault
     lie: str = ""  # fsync of paths with this text does nothing
-    folder: str = "checkpoints"  # the part of the run's folder whose calls count; "" for all of it
-    without: str = ""  # a part of it whose calls do not
+    folder: str = "checkpoints"  # the part of the run's folder whose calls are logged; "" for all of it
+    without: str = ""  # a part of it whose calls are not
 
 
 @dataclasses.dataclass(frozen=True)
 class Call:
     """A line of the library's log."""
 
-    number: int
+    is_hit: bool  # whether it had the fault
     name: str
     result: str
     path: str
     other: str
+    file: str  # pattern of the path relative to the logged folder
+    to: str  # the same of the second path, or ""
+    occurrence: int  # among the calls of this name on this file, from 1
 
     def __str__(self):
-        to = f" -> {os.path.basename(self.other)}" if self.other else ""
-        return f"{self.number} {self.name} {'/'.join(self.path.split('/')[-3:])}{to}"
+        to = f" -> {self.to}" if self.to else ""
+        return f"{self.name} {self.occurrence} of {'the folder' if self.file == '.' else self.file}{to}"
+
+    def fault(self, action, rank, **options):
+        """A fault of this call, in whatever run it comes."""
+        file, to = (text.replace("*", "+([!/])") for text in (self.file, self.to))  # "*" would match slashes
+        return Fault(action, self.name, file, to, self.occurrence, rank=rank, **options)
+
+    @property
+    def kind(self):
+        """Name and file without steps and shards: `pwrite unet/*.safetensors`."""
+        return f"{self.name} {re.sub(r'[0-9]+', '#', self.file)}"
 
     @property
     def commits(self):
         """The step that this call gave its name, or None."""
         match = STEP_NAME.match(os.path.basename(self.other))
         return int(match[1]) if match and self.name.startswith("rename") and self.result == "0" else None
+
+
+def pattern_of(path, folder):
+    """The pattern, the same for every run, of a file's path relative to a folder."""
+    path = os.path.relpath(path, folder) if path == folder or path.startswith(folder + "/") else path
+    for expression, replacement in RANDOM_PARTS:
+        path = expression.sub(replacement, path)
+    return path
 
 
 @dataclasses.dataclass
@@ -79,8 +121,10 @@ class Ending:
 class Lab:
     """The program, a place for runs, and the undisturbed runs that others are compared with."""
 
-    def __init__(self, program, seed):
+    def __init__(self, program, seed, sanitized=None):
         self.program = os.path.realpath(program)
+        # The same program, built with AddressSanitizer; None where there is none.
+        self.sanitized = sanitized and os.path.realpath(sanitized)
         self.random = random.Random(seed)
         self.scratch = os.path.realpath(tempfile.mkdtemp(prefix="disttrain-faults."))
         self.library = os.path.join(self.scratch, "interpose.so")
@@ -123,7 +167,8 @@ class Job:
     """One start of the program on a run's folder."""
 
     def __init__(self, lab, output, ranks=2, fault=None, resume="auto", launch=False, stdout=None, stderr=None,
-                 command="train", **settings):
+                 command="train", program=None, **settings):
+        program = program or lab.program
         self.lab, self.run, self.ranks = lab, RunFolder(output), ranks
         self.log = lab.place("log")
         self.output = lab.place("output")
@@ -133,25 +178,27 @@ class Job:
         # What a killed job leaves lies in the scratch folder, and not in /tmp and /dev/shm.
         environment["OMPI_MCA_orte_tmpdir_base"] = self.log + ".tmp"
         environment["OMPI_MCA_btl_vader_backing_directory"] = self.log + ".tmp"
-        fault = fault or Fault()
-        injected = {"LD_PRELOAD": lab.library, "FAULT_LOG": self.log,
-                    "FAULT_PATH": os.path.join(self.run.path, fault.folder).rstrip("/"),
+        self.fault = fault = fault or Fault()
+        self.folder = os.path.join(self.run.path, fault.folder).rstrip("/")
+        injected = {"LD_PRELOAD": lab.library, "FAULT_LOG": self.log, "FAULT_PATH": self.folder,
                     "FAULT_EXCEPT": os.path.join(self.run.path, fault.without) if fault.without else "",
-                    "FAULT_RANK": fault.rank if ranks > 0 else "alone", "FAULT_AT": str(fault.at),
-                    "FAULT_TIMES": str(fault.times), "FAULT_ACTION": fault.action, "FAULT_LIE": fault.lie}
+                    "FAULT_RANK": fault.rank if ranks > 0 else "alone", "FAULT_ACTION": fault.action,
+                    "FAULT_CALL": fault.call, "FAULT_FILE": fault.file, "FAULT_TO": fault.to,
+                    "FAULT_AT": str(fault.at), "FAULT_TIMES": str(fault.times), "FAULT_SECONDS": str(fault.seconds),
+                    "FAULT_UNTIL": fault.until, "FAULT_ONCE": fault.once, "FAULT_LIE": fault.lie}
         train = [command, "--config", os.path.join(HERE, "faults.yaml"), "--output", output, "--resume", resume]
         for key, value in settings.items():
             train += ["--set", f"{key.replace('__', '.')}={value}"]
         assignments = ["env"] + [f"{key}={value}" for key, value in injected.items()]
         if launch:
             # mpirun counts itself among the ranks' family, but makes no counted calls.
-            line = assignments + [lab.program, "launch", "-n", str(ranks), "--threads", "1", "--"] + train
+            line = assignments + [program, "launch", "-n", str(ranks), "--threads", "1", "--"] + train
         elif ranks == 0:
-            line = assignments + [lab.program] + train
+            line = assignments + [program] + train
         else:
             line = ["mpirun", "-n", str(ranks), "--host", f"localhost:{ranks}", "--mca", "plm", "isolated",
                     "--mca", "ras", "^slurm,tm,gridengine,lsf", "--oversubscribe", "--bind-to", "none",
-                    "--mca", "mpi_yield_when_idle", "1"] + assignments + [lab.program] + train
+                    "--mca", "mpi_yield_when_idle", "1"] + assignments + [program] + train
         with open(self.output, "wb") as file:
             self.started = time.monotonic()
             self.process = subprocess.Popen(
@@ -172,17 +219,25 @@ class Job:
         return found
 
     def calls(self, rank="0"):
-        """The counted calls of a rank."""
-        found = []
+        """The logged calls of a rank."""
+        found, counts = [], collections.Counter()
         try:
             with open(f"{self.log}.{rank if self.ranks else 'alone'}", encoding="utf-8", errors="replace") as file:
                 for line in file:
                     parts = line.rstrip("\n").split("\t")
-                    if len(parts) == 5:
-                        found.append(Call(int(parts[0]), *parts[1:]))
+                    if len(parts) != 5:
+                        continue
+                    address = (parts[1], pattern_of(parts[3], self.folder),
+                               pattern_of(parts[4], self.folder) if parts[4] else "")
+                    counts[address] += 1
+                    found.append(Call(parts[0] == "!", *parts[1:], *address[1:], counts[address]))
         except FileNotFoundError:
             pass
         return found
+
+    def hits(self, rank="0"):
+        """The calls that had the fault."""
+        return [call for call in self.calls(rank) if call.is_hit]
 
     def kill_all(self):
         """Kills every rank and mpirun at once."""
@@ -209,7 +264,7 @@ class Job:
             hung = True
             self.kill_all()
             self.process.wait()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + ENDLESS
         while any(is_alive(pid) for pid in self.rank_pids().values()):
             if time.monotonic() > deadline:
                 hung = True

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Injects faults into training runs and checks that nothing is lost: kills, failing file calls, power cuts, full and
-read-only disks, damaged checkpoints, other numbers of ranks, torn lines, blocked pipes, clocks set back.
+"""Injects faults into training runs and checks that nothing is lost: kills, failing and slow file calls, power cuts, full,
+read-only and stalled disks, damaged checkpoints, reads that fail for a while, other numbers of ranks, torn lines, blocked
+pipes, clocks set back, an NFS server that is restarted.
 
 After each fault: every committed checkpoint is there and unchanged; the run goes on from the newest whole one, with a
 clear message; its weights, moments, averages and losses are those of an undisturbed run, bit by bit.
 
-    Tests/Faults/run.py                           a minute
+    Tests/Faults/run.py                           minutes
     Tests/Faults/run.py --kills 200 --every 1     all
 """
 
@@ -19,10 +20,16 @@ import sys
 import time
 import traceback
 
+import auxiliary
 import calls
 import damage
 import disks
 import kills
+import origin
+import nfs
+import reads
+import sanitizer
+import stalls
 import surroundings
 from lab import HERE, REPOSITORY, Lab
 from trial import Outcome
@@ -31,8 +38,14 @@ FAMILIES = {
     "kills": kills.tasks,
     "calls": calls.tasks,
     "files": calls.file_tasks,
+    "auxiliary": auxiliary.tasks,
+    "origin": origin.tasks,
+    "reads": reads.tasks,
+    "sanitizer": sanitizer.tasks,
+    "nfs": nfs.tasks,
     "power": disks.power_tasks,
     "disks": disks.full_tasks,
+    "stalls": stalls.tasks,
     "damage": damage.tasks,
     "ranks": surroundings.rank_tasks,
     "metrics": surroundings.metrics_tasks,
@@ -51,6 +64,8 @@ def arguments():
                         help=f"one family of faults: {', '.join(FAMILIES)}; may be given many times")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at the same time")
     parser.add_argument("--program", default=os.path.join(REPOSITORY, ".build/release/disttrain"))
+    parser.add_argument("--sanitized", metavar="PROGRAM",
+                        help="the program built with AddressSanitizer, for the family sanitizer (make test-address)")
     parser.add_argument("--keep", action="store_true", help="keep the folders of runs with a violation")
     return parser.parse_args()
 
@@ -124,7 +139,7 @@ def main():
     started = time.monotonic()
     # Told to stop, it unmounts and removes what it made.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    lab = Lab(options.program, options.seed)
+    lab = Lab(options.program, options.seed, options.sanitized)
     try:
         outcomes = carry_out(lab, options)
     finally:

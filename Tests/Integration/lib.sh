@@ -5,12 +5,17 @@
 #   $scratch             an empty folder of its own, removed at the end
 #   ranks N COMMAND...   COMMAND on N ranks under mpirun, more than there are cores where need be
 #   expect_status, expect_text, expect_no_text, fail
+#   await, await_from, within, slowed, held    for what happens at a time of its own: tests wait for events, never for seconds
 
 set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 disttrain=${DISTTRAIN:-$repository/.build/release/disttrain}
 [[ -x $disttrain ]] || { echo "no program at $disttrain: run make build" >&2; exit 1; }
+
+# Seconds after which what should happen is taken never to happen. A busy machine takes a small part of it: this limit
+# only ends a hang, and is no test of speed.
+patience=${TEST_PATIENCE:-300}
 
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/disttrain-test.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
@@ -32,6 +37,70 @@ ranks() {
 fail() {
     echo "FAILED: $*" >&2
     exit 1
+}
+
+# await WHAT COMMAND...: until the command succeeds. Its output is discarded.
+await() {
+    local what=$1 end=$((SECONDS + patience))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        if ((SECONDS > end)); then fail "waited $patience s for $what"; fi
+        sleep 0.05
+    done
+}
+
+# await_from JOB WHAT COMMAND...: the same, for what a background job does: its end is a failure.
+await_from() {
+    local process=$1 what=$2
+    shift 2
+    come_or_over() { "$@" || ! kill -0 "$process"; }
+    await "$what" come_or_over "$@"
+    "$@" >/dev/null 2>&1 || fail "the job ended before $what: $(tail -n 20 "$scratch"/job* 2>/dev/null || true)"
+}
+
+# gone PATTERN: no process has this in its command line.
+gone() { ! pgrep -f -- "$1"; }
+
+# within COMMAND...: the command, ended with 124 where it hangs.
+within() { timeout "$patience" "$@"; }
+
+# within_ranks COUNT COMMAND...: `ranks`, ended with 124 where it hangs.
+within_ranks() {
+    local count=$1
+    shift
+    ranks "$count" timeout "$patience" "$@"
+}
+
+# has_line TEXT FILE: for `await`.
+has_line() { grep -qF -- "$1" "$2"; }
+
+# slowed RUN LINES COMMAND...: every line of the run's metrics.jsonl after so many takes a second longer, in the
+# first process that comes so far, so that a test that kills or stops the run at a step is not too late on a busy
+# machine. A restarted run is not slowed.
+slowed() {
+    local run=$1 lines=$2
+    shift 2
+    with_fault "$run" FAULT_ACTION=delay FAULT_SECONDS=1 FAULT_CALL='pwrite*' FAULT_FILE=metrics.jsonl \
+        FAULT_AT=$((lines + 1)) FAULT_TIMES=0 FAULT_ONCE="$(mktemp -u "$scratch/once.XXXXXX")" "$@"
+}
+
+# held RUN CALL FILE COMMAND...: waits before this call on this file of the run (both patterns, see
+# Tests/Faults/interpose.c) until it is killed.
+held() {
+    local run=$1 call=$2 file=$3
+    shift 3
+    with_fault "$run" FAULT_ACTION=wait FAULT_UNTIL="$scratch/never" FAULT_CALL="$call" FAULT_FILE="$file" "$@"
+}
+
+# with_fault RUN [FAULT_NAME=VALUE...] COMMAND...: with a fault in the run's file calls.
+with_fault() {
+    local run=$1 library=$scratch/interpose.so
+    shift
+    [[ -e $library ]] || "$repository/Tests/Faults/build.sh" "$library"
+    local line=(env LD_PRELOAD="$library" FAULT_RANK=all FAULT_PATH="$run" "$@")
+    # In the background it replaces the subshell, so that $! is the command.
+    if [[ $BASHPID != "$$" ]]; then exec "${line[@]}"; fi
+    "${line[@]}"
 }
 
 # expect_status CODE COMMAND...: runs it, its output in $scratch/out (kept apart: $scratch/stdout and

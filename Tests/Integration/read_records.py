@@ -72,9 +72,10 @@ def tensorboard(run):
                     yield tag.removeprefix("train/"), step
 
 
-def wandb(run):
+def wandb_records(run):
+    """The records of wandb's log, as bytes of protocol buffers."""
     data = open(only(f"{run}/wandb/offline-run-*/run-*.wandb"), "rb").read()
-    assert data[:7] == b":W&B\xe1\xbe\0"
+    assert data[:7] == b":W&B\xe1\xbe\0", "no header of a wandb log"
     at, record = 7, b""
     while at < len(data):
         room = 32768 - at % 32768
@@ -86,8 +87,14 @@ def wandb(run):
         assert zlib.crc32(bytes([kind]) + piece) == checksum, "the log is torn or damaged"
         at += 7 + length
         record += piece
-        if kind not in (1, 4):
-            continue
+        if kind in (1, 4):
+            yield record
+            record = b""
+    assert not record, "the last record is torn"
+
+
+def wandb(run):
+    for record in wandb_records(run):
         for number, row in fields(record):
             if number != 2:
                 continue
@@ -99,9 +106,8 @@ def wandb(run):
             for key in ("train/loss", "samples"):
                 if key in items:
                     yield key.removeprefix("train/"), items["_step"]
-        record = b""
-    assert not record, "the last record is torn"
 
 
-for what, step in {"metrics": metrics, "tensorboard": tensorboard, "wandb": wandb}[sys.argv[2]](sys.argv[1]):
-    print(what, step)
+if __name__ == "__main__":
+    for what, step in {"metrics": metrics, "tensorboard": tensorboard, "wandb": wandb}[sys.argv[2]](sys.argv[1]):
+        print(what, step)

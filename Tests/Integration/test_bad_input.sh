@@ -5,7 +5,7 @@ source "$(dirname "$0")/lib.sh"
 images=$repository/Tests/DistTrainTests/Fixtures/images
 made=$scratch/made # what a command writes; removed before each
 
-# refuses CODE TEXT COMMAND...: alone and on 2 ranks, ends within a minute with the code and exactly one line
+# refuses CODE TEXT COMMAND...: alone and on 2 ranks, ends with the code and exactly one line
 # that says Error, which holds the text.
 refuses() { refuses_on "1 2" "$@"; }
 
@@ -15,9 +15,9 @@ refuses_on() {
     for count in $counts; do
         rm -rf "$made"
         if [[ $count == 1 ]]; then
-            expect_status "$code" timeout 60 "$@"
+            expect_status "$code" within "$@"
         else
-            expect_status "$code" ranks "$count" timeout 60 "$@"
+            expect_status "$code" within_ranks "$count" "$@"
         fi
         expect_text "Error" 1
         expect_text "$text"
@@ -31,10 +31,10 @@ accepts() {
     local text=$1
     shift
     rm -rf "$made"
-    expect_status 0 timeout 60 "$@"
+    expect_status 0 within "$@"
     expect_text "$text"
     rm -rf "$made"
-    expect_status 0 ranks 2 timeout 60 "$@"
+    expect_status 0 within_ranks 2 "$@"
     expect_text "$text"
 }
 
@@ -162,7 +162,7 @@ refuses 2 "no run" "${train[@]}" --output "$scratch/other"
 refuses 3 "letter.txt" "$disttrain" prepare --size 16 --output "$scratch/other" synthetic-faces:8
 [[ $(ls "$scratch/other") == letter.txt ]] || fail "something was written into a folder of other things"
 
-# A full disk of 4 MB: shards do not fit, and later a checkpoint does not.
+# A full disk of 4 MB: shards do not fit, and later a checkpoint does not: exit code 74, as for any storage fault.
 disk=$scratch/disk
 mkdir "$disk"
 if mount -t tmpfs -o size=4m tmpfs "$disk" 2>/dev/null; then
@@ -170,9 +170,9 @@ if mount -t tmpfs -o size=4m tmpfs "$disk" 2>/dev/null; then
     full=("$disttrain" prepare --size 64 --output "$disk/made" synthetic-faces:600)
     for count in 1 2; do
         rm -rf "${disk:?}"/*
-        refuses_on $count 3 "No space left on device" "${full[@]}"
+        refuses_on $count 74 "No space left on device" "${full[@]}"
         rm -rf "${disk:?}"/*
-        refuses_on $count 3 "No space left on device" "${train[@]}" --output "$disk/made"
+        refuses_on $count 74 "No space left on device" "${train[@]}" --output "$disk/made" --set checkpoint.save_timeout=1
         # Nothing half-written stands under the name of a checkpoint.
         if compgen -G "$disk/made/checkpoints/step-*" >/dev/null; then fail "a checkpoint on a full disk"; fi
     done

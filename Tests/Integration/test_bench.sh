@@ -40,7 +40,7 @@ for sharding in optimizer none; do
     compgen -G "$scratch/disttrain-bench-*" && fail "the benchmark left its folder behind"
 done
 expect_status 3 "$disttrain" bench checkpoint "${unet[@]}" --folder "$scratch/none"
-expect_text "cannot be made: No such file or directory" 1
+expect_text "cannot be created: No such file or directory" 1
 expect_status 2 "$disttrain" bench checkpoint "${unet[@]}" --saved-by 0
 expect_text "--saved-by 0: expected 1 or more"
 

@@ -38,9 +38,9 @@ expect_no_text "rank"
 expect_status 2 ranks 3 "${self_test[@]}" --no-such-option
 expect_text "no-such-option'" 1
 
-# A fault that the others cannot hear of, since they wait for this rank: ends all within seconds.
+# A fault that the others cannot hear of, since they wait for this rank: it ends all.
 for scenario in lone-failure failure-in-reduction; do
-    expect_status 3 timeout 30 bash -c "source $repository/Tests/Integration/lib.sh; ranks 3 \"\$@\"" - \
+    expect_status 3 within bash -c "source $repository/Tests/Integration/lib.sh; ranks 3 \"\$@\"" - \
         "${self_test[@]}" --scenario $scenario --failing-rank 1
     expect_text "Error (rank 1): shard 7 is cut short" 1
     expect_no_text "came through"

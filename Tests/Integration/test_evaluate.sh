@@ -34,12 +34,9 @@ numbers "$result" | diff "$scratch/alone" - || fail "the kept features measure o
 # Killed after its first shard, it goes on with that, on other ranks.
 rm -r "$run/evaluation"
 "${evaluate[@]}" --steps 60 --output "$scratch/whole" >/dev/null 2>&1
-"${evaluate[@]}" --steps 60 >/dev/null 2>&1 &
+held "$run" open 'evaluation/samples-*/shard-00001.*' "${evaluate[@]}" --steps 60 >"$scratch/job" 2>&1 &
 pid=$!
-until compgen -G "$run/evaluation/samples-*/shard-00000.safetensors" >/dev/null; do
-    kill -0 $pid || fail "it ended before its first shard"
-    sleep 0.05
-done
+await_from $pid "the first shard" compgen -G "$run/evaluation/samples-*/shard-00000.safetensors"
 kill -KILL $pid
 wait $pid 2>/dev/null || true
 expect_status 0 ranks 2 "${evaluate[@]}" --steps 60

@@ -12,9 +12,9 @@ refuses() {
     for count in 1 2; do
         rm -rf "$scratch/made"
         if [[ $count == 1 ]]; then
-            expect_status "$code" timeout 60 "$@"
+            expect_status "$code" within "$@"
         else
-            expect_status "$code" ranks 2 timeout 60 "$@"
+            expect_status "$code" within_ranks 2 "$@"
         fi
         expect_text "Error" 1
         expect_text "$text"
@@ -30,7 +30,7 @@ truncate -s 1T "$scratch/special/b.png"
 ln -s c.png "$scratch/special/c.png"
 ln -s /dev/zero "$scratch/special/d.png"
 refuses 3 "a.png: is a pipe, expected a regular file; 4 such images in all" "${prepare[@]}" "$scratch/special"
-expect_status 0 ranks 2 timeout 60 "${prepare[@]}" --skip-bad "$scratch/special"
+expect_status 0 within_ranks 2 "${prepare[@]}" --skip-bad "$scratch/special"
 expect_text "2 images of 16x16x3"
 expect_text "4 left out"
 refuses 3 "special/a.png: is a pipe" "${prepare[@]}" "$scratch/special/a.png"
@@ -51,7 +51,7 @@ refuses 2 "stands for more than 100000 values" \
 # A downloaded run: the report leaves out what cannot be read.
 mkdir "$scratch/downloaded"
 cp "$scratch/bomb.yaml" "$scratch/downloaded/config.yaml"
-expect_status 0 timeout 60 "$disttrain" report "$scratch/downloaded" --output "$scratch/report"
+expect_status 0 within "$disttrain" report "$scratch/downloaded" --output "$scratch/report"
 
 # --- Archives ---------------------------------------------------------------------------------------------
 
@@ -88,7 +88,7 @@ grep -v '^    count: 2000$' "$repository/configs/tiny.yaml" >"$scratch/folder.ya
 train=("$disttrain" train --config "$scratch/folder.yaml" --output "$scratch/made" --set "data.path=$pixels"
     --set train.batch_size=4 --set train.sample_every=0 --set optimizer.warmup_steps=1)
 rm -rf "$scratch/made"
-expect_status 0 ranks 2 timeout 60 "${train[@]}" --set train.steps=30
+expect_status 0 within_ranks 2 "${train[@]}" --set train.steps=30
 expect_text "shards of $pixels against their checksums: " 1
 
 # One flipped bit.
@@ -105,7 +105,7 @@ expect_text "run \`disttrain prepare\` with the same options again"
 expect_status 0 "$disttrain" prepare synthetic-faces:40 --size 16 --output "$pixels"
 expect_text "4 were there already"
 rm -rf "$scratch/made"
-expect_status 0 timeout 60 "${train[@]}" --set train.steps=2
+expect_status 0 within "${train[@]}" --set train.steps=2
 
 # --- Secrets ----------------------------------------------------------------------------------------------
 
@@ -124,16 +124,16 @@ mkdir "$scratch/samples"
 for n in $(seq 20); do cp "$images/rgb.png" "$scratch/samples/$n.png"; done
 evaluate=("$disttrain" evaluate --samples "$scratch/samples" --reference synthetic-faces:40 --features pixel
     --output "$scratch/made")
-expect_status 0 timeout 60 "${evaluate[@]}"
+expect_status 0 within "${evaluate[@]}"
 cp "$scratch/plain/preview.png" "$scratch/samples/other.png"
 refuses 3 "images of 2 sizes" "${evaluate[@]}"
 expect_text "--size PIXELS"
 rm -rf "$scratch/made"
-expect_status 0 ranks 2 timeout 60 "${evaluate[@]}" --size 16
+expect_status 0 within_ranks 2 "${evaluate[@]}" --size 16
 cp "$images/truncated.jpg" "$scratch/samples"
 refuses 3 "truncated.jpg" "${evaluate[@]}" --size 16
 rm -rf "$scratch/made"
-expect_status 0 ranks 2 timeout 60 "${evaluate[@]}" --size 16 --skip-bad
+expect_status 0 within_ranks 2 "${evaluate[@]}" --size 16 --skip-bad
 expect_text "left out 1 of 22 images: truncated.jpg" 1
 grep -q '"count": 21' "$scratch/made/evaluation-pixel.json" || fail "expected 21 samples"
 refuses 2 "--max-megapixels 0" "${evaluate[@]}" --max-megapixels 0

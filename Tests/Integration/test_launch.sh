@@ -52,25 +52,15 @@ expect_text "launch starts mpirun itself"
 
 # wait_for_ranks COUNT: the processes of the ranks, once all of them run.
 wait_for_ranks() {
-    local attempt
-    for attempt in $(seq 1200); do
-        mapfile -t processes < <(sed -n 's/.*waits, process //p' "$scratch/job")
-        if [[ ${#processes[@]} == "$1" ]]; then return; fi
-        sleep 0.1
-    done
-    cat "$scratch/job" >&2
-    fail "$1 ranks did not start within $((attempt / 10)) s"
+    have_started() { [[ $(grep -c 'waits, process ' "$scratch/job") == "$1" ]]; }
+    await "$1 ranks to start" have_started "$1"
+    mapfile -t processes < <(sed -n 's/.*waits, process //p' "$scratch/job")
 }
 
 expect_all_gone() {
-    local attempt process
-    for process in "${processes[@]}"; do
-        for attempt in $(seq 600); do
-            if ! kill -0 "$process" 2>/dev/null; then continue 2; fi
-            sleep 0.1
-        done
-        fail "rank process $process still runs $((attempt / 10)) s after the job"
-    done
+    local process
+    has_ended() { ! kill -0 "$1"; }
+    for process in "${processes[@]}"; do await "the end of rank process $process after the job's" has_ended "$process"; done
 }
 
 # A rank killed from outside, as the kernel does when memory runs out.

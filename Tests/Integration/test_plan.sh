@@ -80,4 +80,4 @@ refuses "is of a model with 396507 parameters" plan "${tiny[@]}" "${lan[@]}" --h
     --set model.layers_per_block=2
 refuses "one rank has no other to exchange messages with" bench allreduce
 expect_status 3 "$disttrain" plan "${tiny[@]}" --hosts 1 --folder "$scratch/none"
-expect_text "cannot be made: No such file or directory" 1
+expect_text "cannot be created: No such file or directory" 1

@@ -29,10 +29,7 @@ same_folder "$scratch/latents3" "$scratch/latents1"
 # Killed as soon as there is a first shard, then taken up by another number of ranks.
 (ranks 3 "$disttrain" "${latents[@]}" --output "$scratch/killed" >"$scratch/killed.log" 2>&1 || true) &
 job=$!
-for _ in $(seq 2000); do
-    compgen -G "$scratch/killed/shard-*.safetensors" >/dev/null && break
-    sleep 0.05
-done
+await "a first shard" compgen -G "$scratch/killed/shard-*.safetensors"
 pkill -9 -f -- "--output $scratch/killed" || true
 wait "$job" || true
 expect_status 0 ranks 2 "$disttrain" "${latents[@]}" --output "$scratch/killed"

@@ -11,15 +11,12 @@ run=("$disttrain" train --config "$repository/configs/tiny.yaml" --output "$scra
 
 records() { python3 "$repository/Tests/Integration/read_records.py" "$scratch/run" "$1"; }
 
-# kill_at STEP: starts or resumes the run and kills it once that step is in metrics.jsonl.
+# kill_at STEP LINES: starts or resumes the run and kills it once that step, which is so many lines on, is in
+# metrics.jsonl.
 kill_at() {
-    "${run[@]}" >"$scratch/job" 2>&1 &
-    local job=$! attempt
-    for attempt in $(seq 6000); do
-        if grep -q "\"step\":$1," "$scratch/run/metrics.jsonl" 2>/dev/null; then break; fi
-        kill -0 "$job" 2>/dev/null || { cat "$scratch/job" >&2; fail "ended before step $1 (attempt $attempt)"; }
-        sleep 0.01
-    done
+    slowed "$scratch/run" "$2" "${run[@]}" >"$scratch/job" 2>&1 &
+    local job=$!
+    await_from "$job" "step $1" has_line "\"step\":$1," "$scratch/run/metrics.jsonl"
     kill -KILL "$job"
     wait "$job" 2>/dev/null || true
 }
@@ -37,8 +34,8 @@ expect_records() {
     done
 }
 
-kill_at 13
-kill_at 27
+kill_at 13 14
+kill_at 27 18
 # A torn end, as a power cut leaves it.
 printf 'torn' >>"$(echo "$scratch"/run/tensorboard/events*)"
 printf '\0\0\0torn' >>"$(echo "$scratch"/run/wandb/offline-run-*/run-*.wandb)"

@@ -10,13 +10,7 @@ trap 'kill -KILL $(jobs -p) 2>/dev/null || true; rm -rf "$scratch"' EXIT
 
 # wait_for PATTERN: until a checkpoint or another path is there.
 wait_for() {
-    local attempt
-    for attempt in $(seq 6000); do
-        if compgen -G "$1" >"$scratch/found"; then return; fi
-        sleep 0.1
-    done
-    cat "$scratch/job" >&2
-    fail "no $1 within $((attempt / 10)) s"
+    await_from "$job" "$1" compgen -G "$1"
 }
 
 # fingerprint FOLDER: every name in it, and the bytes of all files but the lock and the status, which show that a run
@@ -32,7 +26,7 @@ fingerprint() {
     --set train.checkpoint_every=0 --output "$scratch/used" >"$scratch/job" 2>&1 &
 job=$!
 wait_for "$scratch/used/metrics.jsonl"
-until grep -q '"kind":"run"' "$scratch/used/metrics.jsonl"; do sleep 0.1; done
+await_from "$job" "the first line of metrics.jsonl" has_line '"kind":"run"' "$scratch/used/metrics.jsonl"
 fingerprint "$scratch/used" >"$scratch/before"
 lock=$(ls "$scratch/used/.lock")
 expect_status 2 "${run[@]}" --output "$scratch/used"
@@ -102,7 +96,7 @@ grep -qx "seed: 1" "$scratch/run/config.yaml" || fail "config.yaml is not the ne
 # Back behind a checkpoint: curve and pictures end where the run goes on, and its later steps come anew.
 printf '{"kind":"step","st\0\0\0\0' >>"$scratch/run/metrics.jsonl"
 expect_status 0 "${run[@]}" --set train.steps=6 \
-    --resume "$scratch/run/checkpoints/step-00000004" --output "$scratch/run"
+    --resume-before 5 --output "$scratch/run"
 steps=$(sed -n 's/^{"kind":"step","step":\([0-9]*\),.*/\1/p' "$scratch/run/metrics.jsonl" | tr '\n' ' ')
 [[ $steps == "1 2 3 4 5 6 " ]] || fail "steps in metrics.jsonl: $steps"
 pictures=$(cd "$scratch/run/samples" && find . -name '*.png' | sort | tr '\n' ' ')

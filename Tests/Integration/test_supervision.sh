@@ -4,34 +4,41 @@
 source "$(dirname "$0")/lib.sh"
 unset OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM # launch sets them where they are needed.
 
-steps=6000
-train=(train --config "$repository/Tests/Faults/faults.yaml" --set train.steps=$steps --set train.checkpoint_every=600
-    --set train.log_every=70)
+steps=960
+train=(train --config "$repository/Tests/Faults/faults.yaml" --set train.steps=$steps --set train.checkpoint_every=96
+    --set train.log_every=28)
+# What is to meet a run in its middle slows it from a step soon after its first checkpoint on.
+logged_before=4
 
 trace() {
     sed -n 's/.*"kind":"step","step":\([0-9]*\),"loss":\([^,]*\),.*/\1 \2/p' "$1/metrics.jsonl"
 }
 
 # launch_run NAME [OPTION...]: starts it behind this script; $job is the launcher.
+how=()
 launch_run() {
     run=$scratch/$1
     shift
-    env --default-signal=INT "$disttrain" launch -n 2 "$@" -- "${train[@]}" --output "$run" >"$run.log" 2>&1 &
+    "${how[@]}" env --default-signal=INT "$disttrain" launch -n 2 "$@" -- "${train[@]}" --output "$run" >"$run.log" 2>&1 &
     job=$!
+}
+
+# launch_slowly NAME [OPTION...]: the same; its first start takes half a minute after the first checkpoint, which a
+# test that kills or stops it never waits for.
+launch_slowly() {
+    local how=(slowed "$scratch/$1" $logged_before)
+    launch_run "$@"
 }
 
 # wait_for_step STEP: until the run has a checkpoint of it or of a later one.
 wait_for_step() {
-    local attempt
-    for attempt in $(seq 6000); do
-        if ls "$run"/checkpoints 2>/dev/null | awk -F- -v step="$1" '/^step-/ && $2 + 0 >= step { found = 1 }
-                END { exit !found }'; then
-            return
-        fi
-        sleep 0.05
-    done
-    cat "$run.log" >&2
-    fail "$run has no checkpoint of step $1 after $((attempt / 20)) s"
+    has_checkpoint() {
+        ls "$run"/checkpoints | awk -F- -v step="$1" '/^step-/ && $2 + 0 >= step { found = 1 } END { exit !found }'
+    }
+    if ! (await_from "$job" "the checkpoint of step $1" has_checkpoint "$1"); then
+        cat "$run.log" >&2
+        exit 1
+    fi
 }
 
 # rank_process RANK: its process, by the environment that mpirun gives it.
@@ -54,13 +61,7 @@ expect_end() {
         cat "$run.log" >&2
         fail "exit code $status of $run, expected $1"
     fi
-    local attempt
-    for attempt in $(seq 50); do
-        if ! pgrep -f -- "disttrain train .*$run" >/dev/null; then return; fi
-        sleep 0.1
-    done
-    pgrep -af -- "$run" >&2
-    fail "processes of $run are left $((attempt / 10)) s after its end"
+    await "the end of all processes of $run" gone "disttrain train .*$run"
 }
 
 expect_said() { grep -qF -- "$1" "$run.log" || { cat "$run.log" >&2; fail "$run.log lacks '$1'"; }; }
@@ -71,19 +72,17 @@ expect_same() {
     cmp <(trace "$scratch/undisturbed") <(trace "$run") || fail "$run has another curve"
 }
 
-began=$SECONDS
 launch_run undisturbed
 expect_end 0
-took=$((SECONDS - began))
-[[ $(trace "$run" | wc -l) == $(((steps + 69) / 70)) ]] || fail "the undisturbed run has logged another number of steps"
+[[ $(trace "$run" | wc -l) == $(((steps + 27) / 28)) ]] || fail "the undisturbed run has logged another number of steps"
 expect_status 0 "$disttrain" status "$run" --ranks
 expect_text "finished" 1
 expect_text "2 ranks on $(hostname) (2)" 1
 [[ -s $run/logs/attempt-0001/rank-0.log ]] || fail "no log of rank 0"
 
 # A rank that is killed, mpirun that is killed.
-launch_run killed-rank
-wait_for_step 600
+launch_slowly killed-rank
+wait_for_step 96
 kill -KILL "$(rank_process 1)"
 expect_end 0
 expect_same
@@ -93,16 +92,16 @@ expect_status 0 "$disttrain" status "$run"
 expect_text "2 since" 1
 expect_text "last failure  attempt 1: rank 1" 1
 
-launch_run killed-mpirun
-wait_for_step 600
+launch_slowly killed-mpirun
+wait_for_step 96
 kill -KILL "$(pgrep -f -- "mpirun .*$run" | head -1)"
 expect_end 0
 expect_same
 
 # A rank that hangs, rank 0 which watches the others too.
 for rank in 0 1; do
-    launch_run "stopped-rank-$rank" --collective-timeout 2s
-    wait_for_step 600
+    launch_slowly "stopped-rank-$rank" --collective-timeout 10s
+    wait_for_step 96
     kill -STOP "$(rank_process $rank)"
     expect_end 0
     expect_same
@@ -110,8 +109,8 @@ done
 
 # Told to stop: with a checkpoint at whatever step it was, and code 75; then it goes on.
 for signal in TERM INT USR1; do
-    launch_run "told-$signal"
-    wait_for_step 600
+    launch_slowly "told-$signal"
+    wait_for_step 96
     kill -$signal $job
     expect_end 75
     expect_said "with a checkpoint"
@@ -121,9 +120,9 @@ expect_end 0
 expect_same
 # To a rank, to mpirun: one run, which each signal stops where the one before left it. (What mpirun makes of SIGTERM
 # takes 15 s: Tests/Cluster.)
-at=600
+at=96
 for signal in INT TERM USR1 mpirun; do
-    launch_run told-others
+    launch_slowly told-others
     wait_for_step $at
     if [[ $signal == mpirun ]]; then
         kill -USR1 "$(pgrep -f -- "mpirun .*$run" | head -1)"
@@ -138,12 +137,20 @@ launch_run told-others
 expect_end 0
 expect_same
 
-# Told before ranks have come up: a step is made and saved all the same.
-for moment in 0 0.3 0.6; do
-    launch_run told-early
-    until (( 16#$(awk '/^SigCgt/ { print $2 }' "/proc/$job/status") & 1 << (10 - 1) )); do sleep 0.01; done # it listens
-    sleep $moment
-    kill -USR1 $job
+# Told before ranks have come up: a step is made and saved all the same. The moments are those at which the launcher
+# listens, has started mpirun, and has a process of a rank.
+listens() {
+    # Before it becomes the launcher, the process is a shell, which handles this signal too.
+    [[ $(readlink "/proc/$job/exe") == "$(realpath "$disttrain")" ]] &&
+        (( 16#$(awk '/^SigCgt/ { print $2 }' "/proc/$job/status") & 1 << (10 - 1) ))
+}
+has_mpirun() { pgrep -f -- "mpirun .*$run"; }
+has_rank() (rank_process 1)
+for moment in listens has_mpirun has_rank; do
+    launch_slowly told-early
+    await_from "$job" "the launcher to listen" listens
+    await_from "$job" "$moment" "$moment"
+    kill -USR1 "$job"
     expect_end 75
     expect_said "with a checkpoint"
 done
@@ -152,46 +159,53 @@ expect_end 0
 expect_same
 
 # Told in the pause before a restart: the checkpoint is there, and nothing is started again.
-launch_run told-between
-wait_for_step 600
+launch_slowly told-between
+wait_for_step 96
 kill -KILL "$(rank_process 1)"
-until grep -q "starting again" "$run.log"; do sleep 0.02; done
+await_from "$job" "the pause before a restart" has_line "starting again" "$run.log"
 kill -TERM $job
 expect_end 75
 launch_run told-between
 expect_end 0
 expect_same
 
-# In time: as often as it needs. The limit goes by what the machine does in it, and grows with every start: where
-# starting alone takes longer than the limit, each start is worth one step.
-limit=$((took < 4 ? 2 : took / 2))
+# In time: as often as it needs. A run that is slowed cannot end within the first limit, and later limits grow until one
+# is enough, however busy the machine is.
+limit=2
 count=0
 while true; do
-    launch_run in-time --time-limit $((limit + count))s
+    if [[ $count == 0 ]]; then
+        launch_slowly in-time --time-limit ${limit}s
+    else
+        launch_run in-time --time-limit ${limit}s
+    fi
     status=0
-    wait $job || status=$?
+    wait "$job" || status=$?
     count=$((count + 1))
     if [[ $status == 0 ]]; then break; fi
-    [[ $status == 75 && $count -lt 40 ]] || { cat "$run.log" >&2; fail "exit code $status under a time limit"; }
+    [[ $status == 75 && $count -lt 12 ]] || { cat "$run.log" >&2; fail "exit code $status under a time limit"; }
+    limit=$((2 * limit))
 done
 [[ $count -gt 1 ]] || fail "a run of $steps steps was done within the time limit"
 expect_same
 
 # A second Ctrl-C ends at once.
-launch_run impatient
-wait_for_step 600
+launch_slowly impatient
+wait_for_step 96
 kill -STOP "$(rank_process 1)"
-kill -INT $job
-sleep 0.5
-kill -INT $job
+kill -INT "$job"
+await_from "$job" "word of the first Ctrl-C" has_line "once more ends at once" "$run.log"
+kill -INT "$job"
 expect_end 130
 
 # What would happen again is not tried again; what keeps happening, not for ever.
 expect_status 2 "$disttrain" launch -n 2 -- "${train[@]}" --set data.path=/nowhere --output "$scratch/refused"
 [[ $(ls "$scratch/refused/logs") == attempt-0001 ]] || fail "a usage error was tried again"
 
+# The kills come before a checkpoint would.
+train+=(--set train.steps=1000000 --set train.checkpoint_every=0)
 launch_run hopeless --max-restarts 2
-while kill -0 $job 2>/dev/null; do
+while kill -0 "$job" 2>/dev/null; do
     pkill -KILL -f -- "disttrain train .*$run" || true
     sleep 0.2
 done

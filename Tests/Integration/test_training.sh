@@ -123,7 +123,7 @@ cmp -s "$scratch/samples1/$name" "$scratch/samples_other/$name" && fail "another
 
 # More ranks than samples of a batch: one line, and every rank ends.
 for batch in 3 1; do
-    expect_status 2 ranks 4 timeout 60 "$disttrain" train "${run[@]}" --set train.batch_size=$batch \
+    expect_status 2 within_ranks 4 "$disttrain" train "${run[@]}" --set train.batch_size=$batch \
         --output "$scratch/too_many"
     expect_text "Error" 1
     expect_text "Error: train.batch_size is $batch and there are 4 ranks" 1

@@ -12,13 +12,8 @@ mkdir "$TMPDIR"
 
 # nothing_left: neither processes nor files of jobs.
 nothing_left() {
-    local attempt
-    for attempt in $(seq 50); do
-        # The run's folder is in the arguments of every rank.
-        if ! pgrep -f -- "--output [^ ]*$1" >/dev/null; then break; fi
-        sleep 0.1
-    done
-    if pgrep -af -- "--output [^ ]*$1" >&2; then fail "these still run $((attempt / 10)) s later"; fi
+    # The run's folder is in the arguments of every rank.
+    await "the end of all processes of $1" gone "--output [^ ]*$1"
     [[ -z $(ls -A "$TMPDIR") ]] || fail "left in TMPDIR: $(ls -A "$TMPDIR")"
 }
 

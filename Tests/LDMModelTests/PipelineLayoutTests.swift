@@ -202,6 +202,41 @@ extension TemporaryFolder {
     }
 }
 
+@Suite struct PipelineReplacementTests {
+    private func read(_ path: String) throws -> Float {
+        let unet = try PipelineFolder.read(path).loadUNet()
+        return withExtendedLifetime(unet) { unet.store.values[0] }
+    }
+
+    @Test("a pipeline is replaced in one step, and a crash between two renames is repaired")
+    func replacement() throws {
+        let temporary = try TemporaryFolder()
+        let model = temporary.at("model")
+        let unet = try tinyUNet(channels: 4)
+        func write(_ value: Float) throws {
+            unet.store.values[0] = value
+            try PipelineFolder.write(model, unet: unet, scheduler: SchedulerConfig())
+        }
+        func names() throws -> [String] {
+            try FileManager.default.contentsOfDirectory(atPath: (model as NSString).deletingLastPathComponent)
+                .filter { $0.hasPrefix("model") }
+        }
+        try write(1)
+        try write(2)
+        let written = try read(model)
+        #expect(written == 2)
+        #expect(try names() == ["model"])
+
+        // A file system that cannot exchange names: the old folder has been moved away, the new one has no name yet.
+        try FileManager.default.moveItem(atPath: model, toPath: model + ".replaced")
+        try FileManager.default.createDirectory(
+            atPath: model + ".partial-4711", withIntermediateDirectories: true)
+        PipelineFolder.recoverInterruptedWrite(at: model)
+        #expect(try read(model) == 2)
+        #expect(try names() == ["model"])
+    }
+}
+
 @Suite struct PipelineShiftTests {
     /// Encodes and decodes as a pipeline does that knows scaling_factor alone.
     private func pass(_ stage: FirstStage, shift: Float) throws -> (latents: [Float], images: [Float]) {

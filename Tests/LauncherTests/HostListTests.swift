@@ -34,6 +34,27 @@ import Testing
         }
     }
 
+    /// A remote shell would take the first for an option, which can run any command here.
+    @Test(arguments: [
+        "-oProxyCommand=touch${IFS}x", "--", "node0;reboot", "$(id)", "a`id`", "user@node0", "nöde",
+        "a\u{1b}[2J", "a\\b", "a/b",
+    ])
+    func refusesNamesThatAreMoreThanNames(name: String) throws {
+        let inFile = #expect(throws: LaunchError.self) { try read("node0\n\(name) slots=2\n") }
+        #expect(inFile?.exitStatus == 2 && inFile?.message.contains(":2: found the host name") == true)
+        #expect(inFile?.message.contains("\n") == false && inFile?.message.contains("\u{1b}") == false)
+        #expect(throws: LaunchError.self) { try HostList.list("node0:1,\(name):2") }
+        let environment = ["SLURM_JOB_ID": "17", "SLURM_JOB_NODELIST": "x"]
+        #expect(throws: LaunchError.self) { try SlurmAllocation(environment) { _ in ["node0", name] } }
+    }
+
+    @Test(arguments: ["node-0.example.org", "10.0.0.7", "NODE_1", "0node"]) func takesPlainNames(name: String)
+        throws
+    {
+        #expect(try read("\(name)\n") == [HostEntry(name)])
+        #expect(try HostList.list("\(name):2") == [HostEntry(name, slots: 2)])
+    }
+
     @Test func readsAnAllocation() throws {
         let environment = [
             "SLURM_JOB_ID": "17", "SLURM_JOB_NODELIST": "node[0-2]", "SLURM_NTASKS": "9",

@@ -1,24 +1,29 @@
-"""TensorBoard's and wandb's own readers on the records of a run that was killed twice and resumed."""
+"""TensorBoard's reader and wandb's client on the records of a run that was killed twice and resumed."""
 
 import hashlib
 import io
 import json
+import os
+import pathlib
 import signal
 import subprocess
+import sys
 import time
 
 import numpy
 import pytest
-import wandb
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2
-from wandb.sdk.internal import datastore
 
 from conftest import settings
 from program import PROGRAM, REPOSITORY, disttrain
+from wandb_server import Server
 
+sys.path.append(str(REPOSITORY / "Tests/Integration"))
+import read_records  # noqa: E402
 
+PATIENCE = 600  # seconds; only ends a hang
 STEPS, KILLS = 60, (13, 27)
 OPTIONS = settings(
     f"train.steps={STEPS}", "train.batch_size=4", "train.log_every=1", "train.sample_every=4",
@@ -29,17 +34,32 @@ SECONDS = ("data", "compute", "communication", "total")
 
 @pytest.fixture(scope="module")
 def run(scratch_root):
-    run = scratch_root / "recorded"
+    return recorded(scratch_root, lambda run: None)
+
+
+def recorded(scratch, after_a_kill):
+    """The run, killed at two steps. From there on it is slowed, so that no kill is too late on a busy machine."""
+    run = scratch / "recorded"
+    library = scratch / "interpose.so"
+    subprocess.run([REPOSITORY / "Tests/Faults/build.sh", library], check=True)
     command = ["train", "--config", REPOSITORY / "configs/tiny.yaml", "--output", run, *OPTIONS]
     for step in KILLS:
+        # Its own first line, and one for each step since the checkpoint that it starts from.
+        first = max([0, *(int(path.name[5:]) for path in run.glob("checkpoints/step-*"))])
+        lines = 1 + step - first
+        slow = {"LD_PRELOAD": library, "FAULT_PATH": run, "FAULT_RANK": "all", "FAULT_ACTION": "delay",
+                "FAULT_SECONDS": "1", "FAULT_CALL": "pwrite*", "FAULT_FILE": "metrics.jsonl",
+                "FAULT_AT": lines + 1, "FAULT_TIMES": "0"}
         with subprocess.Popen(
-            [PROGRAM, *command], cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [PROGRAM, *command], cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={**os.environ, **{key: str(value) for key, value in slow.items()}},
         ) as process:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + PATIENCE
             while not any(line["step"] == step for line in logged(run)):
                 assert process.poll() is None and time.monotonic() < deadline
                 time.sleep(0.01)
             process.send_signal(signal.SIGKILL)
+        after_a_kill(run)
     assert "Resuming from" in disttrain(*command)
     return run
 
@@ -100,69 +120,102 @@ def test_tensorboard_reads_everything(run):
     assert "train:" in text.tensor_proto.string_val[0].decode()
 
 
-def stored(run):
-    """(bytes, record) for all that wandb finds in the log."""
-    (path,) = (run / "wandb").glob("offline-run-*/run-*.wandb")
-    wandb._assert_is_internal_process = True
-    store = datastore.DataStore()
-    store.open_for_scan(str(path))
-    while (data := store.scan_data()) is not None:
+def records(run):
+    """All records of wandb's log, of which wandb knows every field."""
+    for data in read_records.wandb_records(run):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
-        # wandb knows every field.
         record.DiscardUnknownFields()
         assert record.ByteSize() == len(data)
-        yield data, record
-    assert store.get_offset() == path.stat().st_size
+        yield record
 
 
-def records(run):
-    return [record for _, record in stored(run)]
+def folder_of(run):
+    (folder,) = (run / "wandb").glob("offline-run-*")
+    return folder
 
 
-def test_wandb_reads_everything(run):
-    kinds = [record.WhichOneof("record_type") for record in records(run)]
+def test_wandb_knows_every_record(run):
+    found = list(records(run))
+    kinds = [record.WhichOneof("record_type") for record in found]
     assert kinds[:4] == ["header", "run", "environment", "files"] and kinds[-1] == "exit"
-    assert [record.num for record in records(run)] == list(range(1, len(kinds) + 1))
-    folder = next((run / "wandb").iterdir())
-    series, pictures, steps = {}, {}, []
-    for record in records(run):
-        if record.HasField("run"):
-            assert folder.name.endswith(f"-{record.run.run_id}") and record.run.display_name == "tiny"
-            config = {item.key: json.loads(item.value_json) for item in record.run.config.update}
-            assert config["train"]["steps"] == STEPS and config["logging"]["wandb"] == "offline"
-        if record.HasField("exit"):
-            assert record.exit.exit_code == 0
-        if not record.HasField("history"):
-            continue
-        items = {item.key: json.loads(item.value_json) for item in record.history.item}
-        step = record.history.step.num
-        assert items.pop("_step") == step
-        steps.append(step)
-        picture = items.pop("samples", None)
-        if picture:
-            pictures[step] = (folder / "files" / picture["path"]).read_bytes()
-            assert picture["_type"] == "image-file" and picture["size"] == len(pictures[step])
-            assert picture["sha256"] == hashlib.sha256(pictures[step]).hexdigest()
-            assert read(pictures[step]).shape == (picture["height"], picture["width"], 3)
-        for name, value in items.items():
-            if not name.startswith(("_", "grad_norm_by_block/")):
-                series.setdefault(name, []).append((step, value))
-    assert steps == list(range(STEPS + 1))
+    assert [record.num for record in found] == list(range(1, len(kinds) + 1))
+    (path,) = folder_of(run).glob("run-*.wandb")
+    assert path.stat().st_size > 2 * 32768, "too short to cross borders of blocks"
+    assert [record.history.step.num for record in found if record.HasField("history")] == list(range(STEPS + 1))
+
+
+def sync(folder, server, home):
+    """`wandb sync`, with everything that it sends going to a server on loopback."""
+    home.mkdir(exist_ok=True)
+    wandb = pathlib.Path(sys.executable).with_name("wandb")
+    result = subprocess.run(
+        [wandb, "sync", folder], env=server.environment(home), cwd=home, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=PATIENCE)
+    assert result.returncode == 0 and "Finished syncing" in result.stdout, result.stdout
+    assert not server.unknown, server.unknown
+    assert list(server.runs) == [folder.name.split("-")[-1]]
+    return server.runs[folder.name.split("-")[-1]]
+
+
+def check_upload(run, upload):
+    """Every step, picture and value of the summary arrived, each once."""
+    assert upload.exit_code == 0 and upload.is_complete
+    assert upload.variables["displayName"] == "tiny" and upload.variables["project"] == "disttrain"
+    config = {key: entry["value"] for key, entry in upload.config.items() if key != "_wandb"}
+    assert config["train"]["steps"] == STEPS and config["logging"]["wandb"] == "offline"
+    assert not upload.repeated
+
+    series, pictures = {}, {}
+    rows = upload.rows()
+    assert [row["_step"] for row in rows] == list(range(STEPS + 1))
+    for row in rows:
+        for name, value in row.items():
+            if name == "samples":
+                content = upload.files[value["path"]]
+                assert value["_type"] == "image-file" and value["size"] == len(content)
+                assert value["sha256"] == hashlib.sha256(content).hexdigest()
+                assert read(content).shape == (value["height"], value["width"], 3)
+                pictures[row["_step"]] = content
+            elif not name.startswith(("_", "grad_norm_by_block/")):
+                series.setdefault(name, []).append((row["_step"], value))
     assert series == expected(run)
     assert pictures == samples(run)
-    assert len(list((folder / "files/media/images").iterdir())) == len(pictures)
+    blocks = [name for name in rows[-1] if name.startswith("grad_norm_by_block/")]
+    assert len(blocks) == 9 and all(set(blocks) <= set(row) for row in rows[1:])
+
+    # The summary holds the last value of every key.
+    last = {}
+    for row in rows:
+        last.update(row)
+    assert {key: value for key, value in upload.summary().items() if key != "_wandb"} == last
+    assert len(upload.streams["wandb-events.jsonl"]) == STEPS  # system metrics, one line for each logged step
+
+    # All files, each uploaded once: the pictures are those of the rows.
+    assert set(upload.uploads.values()) == {1}
+    media = {name for name in upload.files if name.startswith("media/images/")}
+    assert media == {row["samples"]["path"] for row in rows if "samples" in row}
+    assert {"config.yaml", "wandb-metadata.json", "wandb-summary.json"} <= set(upload.files) - media
 
 
-def test_wandb_frames_the_same_bytes(run, tmp_path):
-    """The records once more, framed by wandb."""
-    (path,) = (run / "wandb").glob("offline-run-*/run-*.wandb")
-    again = tmp_path / "again.wandb"
-    wandb._assert_is_internal_process = True
-    store = datastore.DataStore()
-    store.open_for_write(str(again))
-    for data, _ in stored(run):
-        store._write_data(data)
-    store.close()
-    assert path.stat().st_size > 2 * 32768, "too short to cross borders of blocks"
-    assert again.read_bytes() == path.read_bytes()
+def test_wandb_sync_uploads_everything_once(run, tmp_path):
+    with Server() as server:
+        check_upload(run, sync(folder_of(run), server, tmp_path / "home"))
+
+
+def test_wandb_sync_between_a_kill_and_a_resume(tmp_path):
+    """An upload of the killed run shows how far it came; the resumed run is uploaded whole again, without options."""
+    killed = []
+
+    def upload(run):
+        with Server() as server:
+            killed.append(sync(folder_of(run), server, tmp_path / "home"))
+
+    run = recorded(tmp_path, upload)
+    for upload_of_killed, step in zip(killed, KILLS):
+        steps = [row["_step"] for row in upload_of_killed.rows()]
+        # wandb's row of a step is held back until the next step.
+        assert steps == list(range(len(steps))) and step - 1 <= steps[-1] <= step
+        assert upload_of_killed.exit_code not in (None, 0)
+    with Server() as server:
+        check_upload(run, sync(folder_of(run), server, tmp_path / "home"))

@@ -16,7 +16,7 @@ const char *ck_processor_features(void);
 int ck_vector_bits(void);
 /// What a product of bf16 numbers costs on this processor, in products of fp32 numbers.
 double ck_bf16_cost(void);
-/// 1 where the processor multiplies bf16 natively (AVX512_BF16 or AMX).
+/// 1 where the processor multiplies bf16 natively (AVX512_BF16 or AMX), and oneDNN is not kept from it.
 int ck_has_native_bf16(void);
 
 #ifdef __cplusplus

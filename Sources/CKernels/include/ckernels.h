@@ -15,6 +15,7 @@
 #include "ck_crc32c.h"
 #include "ck_dense.h"
 #include "ck_edge.h"
+#include "ck_files.h"
 #include "ck_elementwise.h"
 #include "ck_gemm.h"
 #include "ck_group_norm.h"

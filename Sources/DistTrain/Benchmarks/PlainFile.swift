@@ -7,7 +7,7 @@ enum PlainFile {
         let block = [UInt8](repeating: 0x5A, count: 1 << 22)
         let file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard file >= 0 else {
-            throw CheckpointError(.inaccessible, path, "cannot be made: \(systemReason())")
+            throw CheckpointError.system(path, "cannot be created")
         }
         defer {
             close(file)
@@ -17,12 +17,12 @@ enum PlainFile {
         while rest > 0 {
             let written = Foundation.write(file, block, min(rest, block.count))
             guard written > 0 else {
-                throw CheckpointError(.inaccessible, path, "cannot be written: \(systemReason())")
+                throw CheckpointError.system(path, "cannot be written")
             }
             rest -= written
         }
         guard fsync(file) == 0 else {
-            throw CheckpointError(.inaccessible, path, "cannot be flushed: \(systemReason())")
+            throw CheckpointError.system(path, "cannot be flushed")
         }
     }
 }

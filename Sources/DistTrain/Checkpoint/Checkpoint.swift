@@ -36,10 +36,13 @@ public struct Checkpoint: Sendable {
         var absent = Set<String>()
         for folder in manifest.folders {
             var status = stat()
-            if lstat(at(folder), &status) == 0, status.st_mode & S_IFMT == S_IFDIR { continue }
+            let result = lstat(at(folder), &status)
+            if result == 0, status.st_mode & S_IFMT == S_IFDIR { continue }
             absent.insert(folder)
             problems.append(
-                CheckpointError(.damaged, at(folder), "is in the manifest, but not there as a folder"))
+                result == 0 || errno == ENOENT
+                    ? CheckpointError(.damaged, at(folder), "is in the manifest, but not there as a folder")
+                    : CheckpointError.system(at(folder), "cannot be examined"))
         }
         for file in manifest.files where !absent.contains(file.folder) {
             if let problem = structuralProblem(of: file) { problems.append(problem) }
@@ -52,7 +55,7 @@ public struct Checkpoint: Sendable {
         guard lstat(at(file.path), &status) == 0 else {
             return errno == ENOENT
                 ? CheckpointError(.damaged, at(file.path), "is in the manifest, but not there")
-                : CheckpointError(.inaccessible, at(file.path), "cannot be examined: \(systemReason())")
+                : CheckpointError.system(at(file.path), "cannot be examined")
         }
         guard status.st_mode & S_IFMT == S_IFREG else {
             return CheckpointError(.damaged, at(file.path), "is a link or something else, expected a file")

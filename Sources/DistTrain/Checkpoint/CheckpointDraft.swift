@@ -63,16 +63,19 @@ public struct CheckpointDraft: Sendable {
     /// Makes the folders; fails where one of that name exists.
     public func create(_ folders: [String]) throws(CheckpointError) {
         for name in [path] + folders.map(at) where mkdir(name, 0o755) != 0 {
-            throw CheckpointError(.inaccessible, name, "cannot be created: \(systemReason())")
+            throw CheckpointError.system(name, "cannot be created")
         }
     }
 
     /// Writes one rank's share of every folder: at most one file a folder, on the disk when this returns.
     ///
-    /// - Parameter buffers: each must hold the rank's tensors whole.
+    /// - Parameters:
+    ///   - buffers: each must hold the rank's tensors whole.
+    ///   - progress: called after every tensor.
     /// - Returns: what was written, for `commit`.
     public func writeShards(
-        _ buffers: [StateBuffer], _ table: TensorTable, rank: Int, of worldSize: Int
+        _ buffers: [StateBuffer], _ table: TensorTable, rank: Int, of worldSize: Int,
+        progress: () -> Void = {}
     ) throws(CheckpointError) -> [CheckpointFile] {
         let parts = table.partition(over: worldSize)
         guard let name = TensorTable.shardNames(parts)[rank] else { return [] }
@@ -85,7 +88,7 @@ public struct CheckpointDraft: Sendable {
         var written: [CheckpointFile] = []
         for buffer in buffers {
             let relative = "\(buffer.folder)/\(name)"
-            written.append(try writeShard(parts[rank], of: buffer, as: relative))
+            written.append(try writeShard(parts[rank], of: buffer, as: relative, progress))
         }
         return written
     }
@@ -140,13 +143,14 @@ public struct CheckpointDraft: Sendable {
     // MARK: Parts
 
     private func writeShard(
-        _ entries: [TensorTable.Entry], of buffer: StateBuffer, as relative: String
+        _ entries: [TensorTable.Entry], of buffer: StateBuffer, as relative: String, _ progress: () -> Void
     ) throws(CheckpointError) -> CheckpointFile {
         var shard = try WeightShardWriter(path: at(relative), entries)
         for entry in entries {
             let tensor = UnsafeRawBufferPointer(
                 UnsafeBufferPointer(start: buffer.pointer(entry.offset), count: entry.count))
             try shard.append(entry.name) { (write) throws(CheckpointError) in try write(tensor) }
+            progress()
         }
         return try shard.finish(as: relative)
     }
@@ -195,7 +199,7 @@ public struct CheckpointDraft: Sendable {
             throw CheckpointError(.inaccessible, target, "exists already; is another run using this folder?")
         }
         guard rename(path, target) == 0 else {
-            throw CheckpointError(.inaccessible, target, "cannot be named: \(systemReason())")
+            throw CheckpointError.system(target, "cannot be named")
         }
         do {
             try AtomicFile.synchronizeFolder(of: target)

@@ -1,3 +1,4 @@
+import Foundation
 import LDMModel
 
 /// What is wrong with a checkpoint, or with writing one, in one line that names the file or folder.
@@ -14,23 +15,35 @@ public struct CheckpointError: ReportableError, Equatable {
     public let kind: Kind
     public let path: String
     public let detail: String
+    /// `errno` of the failed file operation; 0 for any other reason.
+    public let code: Int32
 
-    public init(_ kind: Kind, _ path: String, _ detail: String) {
+    public init(_ kind: Kind, _ path: String, _ detail: String, code: Int32 = 0) {
         self.kind = kind
         self.path = path
         self.detail = detail
+        self.code = code
+    }
+
+    /// A failed system call.
+    ///
+    /// - Parameter operation: such as "cannot be created"; the system's reason is appended.
+    static func system(_ path: String, _ operation: String, code: Int32 = errno) -> CheckpointError {
+        CheckpointError(.inaccessible, path, "\(operation): \(systemReason(code))", code: code)
     }
 
     public var message: String { "\(path): \(detail)" }
-    public var exitStatus: Int32 { ExitStatus.refused }
+    public var exitStatus: Int32 { ExitStatus.forSystemError(code, otherwise: ExitStatus.refused) }
 
     /// The same failure, met while writing.
     init(writing error: any Error, to path: String) {
         switch error {
         case let error as CheckpointError: self = error
-        case let error as SafetensorsError: self.init(.inaccessible, error.path, error.message)
-        case let error as FileError: self.init(.inaccessible, error.path, error.message)
-        default: self.init(.inaccessible, path, "cannot be written: \(error)")
+        case let error as SafetensorsError:
+            self.init(.inaccessible, error.path, error.message, code: error.code)
+        case let error as FileError: self.init(.inaccessible, error.path, error.message, code: error.code)
+        default:
+            self.init(.inaccessible, path, "cannot be written: \(error)", code: systemCode(of: error))
         }
     }
 }

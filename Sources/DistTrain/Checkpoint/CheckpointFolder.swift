@@ -43,26 +43,38 @@ public struct CheckpointFolder: Sendable, Equatable {
         do {
             return try FileManager.default.contentsOfDirectory(atPath: path)
         } catch {
-            throw CheckpointError(.inaccessible, path, "cannot be listed: \(systemReason(of: error))")
+            throw CheckpointError(
+                .inaccessible, path, "cannot be listed: \(systemReason(of: error))",
+                code: systemCode(of: error))
         }
     }
 
     /// Removes what an interrupted save or deletion has left. For one rank, when no save is under way.
     ///
+    /// - Parameter undeletable: called for each leftover that cannot be removed; it only takes space.
     /// - Returns: the names removed.
     @discardableResult
-    public func clearPartial() throws(CheckpointError) -> [String] {
-        let names = try entries().filter { $0.hasPrefix(".partial-") }.sorted()
-        for name in names { try remove(at(name)) }
-        return names
+    public func clearPartial(
+        undeletable: (CheckpointError) -> Void = { _ in }
+    ) throws(CheckpointError) -> [String] {
+        try entries().filter { $0.hasPrefix(".partial-") }.sorted().filter { name in
+            do throws(CheckpointError) {
+                try remove(at(name))
+                return true
+            } catch {
+                undeletable(error)
+                return false
+            }
+        }
     }
 
     /// Deletes a checkpoint. For one rank.
     func remove(step: Int) throws(CheckpointError) {
         // Under its own name, a checkpoint that is deleted half-way would look damaged.
-        let doomed = partialPath(step: step, id: "expired")
+        let doomed = partialPath(
+            step: step, id: "expired-" + String(UInt32.random(in: 0x1000_0000...UInt32.max), radix: 16))
         if rename(path(step: step), doomed) != 0 {
-            throw CheckpointError(.inaccessible, path(step: step), "cannot be deleted: \(systemReason())")
+            throw CheckpointError.system(path(step: step), "cannot be deleted")
         }
         try remove(doomed)
     }
@@ -77,8 +89,7 @@ public struct CheckpointFolder: Sendable, Equatable {
         for later in try steps() where later > step {
             let aside = at("superseded-\(Self.digits(later))-\(id)")
             if rename(path(step: later), aside) != 0 {
-                throw CheckpointError(
-                    .inaccessible, path(step: later), "cannot be renamed: \(systemReason())")
+                throw CheckpointError.system(path(step: later), "cannot be renamed")
             }
             moved.append(aside)
         }
@@ -90,7 +101,9 @@ public struct CheckpointFolder: Sendable, Equatable {
         do {
             try FileManager.default.removeItem(atPath: path)
         } catch {
-            throw CheckpointError(.inaccessible, path, "cannot be removed: \(systemReason(of: error))")
+            throw CheckpointError(
+                .inaccessible, path, "cannot be removed: \(systemReason(of: error))",
+                code: systemCode(of: error))
         }
     }
 }

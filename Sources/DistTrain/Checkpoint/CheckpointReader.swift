@@ -1,4 +1,5 @@
 import Foundation
+import LDMModel
 
 /// A file of a checkpoint, open for reading at any place.
 ///
@@ -18,16 +19,19 @@ final class CheckpointReader {
         // Without O_NONBLOCK, opening a pipe that stands in a file's place would wait for a writer.
         let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
         guard descriptor >= 0 else {
-            let isAbsent = errno == ENOENT || errno == ELOOP
-            throw CheckpointError(
-                isAbsent ? .damaged : .inaccessible, path,
-                errno == ENOENT
-                    ? "is not there"
-                    : errno == ELOOP
-                        ? "is a symbolic link, expected a file" : "cannot be opened: \(systemReason())")
+            switch errno {
+            case ENOENT: throw CheckpointError(.damaged, path, "is not there")
+            case ELOOP: throw CheckpointError(.damaged, path, "is a symbolic link, expected a file")
+            default: throw CheckpointError.system(path, "cannot be opened")
+            }
         }
         var status = stat()
-        guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
+        guard fstat(descriptor, &status) == 0 else {
+            let problem = CheckpointError.system(path, "cannot be examined")
+            close(descriptor)
+            throw problem
+        }
+        guard status.st_mode & S_IFMT == S_IFREG else {
             close(descriptor)
             throw CheckpointError(.damaged, path, "is not a file")
         }
@@ -48,12 +52,11 @@ final class CheckpointReader {
     func read(at offset: Int, into bytes: UnsafeMutableRawBufferPointer) throws(CheckpointError) {
         var filled = 0
         while filled < bytes.count {
-            // A single call reads 2 GB at most on Linux.
-            let count = min(bytes.count - filled, 1 << 30)
+            let count = min(bytes.count - filled, StorageProgress.pieceBytes)
             let got = pread(descriptor, bytes.baseAddress! + filled, count, off_t(offset + filled))
             if got < 0 && errno == EINTR { continue }
             guard got >= 0 else {
-                throw CheckpointError(.inaccessible, path, "reading failed: \(systemReason())")
+                throw CheckpointError.system(path, "reading failed")
             }
             guard got > 0 else {
                 throw CheckpointError(
@@ -61,6 +64,7 @@ final class CheckpointReader {
                     "ends at byte \(offset + filled), expected \(offset + bytes.count); cut short?")
             }
             filled += got
+            StorageProgress.advance()
         }
     }
 

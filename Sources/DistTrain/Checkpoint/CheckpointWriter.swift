@@ -1,16 +1,19 @@
 import Foundation
 import LDMModel
 
-/// Saves checkpoints of a run while it goes on, all ranks together: whole or not at all.
+/// Saves checkpoints of a run while training continues, all ranks together: whole or not at all.
 ///
-/// `begin` copies the state; then a thread of every rank writes that rank's files, and when all have, a thread of
-/// rank 0 commits them. The threads make no MPI call: how far they are rides on the step's own agreement, as the
-/// number of ranks that still work.
+/// `begin` copies the state; then a thread of every rank writes that rank's files, and when all have finished, a thread
+/// of rank 0 commits them. The threads make no MPI call: their progress is piggybacked on the step's all-reduce, as the
+/// number of ranks whose thread is still at work.
 ///
-///     try writer.begin(state)                       // after a step
+///     try writer.begin(state)                          // after a step
 ///     let result = try step(step: n, riding: [writer.working])
-///     try writer.settle(result.riding[0])              // with every step that follows
-///     try writer.finish()                           // before the program ends
+///     try writer.advance(result.riding[0])             // with every step that follows
+///     try writer.finish(within: 600)                   // before the program ends
+///
+/// A save that fails, on a full disk for example, is retried from the same copy with increasing pauses while training
+/// continues, until it succeeds or a later save replaces it. Meanwhile `alarm` is set.
 public final class CheckpointWriter {
     public let folder: CheckpointFolder
     /// Where snapshots go; nil where there are none.
@@ -22,28 +25,63 @@ public final class CheckpointWriter {
     public let attemptID: String
     private let communicator: any Communicator
     private let warn: (String) -> Void
+    private let progress: @Sendable () -> Void
     private let checkLock: @Sendable () throws -> Void
     private var snapshot: StateSnapshot?
     private var pending: Pending?
-    private var failuresInARow = 0
-    private var lastProblem: String?
+    /// Why nothing could be saved since the last save that succeeded; the same on every rank but for whose message it
+    /// quotes.
+    public private(set) var alarm: Alarm?
 
-    /// Saves that may fail one after the other before the run stops.
-    public static let failuresAllowed = 3
+    /// Saves have been failing.
+    public struct Alarm: Sendable {
+        /// Attempts in a row.
+        public var failures: Int
+        /// Of the last attempt.
+        public var report: FailureReport
+    }
+
+    /// Seconds before the first retry of a failed save; each further pause is twice as long.
+    private static let pause = (first: 1.0, longest: 300.0)
+    /// Seconds between two attempts when the run waits for its last save.
+    private static let longestFinalPause = 10.0
 
     /// A save under way.
     private struct Pending {
-        let draft: CheckpointDraft
-        /// What of the draft's folder is deleted afterwards; nil for nothing.
-        let retention: Retention?
         let state: SavedState
-        /// First this rank's files; nil once they have been handed in.
-        var writing: BackgroundJob<[CheckpointFile]>?
-        /// Then, on rank 0 alone, the commit; its value is why older checkpoints could not be deleted, or empty.
-        var committing: BackgroundJob<String>?
+        let folder: CheckpointFolder
+        /// Which older checkpoints in `folder` are deleted afterwards; nil for none.
+        let retention: Retention?
+        /// The copy of the state, kept until the save is over.
+        let copy: StateSnapshot
+        var draft: CheckpointDraft
+        var phase: Phase
     }
 
-    /// What the manifest tells of the state.
+    private enum Phase {
+        /// This rank's files.
+        case writing(BackgroundJob<[CheckpointFile]>)
+        /// On rank 0 the commit, whose value is why older checkpoints could not be deleted, or empty; nil elsewhere.
+        case committing(BackgroundJob<String>?)
+        /// After a failure: on rank 0 the pause before the next attempt; nil elsewhere.
+        case pausing(Pause?)
+
+        var isDone: Bool {
+            switch self {
+            case .writing(let job): job.isDone
+            case .committing(let job): job?.isDone ?? true
+            case .pausing(let pause): pause?.isOver ?? true
+            }
+        }
+    }
+
+    /// A time to wait for, on the monotonic clock.
+    private struct Pause {
+        let end: Double
+        var isOver: Bool { monotonicSeconds() >= end }
+    }
+
+    /// What the manifest says about the state.
     private struct SavedState: Sendable {
         let step: Int
         let samplesSeen: Int
@@ -55,14 +93,15 @@ public final class CheckpointWriter {
     /// Collective: the ranks agree on the attempt's name, and what an interrupted save left is cleared.
     ///
     /// - Parameters:
-    ///   - warn: told of saves that failed, on rank 0 alone; nil prints them.
-    ///   - checkLock: throws `RunLockError` where the folder is no longer this run's. Asked on a thread of rank 0 just
-    ///     before a checkpoint gets its name, and before older ones are deleted: a save takes long, and by then another
-    ///     host may have taken over from a process that stood still.
+    ///   - warn: called with a line about saves that failed, on rank 0 only; nil prints them.
+    ///   - progress: called on the writing thread after every tensor, and while a retry is awaited.
+    ///   - checkLock: throws `RunLockError` where the folder no longer belongs to this run. Called on a thread of rank 0
+    ///     just before a checkpoint gets its name and before older ones are deleted: a save takes long, and meanwhile
+    ///     another host may have taken over from a process that was suspended.
     public init(
         folder: CheckpointFolder, snapshots: CheckpointFolder? = nil, table: TensorTable, run: RunIdentity,
         retention: Retention, communicator: any Communicator, warn: ((String) -> Void)? = nil,
-        checkLock: @escaping @Sendable () throws -> Void = {}
+        progress: @escaping @Sendable () -> Void = {}, checkLock: @escaping @Sendable () throws -> Void = {}
     ) throws {
         self.folder = folder
         self.snapshots = snapshots
@@ -70,13 +109,15 @@ public final class CheckpointWriter {
         self.run = run
         self.retention = retention
         self.communicator = communicator
+        self.progress = progress
         self.checkLock = checkLock
-        self.warn = warn ?? { printLine("Warning: \($0)") }
+        let warn = warn ?? { printLine("Warning: \($0)") }
+        self.warn = warn
         attemptID = try communicator.fromRoot("preparing the checkpoint folder") {
             for folder in [folder, snapshots].compactMap({ $0 }) {
                 try FileManager.default.createDirectory(
                     atPath: folder.path, withIntermediateDirectories: true)
-                try folder.clearPartial()
+                try folder.clearPartial { warn("a leftover takes space: \($0.message)") }
             }
             return String(UInt32.random(in: 0x1000_0000...UInt32.max), radix: 16)
         }
@@ -84,10 +125,10 @@ public final class CheckpointWriter {
 
     // MARK: Saving
 
-    /// Takes the state as it is now; the caller may change it as soon as this returns. Waits for a save that is still
-    /// under way. Collective.
+    /// Takes the state as it is now; the caller may change it as soon as this returns. Waits for an attempt that is
+    /// still under way; a failed save that waits for its retry is replaced by this one. Collective.
     ///
-    /// A step that is there already is left as it is: on one timeline the same step is the same state.
+    /// A step that is there already is left as it is: within one history the same step has the same state.
     public func begin(_ state: TrainingState) throws { try begin(state, in: folder, retention) }
 
     /// The same for averages alone, as a snapshot; all of them stay. Collective.
@@ -99,7 +140,8 @@ public final class CheckpointWriter {
     private func begin(
         _ state: TrainingState, in folder: CheckpointFolder, _ retention: Retention?
     ) throws {
-        try finish()
+        try finishAttempt()
+        pending = nil
         let target = folder.path(step: state.step)
         let isThere = try communicator.fromRoot("looking for the checkpoint of step \(state.step)") {
             FileManager.default.fileExists(atPath: target)
@@ -107,110 +149,154 @@ public final class CheckpointWriter {
         if isThere { return }
 
         let folders = state.buffers.map(\.folder)
-        let draft = CheckpointDraft(folder: folder, step: state.step, id: attemptID)
+        // The copy made for a checkpoint has room for a snapshot, too.
+        let copy: StateSnapshot
+        if let snapshot, snapshot.holds(folders) {
+            copy = snapshot
+        } else {
+            copy = StateSnapshot(table, folders: folders, rank: communicator.rank, of: communicator.size)
+            snapshot = copy
+        }
+        try copy.capture(state.buffers, communicator)
         let saved = SavedState(
             step: state.step, samplesSeen: state.samplesSeen, metric: state.metric, sums: state.sums,
             folders: folders)
-        let problem = try communicator.fromRoot("saving the checkpoint of step \(state.step)") {
-            do {
-                try draft.create(folders)
-                return ""
-            } catch {
-                return FailureReport(error).message
-            }
-        }
-        guard problem.isEmpty else { return try settle(saved, draft, problem) }
-
-        let (rank, ranks) = (communicator.rank, communicator.size)
-        // A checkpoint's copy serves for a snapshot, too.
-        if snapshot?.holds(folders) != true {
-            snapshot = StateSnapshot(table, folders: folders, rank: rank, of: ranks)
-        }
-        // The copy stays as it is until `begin` captures again, after `finish`.
-        nonisolated(unsafe) let buffers = try snapshot?.capture(state.buffers, communicator) ?? []
         pending = Pending(
-            draft: draft, retention: retention, state: saved,
-            writing: BackgroundJob(name: "checkpoint") { [table] in
-                try draft.writeShards(buffers, table, rank: rank, of: ranks)
-            })
+            state: saved, folder: folder, retention: retention, copy: copy,
+            draft: CheckpointDraft(folder: folder, step: state.step, id: attemptID), phase: .pausing(nil))
+        try startWriting()
     }
 
     /// Saves the state and waits until it is committed. Collective.
     ///
     /// - Returns: the checkpoint's path.
-    /// - Throws: also where this save alone failed.
+    /// - Throws: `SaveError` where the first attempt failed.
     @discardableResult
     public func save(_ state: TrainingState) throws -> String {
         try begin(state)
-        try finish()
-        try expectSaved()
+        try finish(within: 0)
         return folder.path(step: state.step)
     }
 
-    /// - Throws: where the last save failed: the end of a run may not be lost in silence.
-    public func expectSaved() throws {
-        guard let lastProblem else { return }
-        throw CheckpointError(
-            .inaccessible, folder.path, "the last checkpoint could not be saved: \(lastProblem)")
-    }
-
-    /// Whether a save is under way; the same on every rank.
+    /// Whether a save is under way or waits for its retry; the same on every rank.
     public var isSaving: Bool { pending != nil }
     /// Bytes of this rank's copy of the state; 0 before the first save.
     var snapshotBytes: Int { snapshot?.byteCount ?? 0 }
 
-    /// 1 while this rank's thread is at work, else 0: what it brings to the step's agreement.
-    public var working: Double {
-        if let job = pending?.writing { return job.isDone ? 0 : 1 }
-        if let job = pending?.committing { return job.isDone ? 0 : 1 }
-        return 0
-    }
+    /// 1 while this rank's thread is at work or it waits before a retry, else 0: its contribution to the step's
+    /// all-reduce.
+    public var working: Double { pending?.phase.isDone == false ? 1 : 0 }
 
-    /// Goes on with the save where all ranks have come to the end of a phase.
+    /// Continues the save where all ranks have completed a phase.
     ///
     /// - Parameter working: the sum of all ranks' `working`, the same on every rank.
-    /// - Throws: on all ranks, when too many saves have failed in a row, or the folder is no longer this run's.
-    public func settle(_ working: Double) throws {
-        guard working == 0, var pending else { return }
-        if let job = pending.writing {
-            pending.writing = nil
-            self.pending = pending
-            try handIn(job, pending)
-        } else {
-            self.pending = nil
-            let problem = try communicator.fromRoot("saving the checkpoint of step \(pending.state.step)") {
-                do {
-                    let left = try pending.committing?.wait() ?? ""
-                    if !left.isEmpty {
-                        warn("an older checkpoint could not be read or deleted and takes space: \(left)")
-                    }
-                    return ""
-                } catch let error as RunLockError {
-                    // Nothing is to be saved here any more; what was begun goes.
-                    pending.draft.discard()
-                    throw error
-                } catch {
-                    return FailureReport(error).message
-                }
-            }
-            try settle(pending.state, pending.draft, problem)
+    /// - Throws: on all ranks, when the folder no longer belongs to this run.
+    public func advance(_ working: Double) throws {
+        guard working == 0, let pending else { return }
+        switch pending.phase {
+        case .writing(let job): try commit(job, pending)
+        case .committing(let job): try complete(job, pending)
+        case .pausing: try retry(pending)
         }
     }
 
-    /// Waits until no save is under way. Collective.
-    public func finish() throws {
+    /// Waits until no attempt to save is under way; a save that failed stays to be retried. Collective.
+    public func finishAttempt() throws {
         while let pending {
-            // Their results are asked for by `settle`.
-            _ = try? pending.writing?.wait()
-            _ = try? pending.committing?.wait()
-            try settle(try communicator.allReduceSum(working))
+            if case .pausing = pending.phase { return }
+            try advanceWhenDone()
         }
+    }
+
+    /// Waits until no save is under way, and retries a failed one. Collective.
+    ///
+    /// - Parameter seconds: how long failed saves are retried.
+    /// - Throws: `SaveError` when the last save has failed: the end of a run must not be lost silently.
+    public func finish(within seconds: Double) throws {
+        let end = monotonicSeconds() + seconds
+        try finishAttempt()
+        while pending != nil {
+            let mayRetry = try communicator.fromRoot("retrying a save") { monotonicSeconds() < end }
+            guard mayRetry else { break }
+            // Earlier failures may have made the pause long; now nothing else is left to do.
+            if case .pausing(let pause?) = pending?.phase {
+                let next = min(pause.end, monotonicSeconds() + Self.longestFinalPause, end)
+                pending?.phase = .pausing(Pause(end: next))
+            }
+            try advanceWhenDone()
+            try finishAttempt()
+        }
+        if pending != nil, let alarm {
+            pending = nil
+            throw SaveError(folder: folder.path, alarm)
+        }
+    }
+
+    /// Completes a save that is under way when the run ends with an error that all ranks have agreed on: the state
+    /// that is being saved is sound. Does nothing where other ranks do not get here as well. Collective.
+    ///
+    /// - Parameter seconds: the longest time that this may take.
+    public func completeAfterFailure(within seconds: Double) {
+        guard pending != nil, communicator.meetsAllRanks(within: 5) else { return }
+        let end = monotonicSeconds() + seconds
+        do {
+            while let pending {
+                if case .pausing = pending.phase { return }
+                while !pending.phase.isDone, monotonicSeconds() < end {
+                    usleep(20_000)
+                    progress()
+                }
+                let working = try communicator.allReduceSum(working)
+                guard working == 0 else {
+                    if communicator.isRoot {
+                        warn(
+                            "the checkpoint of step \(pending.state.step) was not saved within \(duration(seconds))"
+                        )
+                    }
+                    return
+                }
+                try advance(working)
+            }
+        } catch {
+            // The error that ended the run is the one to report.
+        }
+    }
+
+    /// Waits until all ranks have completed the phase, and continues.
+    private func advanceWhenDone() throws {
+        var toldAt = monotonicSeconds()
+        while pending?.phase.isDone == false {
+            usleep(5_000)
+            if case .pausing = pending?.phase, monotonicSeconds() - toldAt > 1 {
+                progress()
+                toldAt = monotonicSeconds()
+            }
+        }
+        try advance(try communicator.allReduceSum(working))
     }
 
     // MARK: Phases
 
-    /// All files are written, or not: the ranks tell rank 0, whose thread commits them.
-    private func handIn(_ job: BackgroundJob<[CheckpointFile]>, _ pending: Pending) throws {
+    /// Starts to write the copy of the state. Collective.
+    private func startWriting() throws {
+        guard let draft = pending?.draft, let state = pending?.state, let copy = pending?.copy else { return }
+        let created = try attempt("saving the checkpoint of step \(state.step)") {
+            try draft.create(state.folders)
+        }
+        guard created else { return }
+        let (rank, ranks) = (communicator.rank, communicator.size)
+        pending?.phase = .writing(
+            BackgroundJob(name: "checkpoint") { [table, progress] in
+                // `copy` owns the buffers' memory until this thread is done with it.
+                try withExtendedLifetime(copy) {
+                    try draft.writeShards(
+                        copy.buffers(of: state.folders), table, rank: rank, of: ranks, progress: progress)
+                }
+            })
+    }
+
+    /// All ranks have written their files, or failed to: rank 0's thread commits them.
+    private func commit(_ job: BackgroundJob<[CheckpointFile]>, _ pending: Pending) throws {
         let shards: [[CheckpointFile]]
         do {
             let own = try communicator.collectively("saving the checkpoint of step \(pending.state.step)") {
@@ -220,58 +306,143 @@ public final class CheckpointWriter {
         } catch let error as CommunicationError {
             throw error
         } catch {
-            // Every rank is here. Rank 0's word is the same as the others', with the rank that failed.
-            self.pending = nil
-            return try settle(pending.state, pending.draft, FailureReport(error).message)
+            // Every rank is here.
+            return fail(pending, FailureReport(error))
         }
-        guard communicator.isRoot else { return }
+        guard communicator.isRoot else {
+            self.pending?.phase = .committing(nil)
+            return
+        }
         let manifest = CheckpointManifest(
             run: run, step: pending.state.step, samplesSeen: pending.state.samplesSeen,
             worldSize: communicator.size, attemptID: attemptID, savedAt: Date().timeIntervalSince1970,
             metric: pending.state.metric, sums: pending.state.sums, folders: pending.state.folders,
             parameters: table, files: [])
         let (draft, retention, table) = (pending.draft, pending.retention, table)
-        self.pending?.committing = BackgroundJob(name: "checkpoint commit") { [run, checkLock] in
-            try draft.complete(
-                shards: shards, table, folders: manifest.folders, modelConfig: run.modelConfig
-            ) { files in
-                var whole = manifest
-                whole.files = files
-                return whole
-            }
+        self.pending?.phase = .committing(
+            BackgroundJob(name: "checkpoint commit") { [run, checkLock] in
+                try draft.complete(
+                    shards: shards, table, folders: manifest.folders, modelConfig: run.modelConfig
+                ) { files in
+                    var whole = manifest
+                    whole.files = files
+                    return whole
+                }
+                try checkLock()
+                _ = try draft.name()
+                guard let retention else { return "" }
+                return Self.prune(draft.folder, retention, checkLock)
+            })
+    }
+
+    /// Deletes checkpoints that need not be kept.
+    ///
+    /// - Returns: why some could not be deleted, which only costs space; empty where there is nothing to say.
+    private static func prune(
+        _ folder: CheckpointFolder, _ retention: Retention, _ checkLock: () throws -> Void
+    ) -> String {
+        do {
             try checkLock()
-            _ = try draft.name()
-            guard let retention else { return "" }
-            try checkLock()
-            // A checkpoint that cannot be deleted costs space, and no step of training.
-            do {
-                var left: [String] = []
-                try draft.folder.prune(retention) { left.append($0.message) }
-                return left.joined(separator: "; ")
-            } catch {
-                return FailureReport(error).message
-            }
+            var left: [String] = []
+            try folder.prune(retention) { left.append($0.message) }
+            return left.joined(separator: "; ")
+        } catch {
+            return FailureReport(error).message
         }
     }
 
-    /// Counts what has become of a save. `problem` is empty where there was none, on every rank alike.
-    private func settle(_ state: SavedState, _ draft: CheckpointDraft, _ problem: String) throws {
-        guard !problem.isEmpty else {
-            (failuresInARow, lastProblem) = (0, nil)
+    /// Rank 0 has committed the checkpoint, or failed to.
+    private func complete(_ job: BackgroundJob<String>?, _ pending: Pending) throws {
+        let isCommitted = try attempt("saving the checkpoint of step \(pending.state.step)") {
+            do {
+                let left = try job?.wait() ?? ""
+                if !left.isEmpty {
+                    warn("an older checkpoint could not be read or deleted and takes space: \(left)")
+                }
+            } catch let error as RunLockError {
+                // Nothing may be saved here any more.
+                pending.draft.discard()
+                throw error
+            }
+        }
+        if isCommitted { succeed(pending) }
+    }
+
+    /// Tries a failed save again.
+    private func retry(_ pending: Pending) throws {
+        // A commit may have failed after the checkpoint had got its name.
+        let target = pending.folder.path(step: pending.state.step)
+        var isNamed = false
+        let done = try attempt("saving the checkpoint of step \(pending.state.step)") {
+            isNamed = FileManager.default.fileExists(atPath: target)
+            if isNamed { try AtomicFile.synchronizeFolder(of: target) }
+        }
+        guard done else { return }
+        if try communicator.fromRoot("looking for the checkpoint", { isNamed }) { return succeed(pending) }
+        self.pending?.draft = CheckpointDraft(
+            folder: pending.folder, step: pending.state.step, id: "\(attemptID)-\(alarm?.failures ?? 0)")
+        try startWriting()
+    }
+
+    /// Does something on rank 0, a failure of which is a failed attempt to save. Collective.
+    ///
+    /// - Returns: whether it succeeded, the same on every rank.
+    /// - Throws: `RunLockError` and `CommunicationError`.
+    private func attempt(_ what: String, _ body: () throws -> Void) throws -> Bool {
+        let problems: [FailureReport]
+        do {
+            problems = try communicator.fromRoot(what) {
+                do {
+                    try body()
+                    return []
+                } catch let error as RunLockError {
+                    throw error
+                } catch {
+                    return [FailureReport(error)]
+                }
+            }
+        } catch {
+            pending = nil
+            throw error
+        }
+        guard let problem = problems.first, let pending else { return true }
+        fail(pending, problem)
+        return false
+    }
+
+    private func succeed(_ pending: Pending) {
+        if let alarm, communicator.isRoot {
+            warn("the checkpoint of step \(pending.state.step) is saved, after \(alarm.failures) failures")
+        }
+        (alarm, self.pending) = (nil, nil)
+    }
+
+    /// Schedules the next attempt; called on every rank.
+    private func fail(_ pending: Pending, _ report: FailureReport) {
+        let failures = (alarm?.failures ?? 0) + 1
+        alarm = Alarm(failures: failures, report: report)
+        guard communicator.isRoot else {
+            self.pending?.phase = .pausing(nil)
             return
         }
-        (failuresInARow, lastProblem) = (failuresInARow + 1, problem)
-        if communicator.isRoot {
-            draft.discard()
-            warn(
-                "the \(draft.folder == folder ? "checkpoint" : "snapshot") of step \(state.step) was not saved: "
-                    + "\(problem); earlier ones are as they were, and training goes on (\(failuresInARow) of \(Self.failuresAllowed) failures in a row)"
-            )
-        }
-        guard failuresInARow < Self.failuresAllowed else {
-            throw CheckpointError(
-                .inaccessible, folder.path,
-                "\(failuresInARow) checkpoints in a row could not be saved, the last because: \(problem)")
-        }
+        pending.draft.discard()
+        let pause = min(Self.pause.longest, Self.pause.first * Double(1 << min(failures - 1, 20)))
+        warn(
+            "the \(pending.folder == folder ? "checkpoint" : "snapshot") of step \(pending.state.step) was not saved: "
+                + "\(report.message); earlier checkpoints are intact, training continues, and the save is retried in "
+                + "\(duration(pause)) (\(failures) failures in a row)")
+        self.pending?.phase = .pausing(Pause(end: monotonicSeconds() + pause))
+    }
+}
+
+/// The last save of a run failed.
+public struct SaveError: ReportableError {
+    public let message: String
+    public let exitStatus: Int32
+
+    init(folder: String, _ alarm: CheckpointWriter.Alarm) {
+        message =
+            "\(folder): the last checkpoint could not be saved (\(alarm.failures) attempts): \(alarm.report.message)"
+        exitStatus = alarm.report.exitStatus
     }
 }

@@ -114,7 +114,8 @@ public struct ConfigurationChanges {
         ]
     }
 
-    private static func leaves(_ node: ConfigNode, _ path: [String] = []) -> Leaves {
+    /// The keys of a configuration with their values, as `--set` names them.
+    static func leaves(_ node: ConfigNode, _ path: [String] = []) -> [(key: String, node: ConfigNode)] {
         guard let entries = node.entries else {
             return path.isEmpty ? [] : [(path.joined(separator: "."), node)]
         }

@@ -101,7 +101,7 @@ public enum ResumeRules {
 
         // How long, how much at once, and where.
         "train.steps": .noted,
-        "train.batch_size": .refused("the position in the data is counted in batches"),
+        "train.batch_size": .refused("the learning rate and the averages were chosen for the old one"),
         "train.micro_batch_size": .noted,
         "train.precision": .noted,  // Weights, moments and averages are fp32 always.
         "train.sharding": .noted,
@@ -151,6 +151,8 @@ public struct AllowedChanges: Sendable, Equatable {
     public static let none = AllowedChanges(names: [])
 
     private let names: [String]
+
+    var description: String { names.sorted().joined(separator: ",") }
 
     private init(names: [String]) { self.names = names }
 

@@ -85,14 +85,21 @@ extension CheckpointFolder {
 
     /// Deletes the checkpoints that need not be kept, oldest first. For one rank.
     ///
-    /// - Parameter unreadable: told of each that could not be looked at, and so stays.
+    /// - Parameter undeletable: called for each that could not be read or deleted. It stays; the others are deleted all
+    ///   the same.
     /// - Returns: the steps deleted.
     @discardableResult
     public func prune(
-        _ retention: Retention, unreadable: (CheckpointError) -> Void = { _ in }
+        _ retention: Retention, undeletable: (CheckpointError) -> Void = { _ in }
     ) throws(CheckpointError) -> [Int] {
-        let expired = try expired(retention, unreadable: unreadable)
-        for step in expired { try remove(step: step) }
-        return expired
+        try expired(retention, unreadable: undeletable).filter { step in
+            do throws(CheckpointError) {
+                try remove(step: step)
+                return true
+            } catch {
+                undeletable(error)
+                return false
+            }
+        }
     }
 }

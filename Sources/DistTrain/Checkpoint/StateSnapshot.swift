@@ -1,8 +1,12 @@
 import Foundation
 
-/// A copy of the training state that a checkpoint is written from while training goes on: the tensors that this rank
-/// writes, whole. Its memory is taken once, at the start.
-final class StateSnapshot {
+/// A copy of the training state that a checkpoint is written from while training continues: the tensors that this rank
+/// writes, whole. Its memory is allocated once, at the first save.
+///
+/// `@unchecked Sendable`: `capture` is only called while no thread reads the copy (`CheckpointWriter.begin` first
+/// completes the previous save), and nothing else writes to it. Whoever reads the copy holds a reference to this
+/// object, which owns the memory.
+final class StateSnapshot: @unchecked Sendable {
     /// Stretches of flat buffers that hold this rank's tensors whole.
     private(set) var buffers: [StateBuffer] = []
     private let slices: FlatSlices
@@ -41,19 +45,18 @@ final class StateSnapshot {
 
     private func buffer(of folder: String) -> StateBuffer? { buffers.first { $0.folder == folder } }
 
-    /// Copies the state of this moment, or a part of it. Collective: what lies beyond a slice's borders comes from its
+    /// The copies of these folders, in this order. They are valid as long as this object is referenced.
+    func buffers(of folders: [String]) -> [StateBuffer] {
+        folders.map { folder in
+            guard let copy = buffer(of: folder) else { preconditionFailure("no room for \(folder)") }
+            return copy
+        }
+    }
+
+    /// Copies the state of this moment, or a part of it. Collective: what lies beyond a shard's borders comes from its
     /// owner.
-    ///
-    /// - Returns: the copies, in the order of `state`.
-    func capture(
-        _ state: [StateBuffer], _ communicator: any Communicator
-    ) throws(CommunicationError) -> [StateBuffer] {
-        var copies: [StateBuffer] = []
-        for live in state {
-            guard let copy = buffer(of: live.folder) else {
-                preconditionFailure("no room for \(live.folder)")
-            }
-            copies.append(copy)
+    func capture(_ state: [StateBuffer], _ communicator: any Communicator) throws(CommunicationError) {
+        for (live, copy) in zip(state, buffers(of: state.map(\.folder))) {
             let common = copy.range.clamped(to: live.range)
             if !common.isEmpty {
                 copy.pointer(common.lowerBound).update(
@@ -75,7 +78,6 @@ final class StateSnapshot {
                 }
             }
         }
-        return copies
     }
 }
 

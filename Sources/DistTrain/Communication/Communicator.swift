@@ -75,6 +75,10 @@ public protocol Communicator: AnyObject {
     func receive(_ bytes: UnsafeMutableRawBufferPointer, from source: Int, tag: Int)
         throws(CommunicationError)
 
+    /// Whether every rank calls this within a time. For a rank that fails and does not know whether the others do.
+    /// Where they do not, no other call is possible any more but to leave the program.
+    func meetsAllRanks(within seconds: Double) -> Bool
+
     /// Ends all ranks at once, without cleaning up. For a failure that the others cannot be told of.
     func abort(_ code: Int32) -> Never
 }

@@ -11,6 +11,8 @@ import TensorCore
 ///
 /// - Returns: the exit code, the same on every rank. The message has been printed to standard error.
 public func runOnAllRanks(_ body: (any Communicator) throws -> Void) -> Int32 {
+    // MPI's own connections count, too.
+    OpenFileLimit.raise()
     let communicator: any Communicator
     do {
         communicator = try openCommunicator()
@@ -46,6 +48,8 @@ extension MPICommunicator {
             case success = 0
             case ownError = 1
             case remoteError = 2
+            /// Failed, and asks whether the others have failed, too.
+            case meeting = 3
         }
         var kind: Kind
         var exitStatus: Int64
@@ -67,7 +71,7 @@ extension MPICommunicator {
         }
         guard abandonedRequests == 0, let endings = exchange(own) else { endJob(report) }
 
-        let failures = endings.indices.filter { endings[$0].kind == .ownError }
+        let failures = endings.indices.filter { [.ownError, .meeting].contains(endings[$0].kind) }
         // One line for one fault: the lowest rank's. A disk that is full is full for every rank.
         let told = failures.filter { endings[$0].messageHash != stableHash("") }
         if rank == told.first {
@@ -89,8 +93,15 @@ extension MPICommunicator {
         return decisive.map { Int32(truncatingIfNeeded: endings[$0].exitStatus) } ?? ExitStatus.success
     }
 
-    /// How every rank ended; nil when this rank failed and the others do not come.
-    private func exchange(_ own: Ending) -> [Ending]? {
+    public func meetsAllRanks(within seconds: Double) -> Bool {
+        let own = Ending(
+            kind: .meeting, exitStatus: Int64(ExitStatus.crash), messageHash: stableHash(""))
+        guard let endings = exchange(own, patience: seconds) else { return false }
+        return endings.allSatisfy { $0.kind == .meeting }
+    }
+
+    /// How every rank ended; nil when this rank failed and the others do not come in time.
+    private func exchange(_ own: Ending, patience: Double = patience) -> [Ending]? {
         let mine = UnsafeMutablePointer<Int64>.allocate(capacity: 3)
         let all = UnsafeMutablePointer<Int64>.allocate(capacity: 3 * size)
         // Not freed when the others do not come: the exchange is still open then, and the job ends.
@@ -101,7 +112,7 @@ extension MPICommunicator {
 
         var request = mpishim_null_request()
         guard mpishim_start_farewell(mine, all, &request) == 0 else { return nil }
-        let deadline = own.kind == .success ? .infinity : monotonicSeconds() + Self.patience
+        let deadline = own.kind == .success ? .infinity : monotonicSeconds() + patience
         while true {
             var done: Int32 = 0
             guard mpishim_test_all(&request, 1, &done) == 0 else { return nil }

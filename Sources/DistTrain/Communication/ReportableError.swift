@@ -79,7 +79,8 @@ public struct FailureReport: Codable, Equatable, Sendable {
             self.init(message: error.message, exitStatus: error.exitStatus)
         case let error as ConfigError:
             self.init(message: error.description, exitStatus: ExitStatus.usage)
-        case is ModelFolderError, is FirstStageError:
+        case let error as ModelFolderError: self.init(message: error.description, code: error.code)
+        case is FirstStageError:
             self.init(message: String(describing: error), exitStatus: ExitStatus.refused)
         case let error as FileError: self.init(message: error.description, code: error.code)
         case let error as SafetensorsError: self.init(message: error.description, code: error.code)

@@ -35,6 +35,8 @@ public struct TrainConfiguration: Sendable, Equatable {
     /// else.
     public var microBatchSize: Int?
     public var precision = Precision.auto
+    /// What `auto` stands for, once the ranks of a job have agreed on it; not written.
+    var automaticDType: DType?
     public var sharding = Sharding.optimizer
     /// What gradients are on their way between ranks.
     public var reduceDType = ReduceDType.fp32
@@ -109,6 +111,9 @@ public struct CheckpointConfiguration: Sendable, Equatable {
     public var keepEvery: Int?
     /// So many checkpoints of the lowest training loss are kept, whatever their age.
     public var keepBest = 0
+    /// Seconds for which the last save of a run is retried when it fails, before the run ends with exit code 74. While
+    /// training continues, failed saves are retried without a limit.
+    public var saveTimeout = 600.0
     /// Whether a checkpoint is written while training goes on (`async` in the file).
     public var isAsync = false
 
@@ -116,6 +121,7 @@ public struct CheckpointConfiguration: Sendable, Equatable {
         case keepLast = "keep_last"
         case keepEvery = "keep_every"
         case keepBest = "keep_best"
+        case saveTimeout = "save_timeout"
         case isAsync = "async"
     }
 
@@ -124,6 +130,7 @@ public struct CheckpointConfiguration: Sendable, Equatable {
         keepLast = try reader.read(.keepLast, default: keepLast)
         keepEvery = try reader.read(optional: .keepEvery)
         keepBest = try reader.read(.keepBest, default: keepBest)
+        saveTimeout = try reader.read(.saveTimeout, default: saveTimeout)
         isAsync = try reader.read(.isAsync, default: isAsync)
         if isAsync {
             throw ConfigError(
@@ -133,6 +140,8 @@ public struct CheckpointConfiguration: Sendable, Equatable {
         }
         try reader.check(keepLast >= 1, .keepLast, "found \(keepLast), expected 1 or more")
         try reader.check(keepBest >= 0, .keepBest, "found \(keepBest), expected 1 or more, or 0 for none")
+        try reader.check(
+            saveTimeout >= 0, .saveTimeout, "found \(saveTimeout), expected a number of seconds, 0 or more")
         if let every = keepEvery {
             try reader.check(every >= 1, .keepEvery, "found \(every), expected 1 or more, or null for none")
         }
@@ -144,6 +153,7 @@ public struct CheckpointConfiguration: Sendable, Equatable {
         ])
         // Left out where it is not used, as it was before there was such a key: the configuration's hash stays.
         if keepBest > 0 { node["keep_best"] = .integer(keepBest) }
+        if saveTimeout != 600 { node["save_timeout"] = .number(saveTimeout) }
         return node
     }
 }

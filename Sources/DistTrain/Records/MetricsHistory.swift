@@ -22,7 +22,8 @@ public struct MetricsHistory: Sendable {
         do {
             return try Data(contentsOf: URL(fileURLWithPath: path))
         } catch {
-            throw MetricsError(path: path, detail: "cannot be read: \(systemReason(of: error))")
+            throw MetricsError(
+                path: path, detail: "cannot be read: \(systemReason(of: error))", code: systemCode(of: error))
         }
     }
 

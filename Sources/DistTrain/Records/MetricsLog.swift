@@ -5,26 +5,28 @@ import LDMModel
 public struct MetricsError: ReportableError, Equatable {
     public let path: String
     public let detail: String
+    /// `errno` of the failed file operation; 0 for any other reason.
+    public var code: Int32 = 0
 
     public var message: String { "\(path): \(detail)" }
-    public var exitStatus: Int32 { ExitStatus.usage }
+    public var exitStatus: Int32 { ExitStatus.forSystemError(code, otherwise: ExitStatus.usage) }
 }
 
 /// Writes `metrics.jsonl`: a JSON object a line, of which the file never holds half. For one rank.
 ///
 /// Kinds of line: `run` (the first), `step`, `resume`, and whatever else `append(kind:)` is given.
 public final class MetricsLog {
-    /// Lines that could not be written.
+    /// Lines that could not be written, and are not kept for later either.
     public var lostLines: Int { file.lost }
 
-    private let file: AppendedFile
+    let file: AppendedFile
     private let clock: () -> Double
 
     /// Opens the file, cut back to where the run goes on.
     ///
     /// - Parameters:
     ///   - resumedStep: the step of the checkpoint that was loaded; nil starts the file anew.
-    ///   - onProblem: told of lines that could not be written, once a series.
+    ///   - onProblem: called with lines that cannot be written for now, once a series.
     ///   - clock: seconds since 1970.
     public init(
         path: String, run: RunDescription, resumedStep: Int? = nil,
@@ -42,14 +44,17 @@ public final class MetricsLog {
             file = try AppendedFile(path: path, noun: "line", onProblem: onProblem)
             try file.cut(to: kept)
         } catch {
-            throw MetricsError(path: path, detail: error.message)
+            throw MetricsError(path: path, detail: error.message, code: error.code)
         }
         if kept == 0 { append(kind: "run", step: nil, run.fields) }
         if let resumedStep { append(kind: "resume", step: resumedStep, run.fields) }
     }
 
-    /// Waits until all lines are on the disk: a checkpoint must not outlive the curve up to it.
+    /// Tries to get all lines onto the disk.
     public func synchronize() { file.synchronize() }
+
+    /// Waits until all lines are on the disk: a checkpoint must not outlive the curve up to it. For any thread.
+    public func commit() throws(FileError) { try file.commit() }
 
     public func append(_ metrics: StepMetrics) { append(kind: "step", step: metrics.step, metrics.fields) }
 

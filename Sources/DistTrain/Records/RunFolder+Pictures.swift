@@ -8,22 +8,22 @@ extension RunFolder {
     /// - Parameter step: nil for a start from nothing.
     public func cutPicturesBack(to step: Int?) throws {
         try setAside(samples, after: step) { Self.step(ofSamples: $0) }
-        if FileManager.default.fileExists(atPath: evaluation) {
-            try setAside(evaluation, after: step) { Self.step(ofEvaluation: $0) }
-        }
+        try setAside(evaluation, after: step) { Self.step(ofEvaluation: $0) }
         unlink("\(path)/loss.png")
         try LossCurve(self).write()
     }
 
     /// Moves what a folder has of later steps to its folder `superseded`.
     private func setAside(_ folder: String, after step: Int?, _ stepOf: (String) -> Int?) throws {
+        guard FileManager.default.fileExists(atPath: folder) else { return }
         let aside = (folder as NSString).appendingPathComponent("superseded")
         for name in try FileManager.default.contentsOfDirectory(atPath: folder) {
             guard let found = stepOf(name), found > step ?? -1 else { continue }
             try FileManager.default.createDirectory(atPath: aside, withIntermediateDirectories: true)
             let (old, new) = ("\(folder)/\(name)", "\(aside)/\(name)")
             if rename(old, new) != 0 {
-                throw RunFolderError(path: old, detail: "cannot be moved to \(aside): \(systemReason())")
+                throw RunFolderError(
+                    path: old, detail: "cannot be moved to \(aside): \(systemReason())", code: errno)
             }
         }
     }

@@ -5,9 +5,11 @@ import LDMModel
 public struct RunFolderError: ReportableError, Equatable {
     public let path: String
     public let detail: String
+    /// `errno` of the failed file operation; 0 for any other reason.
+    public var code: Int32 = 0
 
     public var message: String { "\(path): \(detail)" }
-    public var exitStatus: Int32 { ExitStatus.usage }
+    public var exitStatus: Int32 { ExitStatus.forSystemError(code, otherwise: ExitStatus.usage) }
 }
 
 /// A run's folder: configuration, metrics, samples, checkpoints and the finished model, each at a fixed place.
@@ -61,9 +63,11 @@ public struct RunFolder: Sendable {
         do {
             // Again: a run may have begun and ended here since.
             try folder.check(name: name, resume: resume)
-            // Checkpoints first: a start that ends after it must not look like somebody else's folder.
+            // A start that ends after this one must not look like somebody else's folder.
             try folder.create(folder.checkpoints.path)
-            try folder.create(folder.samples)
+            // Nothing depends on samples: a run goes without.
+            try? folder.create(folder.samples)
+            PipelineFolder.recoverInterruptedWrite(at: folder.model)
         } catch {
             lock.release()
             throw error
@@ -75,16 +79,20 @@ public struct RunFolder: Sendable {
         do {
             try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         } catch {
-            throw RunFolderError(path: folder, detail: "cannot be created: \(systemReason(of: error))")
+            throw RunFolderError(
+                path: folder, detail: "cannot be created: \(systemReason(of: error))",
+                code: systemCode(of: error))
         }
     }
 
-    /// Writes the resolved configuration, whole or not at all.
+    /// Writes the resolved configuration, whole or not at all; nothing where it is there already, which a full disk
+    /// then does not matter to.
     public func writeConfiguration(_ yaml: String) throws(RunFolderError) {
+        if FileManager.default.contents(atPath: configuration) == Data(yaml.utf8) { return }
         do {
             try AtomicFile.write(Array(yaml.utf8), to: configuration)
         } catch {
-            throw RunFolderError(path: error.path, detail: error.message)
+            throw RunFolderError(path: error.path, detail: error.message, code: error.code)
         }
     }
 
@@ -109,7 +117,9 @@ public struct RunFolder: Sendable {
             entries = try FileManager.default.contentsOfDirectory(atPath: path)
                 .filter { name in !Self.records.contains { name == $0 || name.hasPrefix("\($0).") } }
         } catch {
-            throw RunFolderError(path: path, detail: "cannot be listed: \(systemReason(of: error))")
+            throw RunFolderError(
+                path: path, detail: "cannot be listed: \(systemReason(of: error))",
+                code: systemCode(of: error))
         }
         guard
             entries.isEmpty
@@ -134,7 +144,7 @@ public struct RunFolder: Sendable {
         {
             return
         }
-        if resume == .none {
+        if resume.source == .none {
             throw RunFolderError(
                 path: path,
                 detail: "holds a run already; go on with it by --resume auto, or choose another --output")

@@ -5,9 +5,11 @@ import Synchronization
 public struct RunLockError: ReportableError, Equatable {
     public let path: String
     public let detail: String
+    /// `errno` of the failed file operation; 0 for any other reason.
+    public var code: Int32 = 0
 
     public var message: String { "\(path): \(detail)" }
-    public var exitStatus: Int32 { ExitStatus.usage }
+    public var exitStatus: Int32 { ExitStatus.forSystemError(code, otherwise: ExitStatus.usage) }
 }
 
 /// The right to write into a run's folder, which one process of all hosts has at a time. For one rank.
@@ -160,7 +162,7 @@ public final class RunLock: Sendable {
             loss = RunLockError(
                 path: run,
                 detail: "cannot be seen for \(duration(silence)), and another run may have taken it: "
-                    + error.message)
+                    + error.message, code: error.code)
         }
         return state.withLock {
             if let loss {

@@ -19,7 +19,7 @@ struct RunLockFolder: Sendable, Equatable {
     func numbers() throws(RunLockError) -> [Int] {
         guard let folder = opendir(path) else {
             if errno == ENOENT { return [] }
-            throw RunLockError(path: path, detail: "cannot be listed: \(systemReason())")
+            throw RunLockError(path: path, detail: "cannot be listed: \(systemReason())", code: errno)
         }
         defer { closedir(folder) }
         var numbers: [Int] = []
@@ -34,7 +34,7 @@ struct RunLockFolder: Sendable, Equatable {
             }
         }
         guard errno == 0 else {
-            throw RunLockError(path: path, detail: "cannot be listed: \(systemReason())")
+            throw RunLockError(path: path, detail: "cannot be listed: \(systemReason())", code: errno)
         }
         return numbers.sorted()
     }
@@ -45,14 +45,14 @@ struct RunLockFolder: Sendable, Equatable {
         let descriptor = open(file(number), O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else {
             if errno == ENOENT || errno == ESTALE { return nil }
-            throw RunLockError(path: file(number), detail: "cannot be opened: \(systemReason())")
+            throw RunLockError(path: file(number), detail: "cannot be opened: \(systemReason())", code: errno)
         }
         defer { close(descriptor) }
         var bytes = [UInt8](repeating: 0, count: 4096)
         let count = bytes.withUnsafeMutableBytes { pread(descriptor, $0.baseAddress, $0.count, 0) }
         guard count >= 0 else {
             if errno == ESTALE { return nil }
-            throw RunLockError(path: file(number), detail: "cannot be read: \(systemReason())")
+            throw RunLockError(path: file(number), detail: "cannot be read: \(systemReason())", code: errno)
         }
         return Array(bytes.prefix(count))
     }
@@ -109,7 +109,8 @@ struct RunLockFolder: Sendable, Equatable {
 
     private func cannotBeWritten() -> RunLockError {
         RunLockError(
-            path: (path as NSString).deletingLastPathComponent, detail: "cannot be written: \(systemReason())"
+            path: (path as NSString).deletingLastPathComponent,
+            detail: "cannot be written: \(systemReason())", code: errno
         )
     }
 }

@@ -4,38 +4,49 @@ import LDMModel
 /// Everything that is recorded while a run trains: `metrics.jsonl` always, and what `logging` asks for. For one rank.
 ///
 /// `metrics.jsonl` is what a run is known by, and must be writable. The other records are for looking at: one that
-/// cannot be opened is told of and left out.
+/// cannot be opened is reported, and tried again at the next checkpoint.
 public final class RunRecorder {
+    /// The lines must be on the disk before a checkpoint is.
+    var metricsFile: AppendedFile { metrics.file }
+
     private let metrics: MetricsLog
-    private let tensorBoard: TensorBoardLog?
-    private let wandb: WandBRun?
+    private var tensorBoard: TensorBoardLog?
+    private var wandb: WandBRun?
+    /// Open those that could not be opened so far; nil where there is nothing to open.
+    private var openTensorBoard: (() throws(FileError) -> TensorBoardLog?)?
+    private var openWandB: (() throws(FileError) -> WandBRun?)?
+    private let onProblem: (String) -> Void
 
     /// What pictures of the model's work are called.
     private static let samples = "samples"
 
-    /// Opens the records, cut back to where the run goes on.
+    /// Opens the records, cut back to where the run continues.
     ///
     /// - Parameters:
     ///   - configuration: the resolved configuration, YAML.
     ///   - resumedStep: the step of the checkpoint that was loaded; nil starts them anew.
     ///   - host: this rank's.
-    ///   - onProblem: told, in a line, of what cannot be written.
+    ///   - onProblem: called, with a line, with what cannot be written.
     public init(
         _ run: RunFolder, _ description: RunDescription, configuration: String, logging: LoggingConfiguration,
         resumedStep: Int?, host: String, onProblem: @escaping (String) -> Void
     ) throws {
+        self.onProblem = onProblem
         metrics = try MetricsLog(
             path: run.metrics, run: description, resumedStep: resumedStep, onProblem: onProblem)
         let step = resumedStep
-        tensorBoard = Self.open(onProblem) { () throws(FileError) in
+        openTensorBoard = { () throws(FileError) in
             if step == nil { try TensorBoardLog.discard(in: run.tensorBoard) }
             // A file that is not wanted any more is cut back, too: it may be wanted again.
             guard logging.tensorboard || TensorBoardLog.exists(in: run.tensorBoard) else { return nil }
             let log = try TensorBoardLog(
                 folder: run.tensorBoard, resumedStep: step, host: host, onProblem: onProblem)
-            return logging.tensorboard ? log : nil
+            guard logging.tensorboard else { return nil }
+            log.append(text: Self.indented(configuration), name: "configuration", step: step ?? 0)
+            log.append(text: Self.table(description), name: "run", step: step ?? 0)
+            return log
         }
-        wandb = Self.open(onProblem) { () throws(FileError) in
+        openWandB = { () throws(FileError) in
             if step == nil { try WandBRun.discard(in: run.wandb) }
             guard logging.wandb || WandBRun.exists(in: run.wandb) else { return nil }
             let log = try WandBRun(
@@ -45,9 +56,27 @@ public final class RunRecorder {
                     programVersion: description.programVersion, host: host), onProblem: onProblem)
             return logging.wandb ? log : nil
         }
-        tensorBoard?.append(
-            text: Self.indented(configuration), name: "configuration", step: resumedStep ?? 0)
-        tensorBoard?.append(text: Self.table(description), name: "run", step: resumedStep ?? 0)
+        openRecords()
+    }
+
+    /// Opens what is not open yet.
+    private func openRecords() {
+        Self.open(&tensorBoard, &openTensorBoard, onProblem)
+        Self.open(&wandb, &openWandB, onProblem)
+    }
+
+    private static func open<Log>(
+        _ log: inout Log?, _ opening: inout (() throws(FileError) -> Log?)?, _ onProblem: (String) -> Void
+    ) {
+        guard let body = opening else { return }
+        do {
+            log = try body()
+            opening = nil
+        } catch {
+            onProblem(
+                "Warning: \(error); the run goes on without this record, which is tried again at the next checkpoint"
+            )
+        }
     }
 
     public func append(_ entry: StepMetrics) {
@@ -73,25 +102,19 @@ public final class RunRecorder {
         wandb?.append(picture: png, width: width, height: height, name: Self.samples, step: step)
     }
 
-    /// Waits until all is on the disk: a checkpoint must not outlive the curve up to it.
+    /// Tries to get everything onto the disk, and opens records that could not be opened so far.
     public func synchronize() {
+        openRecords()
         metrics.synchronize()
         tensorBoard?.synchronize()
         wandb?.synchronize()
     }
 
     /// Tells the records how training ended.
-    public func finish(exitStatus: Int32) { wandb?.finish(exitStatus: exitStatus) }
-
-    private static func open<Log>(
-        _ onProblem: (String) -> Void, _ body: () throws(FileError) -> Log?
-    ) -> Log? {
-        do {
-            return try body()
-        } catch {
-            onProblem("Warning: \(error); the run goes on without this record")
-            return nil
-        }
+    public func finish(exitStatus: Int32) {
+        metrics.synchronize()
+        tensorBoard?.synchronize()
+        wandb?.finish(exitStatus: exitStatus)
     }
 
     private static func tree(_ yaml: String) -> JSONObject {

@@ -21,9 +21,22 @@ public struct AutoencoderRun {
         self.allowedChanges = allowedChanges
     }
 
+    /// Trains, and watches the ranks meanwhile. Collective.
     public func train(_ communicator: any Communicator) throws {
-        let c = configuration
+        try JobWatcher.watch(communicator, watching.limits) { try train(communicator, $0) }
+    }
+
+    /// Trains on ranks that are watched already. Collective.
+    public func train(_ communicator: any Communicator, _ watcher: JobWatcher) throws {
+        var c = configuration
+        let activity = watcher.activity
+        try StartAgreement.compareCommands(
+            c.node, output: output, resume: resume, allowedChanges: allowedChanges, communicator)
+        try c.train.agreeOnPrecision(communicator)
+        activity.enter(.openData)
         let dataset = try openTrainingDataset(c.data.options, firstStage: nil, on: communicator)
+        try StartAgreement.compareData(dataset.fingerprint, firstStage: nil, communicator)
+        activity.enter(.makeModel)
         let model = try AutoencoderKL(c.model)
         guard c.model.inChannels == dataset.channels else {
             throw RunError(
@@ -32,14 +45,17 @@ public struct AutoencoderRun {
         }
         try communicator.collectively("making the model") { try model.store.checkMemory() }
         model.store.initialize(seed: c.seed)
+        activity.enter(.initialize)
         let initializedFrom = try InitialWeights.autoencoder(c.initFrom, for: c.model)?
             .load(into: model.store, run: RunFolder(output), resume, communicator)
+        try agreeOnInitialWeights(model.store, communicator)
         let objective = AutoencoderObjective(
             model: model, dataset: dataset,
             weights: AutoencoderObjective.Weights(
                 l1: Float(c.loss.l1), mse: Float(c.loss.mse), kl: Float(c.loss.kl), edge: Float(c.loss.edge)),
             flips: c.data.flip)
         let stage = FirstStage(.autoencoderKL(model), dtype: c.train.dtype)
+        activity.enter(.openRun)
         let yaml = c.resolvedYAML()
         let run = try RunFolder.open(output, c.name, resume, communicator)
         defer { run.lock?.release() }
@@ -60,7 +76,7 @@ public struct AutoencoderRun {
                     config.scalingFactor = try Self.measuredScalingFactor(dataset, stage)
                     try ModelFolder(folder).save(config, model.store, values: values)
                 }),
-            c.session, run: run, watching: watching, communicator: communicator)
+            c.session, run: run, watching: watching, watcher: watcher, communicator: communicator)
         if communicator.isRoot {
             printLine(
                 "Training first stage \(c.name): \(model.store.parameterCount) parameters on \(dataset.count) images "

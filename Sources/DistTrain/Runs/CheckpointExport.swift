@@ -69,12 +69,6 @@ public struct CheckpointExport {
 
     /// Compares the checksums of the weights, where they lie in a checkpoint.
     private func verify(_ folder: ModelFolder, _ average: AverageReconstruction?) throws {
-        if let average { return try average.verify() }
-        let path = URL(fileURLWithPath: folder.path).standardizedFileURL
-        let parent = path.deletingLastPathComponent().path
-        guard FileManager.default.fileExists(atPath: "\(parent)/\(CheckpointManifest.fileName)") else {
-            return
-        }
-        try Checkpoint(opening: parent).verify(folder: path.lastPathComponent)
+        if let average { try average.verify() } else { try folder.verifyWeights() }
     }
 }

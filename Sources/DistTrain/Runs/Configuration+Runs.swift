@@ -3,14 +3,28 @@ import TensorCore
 
 // What runs make of their configurations.
 
+extension Communicator {
+    /// What `precision: auto` stands for in this job: bf16 only if every rank's processor multiplies it natively.
+    /// Collective.
+    public func automaticDType() throws(CommunicationError) -> DType {
+        try allAgree(Processor.hasNativeBFloat16) ? .bfloat16 : .float32
+    }
+}
+
 extension TrainConfiguration {
-    /// The type that `precision` names; `auto` is bf16 where the processor multiplies it natively.
+    /// The type that `precision` names; `auto` is bf16 where every rank's processor multiplies it natively, once the
+    /// ranks have agreed on that, and until then where this one does.
     var dtype: DType {
         switch precision {
         case .fp32: return .float32
         case .bf16: return .bfloat16
-        case .auto: return Processor.hasNativeBFloat16 ? .bfloat16 : .float32
+        case .auto: return automaticDType ?? (Processor.hasNativeBFloat16 ? .bfloat16 : .float32)
         }
+    }
+
+    /// Lets `auto` name the same type on every rank. Collective.
+    mutating func agreeOnPrecision(_ communicator: any Communicator) throws(CommunicationError) {
+        automaticDType = try communicator.automaticDType()
     }
 }
 
@@ -55,7 +69,7 @@ extension SessionSettings {
             retention: Retention(
                 keepLast: checkpoint.keepLast, keepEvery: checkpoint.keepEvery ?? 0,
                 keepBest: checkpoint.keepBest),
-            logging: logging)
+            saveTimeout: checkpoint.saveTimeout, logging: logging)
     }
 }
 

@@ -21,12 +21,26 @@ public struct DenoisingRun {
         self.allowedChanges = allowedChanges
     }
 
+    /// Trains, and watches the ranks meanwhile. Collective.
     public func train(_ communicator: any Communicator) throws {
-        let c = configuration
-        let firstStage = try c.firstStagePath.map {
-            try FirstStage(folder: ModelFolder($0), dtype: c.train.dtype)
+        try JobWatcher.watch(communicator, watching.limits) { try train(communicator, $0) }
+    }
+
+    /// Trains on ranks that are watched already. Collective.
+    public func train(_ communicator: any Communicator, _ watcher: JobWatcher) throws {
+        var c = configuration
+        let activity = watcher.activity
+        try StartAgreement.compareCommands(
+            c.node, output: output, resume: resume, allowedChanges: allowedChanges, communicator)
+        try c.train.agreeOnPrecision(communicator)
+        activity.enter(.openStage)
+        let firstStage = try communicator.collectively("opening the first stage") {
+            try c.firstStagePath.map { try FirstStage(folder: ModelFolder($0), dtype: c.train.dtype) }
         }
+        activity.enter(.openData)
         let dataset = try openTrainingDataset(c.data.options, firstStage: firstStage, on: communicator)
+        try StartAgreement.compareData(dataset.fingerprint, firstStage: firstStage?.weightsHash, communicator)
+        activity.enter(.makeModel)
         var model = c.model
         // diffusers' pipelines draw noise of this size, so what is written must tell it.
         model.sampleSize = model.sampleSize ?? SpatialSize(height: dataset.height, width: dataset.width)
@@ -35,8 +49,10 @@ public struct DenoisingRun {
         try communicator.collectively("making the model") { try unet.store.checkMemory() }
         unet.store.initialize(seed: c.seed)
         let scheduler = c.schedulerConfig()
+        activity.enter(.initialize)
         let initializedFrom = try InitialWeights.unet(c.initFrom, for: model, scheduler)?
             .load(into: unet.store, run: RunFolder(output), resume, communicator)
+        try agreeOnInitialWeights(unet.store, communicator)
 
         let objective = DenoisingObjective(
             unet: unet, dataset: dataset, schedule: try NoiseSchedule(scheduler),
@@ -50,6 +66,7 @@ public struct DenoisingRun {
             c, pictures, side: dataset.height * (firstStage?.downsamplingFactor ?? 1), firstStage: firstStage,
             communicator)
 
+        activity.enter(.openRun)
         let yaml = c.resolvedYAML()
         let run = try RunFolder.open(output, c.name, resume, communicator)
         defer { run.lock?.release() }
@@ -75,7 +92,7 @@ public struct DenoisingRun {
                         folder, unet: unet, values: values, scheduler: scheduler, firstStage: c.firstStagePath
                     )
                 }),
-            c.session, run: run, watching: watching, communicator: communicator)
+            c.session, run: run, watching: watching, watcher: watcher, communicator: communicator)
         if communicator.isRoot {
             printLine(
                 "Training \(c.name): \(unet.store.parameterCount) parameters on \(dataset.count) samples "

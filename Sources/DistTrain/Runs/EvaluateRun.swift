@@ -155,7 +155,7 @@ public struct EvaluateRun {
                     exitStatus: ExitStatus.refused)
             }
             let stage = try request.firstStage.map {
-                try FirstStage(folder: PipelineFolder.locateAutoencoder($0))
+                try FirstStage(folder: .verifiedAutoencoder($0))
             }
             return Opened(
                 firstStage: stage, side: sampleSize, step: nil, weights: "samples",
@@ -237,7 +237,7 @@ public struct EvaluateRun {
             preconditionFailure("a model without samples is opened with its pictures")
         }
         let featureStage = try request.featureStage.map {
-            try FirstStage(folder: PipelineFolder.locateAutoencoder($0))
+            try FirstStage(folder: .verifiedAutoencoder($0))
         }
         let extractor = try FeatureExtractor(
             request.features, inception: request.inception, firstStage: featureStage ?? opened.firstStage,

@@ -8,7 +8,7 @@ public struct FirstStagePass {
 
     /// - Parameter folder: a diffusers AutoencoderKL or VQModel, or a run or pipeline that has one.
     public init(folder: String, dtype: DType) throws {
-        stage = try FirstStage(folder: PipelineFolder.locateAutoencoder(folder), dtype: dtype)
+        stage = try FirstStage(folder: .verifiedAutoencoder(folder), dtype: dtype)
     }
 
     // MARK: Encoding
@@ -137,7 +137,9 @@ func makeOutputFolder(_ path: String) throws(RunError) {
     do {
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
     } catch {
-        throw RunError("\(path): cannot be created (\(systemReason(of: error))); choose another --output")
+        throw RunError(
+            "\(path): cannot be created (\(systemReason(of: error))); choose another --output",
+            exitStatus: ExitStatus.forSystemError(systemCode(of: error), otherwise: ExitStatus.usage))
     }
 }
 

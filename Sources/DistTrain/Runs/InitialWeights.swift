@@ -63,6 +63,7 @@ struct InitialWeights {
                         + "\(differing.joined(separator: "; ")); make them equal, or leave out the section 'model'"
                 )
             }
+            try folder.verifyWeights()
             try folder.loadWeights(into: store)
             printLine("Starting from the weights in \(folder.path)")
             if let scheduler, let theirs = (try? PipelineFolder.read(path))?.scheduler {

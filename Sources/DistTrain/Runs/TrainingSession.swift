@@ -1,5 +1,6 @@
 import Foundation
 import LDMModel
+import Synchronization
 import TensorCore
 
 /// What a U-Net's run and an autoencoder's run have in common: optimizer, averages, the step, checkpoints, records.
@@ -36,13 +37,15 @@ final class TrainingSession {
     private var timeLimit: TimeLimit?
     /// On rank 0, once training has begun.
     private var recorder: RunRecorder?
+    /// Its metrics.jsonl, for the thread that commits checkpoints.
+    private let metricsFile = SharedValue<AppendedFile>()
     /// The save under way.
     private var save: (began: Double, step: Int)?
     private var store: ParameterStore { subject.objective.store }
 
     init(
         _ subject: Subject, _ settings: SessionSettings, run: RunFolder, watching: Watching,
-        communicator: any Communicator
+        watcher: JobWatcher, communicator: any Communicator
     ) throws {
         self.subject = subject
         self.settings = settings
@@ -60,10 +63,8 @@ final class TrainingSession {
                     + "start fewer ranks")
         }
         timeLimit = watching.timeLimit.map { TimeLimit(seconds: $0) }
-        watcher = try JobWatcher(
-            run: run.path, name: subject.identity.name, steps: settings.cadence.steps,
-            limits: WatchLimits(collectiveTimeout: watching.collectiveTimeout), communicator: communicator,
-            warn: { printLine("Warning: \($0)") })
+        self.watcher = watcher
+        watcher.keepStatus(in: run.path, name: subject.identity.name, steps: settings.cadence.steps)
         let store = subject.objective.store
         state = ModelState(store, settings.state, communicator)
         step = try DataParallelStep(
@@ -76,7 +77,12 @@ final class TrainingSession {
         checkpoints = try CheckpointWriter(
             folder: run.checkpoints, snapshots: settings.cadence.snapshotEvery > 0 ? run.snapshots : nil,
             table: table, run: subject.identity, retention: settings.retention, communicator: communicator,
-            checkLock: { [lock = run.lock] in try lock?.check() })
+            progress: StorageProgress.advance,
+            checkLock: { [lock = run.lock, metricsFile] in
+                try lock?.check()
+                // A checkpoint must not outlive the curve up to it.
+                try metricsFile.current?.commit()
+            })
     }
 
     private var buffers: [StateBuffer] { state.buffers(modelFolder: subject.modelFolder) }
@@ -93,6 +99,10 @@ final class TrainingSession {
             recorder?.finish(exitStatus: ExitStatus.success)
             watcher.leave(.finished, exitStatus: ExitStatus.success, message: nil)
         } catch {
+            if !(error is CommunicationError) {
+                watcher.activity.enter(.save)
+                checkpoints.completeAfterFailure(within: Self.timeToCompleteSave)
+            }
             let report = FailureReport(error)
             if recorder != nil, (try? run.lock?.check()) != nil {
                 recorder?.finish(exitStatus: report.exitStatus)
@@ -104,11 +114,14 @@ final class TrainingSession {
         }
     }
 
+    /// Seconds that a save under way is given when training ends with an error.
+    private static let timeToCompleteSave = 120.0
+
     private func trainAndExport(_ resume: Resume) throws -> StoppedEarly? {
         watcher.activity.enter(.load)
         let restored = try restore(resume)
         let first = restored?.manifest.step
-        watcher.activity.enter(.start, step: first ?? 0)
+        watcher.activity.enter(.openRecords, step: first ?? 0)
         try communicator.collectively("writing config.yaml") {
             if communicator.isRoot { try run.writeConfiguration(subject.identity.configuration) }
         }
@@ -121,14 +134,16 @@ final class TrainingSession {
                     run, description, configuration: subject.identity.configuration,
                     logging: settings.logging,
                     resumedStep: first, host: communicator.hostName, onProblem: { progress.note($0) })
-                try run.cutPicturesBack(to: first)
+                metricsFile.current = recorder.metricsFile
                 return recorder
             }
         }
+        try auxiliary("putting the samples back to step \(first ?? 0)") { try run.cutPicturesBack(to: first) }
         let trainer = Trainer(
             step: step, cadence: settings.cadence, communicator: communicator,
             actions: Trainer.Actions(
                 log: { [self] entry in
+                    watcher.activity.enter(.record, step: entry.step)
                     try run.checkLock(communicator)
                     recorder?.append(record(entry))
                     if let progress { watcher.note(progress.update(entry)) }
@@ -143,10 +158,11 @@ final class TrainingSession {
                     }
                 },
                 checkpoint: { [self] in
+                    watcher.activity.enter(.save, step: $0)
                     recorder?.synchronize()
                     try saveCheckpoint(at: $0, CheckpointMetric(name: "loss", value: $1), $2)
                 },
-                working: { [self] in checkpoints.working }, settle: { [self] in try settle($0) },
+                working: { [self] in checkpoints.working }, advance: { [self] in try advanceSave($0) },
                 stopReason: { [self] in stopReason() },
                 evaluate: { [self] step in
                     guard let result = try evaluate(at: step) else { return }
@@ -168,11 +184,9 @@ final class TrainingSession {
                 at: restored.manifest.step, restored.manifest.metric, restored.manifest.sums)
         }
         watcher.activity.enter(.save)
-        try checkpoints.finish()
-        // Where the folder was taken over, that is why the last save failed.
         try run.checkLock(communicator)
-        try checkpoints.expectSaved()
-        try noteNewestCheckpoint()
+        try checkpoints.finish(within: settings.saveTimeout)
+        try noteSaved()
         progress?.finish()
         if stopped == nil {
             watcher.activity.enter(.export)
@@ -188,26 +202,39 @@ final class TrainingSession {
         return "the time limit"
     }
 
-    private func settle(_ working: Double) throws {
-        try checkpoints.settle(working)
+    private func advanceSave(_ working: Double) throws {
+        if checkpoints.isSaving, working == 0 { watcher.activity.enter(.save) }
+        try checkpoints.advance(working)
         try noteSaved()
     }
 
-    /// Takes note of a save that has ended.
+    /// Publishes that a save has completed, or keeps failing.
     private func noteSaved() throws {
+        watcher.note(alarm: checkpoints.alarm?.report.message)
         guard let save, !checkpoints.isSaving else { return }
         self.save = nil
         timeLimit?.saved(in: monotonicSeconds() - save.began)
-        try noteNewestCheckpoint()
-    }
-
-    private func noteNewestCheckpoint() throws {
-        guard communicator.isRoot, let newest = try run.checkpoints.steps().last else { return }
+        // A listing that fails costs only the news of the checkpoint.
+        guard communicator.isRoot, let newest = try? run.checkpoints.steps().last else { return }
         watcher.note(checkpoint: newest)
     }
 
+    /// Writes what nothing depends on, on rank 0. A failure is reported and does not stop training: the next interval
+    /// writes it anew. Collective; throws where the folder no longer belongs to this run.
+    private func auxiliary(_ what: String, _ body: () throws -> Void) throws {
+        try communicator.collectively(what) {
+            guard communicator.isRoot else { return }
+            try run.lock?.check()
+            do {
+                try body()
+            } catch {
+                printLine("Warning: \(what) failed, training continues: \(FailureReport(error).message)")
+            }
+        }
+    }
+
     private func record(_ entry: Trainer.LogEntry) -> StepMetrics {
-        let seen = entry.step * settings.batchSize
+        let seen = step.samplesSeen(after: entry.step)
         return StepMetrics(
             step: entry.step, loss: entry.loss, learningRate: entry.learningRate,
             gradientNorm: entry.gradientNorm, imagesPerSecond: entry.imagesPerSecond,
@@ -228,7 +255,13 @@ final class TrainingSession {
         try run.snapshots.setAside(after: found?.manifest.step ?? 0, communicator) {
             printLine("Warning: \($0)")
         }
-        guard let checkpoint = found else { return nil }
+        guard let checkpoint = found else {
+            if communicator.isRoot, FileManager.default.fileExists(atPath: run.metrics) {
+                printLine("Note: the run has no checkpoint yet: it starts again from its initial weights")
+            }
+            return nil
+        }
+        step.resume(at: checkpoint.manifest.step, samplesSeen: checkpoint.manifest.samplesSeen)
         try state.showMasters()
         if communicator.isRoot {
             for note in notes { printLine("Note: \(note)") }
@@ -255,28 +288,29 @@ final class TrainingSession {
         save = (monotonicSeconds(), step)
         try checkpoints.begin(
             TrainingState(
-                step: step, samplesSeen: step * settings.batchSize, metric: metric, sums: sums,
+                step: step, samplesSeen: self.step.samplesSeen(after: step), metric: metric, sums: sums,
                 buffers: buffers))
     }
 
     private func saveSnapshot(at step: Int) throws {
         watcher.activity.enter(.save, step: step)
-        try checkpoints.finish()
+        try checkpoints.finishAttempt()
         try noteSaved()
         try run.checkLock(communicator)
         try checkpoints.beginSnapshot(
             TrainingState(
-                step: step, samplesSeen: step * settings.batchSize, buffers: state.powerAverages))
+                step: step, samplesSeen: self.step.samplesSeen(after: step), buffers: state.powerAverages))
     }
 
     private func savePictures(at step: Int) throws {
         let grid = try withAverage { try subject.pictures(watcher.activity.tick) }
-        try communicator.collectively("writing the samples of step \(step)") {
+        try auxiliary("writing the samples of step \(step)") {
             guard let grid else { return }
-            try run.lock?.check()
             let png = grid.pngData(text: ["run": subject.identity.name, "step": String(step)])
             // First, because a picture that is in its folder is not made again by a run that is resumed here.
             recorder?.append(picture: png, width: grid.width, height: grid.height, step: step)
+            try FileManager.default.createDirectory(
+                atPath: run.samples, withIntermediateDirectories: true)
             try Image.write(png: png, to: run.samples(step: step))
             try LossCurve(run).write()
         }
@@ -284,10 +318,26 @@ final class TrainingSession {
 
     private func evaluate(at step: Int) throws -> EvaluationResult? {
         guard let evaluation = subject.evaluation else { return nil }
-        // It may take long: what was saved before has to be whole.
-        try checkpoints.finish()
-        watcher.activity.enter(.sample, step: step)
-        return try withAverage { try evaluation.run(step: step, in: run, tick: watcher.activity.tick) }
+        watcher.activity.enter(.save, step: step)
+        // It may take long: what was saved before should be whole.
+        try checkpoints.finishAttempt()
+        watcher.activity.enter(.evaluate, step: step)
+        do {
+            return try withAverage { try evaluation.run(step: step, in: run, tick: watcher.activity.tick) }
+        } catch let error as CommunicationError {
+            throw error
+        } catch {
+            // Every rank is here. Only what concerns training itself ends it.
+            let isFatal =
+                error is RunLockError || FailureReport(error).exitStatus == ExitStatus.numericalFault
+            guard try !communicator.anyAgree(isFatal) else { throw error }
+            if communicator.isRoot {
+                printLine(
+                    "Warning: the evaluation of step \(step) failed, training continues: \(FailureReport(error).message)"
+                )
+            }
+            return nil
+        }
     }
 
     private func export() throws {
@@ -325,6 +375,15 @@ final class TrainingSession {
     }
 }
 
+/// A value that one thread sets and others read.
+private final class SharedValue<Value: Sendable>: Sendable {
+    private let value = Mutex<Value?>(nil)
+    var current: Value? {
+        get { value.withLock { $0 } }
+        set { value.withLock { $0 = newValue } }
+    }
+}
+
 /// The numbers that a session runs by, from either kind of configuration.
 struct SessionSettings {
     var seed: UInt64
@@ -336,6 +395,8 @@ struct SessionSettings {
     var learningRate: LearningRate
     var cadence: Cadence
     var retention: Retention
+    /// Seconds for which the last save is retried.
+    var saveTimeout: Double
     var logging: LoggingConfiguration
 
     /// As a configuration names it.

@@ -40,6 +40,12 @@ public struct NumericalFault: ReportableError {
     }
 }
 
+/// A place in the data order: the samples that went into the first `step` updates.
+struct DataCursor {
+    var step = 0
+    var samplesSeen = 0
+}
+
 /// One data-parallel training step.
 ///
 /// The global batch is cut into the ranks' shares, a share into micro-batches. As the last micro-batch's backward
@@ -85,6 +91,10 @@ public final class DataParallelStep {
     private let bucketRanges: [Range<Int>]
     private let order: DataOrder
     private var items: [BatchItem] = []
+    /// Where the data order was taken up.
+    private var cursor = DataCursor()
+    /// Why this rank could not read its share of the step's data.
+    private var dataFailure: (any Error)?
     private var waitingSince = ContinuousClock.now
     /// What this rank is doing, for those who watch it.
     private let activity: RankActivity
@@ -124,6 +134,16 @@ public final class DataParallelStep {
         for range in microBatches { _ = recording(range.count) }
     }
 
+    /// Continues the data order from `samplesSeen` at `step`, whatever the batch size was before.
+    public func resume(at step: Int, samplesSeen: Int) {
+        cursor = DataCursor(step: step, samplesSeen: samplesSeen)
+    }
+
+    /// Samples that have gone into the first `steps` updates: the place in the data order.
+    public func samplesSeen(after steps: Int) -> Int {
+        cursor.samplesSeen + (steps - cursor.step) * settings.batchSize
+    }
+
     /// Trains on the global batch of step `step`, counted from 0.
     ///
     /// - Parameters:
@@ -145,7 +165,7 @@ public final class DataParallelStep {
             let recording = recording(samples.count)
             let loading = ContinuousClock.now
             activity.enter(.data, step: step)
-            try load(samples, step: step, into: recording)
+            load(samples, step: step, into: recording)
             dataSeconds += span("data", since: loading)
             activity.enter(.compute)
             recording.context.accumulatesGradients = index > 0
@@ -171,12 +191,14 @@ public final class DataParallelStep {
         let own = state.slices[communicator.rank]
         let squares = ck_sum_of_squares(own.count, store.gradients + own.lowerBound)
         let blockSquares = blocks?.squares(of: store.gradients, in: own) ?? []
-        var totals = [squares, loss] + riding + parts.map(\.value) + blockSquares
+        var totals =
+            [squares, loss, dataFailure == nil ? 0 : 1] + riding + parts.map(\.value) + blockSquares
         try communicator.allReduceSum(&totals)
+        if totals[2] > 0 { try throwDataFailure(step) }
         let norm = totals[0].squareRoot()
         loss = totals[1]
-        let told = Array(totals[2..<2 + riding.count])
-        for index in parts.indices { parts[index].value = totals[2 + riding.count + index] }
+        let told = Array(totals[3..<3 + riding.count])
+        for index in parts.indices { parts[index].value = totals[3 + riding.count + index] }
         let blockNorms = blocks?.norms(squares: totals.suffix(blockSquares.count)) ?? []
         guard loss.isFinite, norm.isFinite else {
             throw NumericalFault(step: step, loss: loss, gradientNorm: norm)
@@ -249,16 +271,30 @@ public final class DataParallelStep {
         return recording
     }
 
-    private func load(_ samples: Range<Int>, step: Int, into recording: Recording) throws {
+    /// Reads this rank's samples. A failure is kept until the ranks agree on the step: a rank that threw here would leave
+    /// the others waiting for its gradients.
+    private func load(_ samples: Range<Int>, step: Int, into recording: Recording) {
         items.removeAll(keepingCapacity: true)
         for sample in samples {
-            let index = order.index(at: step * settings.batchSize + sample)
+            let index = order.index(at: samplesSeen(after: step) + sample)
             let key = SampleKey(seed: settings.seed, step: UInt64(step), sample: UInt64(sample))
             items.append(BatchItem(index: index, key: key))
         }
         recording.context.step = UInt64(step)
         for (b, sample) in samples.enumerated() { recording.context.samples[b] = Int64(sample) }
-        try recording.objective.load(items)
+        do {
+            try recording.objective.load(items)
+        } catch {
+            dataFailure = dataFailure ?? error
+        }
+    }
+
+    /// Throws on every rank what has failed on some.
+    private func throwDataFailure(_ step: Int) throws {
+        defer { dataFailure = nil }
+        try communicator.collectively("reading the data of step \(step)") {
+            if let dataFailure { throw dataFailure }
+        }
     }
 
     private static func sum(

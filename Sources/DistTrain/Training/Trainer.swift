@@ -45,7 +45,7 @@ public final class Trainer {
         public var snapshot: (_ step: Int) throws -> Void
         /// Whether a save is at work on this rank, 1 or 0; and what to do with the sum over the ranks.
         public var working: () -> Double
-        public var settle: (_ working: Double) throws -> Void
+        public var advance: (_ working: Double) throws -> Void
         /// Why this rank wants to stop, if it does.
         public var stopReason: () -> String?
         /// Judges the model after `step` updates; and whether that was done before, the same on every rank.
@@ -56,7 +56,7 @@ public final class Trainer {
             log: @escaping (LogEntry) throws -> Void, sample: @escaping (Int) throws -> Void,
             isSampled: @escaping (Int) throws -> Bool = { $0 > 0 },
             checkpoint: @escaping (Int, Double, RunningSums) throws -> Void,
-            working: @escaping () -> Double = { 0 }, settle: @escaping (Double) throws -> Void = { _ in },
+            working: @escaping () -> Double = { 0 }, advance: @escaping (Double) throws -> Void = { _ in },
             stopReason: @escaping () -> String? = { nil },
             evaluate: @escaping (Int) throws -> Void = { _ in },
             isEvaluated: @escaping (Int) throws -> Bool = { $0 > 0 },
@@ -71,7 +71,7 @@ public final class Trainer {
             self.sample = sample
             self.checkpoint = checkpoint
             self.working = working
-            self.settle = settle
+            self.advance = advance
         }
     }
 
@@ -152,7 +152,7 @@ public final class Trainer {
                 blocks: isLogged ? blocks : nil)
             sums.add(result)
             times.add(result)
-            try actions.settle(result.riding[0])
+            try actions.advance(result.riding[0])
             let stops = result.riding[1] > 0 && !isLast
             if isLogged {
                 try actions.log(try entry(sums.logged, times, of: result, at: done))

@@ -24,6 +24,8 @@ public struct JobStatus: Codable, Sendable, Equatable {
     public var progress: Progress?
     /// The newest checkpoint's step.
     public var checkpointStep: Int?
+    /// Why checkpoints cannot be saved at the moment; training continues meanwhile.
+    public var alarm: String?
     public var ranks: [JobWatch.Member]
     public var slowestHost: String?
     /// How much longer than the median rank it works for a step.
@@ -71,15 +73,23 @@ public struct JobStatus: Codable, Sendable, Equatable {
     }
 
     /// Replaces the file. A power cut may take it along: it is for watching, and nothing is built on it.
-    func write(_ run: String) {
+    ///
+    /// - Returns: why it could not be written; nil where it was.
+    func write(_ run: String) -> String? {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys]
         encoder.nonConformingFloatEncodingStrategy = .convertToString(
             positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
-        guard let data = try? encoder.encode(self) else { return }
+        guard let data = try? encoder.encode(self) else { return "it cannot be encoded" }
         let path = (run as NSString).appendingPathComponent(Self.fileName)
         let temporary = path + ".\(getpid())"
-        guard FileManager.default.createFile(atPath: temporary, contents: data) else { return }
-        if rename(temporary, path) != 0 { unlink(temporary) }
+        do {
+            try data.write(to: URL(fileURLWithPath: temporary))
+        } catch {
+            return systemReason(of: error)
+        }
+        if rename(temporary, path) == 0 { return nil }
+        defer { unlink(temporary) }
+        return systemReason()
     }
 }

@@ -37,6 +37,7 @@ public struct JobWatch: Sendable {
         var heardAt: Double
         var isGone = false
         var hasLeft = false
+        var hasJoined = false
     }
 
     public let limits: WatchLimits
@@ -56,7 +57,8 @@ public struct JobWatch: Sendable {
 
     public mutating func joined(_ rank: Int, host: String, pid: Int32, now: Double) {
         guard ranks.indices.contains(rank) else { return }
-        ranks[rank] = Heard(host: host, pid: pid, reading: ranks[rank].reading, heardAt: now)
+        ranks[rank] = Heard(
+            host: host, pid: pid, reading: ranks[rank].reading, heardAt: now, hasJoined: true)
     }
 
     public mutating func heard(_ rank: Int, _ reading: RankActivity.Reading, now: Double) {
@@ -117,9 +119,11 @@ public struct JobWatch: Sendable {
         guard let first = present.first else { return nil }
         let gone = present.filter(\.isGone)
         if !gone.isEmpty { return blame(gone, "died", among: present) }
-        let silent = present.filter { $0.silentSeconds > limits.silence }
-        if !silent.isEmpty {
-            return blame(silent, "not heard for \(duration(limits.silence))", among: present)
+        let silent = present.filter {
+            $0.silentSeconds > (ranks[$0.rank].hasJoined ? limits.silence : limits.joining)
+        }
+        if let longest = silent.map(\.silentSeconds).max() {
+            return blame(silent, "not heard for \(duration(longest.rounded(.down)))", among: present)
         }
         let slowest = present.min { Self.isBehind($0, $1) } ?? first
         let limit = limits.standstill(in: slowest.reading.phase, stepSeconds: stepSeconds)
@@ -149,9 +153,13 @@ public struct JobWatch: Sendable {
         return Verdict(message: message, missing: missing.sorted())
     }
 
-    /// Whether the first has done less than the second.
+    /// Whether the first has done less than the second. What is done between two steps bears the number of the step
+    /// that follows.
     private static func isBehind(_ a: Member, _ b: Member) -> Bool {
-        (a.reading.step, a.reading.phase.rawValue) < (b.reading.step, b.reading.phase.rawValue)
+        func place(_ reading: RankActivity.Reading) -> (Int, Int, Int) {
+            (reading.step, reading.phase.isInStep ? 1 : 0, reading.phase.order)
+        }
+        return place(a.reading) < place(b.reading)
     }
 
     /// The host whose ranks work longest for a step while the others wait, and how many times the median that is; nil

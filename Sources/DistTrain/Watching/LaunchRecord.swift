@@ -32,6 +32,8 @@ public struct LaunchRecord: Codable, Sendable, Equatable {
     /// Where the launcher runs.
     public var host: String
     public var pid: Int32
+    /// nil in records of older releases.
+    public var launcher: LauncherProcess?
     public var maxRestarts: Int
     public var attempts: [Attempt] = []
     /// The launcher is done.

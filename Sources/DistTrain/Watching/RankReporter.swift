@@ -1,8 +1,8 @@
 import Foundation
 import Synchronization
 
-/// A thread of every rank but 0 that tells rank 0 what the rank is doing, and ends the process when rank 0 says so or
-/// is lost.
+/// A thread of every rank but 0 that reports to rank 0 what the rank is doing, and ends the process when rank 0 says so
+/// or is lost. It touches no disk.
 final class RankReporter: Sendable {
     private let activity: RankActivity
     private let rank: Int
@@ -17,7 +17,8 @@ final class RankReporter: Sendable {
     ) {
         (self.rank, self.host, self.activity) = (rank, host, activity)
         silence = limits.silence
-        guard let connection = Self.connect(to: watcher, rank: rank, host: host) else { return nil }
+        guard let connection = WatchLink.connect(to: watcher, rank: rank) else { return nil }
+        connection.send(RankMessage(hello: RankMessage.Hello(host: host, pid: getpid())))
         // Used by the thread alone from here on.
         nonisolated(unsafe) let own = connection
         startThread("rank reporter") { [self] in
@@ -30,27 +31,10 @@ final class RankReporter: Sendable {
     func leave() {
         wantsToLeave.store(true, ordering: .relaxed)
         ended.wait()
+        ended.signal()
     }
 
-    private static func connect(to watcher: WatcherAddress, rank: Int, host: String) -> LineConnection? {
-        let local = watcher.host == host ? ["127.0.0.1"] : []
-        for address in local + watcher.addresses where host == watcher.host || !address.hasPrefix("127.") {
-            guard let descriptor = TCP.connect(address, watcher.port, timeout: 2) else { continue }
-            let connection = LineConnection(descriptor)
-            connection.send(
-                RankMessage(
-                    hello: RankMessage.Hello(token: watcher.token, rank: rank, host: host, pid: getpid())))
-            // An address may lead to another host's port of that number.
-            let deadline = monotonicSeconds() + 3
-            while monotonicSeconds() < deadline, !connection.isClosed {
-                if !connection.receive(WatcherMessage.self).isEmpty { return connection }
-                usleep(10_000)
-            }
-        }
-        return nil
-    }
-
-    private func report(_ connection: LineConnection) {
+    private func report(_ connection: WatchConnection) {
         var heardAt = monotonicSeconds()
         var toldAt = -Double.infinity
         var lookedAt = heardAt
@@ -63,12 +47,9 @@ final class RankReporter: Sendable {
             for message in connection.receive(WatcherMessage.self) {
                 heardAt = now
                 if message.bye == true { return }
-                if message.end != nil { _exit(ExitStatus.crash) }  // Rank 0 has said why.
+                if message.end == true { _exit(ExitStatus.crash) }  // Rank 0 has said why.
             }
-            if wantsToLeave.load(ordering: .relaxed) {
-                connection.send(RankMessage(bye: true))
-                return connection.flush()
-            }
+            if wantsToLeave.load(ordering: .relaxed) { return connection.send(RankMessage(bye: true)) }
             if connection.isClosed { end("rank 0 on the watching host has died") }
             if now - heardAt > silence {
                 end(
@@ -92,10 +73,76 @@ final class RankReporter: Sendable {
     }
 }
 
+/// How a rank finds the watcher.
+package enum WatchLink {
+    /// Seconds for one address to answer, and for all attempts together: less than a rank may take to join.
+    private static let answer = 2.0
+    private static let patience = 12.0
+
+    /// Connects to the watcher and authenticates both sides.
+    ///
+    /// An address may lead to another host's port of that number: whoever answers there does not know the secret, and
+    /// the address is given up. A connection that ends without an answer is tried again, since the watcher drops those
+    /// that have not proven themselves when it has too many.
+    ///
+    /// - Returns: nil where no address leads to the watcher.
+    package static func connect(to watcher: WatcherAddress, rank: Int) -> WatchConnection? {
+        let deadline = monotonicSeconds() + patience
+        var endpoints = watcher.endpoints
+        while !endpoints.isEmpty, monotonicSeconds() < deadline {
+            for endpoint in endpoints {
+                switch attempt(endpoint, watcher.secret, rank, until: deadline) {
+                case .connected(let connection): return connection
+                case .wrong: endpoints.removeAll { $0 == endpoint }
+                case .dropped: usleep(20_000)
+                }
+            }
+        }
+        return nil
+    }
+
+    private enum Attempt {
+        case connected(WatchConnection)
+        /// The watcher is not there.
+        case wrong
+        /// It may be, and is busy.
+        case dropped
+    }
+
+    private static func attempt(
+        _ endpoint: WatcherAddress.Endpoint, _ secret: WatchSecret, _ rank: Int, until deadline: Double
+    ) -> Attempt {
+        let descriptor: Int32
+        do {
+            descriptor = try TCP.connect(endpoint.address, endpoint.port, timeout: answer)
+        } catch {
+            return error == .refused ? .wrong : .dropped
+        }
+        let connection = WatchConnection(descriptor, .rank(rank), secret: secret)
+        let patience = min(deadline, monotonicSeconds() + WatchServer.timeToAuthenticate)
+        while monotonicSeconds() < patience, !connection.isClosed {
+            var request = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+            poll(&request, 1, 100)
+            let ticks = connection.receive(WatcherMessage.self)
+            // The first tick says that the watcher serves this connection.
+            if !ticks.isEmpty { return .connected(connection) }
+        }
+        return connection.failure != nil ? .wrong : .dropped
+    }
+}
+
 /// A detached thread that takes no signals.
+///
+/// - Parameter name: 15 bytes of it are shown.
 func startThread(_ name: String, _ body: @escaping @Sendable () -> Void) {
-    let thread = Thread(block: body)
-    thread.name = name
+    let thread = Thread {
+        // For top and debuggers, which do not see Foundation's name.
+        if let file = fopen("/proc/thread-self/comm", "w") {
+            fputs(name, file)
+            fclose(file)
+        }
+        body()
+    }
     // Signals are for the thread that has set up their handlers.
     var all = sigset_t()
     var previous = sigset_t()

@@ -8,16 +8,22 @@ public struct WatchLimits: Sendable, Equatable {
     /// of late.
     public var step = 20.0
     public var stepFactor = 5.0
-    /// Before the second step has been made: opening data, making plans and kernels, the first step.
+    /// Until a rank has connected to the watcher, at the start.
+    public var joining = 30.0
+    /// Before the second step has been made: making the model, plans and kernels, the first step.
     public var start = 300.0
-    /// Reading or writing a checkpoint, drawing a batch of samples, writing the model.
-    public var files = 600.0
+    /// Without a sign of progress in a phase that reads or writes files, or draws samples: opening data, loading, saving,
+    /// evaluating, exporting. Progress is a piece of a file read or written, an image drawn.
+    public var storage = 600.0
 
     public init() {}
 
-    /// - Parameter collectiveTimeout: what the user sets by `--collective-timeout`: the limit within a step, and where
-    ///   it is less than their own, of a silence.
-    public init(collectiveTimeout: Double?) {
+    /// - Parameters:
+    ///   - collectiveTimeout: what the user sets by `--collective-timeout`: the limit within a step, and where it is less
+    ///     than their own, of a silence.
+    ///   - storageTimeout: what the user sets by `--storage-timeout`: the limit in phases that use storage.
+    public init(collectiveTimeout: Double?, storageTimeout: Double? = nil) {
+        if let storageTimeout { storage = storageTimeout }
         guard let collectiveTimeout else { return }
         (step, stepFactor) = (collectiveTimeout, 0)
         silence = min(silence, collectiveTimeout)
@@ -26,10 +32,14 @@ public struct WatchLimits: Sendable, Equatable {
     /// For a job whose slowest rank is in `phase`.
     func standstill(in phase: RankActivity.Phase, stepSeconds: Double) -> Double {
         switch phase {
-        case .start: return start
-        case .load, .save, .sample, .export, .end: return files
-        case .data, .compute, .gather, .reduce, .agree, .update:
+        case .start, .makeModel: return start
+        case .work: return .infinity
+        case .compute, .gather, .reduce, .agree, .update:
             return stepSeconds == 0 ? start : max(step, stepFactor * stepSeconds)
+        case .openStage, .openData, .initialize, .openRun, .load, .openRecords, .data, .record, .sample,
+            .save,
+            .evaluate, .export, .end:
+            return storage
         }
     }
 }
@@ -38,11 +48,18 @@ public struct WatchLimits: Sendable, Equatable {
 public struct Watching: Sendable {
     /// Seconds that ranks may stand still within a step; nil: as the steps' own time tells.
     public var collectiveTimeout: Double?
+    /// Seconds without progress in phases that use storage; nil: 10 minutes.
+    public var storageTimeout: Double?
     /// Seconds from now until the job must have ended; nil: until Slurm ends it, where it does.
     public var timeLimit: Double?
 
-    public init(collectiveTimeout: Double? = nil, timeLimit: Double? = nil) {
+    public var limits: WatchLimits {
+        WatchLimits(collectiveTimeout: collectiveTimeout, storageTimeout: storageTimeout)
+    }
+
+    public init(collectiveTimeout: Double? = nil, storageTimeout: Double? = nil, timeLimit: Double? = nil) {
         self.collectiveTimeout = collectiveTimeout
+        self.storageTimeout = storageTimeout
         self.timeLimit = timeLimit ?? Self.slurmTimeLeft(ProcessInfo.processInfo.environment)
     }
 

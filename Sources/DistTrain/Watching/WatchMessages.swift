@@ -1,41 +1,57 @@
 import Foundation
 
-/// What a rank tells the one that watches.
-struct RankMessage: Codable {
-    struct Hello: Codable {
-        /// Drawn at random by rank 0: whoever does not know it is none of ours.
-        var token: String
-        var rank: Int
-        var host: String
-        var pid: Int32
+/// What a rank sends to the watcher, once both have proven that they belong to the job.
+package struct RankMessage: Codable {
+    package struct Hello: Codable {
+        package var host: String
+        package var pid: Int32
+
+        package init(host: String, pid: Int32) { (self.host, self.pid) = (host, pid) }
     }
-    var hello: Hello?
-    var reading: RankActivity.Reading?
+    package var hello: Hello?
+    package var reading: RankActivity.Reading?
     /// The rank ends, in good order.
-    var bye: Bool?
+    package var bye: Bool?
+
+    package init(hello: Hello? = nil, reading: RankActivity.Reading? = nil, bye: Bool? = nil) {
+        (self.hello, self.reading, self.bye) = (hello, reading, bye)
+    }
 }
 
-/// What the one that watches tells the ranks: every second that it lives, at last that the job ends.
-struct WatcherMessage: Codable {
-    var tick: Int?
+/// What the watcher sends to the ranks: a tick each second, at last that the job ends.
+package struct WatcherMessage: Codable {
+    package var tick: Int?
     /// In good order.
-    var bye: Bool?
-    /// At once, since others are lost.
-    var end: String?
+    package var bye: Bool?
+    /// At once, since ranks are lost; rank 0 prints which.
+    package var end: Bool?
+
+    package init(tick: Int? = nil, bye: Bool? = nil, end: Bool? = nil) {
+        (self.tick, self.bye, self.end) = (tick, bye, end)
+    }
 }
 
-/// Where rank 0 can be reached.
-struct WatcherAddress: Codable {
-    var host: String
-    var addresses: [String]
-    var port: UInt16
-    var token: String
+/// Where the watcher can be reached, and the secret by which it and the ranks know each other. Sent over MPI alone.
+package struct WatcherAddress: Codable, Sendable {
+    package struct Endpoint: Codable, Sendable, Hashable {
+        package var address: String
+        package var port: UInt16
+
+        package init(_ address: String, _ port: UInt16) { (self.address, self.port) = (address, port) }
+    }
+    /// Tried in this order; empty where the watcher cannot listen.
+    package var endpoints: [Endpoint]
+    package var secret: WatchSecret
+
+    package init(endpoints: [Endpoint], secret: WatchSecret) {
+        (self.endpoints, self.secret) = (endpoints, secret)
+    }
 }
 
-/// Time between two messages, and between two looks, in seconds.
+/// Seconds between two messages, and between two looks.
 enum WatchPace {
     static let beat = 1.0
     static let look = 0.25
-    /// Who was stopped for longer has not seen what the others did meanwhile, and judges nobody by it.
+    /// After a suspension longer than this the heartbeats are stale, and the timeout checks are skipped once.
     static let doze = 5.0
 }

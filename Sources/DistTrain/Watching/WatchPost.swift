@@ -1,39 +1,55 @@
 import Foundation
 import Synchronization
 
-/// The thread of rank 0 that hears all ranks, keeps `status.json`, and ends the job when a rank is lost.
+/// The thread of rank 0 that hears all ranks, and ends the job when a rank is lost. It touches no disk: `status.json` is
+/// written by a thread of its own.
 final class WatchPost: Sendable {
-    private let run: String
-    private let listener: Int32?
-    private let token: String
     private let activity: RankActivity
     private let ended = DispatchSemaphore(value: 0)
+    /// Ends a wait without a server.
+    private let wake = DispatchSemaphore(value: 0)
 
-    /// What other threads tell the post.
+    /// What other threads leave for this one.
     private struct Notes {
         var status: JobStatus
+        var writer: StatusWriter?
         var isChanged = true
         var isLeaving = false
         var forgotten: Set<Int> = []
     }
     private let notes: Mutex<Notes>
 
+    /// Seconds for the last status to reach the disk, where the job ends in good order and where it is lost: whoever
+    /// ends does not wait for a disk that does not answer.
+    private static let lastWrite = (inOrder: 10.0, lost: 2.0)
+
+    /// - Parameter server: nil where there are no other ranks, or none can be listened to.
     init(
-        run: String, name: String, steps: Int, host: String, ranks: Int, listener: Int32?, token: String,
-        limits: WatchLimits, activity: RankActivity
+        host: String, ranks: Int, server: WatchServer?, limits: WatchLimits,
+        activity: RankActivity
     ) {
-        (self.run, self.listener, self.token, self.activity) = (run, listener, token, activity)
+        self.activity = activity
         let now = Date().timeIntervalSince1970
         notes = Mutex(
             Notes(
                 status: JobStatus(
                     state: .running, attempt: LaunchRecord.attempt ?? "",
-                    beat: 0, startedAt: now, updatedAt: now, name: name, steps: steps, ranks: [])))
+                    beat: 0, startedAt: now, updatedAt: now, name: "", steps: 0, ranks: [])))
+        // Used by the thread alone from here on.
+        nonisolated(unsafe) let own = server
         startThread("watch post") { [self] in
             var watch = JobWatch(ranks: ranks, limits: limits, now: monotonicSeconds())
             watch.joined(0, host: host, pid: getpid(), now: monotonicSeconds())
-            stand(&watch)
+            stand(&watch, own)
             ended.signal()
+        }
+    }
+
+    /// Keeps `status.json` in a run's folder from now on.
+    func keepStatus(in run: String, name: String, steps: Int) {
+        let writer = StatusWriter { [report = StatusFileReport(run)] in report.note($0.write(run)) }
+        notes.withLock {
+            ($0.status.name, $0.status.steps, $0.writer, $0.isChanged) = (name, steps, writer, true)
         }
     }
 
@@ -43,6 +59,12 @@ final class WatchPost: Sendable {
 
     func note(checkpoint step: Int) {
         notes.withLock { ($0.status.checkpointStep, $0.isChanged) = (step, true) }
+    }
+
+    func note(alarm: String?) {
+        notes.withLock {
+            if $0.status.alarm != alarm { ($0.status.alarm, $0.isChanged) = (alarm, true) }
+        }
     }
 
     /// Nothing is expected from this rank.
@@ -55,95 +77,59 @@ final class WatchPost: Sendable {
             $0.status.message = message
             $0.isLeaving = true
         }
+        wake.signal()
         ended.wait()
     }
 
     // MARK: The thread
 
-    /// A connection, and the rank at its other end once that has named itself.
-    private struct Line {
-        let connection: LineConnection
-        var rank: Int?
-    }
-
-    private func stand(_ watch: inout JobWatch) {
-        var lines: [Line] = []
+    private func stand(_ watch: inout JobWatch, _ server: WatchServer?) {
         var beatAt = -Double.infinity
         var lookedAt = monotonicSeconds()
-        defer { if let listener { close(listener) } }
         while true {
-            wait(for: lines)
+            if let server {
+                server.wait(seconds: WatchPace.look)
+            } else {
+                _ = wake.wait(timeout: .now() + WatchPace.look)
+            }
             let now = monotonicSeconds()
             let dozed = now - lookedAt > WatchPace.doze ? now - lookedAt : nil
             if dozed != nil { watch.forgive(now: now) }
             lookedAt = now
-            accept(&lines)
-            hear(&lines, &watch, now)
-            if let dozed, watch.hasLost {
-                end(watch.givenUp(after: dozed), watch, lines, now)
-            }
+            for event in server?.receive(now: now) ?? [] { watch.take(event, now: now) }
+            if let dozed, watch.hasLost { end(watch.givenUp(after: dozed), watch, server, now) }
             watch.heard(0, activity.reading, now: now)
             let (isLeaving, isChanged, forgotten) = notes.withLock {
                 ($0.isLeaving, $0.isChanged, $0.forgotten)
             }
             for rank in forgotten { watch.left(rank) }
             if isLeaving {
-                write(watch, now)
-                for line in lines {
-                    line.connection.send(WatcherMessage(bye: true))
-                }
+                server?.broadcast(WatcherMessage(bye: true))
+                let (status, writer) = status(watch, now)
+                signalLauncher(LauncherHeartbeat(status.beat, isLast: true))
+                writer?.finish(status, within: Self.lastWrite.inOrder)
                 return
             }
-            if let verdict = watch.verdict(now: now) { end(verdict, watch, lines, now) }
+            if let verdict = watch.verdict(now: now) { end(verdict, watch, server, now) }
             if isChanged || now - beatAt >= WatchPace.beat {
-                let beat = write(watch, now)
-                for line in lines { line.connection.send(WatcherMessage(tick: beat)) }
+                let (status, writer) = status(watch, now)
+                server?.broadcast(WatcherMessage(tick: status.beat))
+                signalLauncher(LauncherHeartbeat(status.beat))
+                writer?.submit(status)
                 beatAt = now
             }
         }
     }
 
-    private func wait(for lines: [Line]) {
-        var requests = lines.map {
-            pollfd(
-                fd: $0.connection.descriptor,
-                events: Int16(POLLIN) | ($0.connection.wantsToWrite ? Int16(POLLOUT) : 0), revents: 0)
-        }
-        if let listener { requests.append(pollfd(fd: listener, events: Int16(POLLIN), revents: 0)) }
-        poll(&requests, nfds_t(requests.count), Int32(WatchPace.look * 1000))
+    private func signalLauncher(_ heartbeat: LauncherHeartbeat) {
+        if LaunchRecord.attempt != nil { Console.output.write(heartbeat.line + "\n") }
     }
 
-    private func accept(_ lines: inout [Line]) {
-        guard let listener else { return }
-        while true {
-            let descriptor = Foundation.accept(listener, nil, nil)
-            if descriptor < 0 { return }
-            lines.append(Line(connection: LineConnection(descriptor)))
-        }
-    }
-
-    private func hear(_ lines: inout [Line], _ watch: inout JobWatch, _ now: Double) {
-        for index in lines.indices {
-            let connection = lines[index].connection
-            connection.flush()
-            for message in connection.receive(RankMessage.self) {
-                if let hello = message.hello, hello.token == token, lines[index].rank == nil {
-                    lines[index].rank = hello.rank
-                    watch.joined(hello.rank, host: hello.host, pid: hello.pid, now: now)
-                    connection.send(WatcherMessage(tick: 0))
-                }
-                guard let rank = lines[index].rank else { continue }
-                if let reading = message.reading { watch.heard(rank, reading, now: now) }
-                if message.bye == true { watch.left(rank) }
-            }
-            if connection.isClosed, let rank = lines[index].rank { watch.vanished(rank) }
-        }
-        lines.removeAll { $0.connection.isClosed }
-    }
-
-    @discardableResult
-    private func write(_ watch: JobWatch, _ now: Double, _ verdict: JobWatch.Verdict? = nil) -> Int {
-        let status = notes.withLock {
+    /// How the job stands, and who writes it.
+    private func status(
+        _ watch: JobWatch, _ now: Double, _ verdict: JobWatch.Verdict? = nil
+    ) -> (JobStatus, StatusWriter?) {
+        notes.withLock {
             $0.isChanged = false
             $0.status.beat += 1
             $0.status.updatedAt = Date().timeIntervalSince1970
@@ -156,21 +142,35 @@ final class WatchPost: Sendable {
                 ($0.status.message, $0.status.missing) = (verdict.message, verdict.missing)
                 $0.status.exitStatus = ExitStatus.crash
             }
-            return $0.status
+            return ($0.status, $0.writer)
         }
-        status.write(run)
-        return status.beat
     }
 
-    /// Ranks wait in MPI and cannot be told in any gentler way.
-    private func end(_ verdict: JobWatch.Verdict, _ watch: JobWatch, _ lines: [Line], _ now: Double) -> Never
-    {
-        write(watch, now, verdict)
-        Console.error.write(
-            "Error: \(verdict.message); all ranks end here, to go on from the last checkpoint\n")
-        for line in lines { line.connection.send(WatcherMessage(end: verdict.message)) }
-        // The ranks' last words are on their way.
-        usleep(300_000)
+    /// Ends all ranks. They wait in MPI and cannot be stopped in a gentler way.
+    private func end(
+        _ verdict: JobWatch.Verdict, _ watch: JobWatch, _ server: WatchServer?, _ now: Double
+    ) -> Never {
+        let (status, writer) = status(watch, now, verdict)
+        server?.broadcast(WatcherMessage(end: true))
+        let resumes = writer == nil ? "" : ", to go on from the last checkpoint"
+        Console.error.write("Error: \(verdict.message); all ranks end here\(resumes)\n")
+        let began = monotonicSeconds()
+        writer?.finish(status, within: Self.lastWrite.lost)
+        // The ranks' last words are in flight.
+        let rest = 0.3 - (monotonicSeconds() - began)
+        if rest > 0 { usleep(UInt32(rest * 1e6)) }
         _exit(ExitStatus.crash)
+    }
+}
+
+extension JobWatch {
+    mutating func take(_ event: WatchServer.Event, now: Double) {
+        switch event {
+        case .message(let rank, let message):
+            if let hello = message.hello { joined(rank, host: hello.host, pid: hello.pid, now: now) }
+            if let reading = message.reading { heard(rank, reading, now: now) }
+            if message.bye == true { left(rank) }
+        case .closed(let rank): vanished(rank)
+        }
     }
 }

@@ -7,6 +7,13 @@ public enum CheckpointFormat {
     /// `format_version` of the manifests that this program writes and reads.
     public static let version = 2
 
+    /// Whether a folder's manifest says that it is a checkpoint.
+    public static func isCheckpoint(_ folder: String) -> Bool {
+        let file = PipelineFolder.join(folder, CheckpointNote.fileName)
+        return PipelineFolder.exists(file)
+            && (try? ConfigNode(jsonFile: file).json)?["kind"]?.stringValue == kind
+    }
+
     /// Why a checkpoint of another version cannot be read; nil for the one that can.
     public static func refusal(of version: Int) -> String? {
         version == Self.version

@@ -88,6 +88,9 @@ struct FileHandleDescriptor: ~Copyable {
     }
 
     /// Writes all bytes, however many calls that takes.
+    ///
+    /// Of a large file all but the last bytes are on the disk when this returns. So the final fsync is short, and
+    /// `StorageProgress` shows what the disk takes, not what memory does.
     func write(_ bytes: UnsafeRawBufferPointer) throws(FileError) {
         var rest = bytes[...]
         while !rest.isEmpty {
@@ -98,22 +101,36 @@ struct FileHandleDescriptor: ~Copyable {
                 throw .system(path, "writing failed")
             }
             rest = rest.dropFirst(written)
-            // The disk begins while more is written, and so the final fsync is short. Only a hint: some file
-            // systems do not know it.
-            if written == Self.piece { startWriting() }
+            let end = Int(lseek(descriptor, 0, SEEK_CUR))
+            // The disk begins while more is written. Only a hint: some file systems do not know it.
+            if Self.hasPassed(Self.piece, end, written) { startWriting() }
+            if Self.hasPassed(Self.unwritten, end, written) { try synchronizeData() }
+            StorageProgress.advance()
         }
     }
 
     /// Bytes of one call: a single one writes 2 GB at most on Linux.
-    private static let piece = 1 << 24
+    private static let piece = StorageProgress.pieceBytes
+    /// Bytes that may be in memory and not yet on the disk.
+    private static let unwritten = 16 * piece
+
+    /// Whether the last `count` bytes before `end` have crossed a multiple of `size`.
+    private static func hasPassed(_ size: Int, _ end: Int, _ count: Int) -> Bool {
+        end >= count && end / size != (end - count) / size
+    }
 
     /// Linux starts to write what it is told is not needed in memory.
     private func startWriting() { _ = posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED) }
+
+    private func synchronizeData() throws(FileError) {
+        if fdatasync(descriptor) != 0 { throw .system(path, "fdatasync failed") }
+    }
 
     /// Waits until the file's bytes are on the disk.
     func synchronize() throws(FileError) {
         // After a failed fsync the kernel may have dropped the bytes: never try again, report it.
         if fsync(descriptor) != 0 { throw .system(path, "fsync failed") }
+        StorageProgress.advance()
     }
 }
 
@@ -142,6 +159,7 @@ package func readWholeFile(_ path: String, limit: Int) throws(FileError) -> [UIn
         }
         if count == 0 { throw FileError(path, "became shorter while it was read") }
         filled += count
+        StorageProgress.advance()
     }
     return bytes
 }
@@ -158,7 +176,10 @@ public enum FileCreation: Sendable {
 /// Files that are there whole or not at all, also after a power cut.
 public enum AtomicFile {
     /// Where a file is written before it gets its name: in the same folder, so that the rename is atomic.
-    public static func temporaryPath(for path: String) -> String { "\(path).partial-\(getpid())" }
+    public static func temporaryPath(for path: String) -> String { path + temporarySuffix + String(getpid()) }
+
+    /// Between a file's name and the number of the process that is writing it.
+    static let temporarySuffix = ".partial-"
 
     /// Writes a file and waits until it is on the disk under its name.
     public static func write(_ bytes: [UInt8], to path: String) throws(FileError) {

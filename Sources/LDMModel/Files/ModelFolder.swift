@@ -13,9 +13,11 @@ public struct ModelFolderError: Error, Equatable, Sendable, CustomStringConverti
     public var unexpected: [String] = []
     /// Tensors of another shape or of a type that is no floating-point number, with what was expected.
     public var misshapen: [String] = []
+    /// The system's error number; 0 where the reason is another.
+    public var code: Int32
 
-    public init(_ path: String, _ message: String = "") {
-        (self.path, self.message) = (path, message)
+    public init(_ path: String, _ message: String = "", code: Int32 = 0) {
+        (self.path, self.message, self.code) = (path, message, code)
     }
 
     /// One line; of long lists the first eight.
@@ -141,7 +143,8 @@ public struct ModelFolder: Sendable {
         do {
             try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
         } catch {
-            throw ModelFolderError(path, "cannot be created: \(systemReason(of: error))")
+            throw ModelFolderError(
+                path, "cannot be created: \(systemReason(of: error))", code: systemCode(of: error))
         }
     }
 }

@@ -1,3 +1,4 @@
+import CKernels
 import Foundation
 
 extension PipelineFolder {
@@ -63,6 +64,21 @@ extension PipelineFolder {
     }
 }
 
+extension PipelineFolder {
+    /// Completes or undoes what a crash has interrupted in writing a model's folder at this path, and removes what it
+    /// left. For the one process that may write there.
+    public static func recoverInterruptedWrite(at path: String) {
+        WholeFolder.recover(path)
+        let (parent, name) = (
+            (path as NSString).deletingLastPathComponent, (path as NSString).lastPathComponent
+        )
+        for entry in (try? FileManager.default.contentsOfDirectory(atPath: parent)) ?? []
+        where entry.hasPrefix(name + AtomicFile.temporarySuffix) {
+            try? FileManager.default.removeItem(atPath: join(parent, entry))
+        }
+    }
+}
+
 extension ModelFolder {
     /// Writes the autoencoder of another folder here, one tensor in memory at a time. The folder is there whole or not
     /// at all; an earlier model of that name is replaced.
@@ -106,6 +122,7 @@ enum WholeFolder {
             throw ModelFolderError(
                 path, "holds other files and no \(marker), expected an empty or new folder")
         }
+        recover(PipelineFolder.absolute(path))
         let draft = AtomicFile.temporaryPath(for: PipelineFolder.absolute(path))
         defer { try? FileManager.default.removeItem(atPath: draft) }
         try? FileManager.default.removeItem(atPath: draft)
@@ -114,11 +131,22 @@ enum WholeFolder {
         try replace(PipelineFolder.absolute(path), by: draft)
     }
 
-    /// Gives the finished draft its name, in place of what had it.
+    /// Gives the finished draft its name, in place of what had it. A crash at any moment leaves either the old folder or
+    /// the new one under the name.
     private static func replace(_ path: String, by draft: String) throws {
-        let old = draft + ".old"
+        var status = stat()
+        guard lstat(path, &status) == 0 else { return try AtomicFile.commit(draft, to: path) }
+        if ck_exchange_names(draft, path) == 0 {
+            // What has the draft's name now is the old folder; the caller removes it.
+            return try AtomicFile.synchronizeFolder(of: path)
+        }
+        // Some network file systems cannot exchange two names.
+        guard errno == EINVAL || errno == ENOSYS || errno == ENOTSUP else {
+            throw FileError.system(path, "cannot be replaced")
+        }
+        let old = path + oldSuffix
         try? FileManager.default.removeItem(atPath: old)
-        if rename(path, old) != 0, errno != ENOENT { throw FileError.system(path, "cannot be replaced") }
+        if rename(path, old) != 0 { throw FileError.system(path, "cannot be replaced") }
         do {
             try AtomicFile.commit(draft, to: path)
         } catch {
@@ -126,5 +154,12 @@ enum WholeFolder {
             throw error
         }
         try? FileManager.default.removeItem(atPath: old)
+    }
+
+    private static let oldSuffix = ".replaced"
+
+    /// Brings the old folder back where a crash came between the two renames of a file system that cannot exchange names.
+    static func recover(_ path: String) {
+        if access(path, F_OK) != 0 { rename(path + oldSuffix, path) }
     }
 }

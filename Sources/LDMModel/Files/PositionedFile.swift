@@ -47,8 +47,8 @@ package final class PositionedFile: Sendable {
         var filled = 0
         while filled < buffer.count {
             let got = pread(
-                file.descriptor, buffer.baseAddress! + filled, min(buffer.count - filled, 1 << 30),
-                off_t(offset + filled))
+                file.descriptor, buffer.baseAddress! + filled,
+                min(buffer.count - filled, StorageProgress.pieceBytes), off_t(offset + filled))
             if got < 0 && errno == EINTR { continue }
             if got < 0 { throw .system(path, "cannot be read at byte \(offset + filled)") }
             if got == 0 {
@@ -59,6 +59,7 @@ package final class PositionedFile: Sendable {
                 )
             }
             filled += got
+            StorageProgress.advance()
         }
     }
 

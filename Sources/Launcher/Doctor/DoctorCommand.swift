@@ -101,11 +101,11 @@ struct DoctorCommand: ParsableCommand {
             }
         }
         let reports = present.map(\.report)
-        for fault in HostCheck.faults(
-            reports, marker: marker?.text,
-            folder: marker.map { ($0.path as NSString).deletingLastPathComponent },
+        let check = HostCheck(
+            present.map { HostCheck.Subject($0.entry.name, $0.report) },
+            own: HostReport.own(peers: [], marker: nil), marker: marker.map(HostCheck.Marker.init),
             askedAt: askedAt)
-        {
+        for fault in check.faults {
             if fault.isFatal { checks.fail("hosts", fault.line) } else { checks.warn("hosts", fault.line) }
         }
         guard present.count > 1, checks.failures == 0 else { return }

@@ -2,67 +2,139 @@ import DistTrain
 import Foundation
 
 /// Whether hosts can run one job together: what is compared before anything starts.
-enum HostCheck {
-    /// A fault, and the command or the change that mends it.
-    struct Fault: Equatable {
-        var line: String
+public struct HostCheck: Sendable {
+    /// What is wrong with a host, and the command or the change that mends it.
+    public struct Fault: Equatable, Sendable {
+        /// As the user names the host.
+        public var host: String
+        public var line: String
         /// Whether ranks would fail, or go wrong, because of it.
-        var isFatal: Bool
+        public var isFatal: Bool
     }
+
+    /// A host under the name that the user gave it, and what it reports.
+    public struct Subject: Sendable {
+        public var name: String
+        public var report: HostReport
+
+        public init(_ name: String, _ report: HostReport) { (self.name, self.report) = (name, report) }
+    }
+
+    /// What must be the same on all hosts of a job.
+    struct Build: Hashable {
+        var checksum: String
+        var mpi: String
+    }
+
+    /// The file by which hosts prove that they share the run's folder.
+    public struct Marker: Sendable {
+        public var text: String
+        /// The folder it lies in.
+        public var folder: String
+
+        public init(text: String, folder: String) { (self.text, self.folder) = (text, folder) }
+
+        init(_ file: (path: String, text: String)) {
+            self.init(text: file.text, folder: (file.path as NSString).deletingLastPathComponent)
+        }
+    }
+
+    public let faults: [Fault]
+
+    /// The hosts that a job cannot run on.
+    public var badHosts: Set<String> { Set(faults.filter(\.isFatal).map(\.host)) }
 
     /// Seconds by which clocks may differ: times in records would mislead.
     private static let clockTolerance = 5.0
 
+    /// The majority defines what is right, so that one host in a bad state is not a fault of the others. Where there is no
+    /// majority, this host decides: the ranks are started from here.
+    ///
     /// - Parameters:
+    ///   - own: this host's build, where it is none of the hosts.
     ///   - marker: what the shared file must say; nil: not asked.
     ///   - askedAt: this host's clock when the reports came.
-    static func faults(_ reports: [HostReport], marker: String?, folder: String?, askedAt: Double) -> [Fault]
-    {
-        guard let first = reports.first else { return [] }
+    public init(_ hosts: [Subject], own: HostReport, marker: Marker?, askedAt: Double) {
         var faults: [Fault] = []
-        for report in reports.dropFirst() {
-            if report.programChecksum != first.programChecksum {
+        if let reference = Self.reference(hosts, own: own) {
+            for host in hosts where host.report.programChecksum != reference.report.programChecksum {
                 faults.append(
                     Fault(
-                        line:
-                            "\(report.host): has disttrain \(report.programVersion) (\(report.programChecksum)), but "
-                            + "\(first.host) has \(first.programVersion) (\(first.programChecksum)): install the same build",
-                        isFatal: true))
+                        host: host.name,
+                        line: "\(host.name): has disttrain \(Self.version(host)), but \(reference.name) has "
+                            + "\(Self.version(reference)): install the same build", isFatal: true))
             }
-            if report.mpi != first.mpi {
+            for host in hosts where host.report.mpi != reference.report.mpi {
                 faults.append(
                     Fault(
-                        line:
-                            "\(report.host): has \(report.mpi), but \(first.host) has \(first.mpi): install the same",
-                        isFatal: true))
+                        host: host.name,
+                        line: "\(host.name): has \(host.report.mpi), but \(reference.name) has "
+                            + "\(reference.report.mpi): install the same", isFatal: true))
             }
-            if report.processor != first.processor {
+            // mpirun runs here and must be of the same release as the hosts' daemons.
+            for host in hosts where own.mpi != reference.report.mpi && host.report.mpi != own.mpi {
                 faults.append(
                     Fault(
+                        host: host.name,
                         line:
-                            "\(report.host): its processor is \(report.processor), that of \(first.host) "
-                            + "\(first.processor): the slower one sets the pace",
+                            "\(own.host): has \(own.mpi), but \(reference.name) has \(reference.report.mpi): "
+                            + "install the same", isFatal: true))
+            }
+            for host in hosts where host.report.processor != reference.report.processor {
+                faults.append(
+                    Fault(
+                        host: host.name,
+                        line: "\(host.name): its processor is \(host.report.processor), that of "
+                            + "\(reference.name) \(reference.report.processor): the slower one sets the pace",
                         isFatal: false))
             }
         }
-        for report in reports {
-            if let marker, report.marker != marker {
-                faults.append(
-                    Fault(
-                        line:
-                            "\(report.host): does not see \(folder ?? "the run's folder") as \(first.host) does: put it on a "
-                            + "file system that all hosts mount under this path",
-                        isFatal: true))
-            }
-            if abs(report.time - askedAt) > clockTolerance {
-                faults.append(
-                    Fault(
-                        line:
-                            "\(report.host): its clock is \(duration(abs(report.time - askedAt))) "
-                            + "\(report.time > askedAt ? "ahead" : "behind"): `timedatectl set-ntp true` there",
-                        isFatal: false))
+        if let marker { faults += Self.blind(hosts, own: own, marker) }
+        for host in hosts where abs(host.report.time - askedAt) > Self.clockTolerance {
+            let difference = host.report.time - askedAt
+            faults.append(
+                Fault(
+                    host: host.name,
+                    line: "\(host.name): its clock is \(duration(abs(difference))) "
+                        + "\(difference > 0 ? "ahead" : "behind"): `timedatectl set-ntp true` there",
+                    isFatal: false))
+        }
+        self.faults = faults
+    }
+
+    /// The first host whose build most hosts have; in a tie, one that has this host's build.
+    private static func reference(_ hosts: [Subject], own: HostReport) -> Subject? {
+        let builds = hosts.map { Build(checksum: $0.report.programChecksum, mpi: $0.report.mpi) }
+        let counts = builds.reduce(into: [:]) { $0[$1, default: 0] += 1 }
+        let ownBuild = Build(checksum: own.programChecksum, mpi: own.mpi)
+        let most = counts.values.max()
+        let candidates = builds.indices.filter { counts[builds[$0]] == most }
+        return (candidates.first { builds[$0] == ownBuild } ?? candidates.first).map { hosts[$0] }
+    }
+
+    /// Hosts that do not see the marker. This host wrote it; where most others do not see it, this host is the odd one,
+    /// and the job cannot run either way: the launcher reads what the ranks write.
+    private static func blind(_ hosts: [Subject], own: HostReport, _ marker: Marker) -> [Fault] {
+        let blind = hosts.filter { $0.report.marker != marker.text }
+        let advice = "put the run on a file system that all hosts mount under this path"
+        guard 2 * blind.count > hosts.count, hosts.count > 1 else {
+            return blind.map {
+                Fault(
+                    host: $0.name,
+                    line: "\($0.name): does not see \(marker.folder) as \(own.host) does: \(advice)",
+                    isFatal: true)
             }
         }
-        return faults
+        return blind.map {
+            Fault(
+                host: $0.name,
+                line:
+                    "\(own.host): has another \(marker.folder) than \(blind.count) of \(hosts.count) hosts: \(advice)",
+                isFatal: true)
+        }
+    }
+
+    private static func version(_ host: Subject) -> String {
+        "\(host.report.programVersion) (\(host.report.programChecksum))"
     }
 }

@@ -1,5 +1,6 @@
 import DistTrain
 import Foundation
+import LDMModel
 
 /// A machine that ranks may run on.
 public struct HostEntry: Equatable, Sendable {
@@ -22,6 +23,7 @@ public enum HostList {
         for (number, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
             let words = line.prefix { $0 != "#" }.split(whereSeparator: \.isWhitespace)
             guard let name = words.first else { continue }
+            try checkName(name, "\(path):\(number + 1)")
             var slots: Int?
             for word in words.dropFirst() {
                 let parts = word.split(separator: "=", maxSplits: 1)
@@ -46,10 +48,25 @@ public enum HostList {
             guard parts.count <= 2, !parts[0].isEmpty, parts.count == 1 || (slots ?? 0) > 0 else {
                 throw LaunchError("--host \(text): found '\(word)', expected NAME or NAME:RANKS, by commas")
             }
+            try checkName(parts[0], "--host \(text.oneLine())")
             add(HostEntry(String(parts[0]), slots: slots), to: &hosts)
         }
         guard !hosts.isEmpty else { throw LaunchError("--host: names no host") }
         return hosts
+    }
+
+    /// Refuses what a remote shell, srun or mpirun could take for an option or for more than a name.
+    ///
+    /// - Parameter place: where the name was found, for the error.
+    static func checkName(_ name: some StringProtocol, _ place: String) throws {
+        let isPlain = name.allSatisfy {
+            $0.isASCII && ($0.isLetter || $0.isNumber || "._:-".contains($0))
+        }
+        guard isPlain, let first = name.first, first != "-" else {
+            throw LaunchError(
+                "\(place): found the host name '\(String(name).oneLine())', expected letters, digits, '.', '_', ':' and "
+                    + "'-', not beginning with '-'")
+        }
     }
 
     private static func add(_ host: HostEntry, to hosts: inout [HostEntry]) {
@@ -83,6 +100,7 @@ public struct SlurmAllocation: Equatable, Sendable {
         self.threads = threads
         restarts = environment["SLURM_RESTART_COUNT"].flatMap { Int($0) } ?? 0
         let names = try expand(nodes)
+        for name in names { try HostList.checkName(name, "SLURM_JOB_NODELIST") }
         // Tasks where the job asked for some, else processors; where it asked for neither, the hosts themselves tell
         // how many cores there are: Slurm counts hardware threads.
         let asked = environment["SLURM_NTASKS"] != nil ? environment["SLURM_TASKS_PER_NODE"] : nil

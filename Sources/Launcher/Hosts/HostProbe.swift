@@ -29,8 +29,11 @@ struct HostProbe {
             switch reach {
             case .ssh(let words):
                 let command = ([program] + arguments).map(shellQuoted).joined(separator: " ")
+                // A shell other than ssh may not know `--`; names that begin with '-' are refused (`HostList`).
+                let isSSH = words.first.map { ($0 as NSString).lastPathComponent } == "ssh"
                 return ShortChild(
-                    words + ["-n", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", host, command])
+                    words + ["-n", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"]
+                        + (isSSH ? ["--"] : []) + [host, command])
             case .slurm:
                 return ShortChild(
                     [

@@ -1,25 +1,13 @@
+import DistTrain
 import Foundation
 
 /// This host's interfaces, and which of them lead where.
 enum Network {
     /// IPv4 addresses of interfaces that are up.
     static func interfaces() -> [HostReport.Interface] {
-        var list: UnsafeMutablePointer<ifaddrs>?
-        guard getifaddrs(&list) == 0 else { return [] }
-        defer { freeifaddrs(list) }
-        var found: [HostReport.Interface] = []
-        var next = list
-        while let entry = next?.pointee {
-            next = entry.ifa_next
-            guard let address = entry.ifa_addr, let mask = entry.ifa_netmask,
-                address.pointee.sa_family == sa_family_t(AF_INET), entry.ifa_flags & UInt32(IFF_UP) != 0
-            else { continue }
-            found.append(
-                HostReport.Interface(
-                    name: String(cString: entry.ifa_name), address: text(number(address)),
-                    prefix: number(mask).nonzeroBitCount))
+        HostNetwork.own.interfaces.map {
+            HostReport.Interface(name: $0.name, address: $0.address, prefix: $0.prefix)
         }
-        return found
     }
 
     /// The address that packets to a host leave from, as the kernel's routes say; nothing is sent.
@@ -30,18 +18,7 @@ enum Network {
         var list: UnsafeMutablePointer<addrinfo>?
         guard getaddrinfo(host, "9", &hints, &list) == 0, let first = list?.pointee else { return nil }
         defer { freeaddrinfo(list) }
-        let descriptor = socket(AF_INET, Int32(SOCK_DGRAM.rawValue), 0)
-        guard descriptor >= 0 else { return nil }
-        defer { close(descriptor) }
-        guard connect(descriptor, first.ai_addr, first.ai_addrlen) == 0 else { return nil }
-        var own = sockaddr_in()
-        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-        let isKnown = withUnsafeMutablePointer(to: &own) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                getsockname(descriptor, $0, &length) == 0
-            }
-        }
-        return isKnown ? text(UInt32(bigEndian: own.sin_addr.s_addr)) : nil
+        return HostNetwork.sourceAddress(towards: text(number(first.ai_addr)))
     }
 
     /// "10.0.0.0/16" for an address in it.

@@ -1,5 +1,6 @@
 import DistTrain
 import Foundation
+import Synchronization
 
 /// A program that runs in a process group of its own, with an empty standard input.
 public final class ChildProcess {
@@ -22,16 +23,20 @@ public final class ChildProcess {
     /// Where its output can be read; nil where it goes to this process's own.
     public let output: Int32?
     public let error: Int32?
+    /// Where its input is written; nil where it has none.
+    private var input: Int32?
     private var ending: Ending?
 
     /// - Parameters:
+    ///   - hasInput: its standard input is a pipe, which `closeInput` or the end of this process closes.
     ///   - ownSession: it leads a session, by which all of its processes can be found, in place of a process group.
     ///   - signalMask: of the child; nil: this thread's.
     /// - Throws: `LaunchError` when it cannot be started.
     public init(
-        _ words: [String], environment: [String: String], output: Output, ownSession: Bool = false,
-        signalMask: sigset_t? = nil
+        _ words: [String], environment: [String: String], output: Output, hasInput: Bool = false,
+        ownSession: Bool = false, signalMask: sigset_t? = nil
     ) throws {
+        Self.unreaped.reap()
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }
@@ -47,7 +52,15 @@ public final class ChildProcess {
         var files = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&files)
         defer { posix_spawn_file_actions_destroy(&files) }
-        posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0)
+        var inputPipe: [Int32]?
+        if hasInput {
+            let ends = try Self.makePipe()
+            posix_spawn_file_actions_adddup2(&files, ends[0], STDIN_FILENO)
+            inputPipe = ends
+        } else {
+            posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0)
+        }
+        defer { if let inputPipe { close(inputPipe[0]) } }
         var pipes: [[Int32]] = []
         if case .file(let path) = output {
             posix_spawn_file_actions_addopen(
@@ -56,11 +69,7 @@ public final class ChildProcess {
         }
         if output == .captured {
             for target in [STDOUT_FILENO, STDERR_FILENO] {
-                var ends: [Int32] = [-1, -1]
-                guard pipe(&ends) == 0 else {
-                    throw LaunchError("no pipe: \(Self.systemWords(errno))", exitStatus: ExitStatus.crash)
-                }
-                for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+                let ends = try Self.makePipe()
                 posix_spawn_file_actions_adddup2(&files, ends[1], target)
                 pipes.append(ends)
             }
@@ -76,10 +85,12 @@ public final class ChildProcess {
             if error != 0 { close(ends[0]) }
         }
         guard error == 0 else {
+            if let inputPipe { close(inputPipe[1]) }
             throw LaunchError(
                 "cannot start \(words[0]): \(Self.systemWords(error))", exitStatus: ExitStatus.crash)
         }
         pid = child
+        input = inputPipe?[1]
         self.output = pipes.first?[0]
         self.error = pipes.last?[0]
     }
@@ -87,7 +98,29 @@ public final class ChildProcess {
     /// POSIX_SPAWN_SETSID of glibc, which Swift does not see.
     private static let setSession: Int32 = 0x80
 
-    deinit { for descriptor in [output, error].compactMap({ $0 }) { close(descriptor) } }
+    deinit { for descriptor in [output, error, input].compactMap({ $0 }) { close(descriptor) } }
+
+    /// Both ends are closed in programs that this one starts: the end of a pipe's only writer must be seen.
+    private static func makePipe() throws -> [Int32] {
+        var ends: [Int32] = [-1, -1]
+        guard pipe(&ends) == 0 else {
+            throw LaunchError("no pipe: \(systemWords(errno))", exitStatus: ExitStatus.crash)
+        }
+        for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+        return ends
+    }
+
+    /// Writes a line to its input, which a pipe can always hold.
+    func send(line: String) {
+        guard let input else { return }
+        let bytes = Array((line + "\n").utf8)
+        _ = write(input, bytes, bytes.count)
+    }
+
+    func closeInput() {
+        if let input { close(input) }
+        input = nil
+    }
 
     /// How it ended; nil while it runs. Waits for nothing.
     public func poll() -> Ending? {
@@ -104,6 +137,35 @@ public final class ChildProcess {
 
     /// Kills its whole process group, where it has not ended.
     public func killGroup() { if ending == nil { kill(-pid, SIGKILL) } }
+
+    /// Kills its whole process group and leaves no zombie behind. Returns after a second at the latest: what waits for a
+    /// disk that does not answer is reaped when the next program is started.
+    func end() {
+        killGroup()
+        if !waitForEnd(1) { Self.unreaped.add(pid) }
+    }
+
+    /// Lets it end by itself for so many seconds, and kills it then.
+    func end(within seconds: Double) { if !waitForEnd(seconds) { end() } }
+
+    private func waitForEnd(_ seconds: Double) -> Bool {
+        for _ in 0...Int(seconds * 100) {
+            if poll() != nil { return true }
+            usleep(10_000)
+        }
+        return false
+    }
+
+    /// Killed processes whose end has not been seen yet.
+    private static let unreaped = Unreaped()
+
+    private final class Unreaped: Sendable {
+        private let processes = Mutex<[pid_t]>([])
+
+        func add(_ process: pid_t) { processes.withLock { $0.append(process) } }
+
+        func reap() { processes.withLock { $0.removeAll { waitpid($0, nil, WNOHANG) != 0 } } }
+    }
 
     private static func systemWords(_ error: Int32) -> String { String(cString: strerror(error)) }
 }
@@ -182,7 +244,7 @@ final class ShortChild {
                 return (status, output.text, error.text)
             }
             guard monotonicTime() < deadline else {
-                child.killGroup()
+                child.end()
                 return nil
             }
             usleep(10_000)

@@ -22,97 +22,167 @@ struct Crew {
 
     /// A job's ranks, each with its place.
     struct Placed {
-        /// "node0:2", in the order of the ranks.
-        var hosts: [String]
+        /// In the order of the ranks.
+        var shares: [MPIRun.Cluster.Share]
+        /// The user's names of hosts by what the hosts call themselves.
+        var names: [String: String]
         var threads: Int
         var summary: String
         /// The mpirun for a command of this program, and for variables that mark this start.
         var mpirun: ([String], [String: String]) -> MPIRun
+
+        /// "node0:2", in the order of the ranks.
+        var hosts: [String] { shares.map { "\($0.host):\($0.ranks)" } }
+
+        /// A warning if mpirun may not open what it needs for the ranks of this host: three files for each.
+        var fileLimitWarning: String? {
+            let own = shares.filter { isThisHost($0.host) }.reduce(0) { $0 + $1.ranks }
+            return OpenFileLimit.shortage(of: 3 * own, for: "mpirun's pipes to \(own) ranks").map {
+                "warning: \($0)"
+            }
+        }
+    }
+
+    /// How hosts that are missing, or in a bad state, are dealt with.
+    struct Conditions {
+        /// Fewer ranks than these are too few; nil: all hosts on the first start, later half of the ranks.
+        var minRanks: Int?
+        /// No start of this launcher was before.
+        var isFirst = true
+        /// A file by which hosts prove that they share the run's folder; removed afterwards.
+        var marker: (path: String, text: String)?
+        /// Earlier starts, whose processes are killed where some are left.
+        var reaping: [String] = []
+        /// Which hosts keep failing.
+        var health = HostHealth()
     }
 
     /// Seconds between two looks for hosts that are missing, and how long it looks.
     private static let pause = 5.0
     private static let patience = 600.0
 
-    /// Finds out who is there and places the ranks.
+    /// Finds out which hosts are there and in a state to run the job, and places the ranks.
     ///
-    /// - Parameters:
-    ///   - minRanks: fewer than these are too few; nil: on the first start all hosts must be there, later half of the
-    ///     ranks.
-    ///   - marker: a file by which hosts prove that they share the run's folder; removed afterwards.
-    ///   - reaping: earlier starts, whose processes are killed where some are left.
     /// - Throws: `LaunchError` where hosts do not fit together, or too few come.
-    func assemble(
-        minRanks: Int?, marker: (path: String, text: String)?, reaping: [String], say: (String) -> Void
-    ) throws -> Placed {
+    func assemble(_ conditions: Conditions, say: (String) -> Void) throws -> Placed {
+        let marker = conditions.marker
         defer { if let marker { unlink(marker.path) } }
-        let entries: [HostEntry]
-        let reach: MPIRun.Cluster.Reach
-        switch place {
-        case .here: return placeHere()
-        case .ssh(let hosts, let shell): (entries, reach) = (hosts, .ssh(shell))
-        case .slurm(let allocation):
-            // One node needs neither srun nor a network.
-            (entries, reach) = (allocation.hosts, .slurm)
-        }
+        guard let (entries, reach) = remote else { return placeHere() }
+        let isStrict = conditions.isFirst && conditions.minRanks == nil
         let probe = HostProbe(reach: reach, program: program)
+        let own = HostReport.own(peers: [], marker: nil)
         let began = monotonicTime()
         var told: Set<String> = []
         while true {
-            let answers = probe.ask(entries.map(\.name), marker: marker?.path, reaping: reaping)
-            var present: [(entry: HostEntry, report: HostReport)] = []
-            var faults: [String] = []
+            let answers = probe.ask(
+                entries.map(\.name), marker: marker?.path, reaping: conditions.reaping)
+            var present: [Present] = []
+            var missing: [String] = []
             for (entry, answer) in zip(entries, answers) {
                 switch answer {
-                case .report(let report): present.append((entry, report))
-                case .fault(let line): faults.append(line)
+                case .report(let report): present.append(Present(entry: entry, report: report))
+                case .fault(let line): missing.append(line)
                 }
             }
-            let found = HostCheck.faults(
-                present.map(\.report), marker: marker?.text,
-                folder: marker.map { ($0.path as NSString).deletingLastPathComponent },
+            let check = HostCheck(
+                present.map { HostCheck.Subject($0.entry.name, $0.report) },
+                own: own, marker: marker.map(HostCheck.Marker.init),
                 askedAt: Date().timeIntervalSince1970)
-            let isFirst = reaping.isEmpty
-            let fatal = found.filter(\.isFatal).map(\.line)
-            if !fatal.isEmpty { throw LaunchError(fatal.joined(separator: "; ")) }
-            for line in (found.map(\.line) + faults)
-            where told.insert(line).inserted && !(isFirst && minRanks == nil && faults.contains(line)) {
-                say("warning: \(line)")
+            let fatal = check.faults.filter(\.isFatal).map(\.line)
+            if isStrict, !fatal.isEmpty {
+                throw LaunchError(Set(fatal).sorted().joined(separator: "; "))
             }
-            let shares = share(present)
-            let count = shares.reduce(0) { $0 + $1.ranks }
+            for fault in check.faults where !fault.isFatal && told.insert(fault.line).inserted {
+                say("warning: \(fault.line)")
+            }
+            let absent = missing + Set(fatal).sorted()
+            for line in absent where !isStrict && told.insert(line).inserted {
+                say("warning: left out for now: \(line)")
+            }
+            let good = present.filter { !check.badHosts.contains($0.entry.name) }
             let full = ranks ?? entries.reduce(0) { $0 + ($1.slots ?? 1) }
-            let needed = minRanks ?? (isFirst ? nil : (full + 1) / 2)
-            if faults.isEmpty || count >= (needed ?? .max) {
-                return place(shares, present.map(\.report), reach)
+            let needed = conditions.minRanks ?? (isStrict ? full : (full + 1) / 2)
+            let chosen = admitted(good, needed, conditions.health, &told, say)
+            let shares = share(chosen)
+            let count = shares.reduce(0) { $0 + $1.ranks }
+            if absent.isEmpty ? count > 0 : !isStrict && count >= needed {
+                return place(shares, chosen, reach)
             }
-            if isFirst && minRanks == nil {
+            if isStrict {
                 throw LaunchError(
-                    faults.joined(separator: "; ")
+                    absent.joined(separator: "; ")
                         + "; mend that, or let the job begin with fewer (--min-ranks)")
             }
             guard monotonicTime() - began < Self.patience, SignalCounts.received == nil else {
                 throw LaunchError(
-                    "\(count) ranks could be placed, expected \(needed ?? full) (--min-ranks): "
-                        + faults.joined(separator: "; "), exitStatus: ExitStatus.runAgain)
+                    "\(count) ranks could be placed, expected \(needed) (--min-ranks): "
+                        + absent.joined(separator: "; "), exitStatus: ExitStatus.runAgain)
             }
             usleep(UInt32(Self.pause * 1e6))
         }
     }
 
+    /// The user's names of those of the job's hosts that no longer answer.
+    func unreachable(_ names: [String]) -> Set<String> {
+        guard let (_, reach) = remote else { return [] }
+        let answers = HostProbe(reach: reach, program: program, timeout: 5).ask(names, marker: nil)
+        return Set(
+            zip(names, answers).compactMap { name, answer in
+                if case .fault = answer { name } else { nil }
+            })
+    }
+
+    /// A host that answers.
+    private struct Present {
+        var entry: HostEntry
+        var report: HostReport
+    }
+
+    /// Machines other than this one alone; nil where there are none.
+    private var remote: (entries: [HostEntry], reach: MPIRun.Cluster.Reach)? {
+        switch place {
+        case .here: nil
+        case .ssh(let hosts, let shell): (hosts, .ssh(shell))
+        // One node needs neither srun nor a network.
+        case .slurm(let allocation): (allocation.hosts, .slurm)
+        }
+    }
+
+    /// Those that do not keep failing, as long as they are enough.
+    private func admitted(
+        _ good: [Present], _ needed: Int, _ health: HostHealth, _ told: inout Set<String>,
+        _ say: (String) -> Void
+    ) -> [Present] {
+        let now = monotonicTime()
+        let names = health.admitted(good.map(\.entry.name), now: now) { names in
+            share(good.filter { names.contains($0.entry.name) }).reduce(0) { $0 + $1.ranks } >= needed
+        }
+        for host in good.map(\.entry.name) {
+            guard let seconds = health.exclusion(of: host, now: now) else { continue }
+            let line =
+                names.contains(host)
+                ? "keeps failing, and is needed all the same" : "keeps failing, and is left out"
+            if told.insert("\(host): \(line)").inserted {
+                say("warning: \(host): \(line) (excluded for another \(duration(seconds)))")
+            }
+        }
+        return good.filter { names.contains($0.entry.name) }
+    }
+
     private func placeHere() -> Placed {
         let placement = Placement(machine: Machine(), ranks: ranks, threads: threads)
         return Placed(
-            hosts: ["\(ProcessInfo.processInfo.hostName):\(placement.ranks)"], threads: placement.threads,
-            summary: placement.summary, mpirun: { run(placement, nil, $0, $1) })
+            shares: [MPIRun.Cluster.Share(ProcessInfo.processInfo.hostName, ranks: placement.ranks)],
+            names: [:], threads: placement.threads, summary: placement.summary,
+            mpirun: { run(placement, nil, $0, $1) })
     }
 
     /// Ranks by host: slots as named, or as the processors give room for; `ranks` in all, where that is asked for.
-    private func share(_ present: [(entry: HostEntry, report: HostReport)]) -> [MPIRun.Cluster.Share] {
-        var shares = present.map { entry, report in
+    private func share(_ present: [Present]) -> [MPIRun.Cluster.Share] {
+        var shares = present.map {
             MPIRun.Cluster.Share(
-                entry.name,
-                ranks: entry.slots ?? Placement(machine: Machine(report), threads: threads).ranks)
+                $0.entry.name,
+                ranks: $0.entry.slots ?? Placement(machine: Machine($0.report), threads: threads).ranks)
         }
         guard let ranks, !shares.isEmpty else { return shares }
         let room = shares.reduce(0) { $0 + $1.ranks }
@@ -130,8 +200,9 @@ struct Crew {
     }
 
     private func place(
-        _ shares: [MPIRun.Cluster.Share], _ reports: [HostReport], _ reach: MPIRun.Cluster.Reach
+        _ shares: [MPIRun.Cluster.Share], _ present: [Present], _ reach: MPIRun.Cluster.Reach
     ) -> Placed {
+        let reports = present.map(\.report)
         let fullest = shares.map(\.ranks).max() ?? 1
         let cores = reports.map(\.usableCores).min() ?? 1
         let threads = threads ?? max(1, cores / fullest)
@@ -144,8 +215,10 @@ struct Crew {
         let cluster = MPIRun.Cluster(hosts: shares, reach: reach, networks: shares.count > 1 ? found : [])
         let over = cluster.networks.isEmpty ? "" : ", over \(cluster.networks.joined(separator: " and "))"
         return Placed(
-            hosts: shares.map { "\($0.host):\($0.ranks)" }, threads: threads,
-            summary: placement.summary(nodes: shares.map(\.ranks)) + over,
+            shares: shares,
+            names: Dictionary(
+                present.map { ($0.report.host, $0.entry.name) }, uniquingKeysWith: { first, _ in first }),
+            threads: threads, summary: placement.summary(nodes: shares.map(\.ranks)) + over,
             mpirun: { run(placement, cluster, $0, $1) })
     }
 

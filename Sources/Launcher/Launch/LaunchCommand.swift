@@ -15,8 +15,10 @@ struct LaunchCommand: ParsableCommand {
               disttrain launch --hostfile hosts -- train --config configs/celeba_hq_256.yaml
               disttrain launch --slurm --requeue -- train --config configs/celeba_hq_256.yaml
 
-            A training that dies or hangs is started again from its last checkpoint, on the hosts that still answer. \
-            It is not where the same would happen again: exit codes 2 (usage), 3 (data refused), 4 (numerical fault).
+            A training that dies or hangs is restarted from its last checkpoint, on the hosts that still answer and are \
+            in a state to run it; a host that keeps failing is left out for a while. It is also restarted after exit \
+            code 74 (a disk or file system failed), and once after 4 (numerical fault). It is not restarted after 2 \
+            (usage), 3 (data refused) and a second numerical fault at the same step, since these would happen again.
 
             Ctrl-C, SIGTERM or SIGUSR1 stop it after a step, with a checkpoint and exit code 75; a second Ctrl-C ends \
             it at once. The run's folder holds logs/ (one file a rank, a post-mortem of each failure) and what \
@@ -61,6 +63,11 @@ struct LaunchCommand: ParsableCommand {
             "See `disttrain train --help`: how long a rank may stand still.", valueName: "time"))
     var collectiveTimeout: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "See `disttrain train --help`: how long a disk may show no progress.", valueName: "time"))
+    var storageTimeout: String?
+
     @Option(help: ArgumentHelp("How long ranks may take to come up.", valueName: "time"))
     var startTimeout = "5m"
 
@@ -90,6 +97,7 @@ struct LaunchCommand: ParsableCommand {
         }
         _ = try seconds(timeLimit, "--time-limit")
         _ = try seconds(collectiveTimeout, "--collective-timeout")
+        _ = try seconds(storageTimeout, "--storage-timeout")
         _ = try seconds(startTimeout, "--start-timeout")
         if program.isEmpty {
             throw ValidationError(
@@ -99,6 +107,8 @@ struct LaunchCommand: ParsableCommand {
     }
 
     func run() throws {
+        // For mpirun, which inherits it: it holds several files for each rank.
+        OpenFileLimit.raise()
         // What the ranks would refuse is refused here, once.
         let command = try DistTrainCommand.parseAsRoot(program)
         let environment = ProcessInfo.processInfo.environment
@@ -125,16 +135,21 @@ struct LaunchCommand: ParsableCommand {
             if status != ExitStatus.success { throw ExitCode(status) }
             return
         }
-        let placed = try crew.assemble(minRanks: minRanks, marker: nil, reaping: [], say: say)
+        let placed = try crew.assemble(Crew.Conditions(minRanks: minRanks), say: say)
         say(placed.summary)
+        if let warning = placed.fileLimitWarning { say(warning) }
         let mpirun = placed.mpirun([crew.program] + program, [:])
         if dryRun {
             print(mpirun.commandLine)
             return
         }
+        let id = String(UInt64.random(in: 1 << 60...UInt64.max), radix: 16)
+        let launchGuard = try LaunchGuard(program: crew.program, attempt: id, saves: false)
+        defer { launchGuard.dismiss() }
         let (ending, forwarded) = try ChildProcess.run(
             [mpirun.executable] + mpirun.arguments,
-            environment: environment.merging(mpirun.environment) { _, ours in ours })
+            environment: environment.merging(mpirun.environment) { _, ours in ours }
+                .merging([LaunchRecord.attemptVariable: id]) { _, ours in ours })
         let status = exitStatus(ending, forwarded: forwarded)
         if status != ExitStatus.success { throw ExitCode(status) }
     }
@@ -142,7 +157,8 @@ struct LaunchCommand: ParsableCommand {
     private func supervise(
         _ training: any TrainingCommand, _ crew: Crew, _ allocation: SlurmAllocation?
     ) throws -> Int32 {
-        let job = TrainingJob(program: [crew.program] + program, run: try training.runFolder())
+        let job = TrainingJob(
+            program: [crew.program] + program, run: try training.runFolder(), resume: training.options.resume)
         let before = job.checkpointSteps.last
         let supervisor = try Supervisor(
             job, crew: crew,
@@ -150,6 +166,7 @@ struct LaunchCommand: ParsableCommand {
                 maxRestarts: maxRestarts, minRanks: minRanks,
                 timeLimit: try seconds(timeLimit, "--time-limit") ?? allocation?.timeLeft(),
                 collectiveTimeout: try seconds(collectiveTimeout, "--collective-timeout"),
+                storageTimeout: try seconds(storageTimeout, "--storage-timeout"),
                 startTimeout: try seconds(startTimeout, "--start-timeout") ?? 300))
         let status = try supervisor.run()
         if requeue, status == ExitStatus.runAgain, let allocation {
@@ -171,7 +188,7 @@ struct LaunchCommand: ParsableCommand {
         case .exited(let status):
             switch status {
             case ExitStatus.success, ExitStatus.usage, ExitStatus.refused, ExitStatus.numericalFault,
-                ExitStatus.runAgain:
+                ExitStatus.storageFault, ExitStatus.runAgain:
                 break  // The ranks have said why.
             case 129...159:
                 // mpirun passes on a rank's death by signal as a shell does.

@@ -7,21 +7,28 @@ struct RankLogs {
     let folder: String
     private var output: PipeReader
     private var error: PipeReader
-    private var files: [Int: FileHandle] = [:]
+    private let writer = LogWriter()
+    /// Rank 0's newest; nil before the first.
+    private(set) var heartbeat: LauncherHeartbeat?
     /// The last lines of each rank, and of mpirun itself under -1, for the post-mortem.
     private(set) var lastLines: [Int: [String]] = [:]
 
-    private static let kept = 15
+    /// Why the logs cannot be written at the moment, in a line. A full disk must not keep a job from being restarted: the
+    /// folder is made later, when there is room.
+    private(set) var problem: String?
 
-    init(folder: String, of child: ChildProcess) throws {
+    private static let kept = 15
+    /// Seconds for the last lines to reach the disk.
+    private static let lastWrite = 5.0
+
+    init(folder: String, of child: ChildProcess) {
         self.folder = folder
         output = PipeReader(child.output)
         error = PipeReader(child.error)
         do {
             try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         } catch {
-            throw LaunchError(
-                "\(folder): cannot be created for the ranks' logs: \(error.localizedDescription)")
+            problem = "\(folder): cannot be created for the ranks' logs: \(error.localizedDescription)"
         }
     }
 
@@ -37,6 +44,10 @@ struct RankLogs {
         }
         for (line, isError) in lines {
             let tagged = Self.parse(line)
+            if let tagged, tagged.rank == 0, let found = LauncherHeartbeat(line: tagged.text) {
+                heartbeat = found
+                continue
+            }
             keep(tagged?.text ?? line, tagged?.rank ?? -1)
             if let tagged {
                 if tagged.rank == 0 || tagged.isError { show(tagged.text, tagged.isError) }
@@ -44,6 +55,7 @@ struct RankLogs {
                 show(line, isError)
             }
         }
+        if isLast { writer.finish(within: Self.lastWrite) }
     }
 
     /// Whether a line is part of what ranks said last.
@@ -64,12 +76,6 @@ struct RankLogs {
     private mutating func keep(_ text: String, _ rank: Int) {
         lastLines[rank, default: []].append(text)
         if lastLines[rank, default: []].count > Self.kept { lastLines[rank]?.removeFirst() }
-        if files[rank] == nil {
-            let path = "\(folder)/" + (rank < 0 ? "mpirun.log" : "rank-\(rank).log")
-            guard FileManager.default.createFile(atPath: path, contents: nil) else { return }
-            files[rank] = FileHandle(forWritingAtPath: path)
-        }
-        // A full disk must not stop the job.
-        try? files[rank]?.write(contentsOf: Data((text + "\n").utf8))
+        writer.append(text, to: "\(folder)/" + (rank < 0 ? "mpirun.log" : "rank-\(rank).log"))
     }
 }

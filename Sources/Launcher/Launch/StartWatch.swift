@@ -1,52 +1,63 @@
 import DistTrain
 import Foundation
 
-/// Whether a start of a job shows signs of life, from what is seen of status.json.
+/// Whether a start of a job shows signs of life: rank 0's heartbeats, which come by mpirun and no disk, and changes of
+/// status.json.
 public struct StartWatch: Sendable {
     private let startTimeout: Double
     private let silence: Double
+    private let storage: Double
     private let began: Double
     private var beat: Int?
+    private var heartbeat: LauncherHeartbeat?
     private var beatAt: Double
+    private var lookedAt: Double
 
     /// Seconds beyond the ranks' own patience with each other: they know more, and should be the ones to tell.
     private static let lead = 3.0
-    /// Seconds without news from another host: network file systems show a changed file after a minute at times.
-    private static let remoteSilence = 90.0
+    /// After a suspension longer than this the heartbeats are stale, and the timeout check is skipped once.
+    private static let doze = 5.0
     /// Seconds for ranks and mpirun to leave once the job is over, and once it is lost: mpirun would give ranks that hang
     /// all of the time it has for them.
     private static let farewell = (done: 5.0, lost: 1.0)
 
     /// - Parameters:
     ///   - startTimeout: seconds for the first status to appear.
-    ///   - silence: seconds that the ranks wait for one that is not heard.
-    public init(startTimeout: Double, silence: Double, now: Double) {
+    ///   - limits: what the ranks allow each other.
+    public init(startTimeout: Double, limits: WatchLimits, now: Double) {
         self.startTimeout = startTimeout
-        self.silence = silence
-        (began, beatAt) = (now, now)
+        (silence, storage) = (limits.silence, limits.storage)
+        (began, beatAt, lookedAt) = (now, now, now)
     }
 
     /// Why to end it, in a line; nil while all is well.
     ///
     /// - Parameters:
-    ///   - status: the last one seen of this start.
-    ///   - isHere: whether rank 0, which writes it every second, is on this host.
-    public mutating func fault(_ status: JobStatus?, isHere: Bool, now: Double) -> String? {
-        guard let status else {
-            return now - began > startTimeout
-                ? "no rank has come up within \(duration(startTimeout)) (--start-timeout)" : nil
-        }
-        if beat != status.beat { (beat, beatAt) = (status.beat, now) }
+    ///   - status: the last one seen of this start. It may stand still with the disk.
+    ///   - heartbeat: rank 0's newest.
+    public mutating func fault(_ status: JobStatus?, heartbeat: LauncherHeartbeat?, now: Double) -> String? {
+        if now - lookedAt > Self.doze { beatAt = now }
+        lookedAt = now
+        if heartbeat != self.heartbeat { (self.heartbeat, beatAt) = (heartbeat, now) }
+        if status?.beat != beat { (beat, beatAt) = (status?.beat, now) }
         let quiet = now - beatAt
-        guard status.state == .running else {
+        if let status, status.state != .running {
             let patience = status.state == .failed ? Self.farewell.lost : Self.farewell.done
             return quiet > patience
                 ? status.message ?? "the ranks were done, and mpirun did not end" : nil
         }
-        let limit = isHere ? silence + Self.lead : Self.remoteSilence
+        guard let heartbeat else {
+            return now - began > startTimeout
+                ? "no rank has come up within \(duration(startTimeout)) (--start-timeout)" : nil
+        }
+        if heartbeat.isLast {
+            // Its last status waits for the disk, as the release of the run's lock may.
+            return quiet > storage ? "the ranks were done, and did not end for \(duration(storage))" : nil
+        }
+        let limit = silence + Self.lead
         guard quiet > limit else { return nil }
         return
-            "rank 0 on \(status.ranks.first?.host ?? "its host") has not been heard for \(duration(limit)): the process "
-            + "is stopped, its host down or cut off, or the shared folder does not answer"
+            "rank 0 on \(status?.ranks.first?.host ?? "its host") has not been heard for \(duration(limit)): the process "
+            + "is stopped, or its host is down or cut off"
     }
 }

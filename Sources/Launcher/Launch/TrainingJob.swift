@@ -15,20 +15,26 @@ struct TrainingJob {
     let program: [String]
     /// The run's folder.
     let run: String
+    /// What the command line says of `--resume`. It is passed on unchanged at every start: the run's own checkpoints take
+    /// precedence over a path, and until there is one the path applies.
+    var resume = "auto"
 
     private var checkpoints: CheckpointFolder { RunFolder(run).checkpoints }
 
     /// Ascending.
     var checkpointSteps: [Int] { (try? checkpoints.steps()) ?? [] }
 
-    /// Where a new start goes on.
-    var place: String {
-        checkpointSteps.last.map { "from the checkpoint of step \($0)" } ?? "from the beginning"
-    }
-
-    /// The path of the last but one.
-    var checkpointBeforeNewest: String? {
-        checkpointSteps.dropLast().last.map { checkpoints.path(step: $0) }
+    /// What a new start begins from.
+    func origin(_ start: RestartPolicy.Start = .newest) -> String {
+        switch start {
+        case .before(let step):
+            let earlier = checkpointSteps.last { $0 < step }
+            return
+                "from the checkpoint of step \(earlier ?? 0), since it failed twice after that of step \(step)"
+        case .newest:
+            if let step = checkpointSteps.last { return "from the checkpoint of step \(step)" }
+            return ["auto", "none"].contains(resume) ? "from the beginning" : "from \(resume) (--resume)"
+        }
     }
 
     /// A file in the run's folder by which hosts prove that they share it, and what it says. A folder that does not exist

@@ -192,6 +192,6 @@ func makeFolder(_ path: String) throws(FileError) {
     do {
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
     } catch {
-        throw FileError(path, "cannot be created: \(systemReason(of: error))")
+        throw FileError(path, "cannot be created: \(systemReason(of: error))", code: systemCode(of: error))
     }
 }

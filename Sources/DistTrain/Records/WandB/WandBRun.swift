@@ -85,7 +85,8 @@ public final class WandBRun {
             do {
                 try FileManager.default.removeItem(atPath: folder.path)
             } catch {
-                throw FileError(folder.path, "cannot be removed: \(systemReason(of: error))")
+                throw FileError(
+                    folder.path, "cannot be removed: \(systemReason(of: error))", code: systemCode(of: error))
             }
         }
     }
@@ -197,13 +198,14 @@ public final class WandBRun {
 
     /// Appends records, all or none.
     private func append(_ records: [WBRecord.OneOf_RecordType]) {
-        var bytes = file.size == 0 ? WandBLogRecord.fileHeader : []
+        let size = file.size
+        var bytes = size == 0 ? WandBLogRecord.fileHeader : []
         do {
             for (index, content) in records.enumerated() {
                 var record = WBRecord()
                 record.num = Int64(recordCount + index + 1)
                 record.recordType = content
-                bytes += WandBLogRecord.frame(try record.serializedBytes(), at: file.size + bytes.count)
+                bytes += WandBLogRecord.frame(try record.serializedBytes(), at: size + bytes.count)
             }
         } catch {
             return file.lose("\(error)")
