@@ -105,7 +105,7 @@ private func now() -> Double { ProcessInfo.processInfo.systemUptime }
             let (ticks, readings) = (rank.tickCount, service.readings(of: index + 1))
             #expect(eventually { rank.tickCount > ticks && service.readings(of: index + 1) > readings })
         }
-        #expect(service.closed == closed)
+        #expect(eventually { service.closed == closed })
         #expect(service.mostConnections <= Self.ranks + 16)
         for rank in reporting { rank.stop() }
     }
@@ -225,7 +225,7 @@ private func now() -> Double { ProcessInfo.processInfo.systemUptime }
                 #expect(found.bytes.count <= WatchChannel.challengeBytes && found.isClosed)
             }
             #expect(service.readings(of: 3) == readings)
-            #expect(service.closed == [3])
+            #expect(eventually { service.closed == [3] })
         }
     }
 

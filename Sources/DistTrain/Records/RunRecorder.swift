@@ -56,11 +56,13 @@ public final class RunRecorder {
                     programVersion: description.programVersion, host: host), onProblem: onProblem)
             return logging.wandb ? log : nil
         }
-        openRecords()
+        openRecords(onProblem)
     }
 
     /// Opens what is not open yet.
-    private func openRecords() {
+    ///
+    /// - Parameter onProblem: called with a line for each that cannot be opened.
+    private func openRecords(_ onProblem: (String) -> Void) {
         Self.open(&tensorBoard, &openTensorBoard, onProblem)
         Self.open(&wandb, &openWandB, onProblem)
     }
@@ -104,7 +106,8 @@ public final class RunRecorder {
 
     /// Tries to get everything onto the disk, and opens records that could not be opened so far.
     public func synchronize() {
-        openRecords()
+        // Reported when the run started.
+        openRecords { _ in }
         metrics.synchronize()
         tensorBoard?.synchronize()
         wandb?.synchronize()
