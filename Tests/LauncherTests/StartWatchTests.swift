@@ -55,9 +55,9 @@ import Testing
         let done = try status(.finished, 9)
         for second in 1...6 {
             #expect(
-                watch.fault(done, heartbeat: LauncherHeartbeat(9, isLast: true), now: Double(second)) == nil)
+                watch.fault(done, heartbeat: LauncherHeartbeat(9, .done), now: Double(second)) == nil)
         }
-        #expect(watch.fault(done, heartbeat: LauncherHeartbeat(9, isLast: true), now: 7) != nil)
+        #expect(watch.fault(done, heartbeat: LauncherHeartbeat(9, .done), now: 7) != nil)
     }
 
     /// The last status and the lock's release wait for the disk.
@@ -66,17 +66,31 @@ import Testing
         let frozen = try status(.running, 9)
         for second in 1...600 {
             let fault = watch.fault(
-                frozen, heartbeat: LauncherHeartbeat(9, isLast: true), now: Double(second))
+                frozen, heartbeat: LauncherHeartbeat(9, .done), now: Double(second))
             #expect(fault == nil)
         }
-        #expect(watch.fault(frozen, heartbeat: LauncherHeartbeat(9, isLast: true), now: 602) != nil)
+        #expect(watch.fault(frozen, heartbeat: LauncherHeartbeat(9, .done), now: 602) != nil)
+    }
+
+    /// Ranks that are stopped keep mpirun from ending, and there may be no status.json yet, or none that can be written.
+    @Test func whoIsLostIsEnded() {
+        var watch = watch()
+        let lost = LauncherHeartbeat(9, .lost("rank 1 on node1: died"))
+        #expect(watch.fault(nil, heartbeat: lost, now: 1) == nil)
+        #expect(watch.fault(nil, heartbeat: lost, now: 1.9) == nil)
+        #expect(watch.fault(nil, heartbeat: lost, now: 2.1) == "rank 1 on node1: died")
     }
 
     @Test func heartbeatsAreLines() {
-        for beat in [LauncherHeartbeat(7), LauncherHeartbeat(8, isLast: true)] {
+        for beat in [
+            LauncherHeartbeat(7), LauncherHeartbeat(8, .done),
+            LauncherHeartbeat(9, .lost("rank 1 on b: died")),
+        ] {
             #expect(LauncherHeartbeat(line: beat.line) == beat)
         }
-        for line in ["", "disttrain-heartbeat", "disttrain-heartbeat x", "step 7"] {
+        for line in [
+            "", "disttrain-heartbeat", "disttrain-heartbeat x", "disttrain-heartbeat 7 over", "step 7",
+        ] {
             #expect(LauncherHeartbeat(line: line) == nil)
         }
     }

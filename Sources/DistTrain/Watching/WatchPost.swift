@@ -106,7 +106,7 @@ final class WatchPost: Sendable {
             if isLeaving {
                 server?.broadcast(WatcherMessage(bye: true))
                 let (status, writer) = status(watch, now)
-                signalLauncher(LauncherHeartbeat(status.beat, isLast: true))
+                signalLauncher(LauncherHeartbeat(status.beat, .done))
                 writer?.finish(status, within: Self.lastWrite.inOrder)
                 return
             }
@@ -152,6 +152,7 @@ final class WatchPost: Sendable {
     ) -> Never {
         let (status, writer) = status(watch, now, verdict)
         server?.broadcast(WatcherMessage(end: true))
+        signalLauncher(LauncherHeartbeat(status.beat, .lost(verdict.message)))
         let resumes = writer == nil ? "" : ", to go on from the last checkpoint"
         Console.error.write("Error: \(verdict.message); all ranks end here\(resumes)\n")
         let began = monotonicSeconds()

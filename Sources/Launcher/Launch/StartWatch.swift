@@ -50,9 +50,12 @@ public struct StartWatch: Sendable {
             return now - began > startTimeout
                 ? "no rank has come up within \(duration(startTimeout)) (--start-timeout)" : nil
         }
-        if heartbeat.isLast {
+        switch heartbeat.state {
+        case .watching: break
+        case .done:
             // Its last status waits for the disk, as the release of the run's lock may.
             return quiet > storage ? "the ranks were done, and did not end for \(duration(storage))" : nil
+        case .lost(let reason): return quiet > Self.farewell.lost ? reason : nil
         }
         let limit = silence + Self.lead
         guard quiet > limit else { return nil }

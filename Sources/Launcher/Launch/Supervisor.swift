@@ -250,7 +250,7 @@ final class Supervisor {
                 }
             }
             // With its watching it has ended in order; the last status may wait for the disk.
-            if killed == nil, attempt.logs.heartbeat?.isLast != true,
+            if killed == nil, attempt.logs.heartbeat?.state != .done,
                 let fault = firstRank.fault(attempt.status, now: now)
             {
                 killed = fault
@@ -321,6 +321,10 @@ final class Supervisor {
         case nil: (code, cause) = (ExitStatus.crash, "the job is lost")
         }
         if let killed { (code, cause) = (code == ExitStatus.success ? ExitStatus.crash : code, killed) }
+        var isSilent = killed != nil
+        if case .lost(let reason)? = attempt.logs.heartbeat?.state {
+            (code, cause, isSilent) = (ExitStatus.crash, reason, false)
+        }
         // What the ranks themselves have written is surer than mpirun's code, which adds several ranks' up.
         if let found, found.state != .running, let told = found.exitStatus {
             (code, cause) = (told, found.message ?? cause)
@@ -332,7 +336,7 @@ final class Supervisor {
         record.attempts[attempt.index].lastStep =
             found?.progress?.step ?? record.attempts[attempt.index].lastStep
         let faultStep = code == ExitStatus.numericalFault ? found?.ranks.first?.reading.step : nil
-        let lost = lostHosts(attempt, code, isSilent: killed != nil)
+        let lost = lostHosts(attempt, code, isSilent: isSilent)
         if !lost.isEmpty { cause += " (attributed to \(lost.sorted().joined(separator: ", ")))" }
         return (
             RestartPolicy.Outcome(
