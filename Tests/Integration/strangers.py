@@ -20,7 +20,10 @@ def listening(pid):
     """(address, port) of the sockets on which a process listens, of a job on one host."""
     inodes = set()
     for path in glob.glob(f"/proc/{pid}/fd/*"):
-        match = re.match(r"socket:\[(\d+)\]", os.readlink(path))
+        try:
+            match = re.match(r"socket:\[(\d+)\]", os.readlink(path))
+        except FileNotFoundError:
+            continue  # closed meanwhile
         if match:
             inodes.add(match[1])
     found = []
