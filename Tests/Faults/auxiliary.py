@@ -37,7 +37,8 @@ def tasks(lab, options):
         # The short form: one error for each, and each at least once.
         for error in errors if options.every == 1 else [errors[index % len(errors)]]:
             # Some in the middle of the run, or all from a moment on.
-            for at, times in ((6, 3), (3, 0)) if options.every > 1 else ((1, 1), (6, 3), (12, 8), (3, 0)):
+            short = [((6, 3), (3, 0))[index % 2]]
+            for at, times in short if options.every > 1 else ((1, 1), (6, 3), (12, 8), (3, 0)):
                 if name == "heartbeats of the lock":
                     # The first write takes the lock. Then one comes every ten seconds, and the last at the end.
                     at, times = 3, 0

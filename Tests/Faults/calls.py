@@ -4,6 +4,7 @@ A call is addressed by its kind and its file (`pwrite 3 of .partial-00000004-*/u
 does not change. Every fault must be reached: one that is not fails its trial.
 """
 
+import collections
 import fnmatch
 import re
 import shutil
@@ -20,6 +21,7 @@ DELETIONS = ("unlink", "unlinkat", "rmdir", "remove")
 # A save that one of these failed in must not become a checkpoint.
 LASTING = re.compile(r"^(p?write|fsync|fdatasync|ftruncate|fallocate|posix_fallocate)")
 STORAGE_FAULT = 74  # ExitStatus.storageFault
+SHORT = 1000  # --every of the short form
 
 # What every save must call, by rank: the walk below would prove little without them.
 SAVE = "*.partial-00000004-[*]"
@@ -86,7 +88,10 @@ def count(lab, origin=0):
 
 
 def thinned(lab, cases, every):
-    """Every so many of the cases, but at least one of each kind of call and action."""
+    """Every so many of the cases, but at least one of each kind of call and action. The short form has one of each kind of
+    call, with its actions in turn, so that each action is there."""
+    if every >= SHORT:
+        return one_of_each(lab, cases)
     kinds = {}
     for case in cases:
         kinds.setdefault((case[1].name, case[2]), []).append(case)
@@ -94,6 +99,19 @@ def thinned(lab, cases, every):
     for kind in kinds.values():
         first = lab.random.randrange(min(every, len(kind)))
         chosen += kind[first::every]
+    return chosen
+
+
+def one_of_each(lab, cases):
+    """One case of each kind of call, and one of each action that these leave out."""
+    cases = lab.random.sample(cases, len(cases))
+    chosen, actions = [], collections.Counter()
+    for name in sorted({case[1].name for case in cases}):
+        of_this = [case for case in cases if case[1].name == name]
+        chosen.append(min(of_this, key=lambda case: actions[case[2]]))
+        actions[chosen[-1][2]] += 1
+    for action in sorted({case[2] for case in cases} - set(actions)):
+        chosen.append(next(case for case in cases if case[2] == action))
     return chosen
 
 

@@ -33,13 +33,13 @@ numbers "$result" | diff "$scratch/alone" - || fail "the kept features measure o
 
 # Killed after its first shard, it goes on with that, on other ranks.
 rm -r "$run/evaluation"
-"${evaluate[@]}" --steps 60 --output "$scratch/whole" >/dev/null 2>&1
-held "$run" open 'evaluation/samples-*/shard-00001.*' "${evaluate[@]}" --steps 60 >"$scratch/job" 2>&1 &
+"${evaluate[@]}" --steps 6 --output "$scratch/whole" >/dev/null 2>&1
+held "$run" open 'evaluation/samples-*/shard-00001.*' "${evaluate[@]}" --steps 6 >"$scratch/job" 2>&1 &
 pid=$!
 await_from $pid "the first shard" compgen -G "$run/evaluation/samples-*/shard-00000.safetensors"
 kill -KILL $pid
 wait $pid 2>/dev/null || true
-expect_status 0 ranks 2 "${evaluate[@]}" --steps 60
+expect_status 0 ranks 2 "${evaluate[@]}" --steps 6
 expect_text "are there already"
 diff <(numbers "$scratch/whole/step-00000004-pixel.json" | grep '": [0-9.-]*,*$') \
     <(numbers "$result" | grep '": [0-9.-]*,*$') || fail "an interrupted evaluation measures otherwise"
