@@ -229,6 +229,14 @@ import Testing
         #expect(try #require(Image.size(of: bytes)) == (image.width, image.height))
         for count in stride(from: 0, to: bytes.count, by: 7) { _ = Image.size(of: Array(bytes[..<count])) }
     }
+
+    @Test("a JPEG segment whose length is less than its own two bytes is an empty one, as libjpeg takes it")
+    func emptySegment() throws {
+        var bytes = try imageFixture("rgb.jpg")
+        bytes.replaceSubrange(2..<2, with: [0xFF, 0xE0, 0, 0])
+        let image = try Image.decode(bytes, name: "rgb.jpg")
+        #expect(try #require(Image.size(of: bytes)) == (image.width, image.height))
+    }
 }
 
 /// A PNG with an eXIf chunk before its end.

@@ -39,8 +39,9 @@ private func forEachSegment(jpeg bytes: [UInt8], _ body: (UInt8, ArraySlice<UInt
         }
         // After the start of scan there are only pixels.
         if marker == 0xDA || marker == 0xD9 { return }
-        let length = Int(bytes[at + 2]) << 8 | Int(bytes[at + 3])
-        guard length >= 2, at + 2 + length <= bytes.count,
+        // The length counts its own two bytes; libjpeg takes less for an empty segment.
+        let length = max(2, Int(bytes[at + 2]) << 8 | Int(bytes[at + 3]))
+        guard at + 2 + length <= bytes.count,
             body(marker, bytes[(at + 4)..<(at + 2 + length)])
         else { return }
         at += 2 + length
