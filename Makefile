@@ -9,7 +9,7 @@ SWIFT_TEST := swift test -c $(CONFIGURATION) --disable-testable-imports
 # x86-64's levels, as the libraries name them.
 AT_LEVEL2 := ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem
 AT_LEVEL3 := ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell
-SWIFT_SOURCES := Package.swift Sources Tests Fuzzing/Package.swift Fuzzing/Sources
+SWIFT_SOURCES := Package.swift Sources Tests Fuzzing/Sources
 
 .PHONY: help deps build demo test test-unit test-integration test-faults test-address test-cluster soak test-python fuzz bench lint format clean
 .NOTPARALLEL:

@@ -10,7 +10,7 @@ import zipfile
 
 folder = pathlib.Path(sys.argv[1])
 folder.mkdir(parents=True)
-images = pathlib.Path(__file__).parent.parent / "Tests/DistTrainTests/Fixtures/images"
+images = pathlib.Path(__file__).parent.parent / "Tests/Fixtures/images"
 picture = (images / "gray.png").read_bytes()
 
 

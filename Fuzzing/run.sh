@@ -10,12 +10,13 @@ shift || true
 targets=("$@")
 [ ${#targets[@]} -gt 0 ] ||
     targets=(FuzzJSON FuzzSafetensors FuzzIndex FuzzConfig FuzzYAML FuzzTar FuzzNPZ FuzzEXIF FuzzWatcher)
-fixtures=(../Tests/Fixtures ../Tests/LDMModelTests/Fixtures)
-hostile=../Tests/LDMModelTests/Fixtures/hostile
+fixtures=(../Tests/Fixtures)
+hostile=../Tests/Fixtures/hostile
 
 for target in "${targets[@]}"; do
     # Of several -sanitize options the compiler heeds the last.
-    swift build -c release --sanitize fuzzer --sanitize address -Xswiftc -sanitize=fuzzer,address --product "$target"
+    DISTTRAIN_FUZZING=1 swift build --package-path .. --scratch-path .build -c release --sanitize fuzzer \
+        --sanitize address -Xswiftc -sanitize=fuzzer,address --product "$target"
 done
 
 work=.build/fuzz
@@ -40,8 +41,8 @@ seed FuzzYAML ../configs/*.yaml seeds/*.yaml
 inputs=$scratch/inputs
 ./make_seeds.py "$inputs"
 seed FuzzTar "$inputs"/*.tar "$inputs"/*.tgz
-seed FuzzNPZ "$inputs"/*.npz "$inputs"/*.npy ../Tests/DistTrainTests/Fixtures/evaluation/*.npz
-seed FuzzEXIF "$inputs"/*.tiff ../Tests/DistTrainTests/Fixtures/images/*.{png,jpg}
+seed FuzzNPZ "$inputs"/*.npz "$inputs"/*.npy ../Tests/Fixtures/evaluation/*.npz
+seed FuzzEXIF "$inputs"/*.tiff ../Tests/Fixtures/images/*.{png,jpg}
 seed FuzzConfig "${configs[@]}" seeds/*config.json "$hostile"/config/*/*
 
 # Swift's own backtraces would hide which line failed behind a fault of AddressSanitizer.

@@ -1,6 +1,6 @@
 import ArgumentParser
-import DistTrain
 import Foundation
+import Planning
 import TensorCore
 
 struct BenchAllReduceCommand: ParsableCommand {

@@ -1,7 +1,7 @@
 import ArgumentParser
-import DistTrain
+import Communication
 import Foundation
-import LDMModel
+import Planning
 
 struct BenchCheckpointCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,7 +1,11 @@
 import ArgumentParser
+import Communication
+import Configuration
 import DistTrain
 import Foundation
-import LDMModel
+import Planning
+import Supervision
+import Support
 import TensorCore
 
 struct BenchCommand: ParsableCommand {

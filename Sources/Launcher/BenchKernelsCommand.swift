@@ -1,7 +1,7 @@
 import ArgumentParser
-import DistTrain
 import Foundation
-import LDMModel
+import Planning
+import Support
 import TensorCore
 
 struct BenchKernelsCommand: ParsableCommand {

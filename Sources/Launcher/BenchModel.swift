@@ -1,5 +1,6 @@
 import ArgumentParser
-import DistTrain
+import Configuration
+import FileFormats
 import Foundation
 import LDMModel
 

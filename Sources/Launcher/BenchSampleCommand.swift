@@ -1,5 +1,5 @@
 import ArgumentParser
-import DistTrain
+import Planning
 
 struct BenchSampleCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

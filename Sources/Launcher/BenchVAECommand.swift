@@ -1,6 +1,6 @@
 import ArgumentParser
-import DistTrain
 import LDMModel
+import Planning
 
 struct BenchVAECommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,6 +1,9 @@
 import ArgumentParser
-import DistTrain
+import Communication
 import Foundation
+import Records
+import Supervision
+import Support
 
 // How a command ends: one line for the user, and the exit codes of `ExitStatus`.
 
@@ -67,5 +70,5 @@ extension ParsableCommand {
 
 /// Lets ranks end on ArgumentParser's error as on the program's own.
 extension ValidationError: ReportableError {
-    public var exitStatus: Int32 { ExitStatus.usage }
+    package var exitStatus: Int32 { ExitStatus.usage }
 }

@@ -1,5 +1,5 @@
 import ArgumentParser
-import DistTrain
+import Communication
 
 @main struct DistTrainCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,7 +1,10 @@
 import ArgumentParser
-import DistTrain
+import Configuration
+import Evaluation
 import Foundation
+import Imaging
 import LDMModel
+import Records
 
 struct EvaluateCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

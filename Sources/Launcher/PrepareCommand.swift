@@ -1,6 +1,10 @@
 import ArgumentParser
-import DistTrain
+import Configuration
+import Datasets
 import Foundation
+import Imaging
+import Records
+import Support
 
 /// `disttrain prepare`: images in, sharded training samples out, on any number of ranks.
 struct PrepareCommand: ParsableCommand {

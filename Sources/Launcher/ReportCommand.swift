@@ -1,5 +1,7 @@
 import ArgumentParser
-import DistTrain
+import Evaluation
+import Reporting
+import Support
 
 /// `disttrain report`: a web page or slides about runs.
 struct ReportCommand: ParsableCommand {
@@ -42,10 +44,26 @@ struct ReportCommand: ParsableCommand {
     }
 
     func run() throws {
-        let report = try Report(of: runs, language: language, drawsPictures: pictures)
+        let report = try Report(of: runs, language: language)
+        if pictures {
+            for run in report.runsWithWeights { try draw(run) }
+        }
         let path = output ?? report.defaultPath(format)
         let files = try report.write(format, to: path)
         print("Wrote \(path), and its pictures to \(files)")
+    }
+
+    private func draw(_ run: ReportedRun) throws {
+        guard let configuration = run.configuration else { return }
+        let illustrations = try ModelIllustrations(run: run.folder.path, configuration)
+        let progress = CountProgress(
+            "pictures of \(run.label)", unit: "denoising steps", total: illustrations.denoisingSteps)
+        var done = 0
+        try illustrations.draw(into: run.pictureFolder, step: run.lastStep) { count in
+            done += count
+            progress.update(done)
+        }
+        progress.finish(done)
     }
 }
 

@@ -1,7 +1,8 @@
 import ArgumentParser
-import DistTrain
+import Evaluation
 import Foundation
 import LDMModel
+import Records
 
 struct SampleCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,4 +1,5 @@
-import DistTrain
+import Communication
+import Supervision
 import TensorCore
 
 /// Compares every collective with what one process computes about all ranks.

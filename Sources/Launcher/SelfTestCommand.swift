@@ -1,5 +1,4 @@
 import ArgumentParser
-import DistTrain
 import Foundation
 
 /// Checks of what only a real run can show. For the integration tests and for support, hence hidden.

@@ -1,8 +1,10 @@
 import ArgumentParser
+import Communication
+import Datasets
 import DistTrain
 import Foundation
 import LDMModel
-import TensorCore
+import Support
 
 extension SelfTestCommand {
     /// `disttrain self-test draws`: what a run trains on depends on its seed alone.

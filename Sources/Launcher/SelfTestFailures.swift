@@ -1,5 +1,7 @@
-import DistTrain
+import Communication
 import Foundation
+import Supervision
+import Support
 
 /// Ways in which a rank can fail while the others go on.
 struct FailureScenario {

@@ -1,8 +1,11 @@
 import ArgumentParser
+import Communication
+import Datasets
 import DistTrain
 import Foundation
 import LDMModel
-import TensorCore
+import Supervision
+import Support
 
 extension SelfTestCommand {
     /// `disttrain self-test gradients`: what data parallelism owes to the user.

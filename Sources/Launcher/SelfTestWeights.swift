@@ -1,7 +1,10 @@
 import ArgumentParser
+import Communication
+import Datasets
 import DistTrain
 import Foundation
 import LDMModel
+import Supervision
 import TensorCore
 
 extension SelfTestCommand {

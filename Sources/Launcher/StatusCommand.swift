@@ -1,6 +1,8 @@
 import ArgumentParser
-import DistTrain
 import Foundation
+import Records
+import Supervision
+import Support
 
 /// `disttrain status`: how far a run is, from any machine that sees its folder.
 struct StatusCommand: ParsableCommand {

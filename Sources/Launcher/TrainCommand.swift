@@ -1,6 +1,11 @@
 import ArgumentParser
+import Checkpointing
+import Configuration
 import DistTrain
 import Foundation
+import Records
+import Supervision
+import Support
 
 /// Options that every kind of training takes.
 struct TrainingOptions: ParsableArguments {

@@ -1,6 +1,12 @@
 import ArgumentParser
+import Checkpointing
+import Communication
+import Configuration
 import DistTrain
+import Evaluation
 import Foundation
+import LDMModel
+import Support
 
 struct VAECommand: ParsableCommand {
     static let configuration = CommandConfiguration(

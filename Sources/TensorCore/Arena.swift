@@ -7,12 +7,12 @@
 ///
 /// Tapes that share an arena overwrite each other's activations, so a tape's results are read before the
 /// next tape runs.
-public final class Arena {
+package final class Arena {
     /// 64-byte aligned (in fact page-aligned) start of the region.
-    public private(set) var base: UnsafeMutableRawPointer
-    public private(set) var byteCount: Int
+    package private(set) var base: UnsafeMutableRawPointer
+    package private(set) var byteCount: Int
 
-    public init() {
+    package init() {
         byteCount = 0
         base = UnsafeMutableRawPointer(bitPattern: 64)!
     }

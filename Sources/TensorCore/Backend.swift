@@ -1,7 +1,7 @@
 import CKernels
 
 /// What convolutions are computed with.
-public enum Backend: String, Sendable, CaseIterable {
+package enum Backend: String, Sendable, CaseIterable {
     /// im2col and matrix products: the portable reference.
     case openBLAS
     /// Direct convolution.
@@ -21,8 +21,8 @@ public enum Backend: String, Sendable, CaseIterable {
     }
 
     /// Whether this program and this processor have it.
-    public var isAvailable: Bool { ck_backend_available(kernel) != 0 }
+    package var isAvailable: Bool { ck_backend_available(kernel) != 0 }
 
     /// Version and instruction set, for people to read.
-    public var summary: String { String(cString: ck_backend_description(kernel)) }
+    package var summary: String { String(cString: ck_backend_description(kernel)) }
 }

@@ -6,9 +6,9 @@ import Foundation
 /// rank, on the number of ranks, or on what was drawn before, and nothing of it needs saving in a checkpoint.
 ///
 /// Source: Salmon, Moraes, Dror and Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
-public struct CounterRandom {
+package struct CounterRandom {
     /// What a stream is drawn for; streams of different purposes never overlap.
-    public enum Purpose: UInt32, Sendable {
+    package enum Purpose: UInt32, Sendable {
         case initialization = 1
         case timestep = 2
         case noise = 3
@@ -35,7 +35,7 @@ public struct CounterRandom {
     ///   - purpose: what the numbers are for.
     ///   - step: training step, epoch or denoising step (48 bits are used).
     ///   - sample: global sample index (48 bits are used).
-    public init(seed: UInt64, purpose: Purpose, step: UInt64 = 0, sample: UInt64 = 0) {
+    package init(seed: UInt64, purpose: Purpose, step: UInt64 = 0, sample: UInt64 = 0) {
         // The purpose is folded into the key, so counters of two purposes may coincide without harm.
         let mixed = seed &+ UInt64(purpose.rawValue) &* 0x9E37_79B9_7F4A_7C15
         key = (UInt32(truncatingIfNeeded: mixed), UInt32(truncatingIfNeeded: mixed >> 32))
@@ -47,7 +47,7 @@ public struct CounterRandom {
     }
 
     /// The next 32 random bits.
-    public mutating func next() -> UInt32 {
+    package mutating func next() -> UInt32 {
         if used == 4 {
             buffer = Self.philox(counter: (block, stream.0, stream.1, stream.2), key: key)
             block &+= 1
@@ -63,20 +63,20 @@ public struct CounterRandom {
     }
 
     /// Uniform in [0, 1), with 24 bits.
-    public mutating func uniform() -> Float { Float(next() >> 8) * 0x1p-24 }
+    package mutating func uniform() -> Float { Float(next() >> 8) * 0x1p-24 }
 
     /// Uniform in [low, high).
-    public mutating func uniform(_ low: Float, _ high: Float) -> Float { low + (high - low) * uniform() }
+    package mutating func uniform(_ low: Float, _ high: Float) -> Float { low + (high - low) * uniform() }
 
     /// Uniform integer in 0..<bound, without noticeable bias (64-bit multiply-shift).
-    public mutating func integer(below bound: Int) -> Int {
+    package mutating func integer(below bound: Int) -> Int {
         precondition(bound > 0 && bound <= UInt32.max, "bound must lie in 1...2^32-1")
         let bits = UInt64(next()) << 32 | UInt64(next())
         return Int(bits.multipliedFullWidth(by: UInt64(bound)).high)
     }
 
     /// Standard normal by Box–Muller, computed in double so that the tails are exact.
-    public mutating func normal() -> Float {
+    package mutating func normal() -> Float {
         if let spare = spareNormal {
             spareNormal = nil
             return spare
@@ -89,7 +89,7 @@ public struct CounterRandom {
     }
 
     /// Fills `out` with standard normals.
-    public mutating func fillNormal(_ out: UnsafeMutableBufferPointer<Float>) {
+    package mutating func fillNormal(_ out: UnsafeMutableBufferPointer<Float>) {
         for index in out.indices { out[index] = normal() }
     }
 

@@ -2,11 +2,11 @@ import CKernels
 
 /// fp64 matrix algebra, row-major, for statistics. Calls run on the calling thread; `Processor.concurrently` gives
 /// each thread parts of its own, whose results do not depend on how many threads there are.
-public enum DenseMatrix {
+package enum DenseMatrix {
     /// C [M, N] = op(A)·op(B) + beta·C; op(A) is [M, K], op(B) is [K, N].
     ///
     /// - Parameter transposed: which of A and B are given transposed.
-    public static func multiply(
+    package static func multiply(
         _ A: UnsafePointer<Double>, rowLength lda: Int, _ B: UnsafePointer<Double>, rowLength ldb: Int,
         transposed: (a: Bool, b: Bool) = (false, false), M: Int, N: Int, K: Int, beta: Double = 0,
         into C: UnsafeMutablePointer<Double>, rowLength ldc: Int
@@ -16,7 +16,7 @@ public enum DenseMatrix {
     }
 
     /// A·B of square matrices [n, n], on all threads.
-    public static func product(_ A: [Double], _ B: [Double], size n: Int) -> [Double] {
+    package static func product(_ A: [Double], _ B: [Double], size n: Int) -> [Double] {
         precondition(A.count == n * n && B.count == n * n, "square matrices of \(n) rows")
         let part = 128
         return [Double](unsafeUninitializedCapacity: n * n) { C, count in
@@ -33,7 +33,7 @@ public enum DenseMatrix {
     }
 
     /// The transpose of a square matrix [n, n].
-    public static func transposed(_ A: [Double], size n: Int) -> [Double] {
+    package static func transposed(_ A: [Double], size n: Int) -> [Double] {
         var result = A
         for i in 0..<n { for j in 0..<n { result[j * n + i] = A[i * n + j] } }
         return result
@@ -42,7 +42,7 @@ public enum DenseMatrix {
     /// Eigenvalues of a symmetric matrix [n, n], ascending; with eigenvectors, the rows of the second.
     ///
     /// - Returns: nil where LAPACK's divide and conquer (dsyevd) does not converge, as for NaN.
-    public static func symmetricEigen(
+    package static func symmetricEigen(
         _ A: [Double], size n: Int, vectors: Bool
     ) -> (values: [Double], vectors: [Double])? {
         precondition(A.count == n * n, "a square matrix of \(n) rows")
@@ -51,33 +51,5 @@ public enum DenseMatrix {
         var values = [Double](repeating: 0, count: n)
         let info = ck_symmetric_eigen(n, vectors ? 1 : 0, &work, &values)
         return info == 0 ? (values, vectors ? work : []) : nil
-    }
-}
-
-extension Processor {
-    /// Runs tasks 0..<count on the kernels' threads, each whole on one of them. They may run at the same time, and
-    /// must not write to the same memory.
-    public static func concurrently(_ count: Int, _ body: (Int) -> Void) {
-        withoutActuallyEscaping(body) { body in
-            var tasks = Tasks(count: count, workers: max(1, min(count, threads)), body: body)
-            withUnsafeMutablePointer(to: &tasks) { tasks in
-                ck_parallel(
-                    tasks.pointee.workers, 1,
-                    { context, begin, end in
-                        let tasks = context!.assumingMemoryBound(to: Tasks.self).pointee
-                        for worker in begin..<end {
-                            for index in Swift.stride(from: worker, to: tasks.count, by: tasks.workers) {
-                                tasks.body(index)
-                            }
-                        }
-                    }, UnsafeMutableRawPointer(tasks))
-            }
-        }
-    }
-
-    private struct Tasks {
-        let count: Int
-        let workers: Int
-        let body: (Int) -> Void
     }
 }

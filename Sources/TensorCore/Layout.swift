@@ -1,9 +1,9 @@
 import CKernels
 
 /// Tensors in files are NCHW, as PyTorch's are; in memory they are NHWC.
-public enum Layout {
+package enum Layout {
     /// [B, C, H, W] from [B, H, W, C].
-    public static func nchw(_ x: [Float], batch: Int, height: Int, width: Int, channels: Int) -> [Float] {
+    package static func nchw(_ x: [Float], batch: Int, height: Int, width: Int, channels: Int) -> [Float] {
         precondition(x.count == batch * height * width * channels)
         return [Float](unsafeUninitializedCapacity: x.count) { buffer, count in
             ck_nhwc_to_nchw(CK_F32, batch, channels, height, width, x, buffer.baseAddress)
@@ -12,7 +12,7 @@ public enum Layout {
     }
 
     /// [B, H, W, C] from [B, C, H, W].
-    public static func nhwc(_ x: [Float], batch: Int, height: Int, width: Int, channels: Int) -> [Float] {
+    package static func nhwc(_ x: [Float], batch: Int, height: Int, width: Int, channels: Int) -> [Float] {
         precondition(x.count == batch * height * width * channels)
         return [Float](unsafeUninitializedCapacity: x.count) { buffer, count in
             ck_nchw_to_nhwc(CK_F32, batch, channels, height, width, x, buffer.baseAddress)

@@ -2,14 +2,14 @@ import CKernels
 
 /// A trainable tensor: a named view at a fixed offset of the flat store. Names are diffusers' names, shapes
 /// PyTorch's ([O, C, KH, KW] for a convolution, [O, I] for a linear layer).
-public final class Parameter {
-    public let name: String
-    public let shape: [Int]
+package final class Parameter {
+    package let name: String
+    package let shape: [Int]
     /// Offset in the store, in elements.
-    public var offset: Int { declared.place.flat }
+    package var offset: Int { declared.place.flat }
     /// Offset among the store's vectors; nil for a matrix.
     var vectorOffset: Int? { declared.place.vector }
-    public let initializer: Initializer
+    package let initializer: Initializer
     unowned let store: ParameterStore
 
     fileprivate var place: (flat: Int, vector: Int?)
@@ -37,13 +37,13 @@ public final class Parameter {
     /// The declared parameter, where this one is a view of it.
     var declared: Parameter { viewOf?.declared ?? self }
 
-    public var count: Int { shape.reduce(1, *) }
+    package var count: Int { shape.reduce(1, *) }
     /// Elements to the next parameter's 64-byte line.
-    public var paddedCount: Int { (count + 15) & ~15 }
-    public var range: Range<Int> { offset..<offset + count }
+    package var paddedCount: Int { (count + 15) & ~15 }
+    package var range: Range<Int> { offset..<offset + count }
 
     /// The current values, fp32; of a matrix only while the store is not narrow.
-    public var values: UnsafeMutableBufferPointer<Float> {
+    package var values: UnsafeMutableBufferPointer<Float> {
         UnsafeMutableBufferPointer(start: store.floats(of: self), count: count)
     }
 
@@ -54,13 +54,13 @@ public final class Parameter {
     }
 
     /// The gradient's place, fp32; allocated on first use.
-    public var gradient: UnsafeMutableBufferPointer<Float> {
+    package var gradient: UnsafeMutableBufferPointer<Float> {
         UnsafeMutableBufferPointer(start: store.gradients + offset, count: count)
     }
 }
 
 /// How a parameter starts.
-public enum Initializer: Sendable {
+package enum Initializer: Sendable {
     case zeros
     case ones
     /// Uniform in ±1/sqrt(fanIn): PyTorch's default for convolutions and linear layers, weights and biases.
@@ -77,15 +77,15 @@ public enum Initializer: Sendable {
 ///
 /// Parameters are declared in forward order, so the backward pass makes their gradients ready from the last
 /// declared to the first. `interleave` says where they lie.
-public final class ParameterStore {
+package final class ParameterStore {
     /// In the order of declaration.
-    public private(set) var parameters: [Parameter] = []
+    package private(set) var parameters: [Parameter] = []
     /// In the order of their offsets.
-    public private(set) var parametersByOffset: [Parameter] = []
+    package private(set) var parametersByOffset: [Parameter] = []
     /// Elements of the flat buffer, padding included: each parameter starts on a 64-byte line.
-    public private(set) var count = 0
+    package private(set) var count = 0
     /// Grows whenever values change; plans that keep packed copies compare it.
-    public private(set) var version = 0
+    package private(set) var version = 0
 
     private var ownValues: UnsafeMutablePointer<Float>?
     private var substitute: UnsafeMutablePointer<Float>?
@@ -96,7 +96,7 @@ public final class ParameterStore {
     private var vectors: UnsafeMutablePointer<Float>?
     private var vectorCount = 0
 
-    public init() {}
+    package init() {}
 
     deinit {
         ownValues?.deallocate()
@@ -106,7 +106,7 @@ public final class ParameterStore {
     }
 
     /// Declares a parameter; all are declared before the first value is used.
-    public func declare(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Parameter {
+    package func declare(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Parameter {
         precondition(ownValues == nil, "\(name) is declared after the store was allocated")
         let parameter = Parameter(
             name: name, shape: shape, place: (0, nil), initializer: initializer, store: self)
@@ -132,7 +132,7 @@ public final class ParameterStore {
     /// and eighths of the buffer each hold runs from everywhere (van der Corput's sequence).
     ///
     /// Called when all are declared, before the first value is used.
-    public func interleave() {
+    package func interleave() {
         precondition(ownValues == nil && ownGradients == nil, "interleaving after the store was allocated")
         var runs: [[Parameter]] = []
         var size = 0
@@ -151,13 +151,13 @@ public final class ParameterStore {
     }
 
     /// Number of trainable values, without padding.
-    public var parameterCount: Int { parameters.reduce(0) { $0 + $1.count } }
+    package var parameterCount: Int { parameters.reduce(0) { $0 + $1.count } }
 
     /// Elements of the vectors, which a narrow store keeps in fp32, each on a 64-byte line.
-    public var vectorElements: Int { vectorCount }
+    package var vectorElements: Int { vectorCount }
 
     /// The flat values, fp32, `count` elements, padding zero; not of a narrow store.
-    public var values: UnsafeMutablePointer<Float> {
+    package var values: UnsafeMutablePointer<Float> {
         precondition(halves == nil, "a narrow store has no fp32 values")
         if let substitute { return substitute }
         if let ownValues { return ownValues }
@@ -167,7 +167,7 @@ public final class ParameterStore {
     }
 
     /// The flat gradients, fp32, `count` elements.
-    public var gradients: UnsafeMutablePointer<Float> {
+    package var gradients: UnsafeMutablePointer<Float> {
         if let ownGradients { return ownGradients }
         let fresh: UnsafeMutablePointer<Float> = Self.allocate(count)
         ownGradients = fresh
@@ -175,13 +175,13 @@ public final class ParameterStore {
     }
 
     /// A zeroed flat buffer of this store's size (a moment, an average), 64-byte aligned; the caller frees it.
-    public func makeBuffer() -> UnsafeMutablePointer<Float> { Self.allocate(count) }
+    package func makeBuffer() -> UnsafeMutablePointer<Float> { Self.allocate(count) }
 
     /// Tells that values were changed.
-    public func valuesChanged() { version += 1 }
+    package func valuesChanged() { version += 1 }
 
     /// Runs `body` with other values in place of the store's own (an average of the weights, for sampling).
-    public func withValues<R>(_ other: UnsafeMutablePointer<Float>, _ body: () throws -> R) rethrows -> R {
+    package func withValues<R>(_ other: UnsafeMutablePointer<Float>, _ body: () throws -> R) rethrows -> R {
         _ = values
         substitute = other
         version += 1
@@ -193,7 +193,7 @@ public final class ParameterStore {
     }
 
     /// Draws all values afresh. Each parameter's numbers depend on the seed and on its place in the model alone.
-    public func initialize(seed: UInt64) {
+    package func initialize(seed: UInt64) {
         for (index, parameter) in parameters.enumerated() {
             var random = CounterRandom(seed: seed, purpose: .initialization, sample: UInt64(index))
             let values = parameter.values
@@ -220,11 +220,11 @@ public final class ParameterStore {
     // MARK: Narrow stores
 
     /// The type that kernels find matrices in.
-    public var matrixType: DType { halves == nil ? .float32 : .bfloat16 }
+    package var matrixType: DType { halves == nil ? .float32 : .bfloat16 }
 
     /// Rounds matrices to bf16 from now on and gives the fp32 values up: `setValues` brings new ones. Called before
     /// a tape is recorded with these parameters.
-    public func narrow() {
+    package func narrow() {
         guard halves == nil else { return }
         let wide = values
         (halves, vectors) = (Self.allocate(count), Self.allocate(vectorCount))
@@ -235,7 +235,7 @@ public final class ParameterStore {
     }
 
     /// What kernels read of the flat elements `range` ← `source[0..<range.count]`; `valuesChanged` is the caller's.
-    public func setValues(_ range: Range<Int>, from source: UnsafePointer<Float>) {
+    package func setValues(_ range: Range<Int>, from source: UnsafePointer<Float>) {
         guard let halves, let vectors else {
             let target = values + range.lowerBound
             if target != source { target.update(from: source, count: range.count) }
@@ -253,7 +253,7 @@ public final class ParameterStore {
 
     /// What kernels read: memory and, for each flat range of a division, its bytes there. Ranks that each set one
     /// range complete the store by exchanging these.
-    public func kernelMemory(dividedInto ranges: [Range<Int>])
+    package func kernelMemory(dividedInto ranges: [Range<Int>])
         -> [(memory: UnsafeMutableRawBufferPointer, parts: [Range<Int>], elementSize: Int)]
     {
         guard let halves, let vectors else {

@@ -1,5 +1,5 @@
 /// What an instruction spends its time on, for profiles.
-public enum Work: String, CaseIterable, Sendable {
+package enum Work: String, CaseIterable, Sendable {
     case convolutionForward = "convolution forward"
     case convolutionBackwardData = "convolution backward data"
     case convolutionBackwardWeights = "convolution backward weights"
@@ -11,14 +11,14 @@ public enum Work: String, CaseIterable, Sendable {
 }
 
 /// One instruction's place in time.
-public struct InstructionSpan: Sendable {
+package struct InstructionSpan: Sendable {
     /// The operation's or its parameter's name.
-    public let name: String
-    public let work: Work
+    package let name: String
+    package let work: Work
     /// Floating-point operations of the direct algorithm; 0 where they are not counted.
-    public let flops: Int
-    public let start: ContinuousClock.Instant
-    public let end: ContinuousClock.Instant
+    package let flops: Int
+    package let start: ContinuousClock.Instant
+    package let end: ContinuousClock.Instant
 
     init(_ instruction: Tape.Instruction, start: ContinuousClock.Instant, end: ContinuousClock.Instant) {
         name = instruction.name
@@ -30,20 +30,20 @@ public struct InstructionSpan: Sendable {
 }
 
 /// What one kind of work came to.
-public struct WorkProfile: Sendable {
-    public let work: Work
-    public var seconds: Double
+package struct WorkProfile: Sendable {
+    package let work: Work
+    package var seconds: Double
     /// Floating-point operations; 0 where they are not counted.
-    public var flops: Double
+    package var flops: Double
 }
 
 extension Tape {
     /// Floating-point operations of one run: two for each multiply-add of convolutions, linear layers, attention
     /// and matrix products by the direct algorithm, what backward passes recompute not counted.
-    public var flops: Int { instructions.reduce(0) { $0 + $1.flops } }
+    package var flops: Int { instructions.reduce(0) { $0 + $1.flops } }
 
     /// The operations of each instruction and of all before it.
-    public var flopsDone: [Int] {
+    package var flopsDone: [Int] {
         var done = 0
         return instructions.map {
             done += $0.flops
@@ -52,7 +52,7 @@ extension Tape {
     }
 
     /// Seconds and operations by kind of work in the runs since the last reset, in the order of `Work.allCases`.
-    public var profile: [WorkProfile] {
+    package var profile: [WorkProfile] {
         var totals = Work.allCases.map { WorkProfile(work: $0, seconds: 0, flops: 0) }
         for (instruction, seconds) in zip(instructions, seconds) {
             let index = Work.allCases.firstIndex(of: instruction.work)!
@@ -65,7 +65,7 @@ extension Tape {
 
 extension Collection<Tape> {
     /// What the runs of all these tapes since the last call came to, in the order of `Work.allCases`.
-    public func takeProfile() -> [WorkProfile] {
+    package func takeProfile() -> [WorkProfile] {
         var totals = Work.allCases.map { WorkProfile(work: $0, seconds: 0, flops: 0) }
         for tape in self {
             for (index, part) in tape.profile.enumerated() {
@@ -80,7 +80,7 @@ extension Collection<Tape> {
 
 extension Duration {
     /// The duration in seconds.
-    public var seconds: Double {
+    package var seconds: Double {
         Double(components.seconds) + Double(components.attoseconds) * 1e-18
     }
 }

@@ -1,16 +1,16 @@
 /// What changes from run to run of a tape: keys of the random draws, and whether parameter gradients add up.
-public final class RunContext {
+package final class RunContext {
     /// The run's seed and the training step: keys of dropout.
-    public var seed: UInt64
-    public var step: UInt64 = 0
+    package var seed: UInt64
+    package var step: UInt64 = 0
     /// Global index of each sample of the batch: keys of dropout, so that masks depend on no rank.
-    public var samples: [Int64]
+    package var samples: [Int64]
     /// Add to parameter gradients instead of overwriting them (micro-batches after the first).
-    public var accumulatesGradients = false
+    package var accumulatesGradients = false
     /// Scratch memory that lives for one instruction.
-    public internal(set) var scratch = UnsafeMutableRawPointer(bitPattern: 64)!
+    package internal(set) var scratch = UnsafeMutableRawPointer(bitPattern: 64)!
 
-    public init(seed: UInt64 = 0, batch: Int) {
+    package init(seed: UInt64 = 0, batch: Int) {
         self.seed = seed
         samples = (0..<Int64(batch)).map { $0 }
     }
@@ -22,7 +22,7 @@ public final class RunContext {
 /// Because the list is fixed, the order in which gradients become ready is known before the first step,
 /// `plan()` can give every activation a place in an arena by lifetime, primitives are created once, and
 /// running allocates nothing.
-public final class Tape {
+package final class Tape {
     struct Instruction {
         let name: String
         let work: Work
@@ -35,10 +35,10 @@ public final class Tape {
     }
 
     /// Type of the activations.
-    public let dtype: DType
-    public let backend: Backend
+    package let dtype: DType
+    package let backend: Backend
     /// Whether gradients will be asked for; without it nothing is kept for a backward pass.
-    public let recordsGradients: Bool
+    package let recordsGradients: Bool
     let arena: Arena
 
     private(set) var instructions: [Instruction] = []
@@ -55,15 +55,15 @@ public final class Tape {
     private var planned = false
     var dropoutLayers: UInt32 = 0
     /// The convolutions and linear layers recorded so far, forward and backward.
-    public internal(set) var convolutions: [ConvolutionCase] = []
+    package internal(set) var convolutions: [ConvolutionCase] = []
 
     /// Seconds spent by each instruction in the runs since the last reset.
     private(set) var seconds: [Double] = []
     private(set) var runs = 0
     /// Told of each instruction as it ends; for traces.
-    public var observer: ((InstructionSpan) -> Void)?
+    package var observer: ((InstructionSpan) -> Void)?
 
-    public init(
+    package init(
         dtype: DType = .float32, backend: Backend = .fastest, recordsGradients: Bool, arena: Arena = Arena()
     ) {
         self.dtype = dtype
@@ -75,7 +75,7 @@ public final class Tape {
     // MARK: Recording
 
     /// A tensor that the caller fills before each run; with `gradient`, its gradient can be read after.
-    public func input(_ shape: [Int], dtype: DType? = nil, gradient: Bool = false) -> Tensor {
+    package func input(_ shape: [Int], dtype: DType? = nil, gradient: Bool = false) -> Tensor {
         let tensor = make(shape, dtype: dtype ?? self.dtype, needsGradient: gradient && recordsGradients)
         tensor.storage.touch(at: -1)
         keep(tensor)
@@ -83,13 +83,13 @@ public final class Tape {
     }
 
     /// Lets a tensor live to the end of the run, so that the caller can read it.
-    public func keep(_ tensor: Tensor) {
+    package func keep(_ tensor: Tensor) {
         precondition(!planned, "the tape is already planned")
         pinned.append(tensor.storage)
     }
 
     /// A view of the same elements under another shape.
-    public func reshape(_ x: Tensor, _ shape: [Int]) -> Tensor {
+    package func reshape(_ x: Tensor, _ shape: [Int]) -> Tensor {
         precondition(shape.reduce(1, *) == x.count, "cannot view \(x.shape) as \(shape)")
         let y = Tensor(shape: shape, dtype: x.dtype, needsGradient: x.needsGradient, storage: x.storage)
         everyTensor.append(y)
@@ -169,7 +169,7 @@ public final class Tape {
     /// Records the backward pass, last operation first, from gradients that the caller or a loss has placed.
     ///
     /// - Parameter seeds: outputs with their gradients.
-    public func backward(from seeds: [(output: Tensor, gradient: Tensor)]) {
+    package func backward(from seeds: [(output: Tensor, gradient: Tensor)]) {
         precondition(recordsGradients, "the tape does not record gradients")
         for seed in seeds { contribute(seed.gradient, to: seed.output) }
         while let (output, body) = backwards.popLast() {
@@ -178,27 +178,27 @@ public final class Tape {
     }
 
     /// The recorded gradient of an input that asked for one, kept to the end of the run.
-    public func gradient(of tensor: Tensor) -> Tensor? {
+    package func gradient(of tensor: Tensor) -> Tensor? {
         let gradient = gradients[ObjectIdentifier(tensor)]
         if let gradient { keep(gradient) }
         return gradient
     }
 
     /// Index of the instruction after which a parameter's gradient is whole; nil where none flows.
-    public func readyAfter(_ parameter: Parameter) -> Int? {
+    package func readyAfter(_ parameter: Parameter) -> Int? {
         lastGradientWrite[ObjectIdentifier(parameter)]
     }
 
     /// Index of an instruction before which nothing reads a parameter's values; nil where nothing ever does.
-    public func firstUse(of parameter: Parameter) -> Int? { firstUses[ObjectIdentifier(parameter.declared)] }
+    package func firstUse(of parameter: Parameter) -> Int? { firstUses[ObjectIdentifier(parameter.declared)] }
 
     /// Number of instructions, forward and backward.
-    public var instructionCount: Int { instructions.count }
+    package var instructionCount: Int { instructions.count }
 
     // MARK: Running
 
     /// Gives every tensor its place. Called once, after recording.
-    public func plan() {
+    package func plan() {
         guard !planned else { return }
         for storage in pinned { storage.touch(at: instructions.count) }
         let bytes = MemoryPlan.assign(instructions, pinned: pinned, arena: arena)
@@ -216,7 +216,7 @@ public final class Tape {
     /// - Parameters:
     ///   - after: called after each instruction with its index; gradient reductions start here.
     ///   - before: called before each instruction with its index; weights that are on their way are waited for here.
-    public func run(
+    package func run(
         _ context: RunContext, after: ((Int) -> Void)? = nil, before: ((Int) -> Void)? = nil
     ) {
         precondition(planned, "plan() comes before run()")
@@ -239,11 +239,11 @@ public final class Tape {
     }
 
     /// Forgets the seconds of the runs so far.
-    public func resetProfile() {
+    package func resetProfile() {
         seconds = Array(repeating: 0, count: instructions.count)
         runs = 0
     }
 
     /// Bytes of activations and scratch that this tape needs.
-    public var byteCount: Int { scratchOffset + scratchBytes }
+    package var byteCount: Int { scratchOffset + scratchBytes }
 }

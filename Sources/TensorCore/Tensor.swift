@@ -1,12 +1,12 @@
 import CKernels
 
 /// The element types of activations. Parameters, statistics, losses and the optimizer are always fp32.
-public enum DType: String, Sendable {
+package enum DType: String, Sendable {
     case float32
     case bfloat16
 
     /// Bytes an element takes.
-    public var byteCount: Int { self == .float32 ? 4 : 2 }
+    package var byteCount: Int { self == .float32 ? 4 : 2 }
 
     var kernel: ck_dtype { self == .float32 ? CK_F32 : CK_BF16 }
 }
@@ -15,11 +15,11 @@ public enum DType: String, Sendable {
 ///
 /// Layout is NHWC, [B, H, W, C], row-major. A tensor has no value while a tape is being recorded; the value
 /// is there while the tape runs, and stays readable after it for inputs and kept tensors.
-public final class Tensor {
-    public let shape: [Int]
-    public let dtype: DType
+package final class Tensor {
+    package let shape: [Int]
+    package let dtype: DType
     /// Whether a gradient flows into this tensor (it depends on a parameter, or is an input that asked for one).
-    public let needsGradient: Bool
+    package let needsGradient: Bool
     let storage: Storage
 
     init(shape: [Int], dtype: DType, needsGradient: Bool, storage: Storage) {
@@ -31,20 +31,20 @@ public final class Tensor {
     }
 
     /// Number of elements.
-    public var count: Int { shape.reduce(1, *) }
-    public var byteCount: Int { count * dtype.byteCount }
+    package var count: Int { shape.reduce(1, *) }
+    package var byteCount: Int { count * dtype.byteCount }
 
     /// The first element; valid once the tape has been planned.
-    public var pointer: UnsafeMutableRawPointer { storage.pointer }
+    package var pointer: UnsafeMutableRawPointer { storage.pointer }
 
     /// The elements of an fp32 tensor.
-    public var floats: UnsafeMutableBufferPointer<Float> {
+    package var floats: UnsafeMutableBufferPointer<Float> {
         precondition(dtype == .float32, "floats of a \(dtype) tensor")
         return UnsafeMutableBufferPointer(start: pointer.assumingMemoryBound(to: Float.self), count: count)
     }
 
     /// Copies the elements out as fp32, whatever the type.
-    public func readFloats() -> [Float] {
+    package func readFloats() -> [Float] {
         [Float](unsafeUninitializedCapacity: count) { buffer, initialized in
             ck_cast(dtype.kernel, CK_F32, count, pointer, buffer.baseAddress!)
             initialized = count
@@ -52,12 +52,12 @@ public final class Tensor {
     }
 
     /// Writes fp32 values into the tensor, converting to its type.
-    public func write(_ values: UnsafeBufferPointer<Float>) {
+    package func write(_ values: UnsafeBufferPointer<Float>) {
         precondition(values.count == count, "\(values.count) values for shape \(shape)")
         ck_cast(CK_F32, dtype.kernel, count, values.baseAddress!, pointer)
     }
 
-    public func write(_ values: [Float]) { values.withUnsafeBufferPointer { write($0) } }
+    package func write(_ values: [Float]) { values.withUnsafeBufferPointer { write($0) } }
 }
 
 /// Memory behind one or more tensors of a tape. Views share a storage.

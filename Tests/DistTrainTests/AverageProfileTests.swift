@@ -1,16 +1,16 @@
 import DistTrain
 import Foundation
 import LDMModel
-import TensorCore
+import Support
 import Testing
+import TestSupport
 
 /// Averages by power functions against Karras et al. 2024, and against numpy and scipy: Fixtures/ema/make_ema.py.
 @Suite struct AverageProfileTests {
     private let golden: JSONValue
 
     init() throws {
-        let file = URL(filePath: #filePath).deletingLastPathComponent().appending(
-            path: "Fixtures/ema/ema.json")
+        let file = URL(filePath: fixturePath("ema/ema.json"))
         golden = try JSONValue(parsing: [UInt8](Data(contentsOf: file))[...])
     }
 

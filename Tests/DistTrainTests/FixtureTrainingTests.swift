@@ -1,8 +1,9 @@
+import Communication
 import DistTrain
 import LDMModel
 import TensorCore
-import TestSupport
 import Testing
+import TestSupport
 
 /// What PyTorch drew at every step, in place of the draws by key.
 private struct RecordedDraws: DenoisingDraws {

@@ -1,7 +1,10 @@
+import Communication
+import Configuration
 import DistTrain
 import Foundation
 import LDMModel
 import Testing
+import TestSupport
 
 @Suite struct InitialWeightsTests {
     /// One step too small to change a weight.
@@ -25,8 +28,8 @@ import Testing
     }
 
     @Test func averagesStartWhereTheWeightsDo() throws {
-        let scratch = try CheckpointScratch()
-        let (first, second) = (scratch.at("first"), scratch.at("second"))
+        let scratch = try ScratchFolder()
+        let (first, second) = (scratch.file("first"), scratch.file("second"))
         try DenoisingRun(configuration("first", seed: 1), output: first, resume: .auto).train(SingleProcess())
         try DenoisingRun(configuration("second", seed: 2, from: first), output: second, resume: .auto)
             .train(SingleProcess())

@@ -1,7 +1,11 @@
+import Checkpointing
 import DistTrain
+import FileFormats
 import Foundation
 import LDMModel
+import Support
 import Testing
+import TestSupport
 
 /// A small U-Net and an autoencoder in folders, as a run would leave them.
 private struct Models {
@@ -10,7 +14,7 @@ private struct Models {
     let scheduler: SchedulerConfig
     let vaeFolder: String
 
-    init(_ scratch: CheckpointScratch) throws {
+    init(_ scratch: ScratchFolder) throws {
         var config = UNet2DConfig()
         config.sampleSize = SpatialSize(8)
         config.inChannels = 4
@@ -35,7 +39,7 @@ private struct Models {
         scheduler.betaSchedule = .squaredCosine
         scheduler.clipSample = false
         self.scheduler = scheduler
-        vaeFolder = scratch.at("models/vae")
+        vaeFolder = scratch.file("models/vae")
         try ModelFolder(vaeFolder).save(vae, autoencoder.store)
     }
 
@@ -73,9 +77,9 @@ private struct Models {
 
 @Suite struct RecordsPipelineTests {
     @Test func aRunGivesItsNewestAverageItsSchedulerAndItsFirstStage() throws {
-        let scratch = try CheckpointScratch()
+        let scratch = try ScratchFolder()
         let models = try Models(scratch)
-        let run = scratch.at("runs/latent")
+        let run = scratch.file("runs/latent")
         let folder = CheckpointFolder(run + "/checkpoints")
         // Relative to where the run was started, which is not where the test runs.
         for step in [900, 1000] {
@@ -105,20 +109,20 @@ private struct Models {
     }
 
     @Test func aFirstStageThatIsGoneIsNamed() throws {
-        let scratch = try CheckpointScratch()
+        let scratch = try ScratchFolder()
         let models = try Models(scratch)
-        let folder = CheckpointFolder(scratch.at("run/checkpoints"))
+        let folder = CheckpointFolder(scratch.file("run/checkpoints"))
         try models.saveCheckpoint(in: folder, step: 10, firstStage: "models/gone")
-        let error = #expect(throws: ModelFolderError.self) { try PipelineFolder.read(scratch.at("run")) }
+        let error = #expect(throws: ModelFolderError.self) { try PipelineFolder.read(scratch.file("run")) }
         #expect(error?.description.contains("'models/gone'") == true)
-        let found = try PipelineFolder.read(scratch.at("run"), firstStage: models.vaeFolder)
+        let found = try PipelineFolder.read(scratch.file("run"), firstStage: models.vaeFolder)
         #expect(found.firstStage?.path == models.vaeFolder)
     }
 
     @Test func aPipelineIsWrittenAndRead() throws {
-        let scratch = try CheckpointScratch()
+        let scratch = try ScratchFolder()
         let models = try Models(scratch)
-        let path = scratch.at("run/model")
+        let path = scratch.file("run/model")
         // Twice: the second replaces the first.
         try PipelineFolder.write(path, unet: models.unet, scheduler: models.scheduler)
         #expect(try ConfigNode(jsonFile: path + "/model_index.json")["_class_name"]?.json == "DDIMPipeline")
@@ -126,9 +130,9 @@ private struct Models {
         try PipelineFolder.write(
             path, unet: models.unet, scheduler: models.scheduler, firstStage: models.vaeFolder,
             trained: FirstStageReference(path: models.vaeFolder, scalingFactor: 0.5))
-        #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.at("run")) == ["model"])
+        #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.file("run")) == ["model"])
 
-        for asked in [path, scratch.at("run"), path + "/unet"] {
+        for asked in [path, scratch.file("run"), path + "/unet"] {
             let found = try PipelineFolder.read(asked)
             #expect(found.unet.path == path + "/unet")
             #expect(found.unetConfig == models.unet.config)
@@ -154,14 +158,14 @@ private struct Models {
     }
 
     @Test func aCheckpointIsExported() throws {
-        let scratch = try CheckpointScratch()
+        let scratch = try ScratchFolder()
         let models = try Models(scratch)
-        let folder = CheckpointFolder(scratch.at("run/checkpoints"))
+        let folder = CheckpointFolder(scratch.file("run/checkpoints"))
         try models.saveCheckpoint(in: folder, step: 10, firstStage: models.vaeFolder)
-        let output = scratch.at("exported")
+        let output = scratch.file("exported")
         func export(_ weights: String?) throws {
             try CheckpointExport(
-                model: scratch.at("run"), weights: weights, firstStage: nil, format: WeightFormat(),
+                model: scratch.file("run"), weights: weights, firstStage: nil, format: WeightFormat(),
                 output: output
             ).run()
         }
@@ -186,15 +190,15 @@ private struct Models {
     }
 
     @Test func anotherFirstStageIsRefused() throws {
-        let scratch = try CheckpointScratch()
+        let scratch = try ScratchFolder()
         let models = try Models(scratch)
-        let folder = CheckpointFolder(scratch.at("run/checkpoints"))
+        let folder = CheckpointFolder(scratch.file("run/checkpoints"))
         try models.saveCheckpoint(
             in: folder, step: 10, firstStage: models.vaeFolder, hash: "0123456789abcdef")
         let export = { (firstStage: String?) in
             try CheckpointExport(
-                model: scratch.at("run"), weights: nil, firstStage: firstStage, format: WeightFormat(),
-                output: scratch.at("exported")
+                model: scratch.file("run"), weights: nil, firstStage: firstStage, format: WeightFormat(),
+                output: scratch.file("exported")
             ).run()
         }
         let error = #expect(throws: RunError.self) { try export(nil) }
@@ -203,29 +207,29 @@ private struct Models {
     }
 
     @Test func neverReplacesWhatIsNoPipeline() throws {
-        let scratch = try CheckpointScratch()
+        let scratch = try ScratchFolder()
         let models = try Models(scratch)
         #expect(throws: ModelFolderError.self) {
-            try PipelineFolder.write(scratch.at("models"), unet: models.unet, scheduler: models.scheduler)
+            try PipelineFolder.write(scratch.file("models"), unet: models.unet, scheduler: models.scheduler)
         }
         #expect(FileManager.default.fileExists(atPath: models.vaeFolder + "/config.json"))
     }
 
     @Test func bareModelsAndWrongFolders() throws {
-        let scratch = try CheckpointScratch()
+        let scratch = try ScratchFolder()
         let models = try Models(scratch)
-        try ModelFolder(scratch.at("bare")).save(models.unet.config, models.unet.store)
-        let bare = try PipelineFolder.read(scratch.at("bare"))
+        try ModelFolder(scratch.file("bare")).save(models.unet.config, models.unet.store)
+        let bare = try PipelineFolder.read(scratch.file("bare"))
         #expect(bare.unetConfig == models.unet.config)
         #expect(bare.scheduler == nil && bare.firstStage == nil && bare.step == nil)
-        for path in [models.vaeFolder, scratch.path, scratch.at("nowhere")] {
+        for path in [models.vaeFolder, scratch.path, scratch.file("nowhere")] {
             #expect(throws: ModelFolderError.self) { try PipelineFolder.read(path) }
         }
         // A run that was stopped before its first checkpoint.
-        let stopped = try RunFolder.open(scratch.at("young"), name: "young", resume: .auto)
+        let stopped = try RunFolder.open(scratch.file("young"), name: "young", resume: .auto)
         try stopped.writeConfiguration("name: young\n")
         stopped.lock?.release()
-        let young = #expect(throws: ModelFolderError.self) { try PipelineFolder.read(scratch.at("young")) }
+        let young = #expect(throws: ModelFolderError.self) { try PipelineFolder.read(scratch.file("young")) }
         #expect(young?.description.contains("without a checkpoint") == true)
     }
 }

@@ -1,6 +1,9 @@
+import Checkpointing
 import DistTrain
 import Foundation
+import Records
 import Testing
+import TestSupport
 
 /// A run of 6 steps as `verify-resume` leaves it: a curve, and the checkpoint of the last step.
 private struct ProofRun {
@@ -36,12 +39,12 @@ private struct ProofRun {
 }
 
 @Suite struct ResumeProofTests {
-    private let scratch: CheckpointScratch
+    private let scratch: ScratchFolder
 
-    init() throws { scratch = try CheckpointScratch() }
+    init() throws { scratch = try ScratchFolder() }
 
     private func sameRanks(_ resumed: ProofRun) throws -> [ResumeProof.Check] {
-        let undisturbed = try ProofRun(scratch.at("undisturbed-\(UUID().uuidString)"))
+        let undisturbed = try ProofRun(scratch.file("undisturbed-\(UUID().uuidString)"))
         return try ResumeProof(undisturbed: undisturbed.path, steps: 6).sameRanks(resumed.path, from: 4)
     }
 
@@ -51,7 +54,7 @@ private struct ProofRun {
         ranks: Int = 2, _ change: (CheckpointState) -> Void = { _ in }
     ) throws -> ProofRun {
         try ProofRun(
-            scratch.at("resumed-\(UUID().uuidString)"), folders: folders, ranks: ranks, lines: lines,
+            scratch.file("resumed-\(UUID().uuidString)"), folders: folders, ranks: ranks, lines: lines,
             change: change)
     }
 
@@ -125,7 +128,7 @@ private struct ProofRun {
     // MARK: Other ranks
 
     @Test func whatWasLoadedIsComparedWithTheCheckpoint() throws {
-        let undisturbed = try ProofRun(scratch.at("undisturbed"))
+        let undisturbed = try ProofRun(scratch.file("undisturbed"))
         let proof = try ResumeProof(undisturbed: undisturbed.path, steps: 6)
         let checkpoint = RunFolder(undisturbed.path).checkpoints.path(step: 6)
         // Other files, same tensors.
@@ -138,7 +141,7 @@ private struct ProofRun {
 
     @Test(arguments: [("0.500004", true), ("0.49999", false), ("null", false)])
     func theFirstLossIsWithinTheOrderOfSums(loss: String, isClose: Bool) throws {
-        let undisturbed = try ProofRun(scratch.at("undisturbed"))
+        let undisturbed = try ProofRun(scratch.file("undisturbed"))
         let proof = try ResumeProof(undisturbed: undisturbed.path, steps: 6)
         var lines = ProofRun.curve(resumed: 4)
         lines[6] = ProofRun.step(5, loss: loss)
@@ -152,7 +155,7 @@ private struct ProofRun {
     }
 
     @Test func aGapIsSeenOnOtherRanksToo() throws {
-        let proof = try ResumeProof(undisturbed: try ProofRun(scratch.at("undisturbed")).path, steps: 6)
+        let proof = try ResumeProof(undisturbed: try ProofRun(scratch.file("undisturbed")).path, steps: 6)
         var lines = ProofRun.curve(resumed: 4)
         lines.removeLast()
         #expect(
@@ -170,6 +173,6 @@ private struct ProofRun {
         try file.write(contentsOf: Data(#"{"kind":"step","step":5"#.utf8))
         try file.close()
         #expect(MetricsHistory.lastStep(of: run) == 500)
-        #expect(MetricsHistory.lastStep(of: RunFolder(scratch.at("none"))) == 0)
+        #expect(MetricsHistory.lastStep(of: RunFolder(scratch.file("none"))) == 0)
     }
 }

@@ -1,8 +1,10 @@
+import Communication
+import Datasets
 import DistTrain
 import Foundation
 import TensorCore
-import TestSupport
 import Testing
+import TestSupport
 
 @Suite struct TrainingStepTests {
     /// Losses of a few steps.

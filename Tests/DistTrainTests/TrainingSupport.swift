@@ -1,26 +1,7 @@
+import Communication
 import DistTrain
 import LDMModel
-import TensorCore
-
-/// Normal numbers as training samples, one of which may be damaged.
-struct NormalDataset: TrainingDataset {
-    let name = "normal"
-    var count = 20
-    var height = 8
-    var width = 8
-    var channels = 3
-    /// Samples in which one value is not a number.
-    var damaged: Set<Int> = []
-    var fingerprint: String { "normal" }
-
-    func read(
-        _ index: Int, flipped: Bool, key: SampleKey, into out: UnsafeMutableBufferPointer<Float>
-    ) throws {
-        var random = CounterRandom(seed: 1, purpose: .test, sample: UInt64(index))
-        random.fillNormal(out)
-        if damaged.contains(index) { out[out.count / 2] = .nan }
-    }
-}
+import TestSupport
 
 /// A U-Net of a few thousand parameters with attention, dropout and two levels, on one process.
 final class TinyTraining {

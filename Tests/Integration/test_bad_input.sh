@@ -2,7 +2,7 @@
 # Bad input through the real program: one clear line, the right exit code, and every rank ends.
 source "$(dirname "$0")/lib.sh"
 
-images=$repository/Tests/DistTrainTests/Fixtures/images
+images=$repository/Tests/Fixtures/images
 made=$scratch/made # what a command writes; removed before each
 
 # refuses CODE TEXT COMMAND...: alone and on 2 ranks, ends with the code and exactly one line

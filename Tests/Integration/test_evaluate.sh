@@ -64,7 +64,7 @@ expect_status 2 "$disttrain" evaluate --reference synthetic-faces --count 20
 expect_status 2 "${evaluate[@]}" --features inception
 expect_text "docs/evaluation.md" 1
 expect_status 2 "${evaluate[@]}" --features vae
-cp "$repository/Tests/DistTrainTests/Fixtures/evaluation/stored.npz" "$scratch/other.npz"
+cp "$repository/Tests/Fixtures/evaluation/stored.npz" "$scratch/other.npz"
 expect_status 3 "$disttrain" evaluate --model "$run" --reference "$scratch/other.npz" --count 20
 expect_text "24 values" 1
 expect_status 3 "$disttrain" evaluate --model "$run" --reference synthetic-faces --count 20 \

@@ -2,7 +2,7 @@
 # Hostile and damaged inputs on several ranks: what takes real processes beyond test_bad_input.sh.
 source "$(dirname "$0")/lib.sh"
 
-images=$repository/Tests/DistTrainTests/Fixtures/images
+images=$repository/Tests/Fixtures/images
 prepare=("$disttrain" prepare --size 16 --output "$scratch/made")
 
 # refuses CODE TEXT COMMAND...: alone and on 2 ranks, within a minute, with exactly one line of error.

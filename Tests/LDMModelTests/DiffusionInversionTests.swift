@@ -1,12 +1,14 @@
+import FileFormats
 import Foundation
 import LDMModel
+import Support
 import Testing
+import TestSupport
 
 @Suite struct DiffusionInversionTests {
     /// Goldens from diffusers; Fixtures/schedules/make_inversion.py writes them.
     @Test func stepsAgreeWithDiffusers() throws {
-        let path = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-            .appendingPathComponent("Fixtures/schedules/inversion.json").path
+        let path = fixturePath("schedules/inversion.json")
         let json = try JSONValue(parsing: Array(Data(contentsOf: URL(fileURLWithPath: path)))[...])
         let cases = try #require(json.arrayValue)
         #expect(cases.count == 72)

@@ -1,4 +1,6 @@
+import FileFormats
 import LDMModel
+import Support
 import Testing
 
 @Suite struct DiffusionSchedulerConfigTests {

@@ -1,12 +1,13 @@
+import FileFormats
 import Foundation
 import LDMModel
-import TestSupport
+import Support
 import Testing
+import TestSupport
 
 /// Goldens from diffusers; Fixtures/schedules/make_schedules.py writes them.
 private func goldens() throws -> JSONValue {
-    let path = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-        .appendingPathComponent("Fixtures/schedules/schedules.json").path
+    let path = fixturePath("schedules/schedules.json")
     return try JSONValue(parsing: Array(Data(contentsOf: URL(fileURLWithPath: path)))[...])
 }
 

@@ -1,7 +1,7 @@
 import LDMModel
 import TensorCore
-import TestSupport
 import Testing
+import TestSupport
 
 private let autoencoders = FixtureCase.all(.autoencoderKL, .vqModel)
 

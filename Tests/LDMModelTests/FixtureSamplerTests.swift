@@ -1,7 +1,7 @@
 import LDMModel
 import TensorCore
-import TestSupport
 import Testing
+import TestSupport
 
 private let stepNames = ["num_inference_steps", "steps"]
 

@@ -1,7 +1,7 @@
 import LDMModel
 import TensorCore
-import TestSupport
 import Testing
+import TestSupport
 
 /// A U-Net of a fixture, recorded with its gradients and run once.
 struct RecordedUNet {

@@ -1,6 +1,6 @@
-import LDMModel
-import TestSupport
+import FileFormats
 import Testing
+import TestSupport
 
 @Suite struct FixtureWalkTests {
     @Test func everyCaseIsReadable() {
@@ -14,8 +14,8 @@ import Testing
     }
 
     /// A folder with a case of `kind` in `path`.
-    private func folder(_ json: String, at path: String = "deep/down") throws -> TemporaryFolder {
-        let folder = try TemporaryFolder()
+    private func folder(_ json: String, at path: String = "deep/down") throws -> ScratchFolder {
+        let folder = try ScratchFolder()
         try folder.write("\(path)/case.json", json)
         try SafetensorsWriter.write(
             [("loss", [3], [1, 2, 3])], to: "\(folder.path)/\(path)/case.safetensors")
@@ -34,11 +34,11 @@ import Testing
     }
 
     @Test func nothingIsPassedOverInSilence() throws {
-        let empty = try TemporaryFolder()
+        let empty = try ScratchFolder()
         let unknown = try folder(#"{"kind": "unett"}"#)
         let broken = try folder(#"{"kind": "unet""#)
         let nameless = try folder("{}")
-        let bare = try TemporaryFolder()
+        let bare = try ScratchFolder()
         try bare.write("case.json", #"{"kind": "unet"}"#)
         let damaged = try folder(#"{"kind": "unet"}"#)
         try damaged.write("deep/down/case.safetensors", "not tensors")

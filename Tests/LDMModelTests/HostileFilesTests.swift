@@ -1,7 +1,10 @@
+import FileFormats
 import Foundation
 import LDMModel
+import Support
 import TensorCore
 import Testing
+import TestSupport
 
 /// Files that must be refused, as the scripts under Fixtures/hostile and the fuzzer made them.
 @Suite struct HostileFilesTests {
@@ -13,8 +16,7 @@ import Testing
         var testDescription: String { path.split(separator: "/").suffix(3).joined(separator: "/") }
 
         static let all: [Case] = {
-            let root = URL(filePath: #filePath).deletingLastPathComponent().appending(
-                path: "Fixtures/hostile")
+            let root = URL(filePath: fixturePath("hostile"))
             let names = FileManager.default.enumerator(atPath: root.path)?.compactMap { $0 as? String } ?? []
             return names.sorted().compactMap { name in
                 let parts = name.split(separator: "/").map(String.init)
@@ -53,7 +55,7 @@ import Testing
 
     @Test("a pipe in a file's place is refused, and not waited for", .timeLimit(.minutes(1)))
     func pipes() throws {
-        let folder = try TemporaryFolder()
+        let folder = try ScratchFolder()
         for name in ["config.json", "model.safetensors"] { mkfifo(folder.path + "/" + name, 0o600) }
         let config = try Hostile.refusal { _ = try ModelFolder(folder.path).readModelConfig() }
         #expect(config?.hasSuffix("config.json: is a pipe, expected a regular file") == true)
@@ -76,7 +78,7 @@ import Testing
 
     @Test("an index of a million tensors that are not there is told in one line", .timeLimit(.minutes(1)))
     func manyNames() throws {
-        let folder = try TemporaryFolder()
+        let folder = try ScratchFolder()
         try SafetensorsWriter.write([("layer.a", [1], [1])], to: folder.path + "/x.safetensors")
         let map = (0..<1_000_000).map { "\"layer.\($0)\":\"x.safetensors\"" }.joined(separator: ",")
         try folder.write("model.safetensors.index.json", "{\"weight_map\":{\(map)}}")
@@ -94,7 +96,7 @@ import Testing
 
     @Test("a sparse file of more than the machine's memory is refused before memory is taken")
     func moreThanMemory() throws {
-        let folder = try TemporaryFolder()
+        let folder = try ScratchFolder()
         let count = Int(ProcessInfo.processInfo.physicalMemory) / 4 + 1024
         let header = #"{"a":{"dtype":"F32","shape":[\#(count)],"data_offsets":[0,\#(count * 4)]}}"#
         let path = folder.path + "/model.safetensors"

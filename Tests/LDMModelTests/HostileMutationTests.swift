@@ -1,7 +1,10 @@
+import FileFormats
 import Foundation
 import LDMModel
+import Support
 import TensorCore
 import Testing
+import TestSupport
 
 /// What every reader owes to hostile input.
 enum Hostile {
@@ -39,16 +42,13 @@ enum Hostile {
 /// A small fuzzer that runs with every test: the fixtures, changed at random but always in the same way. Fuzzing is the
 /// large one.
 @Suite struct HostileMutationTests {
-    private static let tests = URL(filePath: #filePath).deletingLastPathComponent()
-        .deletingLastPathComponent()
-
     private static func bytes(_ name: String) throws -> [UInt8] {
-        Array(try Data(contentsOf: tests.appending(path: name)))
+        Array(try Data(contentsOf: URL(filePath: fixturePath(name))))
     }
 
     @Test func configurations() throws {
         let names = ["unet_ddpm", "unet_scale_shift", "kl_f2", "vq"].map {
-            "Fixtures/models/\($0)/config.json"
+            "cases/models/\($0)/config.json"
         }
         var sources = try names.map(Self.bytes)
         for schedulerClass in SchedulerClass.allCases {
@@ -63,7 +63,7 @@ enum Hostile {
     }
 
     @Test func indexes() throws {
-        let folder = try TemporaryFolder()
+        let folder = try ScratchFolder()
         try SafetensorsWriter.write(
             [("a", [2], [1, 2]), ("b", [1], [3])], to: folder.path + "/x.safetensors")
         try SafetensorsWriter.write([("c", [1], [3])], to: folder.path + "/y.safetensors")
@@ -76,10 +76,10 @@ enum Hostile {
     }
 
     @Test func weights() throws {
-        let folder = try TemporaryFolder()
+        let folder = try ScratchFolder()
         let path = folder.path + "/x.safetensors"
         try run(
-            4000, on: [Self.bytes("LDMModelTests/Fixtures/safetensors/types.safetensors")], hasHeader: true
+            4000, on: [Self.bytes("safetensors/types.safetensors")], hasHeader: true
         ) { bytes in
             try Data(bytes).write(to: URL(filePath: path))
             let file = try SafetensorsFile(path: path)

@@ -1,12 +1,13 @@
+import FileFormats
 import Foundation
 import LDMModel
 import TensorCore
 import Testing
+import TestSupport
 
 /// FID's Inception network, narrowed, against pytorch-fid's: Fixtures/inception/make_inception.py.
 @Suite struct InceptionTests {
-    private static let folder = URL(filePath: #filePath).deletingLastPathComponent()
-        .appending(path: "Fixtures/inception").path
+    private static let folder = fixturePath("inception")
 
     private func loaded() throws -> InceptionV3 {
         let network = InceptionV3(narrowing: 16)

@@ -1,7 +1,6 @@
 import LDMModel
-import TensorCore
-import TestSupport
 import Testing
+import TestSupport
 
 @Suite struct ModelAutoencoderTests {
     /// Decoding takes the nearest code, so a small change of the latent changes nothing.

@@ -1,4 +1,4 @@
-import LDMModel
+import Support
 import Testing
 
 @Suite struct ModelConfigJSONTests {

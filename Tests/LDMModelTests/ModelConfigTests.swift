@@ -1,6 +1,9 @@
+import FileFormats
 import Foundation
 import LDMModel
+import Support
 import Testing
+import TestSupport
 
 private func unet(_ json: String) throws -> UNet2DConfig {
     try UNet2DConfig(config: ConfigNode(JSONValue(parsing: json)))
@@ -147,7 +150,7 @@ private func unet(_ json: String) throws -> UNet2DConfig {
     }
 
     @Test func filesRoundTrip() throws {
-        let scratch = try SafetensorsScratch()
+        let scratch = try ScratchFolder()
         var config = UNet2DConfig()
         config.sampleSize = SpatialSize(height: 32, width: 64)
         config.attentionHeadDim = nil
@@ -236,7 +239,7 @@ private func unet(_ json: String) throws -> UNet2DConfig {
     }
 
     @Test func errorsInFilesNameTheFile() throws {
-        let scratch = try SafetensorsScratch()
+        let scratch = try ScratchFolder()
         let path = scratch.file("config.json")
         try Data(#"{"dropout": 2}"#.utf8).write(to: URL(fileURLWithPath: path))
         let error = try #require(throws: ConfigError.self) { try UNet2DConfig(contentsOf: path) }

@@ -1,15 +1,15 @@
+import FileFormats
 import Foundation
 import LDMModel
-import TensorCore
-import TestSupport
 import Testing
+import TestSupport
 
 @Suite struct ModelFolderTests {
     @Test(
         "what is saved loads again, under present names", arguments: ["unet_old_names", "unet_no_attention"])
     func roundTrip(name: String) throws {
         let model = try FixtureCase.committed(name).model().loadUNet()
-        let temporary = try TemporaryFolder()
+        let temporary = try ScratchFolder()
         let folder = ModelFolder(temporary.path + "/unet")
         try folder.save(model.config, model.store)
         let again = try folder.loadUNet()
@@ -26,7 +26,7 @@ import Testing
         let average = model.store.makeBuffer()
         defer { average.deallocate() }
         for i in 0..<model.store.count { average[i] = 0.25 }
-        let temporary = try TemporaryFolder()
+        let temporary = try ScratchFolder()
         let folder = ModelFolder(temporary.path)
         try folder.save(model.config, model.store, values: UnsafePointer(average))
         let loaded = snapshot(try folder.loadUNet().store)
@@ -38,7 +38,7 @@ import Testing
         let model = try fixture.model().loadUNet()
         let before = snapshot(model.store)
         let files = try WeightFiles(path: fixture.model().path)
-        let temporary = try TemporaryFolder()
+        let temporary = try ScratchFolder()
         var entries: [(SafetensorsEntry, [Float])] = []
         for name in files.names where name != "conv_in.bias" && name != "conv_out.weight" {
             let floats = try files.floats(of: name).map { $0 + 1 }
@@ -67,7 +67,7 @@ import Testing
     @Test func halfPrecisionWeightsLoad() throws {
         let fixture = try FixtureCase.committed("unet_attention")
         let model = try fixture.model().loadUNet()
-        let temporary = try TemporaryFolder()
+        let temporary = try ScratchFolder()
         var writer = try SafetensorsWriter(
             path: temporary.path + "/model.safetensors",
             tensors: model.store.parameters.map { SafetensorsEntry($0.name, dtype: .bf16, shape: $0.shape) })
@@ -115,7 +115,7 @@ import Testing
         ("other.txt", "", "has no config.json"),
     ])
     func foldersThatAreNoModel(file: String, text: String, expected: String) throws {
-        let temporary = try TemporaryFolder()
+        let temporary = try ScratchFolder()
         try temporary.write(file, text)
         let error = #expect(throws: ModelFolderError.self) {
             try ModelFolder(temporary.path).readModelConfig()

@@ -1,3 +1,4 @@
+import FileFormats
 import LDMModel
 import TensorCore
 import Testing

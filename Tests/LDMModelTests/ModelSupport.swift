@@ -1,5 +1,4 @@
 import Foundation
-import LDMModel
 import TensorCore
 import TestSupport
 
@@ -28,23 +27,3 @@ func snapshot(
 
 /// Every backend of this build, for tests that run on each.
 let backends = Backend.allCases.filter(\.isAvailable)
-
-/// A folder that is removed at the end.
-final class TemporaryFolder {
-    let path: String
-
-    init() throws {
-        let url = FileManager.default.temporaryDirectory.appending(path: "model-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true)
-        path = url.path
-    }
-
-    deinit { try? FileManager.default.removeItem(atPath: path) }
-
-    func write(_ name: String, _ text: String) throws {
-        let file = URL(filePath: path).appending(path: name)
-        try FileManager.default.createDirectory(
-            at: file.deletingLastPathComponent(), withIntermediateDirectories: true)
-        try Data(text.utf8).write(to: file)
-    }
-}

@@ -1,8 +1,7 @@
 import Foundation
 import LDMModel
-import TensorCore
-import TestSupport
 import Testing
+import TestSupport
 
 @Suite struct ModelUNetTests {
     @Test("gradients become ready from the store's end to its start", arguments: FixtureCase.committed(.unet))

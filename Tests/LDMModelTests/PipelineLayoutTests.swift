@@ -1,8 +1,8 @@
+import FileFormats
 import Foundation
 import LDMModel
-import TensorCore
-import TestSupport
 import Testing
+import TestSupport
 
 /// A U-Net of a few thousand parameters.
 func tinyUNet(channels: Int = 3, seed: UInt64 = 1) throws -> UNet2DModel {
@@ -32,7 +32,7 @@ func tinyAutoencoder(_ change: (inout AutoencoderKLConfig) -> Void = { _ in }) t
     return model
 }
 
-extension TemporaryFolder {
+extension ScratchFolder {
     func at(_ name: String) -> String { "\(path)/\(name)" }
 
     func make(_ name: String) throws {
@@ -44,7 +44,7 @@ extension TemporaryFolder {
     private let scheduler = #"{"_class_name": "DDPMScheduler", "_diffusers_version": "0.1.1"}"#
 
     @Test("early pipelines keep model and scheduler beside the index") func flatLayout() throws {
-        let temporary = try TemporaryFolder()
+        let temporary = try ScratchFolder()
         let unet = try tinyUNet()
         try ModelFolder(temporary.path).save(unet.config, unet.store)
         try temporary.write("scheduler_config.json", scheduler)
@@ -61,7 +61,7 @@ extension TemporaryFolder {
 
     @Test("an autoencoder is found by either name", arguments: ["vae", "vqvae"])
     func autoencoders(name: String) throws {
-        let temporary = try TemporaryFolder()
+        let temporary = try ScratchFolder()
         let unet = try tinyUNet(channels: 4)
         let autoencoder = try tinyAutoencoder()
         try ModelFolder(temporary.at("unet")).save(unet.config, unet.store)
@@ -78,7 +78,7 @@ extension TemporaryFolder {
     }
 
     @Test func pipelinesWithoutAUNetAreNamed() throws {
-        let temporary = try TemporaryFolder()
+        let temporary = try ScratchFolder()
         try temporary.write(
             "model_index.json", #"{"_class_name": "DiTPipeline", "transformer": ["diffusers", "X"]}"#)
         let error = #expect(throws: ModelFolderError.self) { try PipelineFolder.read(temporary.path) }
@@ -86,7 +86,7 @@ extension TemporaryFolder {
     }
 
     @Test func aPipelineHasNoWeightsToChooseFrom() throws {
-        let temporary = try TemporaryFolder()
+        let temporary = try ScratchFolder()
         let unet = try tinyUNet()
         try PipelineFolder.write(temporary.at("p"), unet: unet, scheduler: SchedulerConfig())
         #expect(try PipelineFolder.read(temporary.at("p"), weights: "unet").unetConfig == unet.config)
@@ -100,7 +100,7 @@ extension TemporaryFolder {
     }
 
     @Test func nothingElseIsReplaced() throws {
-        let temporary = try TemporaryFolder()
+        let temporary = try ScratchFolder()
         let unet = try tinyUNet()
         try temporary.write("letter.txt", "keep me")
         for path in [temporary.path, temporary.at("letter.txt")] {
@@ -114,9 +114,9 @@ extension TemporaryFolder {
 
 @Suite struct PipelineFormatTests {
     private func rewritten(_ unet: UNet2DModel, _ format: WeightFormat) throws -> (
-        TemporaryFolder, ModelFolder
+        ScratchFolder, ModelFolder
     ) {
-        let temporary = try TemporaryFolder()
+        let temporary = try ScratchFolder()
         try PipelineFolder.write(temporary.at("from"), unet: unet, scheduler: SchedulerConfig())
         try PipelineFolder.read(temporary.at("from")).write(to: temporary.at("to"), format)
         return (temporary, ModelFolder(temporary.at("to/unet")))
@@ -169,7 +169,7 @@ extension TemporaryFolder {
     }
 
     @Test func weightsThatDoNotFitAreNamedAndNothingIsLeft() throws {
-        let temporary = try TemporaryFolder()
+        let temporary = try ScratchFolder()
         let (unet, wider) = (try tinyUNet(), try tinyUNet(channels: 4))
         try PipelineFolder.write(temporary.at("from"), unet: unet, scheduler: SchedulerConfig())
         try wider.config.write(to: temporary.at("from/unet/config.json"))
@@ -183,7 +183,7 @@ extension TemporaryFolder {
     }
 
     @Test("the fullest of several variants is read") func variants() throws {
-        let temporary = try TemporaryFolder()
+        let temporary = try ScratchFolder()
         func write(_ name: String, _ value: Float) throws {
             try SafetensorsWriter.write([("a", [1], [value])], to: temporary.at(name))
         }
@@ -210,7 +210,7 @@ extension TemporaryFolder {
 
     @Test("a pipeline is replaced in one step, and a crash between two renames is repaired")
     func replacement() throws {
-        let temporary = try TemporaryFolder()
+        let temporary = try ScratchFolder()
         let model = temporary.at("model")
         let unet = try tinyUNet(channels: 4)
         func write(_ value: Float) throws {
@@ -253,7 +253,7 @@ extension TemporaryFolder {
 
     @Test("a shift moves into the weights, since LDMPipeline knows none", arguments: [true, false])
     func shift(hasConvolutions: Bool) throws {
-        let temporary = try TemporaryFolder()
+        let temporary = try ScratchFolder()
         let autoencoder = try tinyAutoencoder {
             ($0.useQuantConv, $0.usePostQuantConv) = (hasConvolutions, hasConvolutions)
             $0.shiftFactor = 0.375

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from program import REPOSITORY
 
 # The scripts that make the golden cases.
-sys.path.insert(0, str(REPOSITORY / "Tests/Fixtures"))
+sys.path.insert(0, str(REPOSITORY / "Tests/Fixtures/cases"))
 from make_models import give_old_names  # noqa: E402, F401: for the tests
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"

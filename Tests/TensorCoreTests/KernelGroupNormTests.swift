@@ -1,6 +1,5 @@
 import CKernels
 import Foundation
-import TensorCore
 import Testing
 
 /// GroupNorm in double, straight from its definition.

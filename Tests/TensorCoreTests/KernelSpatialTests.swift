@@ -1,6 +1,5 @@
 import CKernels
 import Foundation
-import TensorCore
 import Testing
 
 @Suite struct KernelSpatialTests {

@@ -1,6 +1,5 @@
 import CKernels
 import Foundation
-import TensorCore
 import Testing
 
 /// The number of threads changes no bit of any result. The threads are set once a process, so that each number of

@@ -1,5 +1,4 @@
 import CKernels
-import TensorCore
 import Testing
 
 /// Kernels of networks that are only evaluated, against plain loops.

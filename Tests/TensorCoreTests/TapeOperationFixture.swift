@@ -1,7 +1,9 @@
+import FileFormats
 import Foundation
-import LDMModel
+import Supervision
 import TensorCore
 import Testing
+import TestSupport
 
 /// The golden values of one operation; Fixtures/make_operations.py tells what each tensor is.
 struct OperationFixture {
@@ -9,14 +11,15 @@ struct OperationFixture {
     private let file: SafetensorsFile
 
     private static let opened = Result {
-        let folder = URL(filePath: #filePath).deletingLastPathComponent()
-        return try SafetensorsFile(path: folder.appending(path: "Fixtures/operations.safetensors").path)
+        try SafetensorsFile(path: fixturePath("operations/operations.safetensors"))
     }
 
     init(_ name: String) throws {
         self.name = name
         file = try Self.opened.get()
-        try #require(!names("").isEmpty, "no golden values of \(name): run Fixtures/make_operations.py")
+        try #require(
+            !names("").isEmpty,
+            "no golden values of \(name): run Tests/Fixtures/operations/make_operations.py")
     }
 
     /// Names after NAME/prefix, sorted.

@@ -1,5 +1,6 @@
 import TensorCore
 import Testing
+import TestSupport
 
 // Every operation through the shared check. Shapes and values are the fixture's.
 

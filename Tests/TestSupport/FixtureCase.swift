@@ -1,10 +1,11 @@
+import FileFormats
 import Foundation
 import LDMModel
 
 // docs/fixtures.md tells the layout of every kind.
 
 /// What a golden case is about; the name in its `case.json`.
-public enum FixtureKind: String, CaseIterable, Sendable {
+package enum FixtureKind: String, CaseIterable, Sendable {
     case unet
     case autoencoderKL = "autoencoder_kl"
     case vqModel = "vq_model"
@@ -12,27 +13,27 @@ public enum FixtureKind: String, CaseIterable, Sendable {
 }
 
 /// What is wrong with a case, in one line.
-public struct FixtureError: Error, Equatable, Sendable, CustomStringConvertible {
-    public let description: String
+package struct FixtureError: Error, Equatable, Sendable, CustomStringConvertible {
+    package let description: String
 
-    public init(_ path: String, _ message: String) { description = "\(path): \(message)" }
+    package init(_ path: String, _ message: String) { description = "\(path): \(message)" }
 }
 
 /// A golden case: a folder whose `case.json` names its kind, with tensors that PyTorch and diffusers made.
-public struct FixtureCase: Sendable, CustomStringConvertible {
+package struct FixtureCase: Sendable, CustomStringConvertible {
     /// The folder's place below the one it was found in.
-    public let name: String
-    public let path: String
-    public let kind: FixtureKind
+    package let name: String
+    package let path: String
+    package let kind: FixtureKind
     /// `case.json`.
-    public let settings: FixtureSettings
+    package let settings: FixtureSettings
     /// Every safetensors file of the folder but the model's weights, `case.safetensors` first.
     let files: [SafetensorsFile]
 
     static let settingsFile = "case.json"
     static let tensorsFile = "case.safetensors"
 
-    public var description: String { name }
+    package var description: String { name }
 
     /// Reads `case.json` and the headers of the tensors' files.
     init(path: String, name: String) throws {
@@ -59,13 +60,13 @@ public struct FixtureCase: Sendable, CustomStringConvertible {
     // MARK: Parts
 
     /// The model: in the case's own folder, or in one of these below it.
-    public func model(_ below: String...) throws -> ModelFolder {
+    package func model(_ below: String...) throws -> ModelFolder {
         ModelFolder((try part(ModelFolder.configFile, below) as NSString).deletingLastPathComponent)
     }
 
     /// The scheduler's configuration: `scheduler/scheduler_config.json`, `scheduler_config.json`, or what
     /// `case.json` says of it; training without any is on diffusers' defaults.
-    public func scheduler() throws -> SchedulerConfig {
+    package func scheduler() throws -> SchedulerConfig {
         do {
             return try SchedulerConfig(contentsOf: try part("scheduler_config.json", ["scheduler"]))
         } catch let error as FixtureError {
@@ -87,7 +88,7 @@ public struct FixtureCase: Sendable, CustomStringConvertible {
     // MARK: Tensors
 
     /// The first of these tensors that the case has.
-    public func find(_ names: [String]) -> FixtureTensor? {
+    package func find(_ names: [String]) -> FixtureTensor? {
         for name in names {
             for file in files where file.contains(name) { return FixtureTensor(file: file, name: name) }
         }
@@ -95,19 +96,19 @@ public struct FixtureCase: Sendable, CustomStringConvertible {
     }
 
     /// A tensor by its name or one of its other names.
-    public func tensor(_ names: [String]) throws -> FixtureTensor {
+    package func tensor(_ names: [String]) throws -> FixtureTensor {
         guard let found = find(names) else { throw missing(names) }
         return found
     }
 
     /// Whether the case has a tensor.
-    public func contains(_ name: String) -> Bool { find([name]) != nil }
+    package func contains(_ name: String) -> Bool { find([name]) != nil }
 
     /// The tensors' names.
-    public var tensorNames: [String] { files.flatMap(\.names) }
+    package var tensorNames: [String] { files.flatMap(\.names) }
 
     /// The error for a tensor that is not there.
-    public func missing(_ names: [String]) -> FixtureError {
+    package func missing(_ names: [String]) -> FixtureError {
         let known = tensorNames.filter { !$0.hasPrefix("grad.") && !$0.hasPrefix("param.") }.sorted()
         return FixtureError(
             path,
@@ -117,20 +118,20 @@ public struct FixtureCase: Sendable, CustomStringConvertible {
 }
 
 /// A tensor of a case.
-public struct FixtureTensor: Sendable {
+package struct FixtureTensor: Sendable {
     let file: SafetensorsFile
-    public let name: String
+    package let name: String
 
-    public func shape() throws -> [Int] { try file.info(of: name).shape }
+    package func shape() throws -> [Int] { try file.info(of: name).shape }
 
     /// The values in the tensor's own layout.
-    public func floats() throws -> [Float] {
+    package func floats() throws -> [Float] {
         try file.info(of: name).dtype.isFloatingPoint
             ? file.floats(of: name) : file.integers(of: name).map(Float.init)
     }
 
     /// Row `row` of the first dimension.
-    public func floats(row: Int) throws -> [Float] {
+    package func floats(row: Int) throws -> [Float] {
         let info = try file.info(of: name)
         guard info.dtype.isFloatingPoint, !info.shape.isEmpty else {
             let count = info.count / (info.shape.first ?? 1)
@@ -140,7 +141,7 @@ public struct FixtureTensor: Sendable {
     }
 
     /// Whole numbers, of an integer type or a floating-point one.
-    public func integers() throws -> [Int] {
+    package func integers() throws -> [Int] {
         guard try file.info(of: name).dtype.isFloatingPoint else { return try file.integers(of: name) }
         return try file.floats(of: name).map {
             guard let value = Int(exactly: $0) else {
@@ -151,7 +152,7 @@ public struct FixtureTensor: Sendable {
     }
 
     /// An image-like tensor [B, C, H, W] as [B, H, W, C].
-    public func nhwc() throws -> (values: [Float], shape: [Int]) {
+    package func nhwc() throws -> (values: [Float], shape: [Int]) {
         let shape = try shape()
         guard shape.count == 4 else {
             throw FixtureError(file.path, "tensor '\(name)' is \(shape), expected [B, C, H, W]")
@@ -164,7 +165,7 @@ public struct FixtureTensor: Sendable {
 }
 
 /// [B, C, …] as [B, …, C].
-public func channelsLast(_ source: [Float], batch B: Int, channels C: Int) -> [Float] {
+package func channelsLast(_ source: [Float], batch B: Int, channels C: Int) -> [Float] {
     let pixels = source.count / (B * C)
     var values: [Float] = []
     values.reserveCapacity(source.count)

@@ -1,11 +1,13 @@
+import FileFormats
 import LDMModel
+import Support
 
 /// A case's `case.json`. A value may go by several names, and may stand in a section: "lr" is found at the top and
 /// in {"optimizer": {"lr": 1e-4}}.
-public struct FixtureSettings: Sendable {
+package struct FixtureSettings: Sendable {
     let json: JSONValue
     /// Path of the file, for errors.
-    public let file: String
+    package let file: String
 
     init(_ json: JSONValue, file: String) {
         self.json = json
@@ -13,7 +15,7 @@ public struct FixtureSettings: Sendable {
     }
 
     /// The first of these that is there and not null: at the top, or in a section.
-    public func find(_ names: [String]) -> JSONValue? {
+    package func find(_ names: [String]) -> JSONValue? {
         let sections = (json.objectValue?.members ?? []).map(\.value).filter { $0.objectValue != nil }
         for place in [json] + sections {
             for name in names {
@@ -41,29 +43,29 @@ public struct FixtureSettings: Sendable {
         return value
     }
 
-    public func string(_ names: [String]) throws -> String {
+    package func string(_ names: [String]) throws -> String {
         try required(names, try read(names, "text", \.stringValue))
     }
 
     /// - Parameter standard: stands where the case says nothing; without it, the case must.
-    public func integer(_ names: [String], default standard: Int? = nil) throws -> Int {
+    package func integer(_ names: [String], default standard: Int? = nil) throws -> Int {
         try required(names, try read(names, "a whole number", \.intValue) ?? standard)
     }
 
     /// - Parameter standard: stands where the case says nothing; without it, the case must.
-    public func number(_ names: [String], default standard: Double? = nil) throws -> Double {
+    package func number(_ names: [String], default standard: Double? = nil) throws -> Double {
         try required(names, try number(optional: names) ?? standard)
     }
 
-    public func number(optional names: [String]) throws -> Double? {
+    package func number(optional names: [String]) throws -> Double? {
         try read(names, "a number", \.doubleValue)
     }
 
-    public func bool(_ names: [String], default standard: Bool) throws -> Bool {
+    package func bool(_ names: [String], default standard: Bool) throws -> Bool {
         try read(names, "true or false", \.boolValue) ?? standard
     }
 
-    public func numbers(_ names: [String]) throws -> [Double]? {
+    package func numbers(_ names: [String]) throws -> [Double]? {
         try read(names, "a list of numbers") { value in
             guard let list = value.arrayValue else { return nil }
             let numbers = list.compactMap(\.doubleValue)
@@ -72,14 +74,14 @@ public struct FixtureSettings: Sendable {
     }
 
     /// A name that may stand alone or in a section of that name: "cosine" or {"name": "cosine", …}.
-    public func choice(_ names: [String], default standard: String) throws -> String {
+    package func choice(_ names: [String], default standard: String) throws -> String {
         try read(names, "text, or an object with its name") { value in
             value.stringValue ?? value["name"]?.stringValue ?? value["type"]?.stringValue
         } ?? standard
     }
 
     /// A scheduler's configuration in a section "scheduler", or key by key at the top.
-    public func scheduler() throws -> SchedulerConfig {
+    package func scheduler() throws -> SchedulerConfig {
         if let section = json["scheduler"], section.objectValue != nil {
             return try SchedulerConfig(config: ConfigNode(section, source: file))
         }

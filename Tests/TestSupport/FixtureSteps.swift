@@ -1,11 +1,11 @@
 /// A quantity of every step of a case.
-public struct FixtureSteps: Sendable {
+package struct FixtureSteps: Sendable {
     /// One tensor a step, or a single one that holds all steps in its first dimension.
     private let tensors: [FixtureTensor]
     private let isStacked: Bool
-    public let count: Int
+    package let count: Int
     /// Shape of one step's tensor.
-    public let shape: [Int]
+    package let shape: [Int]
 
     init(stacked tensor: FixtureTensor) throws {
         let shape = try tensor.shape()
@@ -19,15 +19,15 @@ public struct FixtureSteps: Sendable {
     }
 
     /// Elements of one step.
-    public var elements: Int { shape.reduce(1, *) }
+    package var elements: Int { shape.reduce(1, *) }
 
     /// Step `step`'s values.
-    public func floats(_ step: Int) throws -> [Float] {
+    package func floats(_ step: Int) throws -> [Float] {
         try isStacked ? tensors[0].floats(row: step) : tensors[step].floats()
     }
 
     /// Step `step`'s whole numbers, of an integer type or a floating-point one.
-    public func integers(_ step: Int) throws -> [Int] {
+    package func integers(_ step: Int) throws -> [Int] {
         guard isStacked else { return try tensors[step].integers() }
         return Array(try tensors[0].integers()[step * elements..<(step + 1) * elements])
     }
@@ -40,7 +40,7 @@ extension FixtureCase {
     ///   - names: its name and other names.
     ///   - count: the steps there must be.
     ///   - constant: elements of a step's tensor, where a single such tensor may stand for all steps.
-    public func steps(_ names: [String], count: Int, constant size: Int? = nil) throws -> FixtureSteps {
+    package func steps(_ names: [String], count: Int, constant size: Int? = nil) throws -> FixtureSteps {
         guard let found = try findSteps(names) else { throw missing(names) }
         if let size, let tensor = find(names), try tensor.shape().reduce(1, *) == size {
             return try FixtureSteps(apart: Array(repeating: tensor, count: count))
@@ -53,7 +53,7 @@ extension FixtureCase {
     }
 
     /// The same for what a case may lack, and of any count.
-    public func findSteps(_ names: [String]) throws -> FixtureSteps? {
+    package func findSteps(_ names: [String]) throws -> FixtureSteps? {
         if let tensor = find(names) { return try FixtureSteps(stacked: tensor) }
         for name in names {
             let apart = sequence(state: 0) { step in
@@ -67,7 +67,7 @@ extension FixtureCase {
     }
 
     /// A number of every step, from the tensors or from a list in `case.json`; nil where there is neither.
-    public func trace(_ names: [String], count: Int) throws -> [Double]? {
+    package func trace(_ names: [String], count: Int) throws -> [Double]? {
         let values: [Double]
         if let steps = try findSteps(names) {
             guard steps.elements == 1 else {
@@ -88,7 +88,7 @@ extension FixtureCase {
     }
 
     /// The same for what a case must have.
-    public func requiredTrace(_ names: [String], count: Int) throws -> [Double] {
+    package func requiredTrace(_ names: [String], count: Int) throws -> [Double] {
         guard let values = try trace(names, count: count) else { throw missing(names) }
         return values
     }

@@ -2,33 +2,32 @@ import Foundation
 
 extension FixtureCase {
     /// The variable that lists folders of further cases, separated by colons.
-    public static let variable = "DISTTRAIN_FIXTURES"
+    package static let variable = "DISTTRAIN_FIXTURES"
 
     /// The committed cases.
-    public static let committed: [FixtureCase] = committedWalk.cases
+    package static let committed: [FixtureCase] = committedWalk.cases
     /// The committed cases, and those of the folders that DISTTRAIN_FIXTURES lists.
-    public static let all: [FixtureCase] = committed + listedWalk.cases
+    package static let all: [FixtureCase] = committed + listedWalk.cases
     /// What was meant to be a case and is none, one line each.
-    public static let faults: [String] = committedWalk.faults + listedWalk.faults
+    package static let faults: [String] = committedWalk.faults + listedWalk.faults
 
     private static let committedWalk = FixtureWalk(
-        folder: URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-            .appending(path: "Fixtures").path)
+        folder: fixturePath("cases"))
     private static let listedWalk = FixtureWalk(
         list: ProcessInfo.processInfo.environment[variable] ?? "")
 
     /// All cases of these kinds.
-    public static func all(_ kinds: FixtureKind...) -> [FixtureCase] {
+    package static func all(_ kinds: FixtureKind...) -> [FixtureCase] {
         all.filter { kinds.contains($0.kind) }
     }
 
     /// The committed cases of these kinds.
-    public static func committed(_ kinds: FixtureKind...) -> [FixtureCase] {
+    package static func committed(_ kinds: FixtureKind...) -> [FixtureCase] {
         committed.filter { kinds.contains($0.kind) }
     }
 
     /// The committed case in a folder of this name.
-    public static func committed(_ name: String) throws -> FixtureCase {
+    package static func committed(_ name: String) throws -> FixtureCase {
         guard let found = committed.first(where: { ($0.name as NSString).lastPathComponent == name }) else {
             throw FixtureError(name, "is no committed case")
         }
@@ -37,19 +36,19 @@ extension FixtureCase {
 }
 
 /// The cases in folders, at any depth.
-public struct FixtureWalk: Sendable {
-    public private(set) var cases: [FixtureCase] = []
+package struct FixtureWalk: Sendable {
+    package private(set) var cases: [FixtureCase] = []
     /// Whatever is not as it should be: a case is never passed over in silence.
-    public private(set) var faults: [String] = []
+    package private(set) var faults: [String] = []
     private var visited: Set<String> = []
 
     /// All cases in a folder, which may be one itself.
-    public init(folder: String) {
+    package init(folder: String) {
         walk(folder, name: (folder as NSString).lastPathComponent)
     }
 
     /// All cases in the folders of a colon-separated list.
-    public init(list: String) {
+    package init(list: String) {
         for folder in list.split(separator: ":").map(String.init) {
             var isFolder: ObjCBool = false
             guard FileManager.default.fileExists(atPath: folder, isDirectory: &isFolder), isFolder.boolValue

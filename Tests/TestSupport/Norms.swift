@@ -1,7 +1,7 @@
 /// ‖a − b‖ / ‖b‖; infinite where a value is not finite.
 ///
 /// - Parameter floor: stands for ‖b‖ where that is smaller.
-public func relativeNorm(_ a: [Float], _ b: [Float], floor: Double = 0) -> Double {
+package func relativeNorm(_ a: [Float], _ b: [Float], floor: Double = 0) -> Double {
     guard a.count == b.count, a.allSatisfy(\.isFinite) else { return .infinity }
     let difference = zip(a, b).reduce(0.0) {
         $0 + (Double($1.0) - Double($1.1)) * (Double($1.0) - Double($1.1))
@@ -10,4 +10,4 @@ public func relativeNorm(_ a: [Float], _ b: [Float], floor: Double = 0) -> Doubl
 }
 
 /// ‖a‖
-public func norm(_ a: [Float]) -> Double { a.reduce(0.0) { $0 + Double($1) * Double($1) }.squareRoot() }
+package func norm(_ a: [Float]) -> Double { a.reduce(0.0) { $0 + Double($1) * Double($1) }.squareRoot() }

@@ -1,5 +1,7 @@
+import FileFormats
 import Harness
 import LDMModel
+import Support
 import TensorCore
 
 /// A configuration, read as each class: what is accepted can be built, and written so that it reads back as the same.

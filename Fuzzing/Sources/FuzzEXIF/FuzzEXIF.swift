@@ -1,6 +1,5 @@
-import DistTrain
 import Harness
-import LDMModel
+import Imaging
 
 /// A PNG or JPEG; or, where the input begins as TIFF does, that as the EXIF metadata of both.
 @_cdecl("LLVMFuzzerTestOneInput")

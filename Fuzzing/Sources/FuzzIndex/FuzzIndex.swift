@@ -1,6 +1,6 @@
+import FileFormats
 import Foundation
 import Harness
-import LDMModel
 
 /// A folder with two shards, and with what may stand in a shard's place: a pipe, a folder, a link to nowhere.
 private let folder: String = {

@@ -1,5 +1,6 @@
+import FileFormats
 import Harness
-import LDMModel
+import Support
 
 /// What parses can be written, and reads back as the same.
 @_cdecl("LLVMFuzzerTestOneInput")

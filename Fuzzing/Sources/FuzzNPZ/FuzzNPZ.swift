@@ -1,7 +1,8 @@
-import DistTrain
+import Evaluation
 import Foundation
 import Harness
-import LDMModel
+import Imaging
+import Support
 
 private let file = ScratchFile(NSTemporaryDirectory() + "fuzz-\(getpid()).npz")
 

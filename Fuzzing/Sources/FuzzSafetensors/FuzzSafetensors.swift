@@ -1,3 +1,4 @@
+import FileFormats
 import Harness
 import LDMModel
 import TensorCore

@@ -1,7 +1,7 @@
-import DistTrain
+import Datasets
 import Foundation
 import Harness
-import LDMModel
+import Imaging
 
 private let file = ScratchFile()
 

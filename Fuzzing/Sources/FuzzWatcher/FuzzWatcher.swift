@@ -1,4 +1,4 @@
-import DistTrain
+import Records
 
 private let secret = WatchSecret(bytes: Array(repeating: 7, count: 32))
 private let nonces = (rank: [UInt8](repeating: 1, count: 32), watcher: [UInt8](repeating: 2, count: 32))

@@ -1,6 +1,5 @@
-import DistTrain
+import Configuration
 import Harness
-import LDMModel
 
 /// A configuration of a diffusion model and of an autoencoder: what is accepted is written so that it reads back as the
 /// same.

@@ -1,5 +1,7 @@
+import FileFormats
 import Foundation
 import LDMModel
+import Support
 
 /// Runs what reads hostile bytes. It may refuse them with an error that the program knows, told in one line of
 /// bounded length; everything else ends the process, and libFuzzer keeps the input.

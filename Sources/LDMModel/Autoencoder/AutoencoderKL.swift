@@ -1,10 +1,11 @@
+import FileFormats
 import TensorCore
 
 /// diffusers' AutoencoderKL: an image is encoded as the mean and log-variance of a Gaussian over latents
 /// (Rombach et al., 2022, section 3.1).
-public final class AutoencoderKL {
-    public let config: AutoencoderKLConfig
-    public let store: ParameterStore
+package final class AutoencoderKL {
+    package let config: AutoencoderKLConfig
+    package let store: ParameterStore
 
     private let encoder: Encoder
     private let quantConv: Conv2D?
@@ -12,7 +13,8 @@ public final class AutoencoderKL {
     private let decoder: Decoder
 
     /// Declares the model's parameters in the store; values come from `store.initialize` or a `ModelFolder`.
-    public init(_ config: AutoencoderKLConfig, store: ParameterStore = ParameterStore()) throws(ConfigError) {
+    package init(_ config: AutoencoderKLConfig, store: ParameterStore = ParameterStore()) throws(ConfigError)
+    {
         try config.validate()
         self.config = config
         self.store = store
@@ -33,7 +35,7 @@ public final class AutoencoderKL {
     ///
     /// - Parameter image: [B, H, W, in] in [-1, 1]; H and W divide by `config.downsamplingFactor`
     /// - Returns: moments [B, h, w, 2·latent]: mean, then log-variance (not clamped)
-    public func encode(_ tape: Tape, _ image: Tensor) -> Tensor {
+    package func encode(_ tape: Tape, _ image: Tensor) -> Tensor {
         let moments = encoder(tape, image)
         return quantConv.map { $0(tape, moments) } ?? moments
     }
@@ -42,7 +44,7 @@ public final class AutoencoderKL {
     ///
     /// - Parameter latent: [B, h, w, latent], not scaled
     /// - Returns: [B, H, W, out]
-    public func decode(_ tape: Tape, _ latent: Tensor) -> Tensor {
+    package func decode(_ tape: Tape, _ latent: Tensor) -> Tensor {
         decoder(tape, postQuantConv.map { $0(tape, latent) } ?? latent)
     }
 }

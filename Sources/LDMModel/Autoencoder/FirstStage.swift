@@ -1,32 +1,34 @@
+import Support
 import TensorCore
 
 /// What an encoder makes of a batch of images.
-public struct EncodedImages: Sendable {
+package struct EncodedImages: Sendable {
     /// Latents, not scaled: the mean of the Gaussian, or a VQ model's latents before quantization.
     /// [B, h, w, latent channels].
-    public var mean: [Float]
+    package var mean: [Float]
     /// The Gaussian's log-variance, clamped to [-30, 20] as diffusers does; nil for a VQ model.
-    public var logVariance: [Float]?
+    package var logVariance: [Float]?
     /// [B, h, w, latent channels]
-    public var shape: [Int]
+    package var shape: [Int]
 }
 
 /// Why images or latents cannot pass a first stage, in one line.
-public struct FirstStageError: Error, Equatable, Sendable, CustomStringConvertible {
-    public let description: String
+package struct FirstStageError: ReportableError, Equatable, Sendable {
+    package let message: String
+    package var exitStatus: Int32 { ExitStatus.refused }
 }
 
 /// The autoencoder before a latent diffusion model, ready to encode and decode: forward passes alone, recorded
 /// once a shape, in memory that does not grow with the batch.
 ///
 /// Latents are not scaled here. Diffusion works on `(latent - shiftFactor)·scalingFactor`.
-public final class FirstStage {
+package final class FirstStage {
     /// The kinds of autoencoder.
-    public enum Model {
+    package enum Model {
         case autoencoderKL(AutoencoderKL)
         case vqModel(VQModel)
 
-        public var store: ParameterStore {
+        package var store: ParameterStore {
             switch self {
             case .autoencoderKL(let model): return model.store
             case .vqModel(let model): return model.store
@@ -34,16 +36,16 @@ public final class FirstStage {
         }
     }
 
-    public let model: Model
+    package let model: Model
     /// Image pixels along a side for one latent cell.
-    public let downsamplingFactor: Int
-    public let latentChannels: Int
+    package let downsamplingFactor: Int
+    package let latentChannels: Int
     /// Channels of the images.
-    public let imageChannels: Int
-    public let outputChannels: Int
+    package let imageChannels: Int
+    package let outputChannels: Int
     /// The configuration's; another where a diffusion model was trained with another.
-    public var scalingFactor: Float
-    public var shiftFactor: Float
+    package var scalingFactor: Float
+    package var shiftFactor: Float
 
     private let dtype: DType
     private let backend: Backend
@@ -63,7 +65,7 @@ public final class FirstStage {
     ///   - arena: memory of the activations; one that other tapes also use saves memory
     ///   - pixelsPerPass: image pixels that go through at once; a larger batch goes in several passes. Activations
     ///     take about 3 KB a pixel in fp32 for Stable Diffusion's autoencoder.
-    public init(
+    package init(
         _ model: Model, dtype: DType = .float32, backend: Backend = .fastest, arena: Arena = Arena(),
         pixelsPerPass: Int = 1 << 17
     ) {
@@ -92,18 +94,18 @@ public final class FirstStage {
     }
 
     /// Loads a diffusers folder of an AutoencoderKL or a VQModel.
-    public convenience init(
+    package convenience init(
         folder: ModelFolder, dtype: DType = .float32, backend: Backend = .fastest, arena: Arena = Arena()
     ) throws {
         self.init(try folder.loadAutoencoder(), dtype: dtype, backend: backend, arena: arena)
     }
 
     /// The latent's height and width for an image's.
-    public func latentSize(height: Int, width: Int) throws(FirstStageError) -> (height: Int, width: Int) {
+    package func latentSize(height: Int, width: Int) throws(FirstStageError) -> (height: Int, width: Int) {
         let f = downsamplingFactor
         guard height > 0, width > 0, height % f == 0, width % f == 0 else {
             throw FirstStageError(
-                description:
+                message:
                     "the first stage takes images whose sides are multiples of \(f), not \(height)×\(width)")
         }
         return (height / f, width / f)
@@ -112,7 +114,7 @@ public final class FirstStage {
     /// Encodes images.
     ///
     /// - Parameter images: [batch, height, width, imageChannels] in [-1, 1]
-    public func encode(
+    package func encode(
         _ images: UnsafeBufferPointer<Float>, batch: Int, height: Int, width: Int
     ) throws(FirstStageError) -> EncodedImages {
         let (h, w) = try latentSize(height: height, width: width)
@@ -146,7 +148,7 @@ public final class FirstStage {
     ///   - latents: [batch, height, width, latentChannels], not scaled
     ///   - height, width: of a latent, in cells
     /// - Returns: images [batch, f·height, f·width, outputChannels], about [-1, 1], not clamped
-    public func decode(
+    package func decode(
         _ latents: UnsafeBufferPointer<Float>, batch: Int, height: Int, width: Int
     ) -> [Float] {
         let pixels = height * width * downsamplingFactor * downsamplingFactor
@@ -161,7 +163,7 @@ public final class FirstStage {
     }
 
     /// What encoding and decoding since the last call came to, by kind of work.
-    public func takeProfile() -> [WorkProfile] {
+    package func takeProfile() -> [WorkProfile] {
         (encoders.values + decoders.values).map(\.tape).takeProfile()
     }
 

@@ -1,10 +1,11 @@
+import FileFormats
 import TensorCore
 
 /// diffusers' VQModel: latents are decoded through the nearest vectors of a codebook (Esser et al., 2021; the
 /// first stage of CompVis/ldm-celebahq-256).
-public final class VQModel {
-    public let config: VQModelConfig
-    public let store: ParameterStore
+package final class VQModel {
+    package let config: VQModelConfig
+    package let store: ParameterStore
 
     private let encoder: Encoder
     private let quantConv: Conv2D
@@ -14,7 +15,7 @@ public final class VQModel {
     private let decoder: Decoder
 
     /// Declares the model's parameters in the store; values come from `store.initialize` or a `ModelFolder`.
-    public init(_ config: VQModelConfig, store: ParameterStore = ParameterStore()) throws(ConfigError) {
+    package init(_ config: VQModelConfig, store: ParameterStore = ParameterStore()) throws(ConfigError) {
         try config.validate()
         self.config = config
         self.store = store
@@ -36,7 +37,7 @@ public final class VQModel {
     ///
     /// - Parameter image: [B, H, W, in] in [-1, 1]; H and W divide by `config.downsamplingFactor`
     /// - Returns: latents before quantization, [B, h, w, width]
-    public func encode(_ tape: Tape, _ image: Tensor) -> Tensor {
+    package func encode(_ tape: Tape, _ image: Tensor) -> Tensor {
         quantConv(tape, encoder(tape, image))
     }
 
@@ -44,7 +45,7 @@ public final class VQModel {
     ///
     /// - Parameter latent: [B, h, w, width], not scaled
     /// - Returns: the codes' vectors [B, h, w, width], and their indices
-    public func quantize(_ tape: Tape, _ latent: Tensor) -> (Tensor, CodeIndices) {
+    package func quantize(_ tape: Tape, _ latent: Tensor) -> (Tensor, CodeIndices) {
         let (codes, indices) = tape.nearestCode(tape.cast(latent, to: .float32), codebook: codebook)
         return (tape.cast(codes, to: tape.dtype), indices)
     }
@@ -53,7 +54,7 @@ public final class VQModel {
     ///
     /// - Parameter latent: [B, h, w, width], not scaled
     /// - Returns: [B, H, W, out]
-    public func decode(_ tape: Tape, _ latent: Tensor) -> Tensor {
+    package func decode(_ tape: Tape, _ latent: Tensor) -> Tensor {
         decoder(tape, postQuantConv(tape, quantize(tape, latent).0))
     }
 }

@@ -1,3 +1,5 @@
+import FileFormats
+
 /// DDIM run backwards, from a sample to the noise that it would be drawn from: each step takes the sample to the next
 /// noisier timestep, with the noise that the model sees in it.
 ///
@@ -6,14 +8,14 @@
 /// not change within a step.
 ///
 /// Source: Song, Meng and Ermon 2021 (arXiv 2010.02502), section 4.3; step for step diffusers' `DDIMInverseScheduler`.
-public struct DDIMInversion: DiffusionSampler {
-    public let schedule: NoiseSchedule
+package struct DDIMInversion: DiffusionSampler {
+    package let schedule: NoiseSchedule
     /// Noisiest last, other than a sampler's.
-    public let timesteps: [Int]
+    package let timesteps: [Int]
 
     /// - Throws: `ConfigError` for more steps than training timesteps, for linspace spacing, which cannot be reversed
     ///   step by step, and where a model of x₀ would have to tell the noise in a clean sample.
-    public init(schedule: NoiseSchedule, steps: Int) throws(ConfigError) {
+    package init(schedule: NoiseSchedule, steps: Int) throws(ConfigError) {
         let config = schedule.config
         guard config.timestepSpacing != .linspace else {
             throw ConfigError(
@@ -29,9 +31,9 @@ public struct DDIMInversion: DiffusionSampler {
         timesteps = try schedule.timesteps(steps: steps).reversed()
     }
 
-    public func needsNoise(at index: Int) -> Bool { false }
+    package func needsNoise(at index: Int) -> Bool { false }
 
-    public func step(
+    package func step(
         modelOutput: UnsafeBufferPointer<Float>, sample: UnsafeMutableBufferPointer<Float>, index: Int,
         noise: NoiseSource? = nil
     ) {

@@ -1,3 +1,5 @@
+import FileFormats
+
 /// Denoising diffusion implicit models: deterministic for η = 0, ancestral for η = 1.
 ///
 /// x_prev = √ᾱ_prev x₀ + √(1 - ᾱ_prev - σ²) ε + σ z, with
@@ -5,14 +7,14 @@
 ///
 /// Source: Song, Meng and Ermon 2021 (arXiv 2010.02502), equations 12 and 16; step for step diffusers'
 /// `DDIMScheduler.step`, which takes the previous timestep as t - T/steps whatever the spacing.
-public struct DDIMSampler: DiffusionSampler {
-    public let schedule: NoiseSchedule
-    public let timesteps: [Int]
+package struct DDIMSampler: DiffusionSampler {
+    package let schedule: NoiseSchedule
+    package let timesteps: [Int]
     /// η.
-    public let eta: Float
+    package let eta: Float
 
     /// - Throws: `ConfigError` if there are more steps than training timesteps, or η lies outside 0...1.
-    public init(schedule: NoiseSchedule, steps: Int, eta: Double = 0) throws(ConfigError) {
+    package init(schedule: NoiseSchedule, steps: Int, eta: Double = 0) throws(ConfigError) {
         guard eta >= 0, eta <= 1 else {
             throw ConfigError(.invalidValue, at: ["eta"], "found \(eta), expected 0 to 1")
         }
@@ -21,9 +23,9 @@ public struct DDIMSampler: DiffusionSampler {
         timesteps = try schedule.timesteps(steps: steps)
     }
 
-    public func needsNoise(at index: Int) -> Bool { eta > 0 }
+    package func needsNoise(at index: Int) -> Bool { eta > 0 }
 
-    public func step(
+    package func step(
         modelOutput: UnsafeBufferPointer<Float>, sample: UnsafeMutableBufferPointer<Float>, index: Int,
         noise: NoiseSource? = nil
     ) {

@@ -1,3 +1,4 @@
+import FileFormats
 import Foundation
 
 /// Ancestral sampling of denoising diffusion probabilistic models.
@@ -7,19 +8,19 @@ import Foundation
 ///
 /// Source: Ho, Jain and Abbeel 2020 (arXiv 2006.11239), equations 6 and 7; step for step diffusers'
 /// `DDPMScheduler.step`.
-public struct DDPMSampler: DiffusionSampler {
-    public let schedule: NoiseSchedule
-    public let timesteps: [Int]
+package struct DDPMSampler: DiffusionSampler {
+    package let schedule: NoiseSchedule
+    package let timesteps: [Int]
 
     /// - Throws: `ConfigError` if there are more steps than training timesteps.
-    public init(schedule: NoiseSchedule, steps: Int) throws(ConfigError) {
+    package init(schedule: NoiseSchedule, steps: Int) throws(ConfigError) {
         self.schedule = schedule
         timesteps = try schedule.timesteps(steps: steps)
     }
 
-    public func needsNoise(at index: Int) -> Bool { timesteps[index] > 0 }
+    package func needsNoise(at index: Int) -> Bool { timesteps[index] > 0 }
 
-    public func step(
+    package func step(
         modelOutput: UnsafeBufferPointer<Float>, sample: UnsafeMutableBufferPointer<Float>, index: Int,
         noise: NoiseSource? = nil
     ) {

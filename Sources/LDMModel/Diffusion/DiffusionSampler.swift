@@ -1,5 +1,5 @@
 /// Fills a buffer with standard normal numbers; the caller keys them by seed, step and sample.
-public typealias NoiseSource = (UnsafeMutableBufferPointer<Float>) -> Void
+package typealias NoiseSource = (UnsafeMutableBufferPointer<Float>) -> Void
 
 /// Goes from noise to sample, one model evaluation a step.
 ///
@@ -10,7 +10,7 @@ public typealias NoiseSource = (UnsafeMutableBufferPointer<Float>) -> Void
 ///     }
 ///
 /// Samplers are stateless and work element by element, so a batch may be stepped whole or sample by sample.
-public protocol DiffusionSampler: Sendable {
+package protocol DiffusionSampler: Sendable {
     var schedule: NoiseSchedule { get }
     /// The training timesteps to evaluate the model at, noisiest first.
     var timesteps: [Int] { get }
@@ -30,7 +30,7 @@ public protocol DiffusionSampler: Sendable {
 
 extension DiffusionSampler {
     /// `step` for arrays, for tests and small samples.
-    public func step(modelOutput: [Float], sample: inout [Float], index: Int, noise: NoiseSource? = nil) {
+    package func step(modelOutput: [Float], sample: inout [Float], index: Int, noise: NoiseSource? = nil) {
         modelOutput.withUnsafeBufferPointer { output in
             sample.withUnsafeMutableBufferPointer {
                 step(modelOutput: output, sample: $0, index: index, noise: noise)
@@ -43,7 +43,7 @@ extension DiffusionSampler {
     /// What the model takes the clean sample x₀ for at a step, clipped where the sampler clips it.
     ///
     /// - Parameters: as of `step`; `sample` is x_t, before the step.
-    public func cleanEstimate(
+    package func cleanEstimate(
         modelOutput: UnsafeBufferPointer<Float>, sample: UnsafeBufferPointer<Float>, index: Int
     ) -> [Float] {
         let estimate = CleanEstimate(schedule, timestep: timesteps[index])

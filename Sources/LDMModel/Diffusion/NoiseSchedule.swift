@@ -1,3 +1,4 @@
+import FileFormats
 import Foundation
 
 /// The forward process x_t = √ᾱ_t x₀ + √(1-ᾱ_t) ε, and what training needs of it.
@@ -8,18 +9,18 @@ import Foundation
 ///
 /// Notation: β_t, α_t = 1 - β_t, ᾱ_t = α_0 ⋯ α_t, SNR_t = ᾱ_t / (1 - ᾱ_t), with t in 0..<T.
 /// Source: Ho, Jain and Abbeel 2020 (arXiv 2006.11239); diffusers 0.42, schedulers/scheduling_ddpm.py.
-public struct NoiseSchedule: Sendable {
-    public let config: SchedulerConfig
+package struct NoiseSchedule: Sendable {
+    package let config: SchedulerConfig
     /// β_t.
-    public let betas: [Float]
+    package let betas: [Float]
     /// ᾱ_t.
-    public let alphasCumprod: [Float]
+    package let alphasCumprod: [Float]
 
     /// T, the number of timesteps in training.
-    public var count: Int { betas.count }
+    package var count: Int { betas.count }
 
     /// Builds the tables; the configuration is validated.
-    public init(_ config: SchedulerConfig) throws(ConfigError) {
+    package init(_ config: SchedulerConfig) throws(ConfigError) {
         try config.validate()
         self.config = config
         var betas = Self.betas(config)
@@ -29,13 +30,13 @@ public struct NoiseSchedule: Sendable {
     }
 
     /// √ᾱ_t, the factor of the clean sample.
-    public func signalScale(_ t: Int) -> Float { alphasCumprod[t].squareRoot() }
+    package func signalScale(_ t: Int) -> Float { alphasCumprod[t].squareRoot() }
 
     /// √(1-ᾱ_t), the factor of the noise.
-    public func noiseScale(_ t: Int) -> Float { (1 - alphasCumprod[t]).squareRoot() }
+    package func noiseScale(_ t: Int) -> Float { (1 - alphasCumprod[t]).squareRoot() }
 
     /// SNR_t = ᾱ_t / (1 - ᾱ_t); 0 at the last timestep of a rescaled schedule.
-    public func snr(_ t: Int) -> Double {
+    package func snr(_ t: Int) -> Double {
         let alphaBar = Double(alphasCumprod[t])
         return alphaBar / (1 - alphaBar)
     }
@@ -44,7 +45,7 @@ public struct NoiseSchedule: Sendable {
     ///
     /// min(SNR, γ)/SNR for ε, min(SNR, γ)/(SNR + 1) for v, min(SNR, γ) for x₀; 1 where γ is nil.
     /// Source: Hang et al. 2023 (arXiv 2303.09556), equations 8 and 9.
-    public func lossWeight(_ t: Int, minSNRGamma gamma: Double?) -> Float {
+    package func lossWeight(_ t: Int, minSNRGamma gamma: Double?) -> Float {
         guard let gamma else { return 1 }
         let snr = snr(t)
         switch config.predictionType {
@@ -56,7 +57,7 @@ public struct NoiseSchedule: Sendable {
     }
 
     /// x_t = √ᾱ_t x₀ + √(1-ᾱ_t) ε, element by element; `noisy` may be `clean` or `noise` itself.
-    public func addNoise(
+    package func addNoise(
         clean: UnsafeBufferPointer<Float>, noise: UnsafeBufferPointer<Float>, timestep t: Int,
         into noisy: UnsafeMutableBufferPointer<Float>
     ) {
@@ -66,7 +67,7 @@ public struct NoiseSchedule: Sendable {
     }
 
     /// What the model should answer for x_t: ε, v = √ᾱ_t ε - √(1-ᾱ_t) x₀, or x₀, by prediction type.
-    public func target(
+    package func target(
         clean: UnsafeBufferPointer<Float>, noise: UnsafeBufferPointer<Float>, timestep t: Int,
         into target: UnsafeMutableBufferPointer<Float>
     ) {
@@ -84,7 +85,7 @@ public struct NoiseSchedule: Sendable {
     ///
     /// As diffusers' `set_timesteps`; where numpy's `arange` yields one entry too many for trailing spacing
     /// (a rounding accident that gives timestep -1), the surplus entry is dropped.
-    public func timesteps(steps: Int) throws(ConfigError) -> [Int] {
+    package func timesteps(steps: Int) throws(ConfigError) -> [Int] {
         guard steps >= 1, steps <= count else {
             throw ConfigError(
                 .invalidValue, at: ["steps"],

@@ -1,5 +1,7 @@
+import FileFormats
+
 /// How β grows over the training timesteps.
-public enum BetaSchedule: String, ConfigChoice {
+package enum BetaSchedule: String, ConfigChoice {
     case linear
     /// Linear in √β, as latent diffusion models use it.
     case scaledLinear = "scaled_linear"
@@ -8,7 +10,7 @@ public enum BetaSchedule: String, ConfigChoice {
 }
 
 /// What the model predicts.
-public enum PredictionType: String, ConfigChoice {
+package enum PredictionType: String, ConfigChoice {
     /// The noise ε.
     case epsilon
     /// The velocity v = √ᾱ ε - √(1-ᾱ) x₀ (Salimans and Ho 2022).
@@ -18,12 +20,12 @@ public enum PredictionType: String, ConfigChoice {
 }
 
 /// Which training timesteps a sampler visits (Lin et al. 2023, Table 2).
-public enum TimestepSpacing: String, ConfigChoice {
+package enum TimestepSpacing: String, ConfigChoice {
     case leading, trailing, linspace
 }
 
 /// The variance of the noise that ancestral sampling adds.
-public enum VarianceType: String, ConfigChoice {
+package enum VarianceType: String, ConfigChoice {
     /// The posterior's variance β̃.
     case fixedSmall = "fixed_small"
     /// β̃ again, computed through its logarithm.
@@ -33,7 +35,7 @@ public enum VarianceType: String, ConfigChoice {
 }
 
 /// The scheduler classes of diffusers whose files are read and written.
-public enum SchedulerClass: String, ConfigChoice {
+package enum SchedulerClass: String, ConfigChoice {
     case ddim = "DDIMScheduler"
     case ddpm = "DDPMScheduler"
 }
@@ -42,30 +44,30 @@ public enum SchedulerClass: String, ConfigChoice {
 ///
 /// Source: diffusers 0.42, schedulers/scheduling_ddim.py and scheduling_ddpm.py. A key that only the other of
 /// the two classes has is accepted and takes effect if the other sampler is used.
-public struct SchedulerConfig: DiffusersConfig {
-    public var schedulerClass = SchedulerClass.ddim
+package struct SchedulerConfig: DiffusersConfig {
+    package var schedulerClass = SchedulerClass.ddim
     /// T, the number of timesteps in training.
-    public var numTrainTimesteps = 1000
-    public var betaStart = 0.0001
-    public var betaEnd = 0.02
-    public var betaSchedule = BetaSchedule.linear
+    package var numTrainTimesteps = 1000
+    package var betaStart = 0.0001
+    package var betaEnd = 0.02
+    package var betaSchedule = BetaSchedule.linear
     /// β of every timestep, in place of a schedule.
-    public var trainedBetas: [Double]?
+    package var trainedBetas: [Double]?
     /// Whether the predicted x₀ is clipped to `±clipSampleRange`.
-    public var clipSample = true
-    public var clipSampleRange = 1.0
+    package var clipSample = true
+    package var clipSampleRange = 1.0
     /// Whether ᾱ before the first timestep is 1 (else that of timestep 0). DDIM only.
-    public var setAlphaToOne = true
+    package var setAlphaToOne = true
     /// Added to the timesteps of leading spacing.
-    public var stepsOffset = 0
-    public var predictionType = PredictionType.epsilon
-    public var timestepSpacing = TimestepSpacing.leading
+    package var stepsOffset = 0
+    package var predictionType = PredictionType.epsilon
+    package var timestepSpacing = TimestepSpacing.leading
     /// Rescales β so that the last timestep is pure noise (Lin et al. 2023, Algorithm 1).
-    public var rescaleBetasZeroSNR = false
+    package var rescaleBetasZeroSNR = false
     /// DDPM only.
-    public var varianceType = VarianceType.fixedSmall
+    package var varianceType = VarianceType.fixedSmall
 
-    public init() {}
+    package init() {}
 
     enum Key: String, CaseIterable {
         case betaEnd = "beta_end"
@@ -99,7 +101,7 @@ public struct SchedulerConfig: DiffusersConfig {
         "use_exponential_sigmas", "use_flow_sigmas", "use_karras_sigmas", "use_lu_lambdas",
     ]
 
-    public init(config node: ConfigNode, path: [String] = []) throws(ConfigError) {
+    package init(config node: ConfigNode, path: [String] = []) throws(ConfigError) {
         try Self.checkClassName(node, path: path, expected: SchedulerClass.allCases.map(\.rawValue))
         let reader = try ConfigReader<Key>(
             node, path: path, ignoringUnderscored: true, ignoring: Self.keysWithoutEffect)
@@ -131,9 +133,9 @@ public struct SchedulerConfig: DiffusersConfig {
         }
     }
 
-    public var className: String { schedulerClass.rawValue }
+    package var className: String { schedulerClass.rawValue }
 
-    public var node: ConfigNode {
+    package var node: ConfigNode {
         var entries: [ConfigNode.Entry] = []
         func add(_ key: Key, _ value: ConfigNode) { entries.append(.init(key.rawValue, value)) }
         add(.betaEnd, .number(betaEnd))
@@ -156,7 +158,7 @@ public struct SchedulerConfig: DiffusersConfig {
     }
 
     /// What a model trained for the one noise would not expect of the other: keys that differ, a phrase each.
-    public func noiseDifferences(from other: SchedulerConfig) -> [String] {
+    package func noiseDifferences(from other: SchedulerConfig) -> [String] {
         noise.node.differences(from: other.noise.node)
     }
 
@@ -173,7 +175,7 @@ public struct SchedulerConfig: DiffusersConfig {
         return config
     }
 
-    public func validate() throws(ConfigError) {
+    package func validate() throws(ConfigError) {
         func fail(_ key: Key, _ message: String) -> ConfigError {
             ConfigError(.invalidValue, at: [key.rawValue], message)
         }

@@ -1,3 +1,4 @@
+import FileFormats
 import TensorCore
 
 /// A convolution whose batch normalisation is part of its weights, torchvision's BasicConv2d of a network that is

@@ -1,13 +1,14 @@
+import FileFormats
 import TensorCore
 
 /// The network whose features FID compares (Heusel et al., 2017): Inception-v3 as the TensorFlow release of 2015
 /// computes it, by the structure and under the names of pytorch-fid's `fid_inception_v3`.
 ///
 /// Up to the pooled features, [B, 2048]; the classifier behind them is not used.
-public final class InceptionV3 {
-    public let store = ParameterStore()
+package final class InceptionV3 {
+    package let store = ParameterStore()
     /// Length of a feature: 2048.
-    public let featureCount: Int
+    package let featureCount: Int
     private let stem: [FoldedConvolution]
     private let blocks: [any InceptionBlock]
 
@@ -15,7 +16,7 @@ public final class InceptionV3 {
     static let imageSide = 299
 
     /// - Parameter narrowing: what all widths are divided by; for tests.
-    public init(narrowing: Int = 1) {
+    package init(narrowing: Int = 1) {
         precondition(16 % narrowing == 0, "widths are multiples of 16, not of \(narrowing)")
         let narrowed = { (width: Int) in width / narrowing }
         let root = ParameterScope(store)
@@ -50,7 +51,7 @@ public final class InceptionV3 {
     ///
     /// - Parameter images: [B, H, W, 3] in [0, 1], fp32, of any size
     /// - Returns: features [B, 2048]
-    public func callAsFunction(_ tape: Tape, _ images: Tensor) -> Tensor {
+    package func callAsFunction(_ tape: Tape, _ images: Tensor) -> Tensor {
         precondition(images.shape.count == 4 && images.shape[3] == 3, "images \(images.shape)")
         let side = Self.imageSide
         var x = tape.resizeBilinear(images, height: side, width: side, scale: 2, shift: -1)
@@ -66,7 +67,7 @@ public final class InceptionV3 {
     /// Loads a state dict of `fid_inception_v3` out of a safetensors file, batch normalisation and all.
     ///
     /// - Throws: `SafetensorsError`, or `ModelFolderError` that names all tensors that do not fit.
-    public func load(_ path: String) throws {
+    package func load(_ path: String) throws {
         let file = try SafetensorsFile(path: path)
         let sources = convolutions.flatMap(\.sources)
         let expected = Set(sources.map(\.name))
@@ -84,7 +85,7 @@ public final class InceptionV3 {
             }
         }
         guard error.missing.isEmpty, error.unexpected.isEmpty, error.misshapen.isEmpty else {
-            error.message =
+            error.detail =
                 "is not the state dict of pytorch-fid's Inception network (docs/evaluation.md tells how to convert it)"
             throw error
         }
@@ -99,8 +100,8 @@ public final class InceptionV3 {
 }
 
 /// Features of images, recorded once a batch size and image size; in fp32 always, as FID's published numbers are.
-public final class InceptionFeatures {
-    public let network: InceptionV3
+package final class InceptionFeatures {
+    package let network: InceptionV3
     private let backend: Backend
     private let arena: Arena
     private var passes = RecentCache<[Int], Pass>(capacity: 2)
@@ -115,7 +116,7 @@ public final class InceptionFeatures {
     /// Images that go through at once: more keep no processor busier, and their activations leave its caches.
     private static let batch = 16
 
-    public init(_ network: InceptionV3, backend: Backend = .fastest, arena: Arena = Arena()) {
+    package init(_ network: InceptionV3, backend: Backend = .fastest, arena: Arena = Arena()) {
         (self.network, self.backend, self.arena) = (network, backend, arena)
     }
 
@@ -123,7 +124,7 @@ public final class InceptionFeatures {
     ///
     /// - Parameter images: [count, height, width, 3] in [0, 1]
     /// - Returns: [count, 2048]
-    public func callAsFunction(_ images: [Float], count: Int, height: Int, width: Int) -> [Float] {
+    package func callAsFunction(_ images: [Float], count: Int, height: Int, width: Int) -> [Float] {
         let size = height * width * 3
         precondition(images.count == count * size, "\(images.count) values for \(count) images")
         var features: [Float] = []
@@ -140,7 +141,7 @@ public final class InceptionFeatures {
     }
 
     /// What the passes since the last call came to, by kind of work.
-    public func takeProfile() -> [WorkProfile] { passes.values.map(\.tape).takeProfile() }
+    package func takeProfile() -> [WorkProfile] { passes.values.map(\.tape).takeProfile() }
 
     private func record(_ batch: Int, _ height: Int, _ width: Int) -> Pass {
         let tape = Tape(dtype: .float32, backend: backend, recordsGradients: false, arena: arena)

@@ -2,7 +2,7 @@ import TensorCore
 
 /// Self-attention over the pixels with a residual connection, diffusers' Attention as its U-Nets and
 /// autoencoders use it: y = (x + to_out(attention(to_q(h), to_k(h), to_v(h)))) / factor, h = group_norm(x).
-public struct Attention {
+package struct Attention {
     let groupNorm: GroupNorm?
     let toQ: Linear
     let toK: Linear
@@ -16,7 +16,7 @@ public struct Attention {
     ///   - headDim: channels of a head; there are channels/headDim heads
     ///   - groups: groups of the norm; nil for none
     ///   - exactProducts: products of bf16 tensors in fp32
-    public init(
+    package init(
         _ scope: ParameterScope, _ channels: Int, headDim: Int, groups: Int?, eps: Float,
         outputScaleFactor: Float = 1, exactProducts: Bool = false
     ) {
@@ -34,7 +34,7 @@ public struct Attention {
 
     /// - Parameter x: [B, H, W, C]
     /// - Returns: [B, H, W, C]
-    public func callAsFunction(_ tape: Tape, _ x: Tensor) -> Tensor {
+    package func callAsFunction(_ tape: Tape, _ x: Tensor) -> Tensor {
         let (B, C) = (x.shape[0], x.shape.last!)
         let tokens = tape.reshape(x, [B, x.count / (B * C), C])
         let h = groupNorm.map { $0(tape, tokens) } ?? tokens

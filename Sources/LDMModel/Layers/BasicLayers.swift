@@ -1,14 +1,14 @@
 import TensorCore
 
 /// Convolution with bias, torch.nn.Conv2d: starts uniform in ±1/sqrt(in·kernel²).
-public struct Conv2D {
-    public let weight: Parameter
-    public let bias: Parameter
+package struct Conv2D {
+    package let weight: Parameter
+    package let bias: Parameter
     let stride: Int
     let padding: Padding
 
     /// - Parameter padding: zeros around the image; by default what keeps the size at stride 1.
-    public init(
+    package init(
         _ scope: ParameterScope, _ inChannels: Int, _ outChannels: Int, kernel: Int = 3, stride: Int = 1,
         padding: Padding? = nil
     ) {
@@ -23,17 +23,17 @@ public struct Conv2D {
     ///   - x: [B, H, W, in]
     ///   - addend: [B, H', W', out], summed into the result in the same pass
     /// - Returns: [B, H', W', out]
-    public func callAsFunction(_ tape: Tape, _ x: Tensor, addend: Tensor? = nil) -> Tensor {
+    package func callAsFunction(_ tape: Tape, _ x: Tensor, addend: Tensor? = nil) -> Tensor {
         tape.convolution(x, weight, bias, stride: stride, padding: padding, addend: addend)
     }
 }
 
 /// Linear layer with bias, torch.nn.Linear: starts uniform in ±1/sqrt(in).
-public struct Linear {
-    public let weight: Parameter
-    public let bias: Parameter
+package struct Linear {
+    package let weight: Parameter
+    package let bias: Parameter
 
-    public init(_ scope: ParameterScope, _ inFeatures: Int, _ outFeatures: Int) {
+    package init(_ scope: ParameterScope, _ inFeatures: Int, _ outFeatures: Int) {
         weight = scope.declare("weight", [outFeatures, inFeatures], .uniform(fanIn: inFeatures))
         bias = scope.declare("bias", [outFeatures], .uniform(fanIn: inFeatures))
     }
@@ -42,19 +42,19 @@ public struct Linear {
     ///   - x: [..., in]
     ///   - addend: [..., out], summed into the result in the same pass
     /// - Returns: [..., out]
-    public func callAsFunction(_ tape: Tape, _ x: Tensor, addend: Tensor? = nil) -> Tensor {
+    package func callAsFunction(_ tape: Tape, _ x: Tensor, addend: Tensor? = nil) -> Tensor {
         tape.linear(x, weight, bias, addend: addend)
     }
 }
 
 /// Group normalisation with scale and offset, torch.nn.GroupNorm.
-public struct GroupNorm {
-    public let weight: Parameter
-    public let bias: Parameter
+package struct GroupNorm {
+    package let weight: Parameter
+    package let bias: Parameter
     let groups: Int
     let eps: Float
 
-    public init(_ scope: ParameterScope, _ channels: Int, groups: Int, eps: Float) {
+    package init(_ scope: ParameterScope, _ channels: Int, groups: Int, eps: Float) {
         weight = scope.declare("weight", [channels], .ones)
         bias = scope.declare("bias", [channels], .zeros)
         self.groups = groups
@@ -64,7 +64,7 @@ public struct GroupNorm {
     /// - Parameters:
     ///   - x: [B, ..., C]
     ///   - silu: apply SiLU in the same pass
-    public func callAsFunction(_ tape: Tape, _ x: Tensor, silu: Bool = false) -> Tensor {
+    package func callAsFunction(_ tape: Tape, _ x: Tensor, silu: Bool = false) -> Tensor {
         tape.groupNorm(x, weight, bias, groups: groups, eps: eps, silu: silu)
     }
 }

@@ -2,7 +2,7 @@ import TensorCore
 
 /// A level of an encoder: residual blocks, each with an attention where asked for, then halving the image.
 /// diffusers' DownBlock2D, AttnDownBlock2D and DownEncoderBlock2D.
-public struct DownBlock {
+package struct DownBlock {
     let resnets: [ResnetBlock2D]
     /// One a residual block, or none.
     let attentions: [Attention]
@@ -12,7 +12,7 @@ public struct DownBlock {
     ///   - layers: residual blocks
     ///   - headDim: channels of an attention head; nil for no attention
     ///   - downsamplePadding: `Downsample2D`'s padding; nil for a level that keeps its size
-    public init(
+    package init(
         _ scope: ParameterScope, _ inChannels: Int, _ outChannels: Int, layers: Int, headDim: Int? = nil,
         downsamplePadding: Int?, _ settings: BlockSettings
     ) {
@@ -39,7 +39,7 @@ public struct DownBlock {
     ///   - time: silu(temb) [B, timeChannels], or nil
     /// - Returns: [B, H/2, W/2, out], and what skip connections take: the output after each layer and after the
     ///   downsampler.
-    public func callAsFunction(
+    package func callAsFunction(
         _ tape: Tape, _ x: Tensor, time: Tensor? = nil
     ) -> (output: Tensor, skips: [Tensor]) {
         var h = x

@@ -4,13 +4,13 @@ import TensorCore
 ///
 /// Layers declare in the order in which the forward pass uses them, because the flat store counts on it:
 /// gradients then become ready from the end of the store to its start.
-public struct ParameterScope {
-    public let store: ParameterStore
+package struct ParameterScope {
+    package let store: ParameterStore
     /// Dotted path with a trailing dot, or empty at the root.
     private let prefix: String
 
     /// The root of a model's names.
-    public init(_ store: ParameterStore) {
+    package init(_ store: ParameterStore) {
         self.init(store, prefix: "")
     }
 
@@ -20,12 +20,12 @@ public struct ParameterScope {
     }
 
     /// The scope of a child module.
-    public subscript(name: String) -> ParameterScope {
+    package subscript(name: String) -> ParameterScope {
         ParameterScope(store, prefix: "\(prefix)\(name).")
     }
 
     /// The scope of an element of a list of modules.
-    public subscript(name: String, index: Int) -> ParameterScope { self["\(name).\(index)"] }
+    package subscript(name: String, index: Int) -> ParameterScope { self["\(name).\(index)"] }
 
     func declare(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Parameter {
         store.declare(prefix + name, shape, initializer)

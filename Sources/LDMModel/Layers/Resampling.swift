@@ -1,11 +1,11 @@
 import TensorCore
 
 /// Halves the image by a 3×3 convolution of stride 2, diffusers' Downsample2D.
-public struct Downsample2D {
+package struct Downsample2D {
     let conv: Conv2D
 
     /// - Parameter padding: on all sides; 0 means one row below and one column to the right, as diffusers pads.
-    public init(_ scope: ParameterScope, _ channels: Int, padding: Int) {
+    package init(_ scope: ParameterScope, _ channels: Int, padding: Int) {
         conv = Conv2D(
             scope["conv"], channels, channels, stride: 2,
             padding: padding == 0 ? .bottomRight : .all(padding))
@@ -13,18 +13,18 @@ public struct Downsample2D {
 
     /// - Parameter x: [B, H, W, C]
     /// - Returns: [B, H/2, W/2, C]
-    public func callAsFunction(_ tape: Tape, _ x: Tensor) -> Tensor { conv(tape, x) }
+    package func callAsFunction(_ tape: Tape, _ x: Tensor) -> Tensor { conv(tape, x) }
 }
 
 /// Doubles the image by nearest neighbours, then a 3×3 convolution: diffusers' Upsample2D.
-public struct Upsample2D {
+package struct Upsample2D {
     let conv: Conv2D
 
-    public init(_ scope: ParameterScope, _ channels: Int) {
+    package init(_ scope: ParameterScope, _ channels: Int) {
         conv = Conv2D(scope["conv"], channels, channels)
     }
 
     /// - Parameter x: [B, H, W, C]
     /// - Returns: [B, 2H, 2W, C]
-    public func callAsFunction(_ tape: Tape, _ x: Tensor) -> Tensor { conv(tape, tape.upsample(x)) }
+    package func callAsFunction(_ tape: Tape, _ x: Tensor) -> Tensor { conv(tape, tape.upsample(x)) }
 }

@@ -1,19 +1,19 @@
 import TensorCore
 
 /// What the residual blocks and attentions of a model have in common.
-public struct BlockSettings: Sendable {
+package struct BlockSettings: Sendable {
     /// Width of the time embedding; nil for blocks without one (autoencoders).
-    public var timeChannels: Int?
-    public var groups: Int
-    public var eps: Float
+    package var timeChannels: Int?
+    package var groups: Int
+    package var eps: Float
     /// How the time embedding enters: added before the second norm, or as scale and shift after it
     /// (Dhariwal and Nichol, 2021).
-    public var timeScaleShift = TimeScaleShift.add
-    public var dropout: Float = 0
+    package var timeScaleShift = TimeScaleShift.add
+    package var dropout: Float = 0
     /// Residual sums are divided by this.
-    public var outputScaleFactor: Float = 1
+    package var outputScaleFactor: Float = 1
 
-    public init(timeChannels: Int?, groups: Int, eps: Float) {
+    package init(timeChannels: Int?, groups: Int, eps: Float) {
         self.timeChannels = timeChannels
         self.groups = groups
         self.eps = eps
@@ -23,7 +23,7 @@ public struct BlockSettings: Sendable {
 /// diffusers' ResnetBlock2D:
 ///
 ///     h = conv1(silu(norm1(x)));  h = norm2(h + proj(silu(temb)));  y = (shortcut(x) + conv2(silu(h))) / factor
-public struct ResnetBlock2D {
+package struct ResnetBlock2D {
     let norm1: GroupNorm
     let convShortcut: Conv2D?
     let conv1: Conv2D
@@ -32,7 +32,7 @@ public struct ResnetBlock2D {
     let conv2: Conv2D
     let settings: BlockSettings
 
-    public init(_ scope: ParameterScope, _ inChannels: Int, _ outChannels: Int, _ settings: BlockSettings) {
+    package init(_ scope: ParameterScope, _ inChannels: Int, _ outChannels: Int, _ settings: BlockSettings) {
         let (groups, eps) = (settings.groups, settings.eps)
         norm1 = GroupNorm(scope["norm1"], inChannels, groups: groups, eps: eps)
         convShortcut =
@@ -52,7 +52,7 @@ public struct ResnetBlock2D {
     ///   - x: [B, H, W, in]
     ///   - time: [B, timeChannels], silu(temb): the same for all blocks, so the model computes it once
     /// - Returns: [B, H, W, out]
-    public func callAsFunction(_ tape: Tape, _ x: Tensor, time: Tensor?) -> Tensor {
+    package func callAsFunction(_ tape: Tape, _ x: Tensor, time: Tensor?) -> Tensor {
         precondition((time == nil) == (timeProjection == nil), "time embedding for \(norm1.weight.name)")
         var h = norm1(tape, x, silu: true)
         // The shortcut stands between norm1 and conv1: in the backward pass its gradient is then there when

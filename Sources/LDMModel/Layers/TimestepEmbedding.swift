@@ -2,7 +2,7 @@ import TensorCore
 
 /// Sinusoids of the timestep through two linear layers, diffusers' Timesteps and TimestepEmbedding
 /// (Ho et al., 2020, appendix B).
-public struct TimestepEmbedding {
+package struct TimestepEmbedding {
     let linear1: Linear
     let linear2: Linear
     let channels: Int
@@ -14,7 +14,7 @@ public struct TimestepEmbedding {
     ///   - timeChannels: width of the result
     ///   - flipSinToCos: cosines before sines
     ///   - freqShift: frequencies are 10000^(-i/(channels/2 - freqShift))
-    public init(
+    package init(
         _ scope: ParameterScope, channels: Int, timeChannels: Int, flipSinToCos: Bool, freqShift: Float
     ) {
         linear1 = Linear(scope["linear_1"], channels, timeChannels)
@@ -26,7 +26,7 @@ public struct TimestepEmbedding {
 
     /// - Parameter timestep: [B], fp32
     /// - Returns: [B, timeChannels]
-    public func callAsFunction(_ tape: Tape, _ timestep: Tensor) -> Tensor {
+    package func callAsFunction(_ tape: Tape, _ timestep: Tensor) -> Tensor {
         let sinusoids = tape.timestepEmbedding(
             timestep, dim: channels, flipSinToCos: flipSinToCos, freqShift: freqShift)
         return linear2(tape, tape.silu(linear1(tape, sinusoids)))

@@ -1,7 +1,7 @@
 import TensorCore
 
 /// Two residual blocks around an attention at the lowest resolution, diffusers' UNetMidBlock2D.
-public struct UNetMidBlock2D {
+package struct UNetMidBlock2D {
     let resnet0: ResnetBlock2D
     let attention: Attention?
     let resnet1: ResnetBlock2D
@@ -9,7 +9,7 @@ public struct UNetMidBlock2D {
     /// - Parameters:
     ///   - headDim: channels of an attention head; nil for no attention
     ///   - attentionGroups: groups of the attention's norm; nil for no norm
-    public init(
+    package init(
         _ scope: ParameterScope, _ channels: Int, headDim: Int?, attentionGroups: Int?,
         _ settings: BlockSettings
     ) {
@@ -27,7 +27,7 @@ public struct UNetMidBlock2D {
     ///   - x: [B, H, W, C]
     ///   - time: silu(temb) [B, timeChannels], or nil
     /// - Returns: [B, H, W, C]
-    public func callAsFunction(_ tape: Tape, _ x: Tensor, time: Tensor? = nil) -> Tensor {
+    package func callAsFunction(_ tape: Tape, _ x: Tensor, time: Tensor? = nil) -> Tensor {
         var h = resnet0(tape, x, time: time)
         if let attention { h = attention(tape, h) }
         return resnet1(tape, h, time: time)

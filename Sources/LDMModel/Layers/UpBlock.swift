@@ -3,7 +3,7 @@ import TensorCore
 /// A level of a decoder: residual blocks, each on its input joined to a skip connection where there are any and
 /// with an attention where asked for, then doubling the image.
 /// diffusers' UpBlock2D, AttnUpBlock2D and UpDecoderBlock2D.
-public struct UpBlock {
+package struct UpBlock {
     let resnets: [ResnetBlock2D]
     /// One a residual block, or none.
     let attentions: [Attention]
@@ -15,7 +15,7 @@ public struct UpBlock {
     ///   - skipChannels: channels of the skip connection that joins each layer; empty for none
     ///   - headDim: channels of an attention head; nil for no attention
     ///   - upsamples: whether the level doubles the image
-    public init(
+    package init(
         _ scope: ParameterScope, _ inChannels: Int, _ outChannels: Int, layers: Int,
         skipChannels: [Int] = [], headDim: Int? = nil, upsamples: Bool, _ settings: BlockSettings
     ) {
@@ -43,7 +43,7 @@ public struct UpBlock {
     ///   - skips: the encoder's outputs that no level has taken yet; each layer takes the last
     ///   - time: silu(temb) [B, timeChannels], or nil
     /// - Returns: [B, 2H, 2W, out]
-    public func callAsFunction(
+    package func callAsFunction(
         _ tape: Tape, _ x: Tensor, skips: inout [Tensor], time: Tensor? = nil
     ) -> Tensor {
         var h = x

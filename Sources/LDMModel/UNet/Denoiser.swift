@@ -4,8 +4,8 @@ import TensorCore
 ///
 /// Samples are fp32 NHWC outside, whatever type the model computes in. Weights are the store's current ones
 /// at each call, so `store.withValues(average) { … }` samples from an average.
-public final class Denoiser {
-    public let model: UNet2DModel
+package final class Denoiser {
+    package let model: UNet2DModel
     private let dtype: DType
     private let backend: Backend
     private let arena: Arena
@@ -22,7 +22,7 @@ public final class Denoiser {
     /// - Parameters:
     ///   - arena: memory of the activations; one that other tapes also use saves memory
     ///   - shapes: how many shapes stay recorded; each holds its own copy of the packed weights
-    public init(
+    package init(
         _ model: UNet2DModel, dtype: DType = .float32, backend: Backend = .fastest, arena: Arena = Arena(),
         shapes: Int = 2
     ) {
@@ -39,7 +39,7 @@ public final class Denoiser {
     ///   - sample: [B, height, width, in] fp32
     ///   - timesteps: [B]
     ///   - output: [B, height, width, out] fp32; may be `sample`'s memory
-    public func predict(
+    package func predict(
         _ sample: UnsafeBufferPointer<Float>, height: Int, width: Int, timesteps: [Float],
         into output: UnsafeMutableBufferPointer<Float>
     ) {
@@ -54,7 +54,7 @@ public final class Denoiser {
     }
 
     /// The model's output [B, height, width, out] for a batch of samples [B, height, width, in].
-    public func predict(_ sample: [Float], height: Int, width: Int, timesteps: [Float]) -> [Float] {
+    package func predict(_ sample: [Float], height: Int, width: Int, timesteps: [Float]) -> [Float] {
         let count = timesteps.count * height * width * model.config.outChannels
         return [Float](unsafeUninitializedCapacity: count) { output, initialized in
             sample.withUnsafeBufferPointer {
@@ -67,7 +67,7 @@ public final class Denoiser {
     }
 
     /// What the evaluations since the last call came to, by kind of work.
-    public func takeProfile() -> [WorkProfile] { passes.values.map(\.tape).takeProfile() }
+    package func takeProfile() -> [WorkProfile] { passes.values.map(\.tape).takeProfile() }
 
     private func record(batch: Int, height: Int, width: Int) -> Pass {
         let tape = Tape(dtype: dtype, backend: backend, recordsGradients: false, arena: arena)

@@ -1,12 +1,13 @@
+import FileFormats
 import TensorCore
 
 // B samples, H × W latent cells, C channels.
 
 /// diffusers' UNet2DModel: predicts the noise (or v) in a noisy sample from the sample and its timestep
 /// (Ho et al., 2020; Dhariwal and Nichol, 2021). Same parameters, same names, same numbers.
-public final class UNet2DModel {
-    public let config: UNet2DConfig
-    public let store: ParameterStore
+package final class UNet2DModel {
+    package let config: UNet2DConfig
+    package let store: ParameterStore
 
     private let timeEmbedding: TimestepEmbedding
     private let convIn: Conv2D
@@ -17,7 +18,7 @@ public final class UNet2DModel {
     private let convOut: Conv2D
 
     /// Declares the model's parameters in the store; values come from `store.initialize` or a `ModelFolder`.
-    public init(_ config: UNet2DConfig, store: ParameterStore = ParameterStore()) throws(ConfigError) {
+    package init(_ config: UNet2DConfig, store: ParameterStore = ParameterStore()) throws(ConfigError) {
         try config.validate()
         self.config = config
         self.store = store
@@ -76,7 +77,7 @@ public final class UNet2DModel {
     ///   - sample: [B, H, W, in], of the tape's type; H and W divide by `config.downsamplingFactor`
     ///   - timestep: [B], fp32
     /// - Returns: [B, H, W, out], of the tape's type
-    public func callAsFunction(_ tape: Tape, sample: Tensor, timestep: Tensor) -> Tensor {
+    package func callAsFunction(_ tape: Tape, sample: Tensor, timestep: Tensor) -> Tensor {
         let (shape, factor) = (sample.shape, config.downsamplingFactor)
         precondition(
             shape.count == 4 && shape[3] == config.inChannels && shape[1] % factor == 0

@@ -2,7 +2,7 @@ import CKernels
 
 extension Tape {
     /// y = scale·x + shift, the same two numbers for every element.
-    public func affine(_ x: Tensor, scale factor: Float, shift: Float) -> Tensor {
+    package func affine(_ x: Tensor, scale factor: Float, shift: Float) -> Tensor {
         let y = make(x.shape, dtype: x.dtype, needsGradient: x.needsGradient)
         let (dtype, n) = (x.dtype.kernel, x.count)
         record("affine", .elementwise, reads: [x], writes: [y]) { _ in

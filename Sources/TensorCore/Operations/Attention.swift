@@ -8,7 +8,7 @@ extension Tape {
     ///   - q, k, v: [B, N, heads·D]
     ///   - exactProducts: multiply in fp32 what bf16 tensors hold; else in bf16 where the processor does
     /// - Returns: [B, N, heads·D]
-    public func attention(
+    package func attention(
         _ q: Tensor, _ k: Tensor, _ v: Tensor, heads: Int, exactProducts: Bool = false
     ) -> Tensor {
         let (B, N, C) = (q.shape[0], q.shape[1], q.shape[2])
@@ -70,7 +70,7 @@ extension Tape {
     ///   - a: [M, K]
     ///   - b: [K, N], or [N, K] where `transposed`
     /// - Returns: [M, N]
-    public func matmul(_ a: Tensor, _ b: Tensor, transposed: Bool = false) -> Tensor {
+    package func matmul(_ a: Tensor, _ b: Tensor, transposed: Bool = false) -> Tensor {
         let (M, K) = (a.shape[0], a.shape[1])
         let N = transposed ? b.shape[0] : b.shape[1]
         precondition(a.dtype == .float32 && b.dtype == .float32, "matmul is fp32")

@@ -73,7 +73,7 @@ extension Tape {
     ///   - bias: [O], or nil
     ///   - addend: [B, H', W', O], summed into the result in the same pass: a residual connection
     /// - Returns: [B, H', W', O], H' = (H + padding − KH)/stride + 1
-    public func convolution(
+    package func convolution(
         _ x: Tensor, _ weight: Parameter, _ bias: Parameter?, stride: Int = 1, padding: Padding = .all(1),
         addend: Tensor? = nil
     ) -> Tensor {
@@ -146,7 +146,7 @@ extension Tape {
     ///   - bias: [O], or nil
     ///   - addend: [..., O]
     /// - Returns: [..., O]
-    public func linear(_ x: Tensor, _ weight: Parameter, _ bias: Parameter?, addend: Tensor? = nil) -> Tensor
+    package func linear(_ x: Tensor, _ weight: Parameter, _ bias: Parameter?, addend: Tensor? = nil) -> Tensor
     {
         let (I, O) = (weight.shape[1], weight.shape[0])
         let rows = x.count / I

@@ -1,15 +1,15 @@
 /// How long one call of a convolution takes with a backend.
-public struct ConvolutionTiming: Sendable {
-    public let backend: Backend
+package struct ConvolutionTiming: Sendable {
+    package let backend: Backend
     /// The kernel that the backend took for the case, e.g. "jit_bf16:avx512_core_bf16".
-    public let implementation: String
+    package let implementation: String
     /// The fastest call.
-    public let seconds: Double
+    package let seconds: Double
 }
 
 extension ConvolutionCase {
     /// The kernel that a backend takes for the case.
-    public func implementation(_ backend: Backend) -> String {
+    package func implementation(_ backend: Backend) -> String {
         ConvolutionPlan(backend, self).implementation
     }
 
@@ -22,7 +22,7 @@ extension ConvolutionCase {
     ///     first is not counted.
     ///   - referenceLimit: operations above which im2col on OpenBLAS is left out, where it is not what
     ///     `Backend.fastest` takes.
-    public func time(arena: Arena, budget: Double = 0.4, referenceLimit: Int = 100_000_000_000)
+    package func time(arena: Arena, budget: Double = 0.4, referenceLimit: Int = 100_000_000_000)
         -> [ConvolutionTiming]
     {
         var plans: [(backend: Backend, plan: ConvolutionPlan)] = []

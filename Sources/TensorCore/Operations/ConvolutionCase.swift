@@ -1,43 +1,43 @@
 import CKernels
 
 /// Zeros around an image, in pixels.
-public struct Padding: Hashable, Sendable {
-    public var top: Int, left: Int, bottom: Int, right: Int
+package struct Padding: Hashable, Sendable {
+    package var top: Int, left: Int, bottom: Int, right: Int
 
-    public init(top: Int, left: Int, bottom: Int, right: Int) {
+    package init(top: Int, left: Int, bottom: Int, right: Int) {
         (self.top, self.left, self.bottom, self.right) = (top, left, bottom, right)
     }
     /// The same on all four sides.
-    public static func all(_ width: Int) -> Padding {
+    package static func all(_ width: Int) -> Padding {
         Padding(top: width, left: width, bottom: width, right: width)
     }
     /// Bottom and right only: diffusers' `downsample_padding` 0, and the encoder of every autoencoder.
-    public static let bottomRight = Padding(top: 0, left: 0, bottom: 1, right: 1)
+    package static let bottomRight = Padding(top: 0, left: 0, bottom: 1, right: 1)
 }
 
 /// What a convolution kernel is made for: a direction and all sizes.
-public struct ConvolutionCase: Hashable, Sendable {
-    public enum Direction: String, Sendable { case forward, backwardData, backwardWeights }
+package struct ConvolutionCase: Hashable, Sendable {
+    package enum Direction: String, Sendable { case forward, backwardData, backwardWeights }
 
-    public var direction: Direction
+    package var direction: Direction
     /// Input [batch, height, width, inChannels].
-    public var batch: Int, height: Int, width: Int, inChannels: Int
-    public var outChannels: Int
-    public var kernelHeight: Int, kernelWidth: Int
-    public var stride: Int
-    public var padding: Padding
-    public var dtype: DType
+    package var batch: Int, height: Int, width: Int, inChannels: Int
+    package var outChannels: Int
+    package var kernelHeight: Int, kernelWidth: Int
+    package var stride: Int
+    package var padding: Padding
+    package var dtype: DType
     /// Of the weights as the store holds them.
-    public var weightType: DType = .float32
-    public var hasBias: Bool
+    package var weightType: DType = .float32
+    package var hasBias: Bool
     /// Whether another tensor is summed into the forward pass's result.
-    public var hasAddend: Bool
+    package var hasAddend: Bool
 
-    public var outHeight: Int { (height + padding.top + padding.bottom - kernelHeight) / stride + 1 }
-    public var outWidth: Int { (width + padding.left + padding.right - kernelWidth) / stride + 1 }
+    package var outHeight: Int { (height + padding.top + padding.bottom - kernelHeight) / stride + 1 }
+    package var outWidth: Int { (width + padding.left + padding.right - kernelWidth) / stride + 1 }
 
     /// Operations of direct convolution, two for each multiply-add; the same in every direction.
-    public var flops: Int {
+    package var flops: Int {
         2 * batch * outHeight * outWidth * outChannels * inChannels * kernelHeight * kernelWidth
     }
 
@@ -51,7 +51,7 @@ public struct ConvolutionCase: Hashable, Sendable {
     }
 
     /// e.g. "3×3 16×32×32×128→256".
-    public var summary: String {
+    package var summary: String {
         "\(kernelHeight)×\(kernelWidth) \(batch)×\(height)×\(width)×\(inChannels)→\(outChannels)"
             + (stride > 1 ? " stride \(stride)" : "")
     }

@@ -4,7 +4,7 @@ import CKernels
 
 extension Tape {
     /// y = x·sigmoid(x)
-    public func silu(_ x: Tensor) -> Tensor {
+    package func silu(_ x: Tensor) -> Tensor {
         let y = make(x.shape, dtype: x.dtype, needsGradient: x.needsGradient)
         let (dtype, n) = (x.dtype.kernel, x.count)
         record("silu", .elementwise, reads: [x], writes: [y], inPlace: (y, x)) { _ in
@@ -21,7 +21,7 @@ extension Tape {
     }
 
     /// y = scale·(a + b): a residual sum; diffusers' `output_scale_factor` is 1/scale.
-    public func add(_ a: Tensor, _ b: Tensor, scale: Float = 1) -> Tensor {
+    package func add(_ a: Tensor, _ b: Tensor, scale: Float = 1) -> Tensor {
         precondition(a.shape == b.shape && a.dtype == b.dtype, "sum of \(a.shape) and \(b.shape)")
         let y = make(a.shape, dtype: a.dtype, needsGradient: a.needsGradient || b.needsGradient)
         recordAdd("sum", a, b, scaleA: scale, scaleB: scale, into: y)
@@ -34,7 +34,7 @@ extension Tape {
     }
 
     /// y = factor·x
-    public func scale(_ x: Tensor, by factor: Float) -> Tensor {
+    package func scale(_ x: Tensor, by factor: Float) -> Tensor {
         let y = scaled(x, by: factor, needsGradient: x.needsGradient)
         differentiate(y) { gy in self.contribute(self.scaled(gy, by: factor), to: x) }
         return y
@@ -63,7 +63,7 @@ extension Tape {
     /// - Parameters:
     ///   - x: [B, ..., C]
     ///   - t: [B, C]
-    public func addChannels(_ x: Tensor, _ t: Tensor) -> Tensor {
+    package func addChannels(_ x: Tensor, _ t: Tensor) -> Tensor {
         let (B, C) = (x.shape[0], x.shape.last!)
         let P = x.count / (B * C)
         precondition(t.shape == [B, C] && t.dtype == x.dtype, "channels of \(x.shape) from \(t.shape)")
@@ -89,7 +89,7 @@ extension Tape {
     /// - Parameters:
     ///   - x: [B, ..., C]
     ///   - st: [B, 2C], scale then shift
-    public func scaleShift(_ x: Tensor, _ st: Tensor) -> Tensor {
+    package func scaleShift(_ x: Tensor, _ st: Tensor) -> Tensor {
         let (B, C) = (x.shape[0], x.shape.last!)
         let P = x.count / (B * C)
         precondition(st.shape == [B, 2 * C] && st.dtype == x.dtype, "scale and shift \(st.shape)")
@@ -118,7 +118,7 @@ extension Tape {
 
     /// Inverted dropout, active where the tape records gradients. Masks are keyed by (seed, step, global sample,
     /// layer), drawn again in the backward pass instead of being stored.
-    public func dropout(_ x: Tensor, _ p: Float) -> Tensor {
+    package func dropout(_ x: Tensor, _ p: Float) -> Tensor {
         guard recordsGradients, p > 0 else { return x }
         precondition(p < 1, "dropout \(p) must be below 1")
         let layer = dropoutLayers
@@ -144,7 +144,7 @@ extension Tape {
     }
 
     /// The same elements in another type.
-    public func cast(_ x: Tensor, to dtype: DType) -> Tensor {
+    package func cast(_ x: Tensor, to dtype: DType) -> Tensor {
         guard x.dtype != dtype else { return x }
         let y = make(x.shape, dtype: dtype, needsGradient: x.needsGradient)
         recordCast(x, y)
@@ -168,7 +168,7 @@ extension Tape {
     ///
     /// - Parameter t: [B], fp32
     /// - Returns: [B, dim]
-    public func timestepEmbedding(
+    package func timestepEmbedding(
         _ t: Tensor, dim: Int, flipSinToCos: Bool, freqShift: Float
     ) -> Tensor {
         let y = make([t.count, dim], dtype: dtype, needsGradient: false)

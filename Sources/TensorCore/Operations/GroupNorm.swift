@@ -8,7 +8,7 @@ extension Tape {
     ///   - x: [B, ..., C]
     ///   - weight, bias: [C], fp32
     /// - Returns: x's shape
-    public func groupNorm(
+    package func groupNorm(
         _ x: Tensor, _ weight: Parameter, _ bias: Parameter, groups: Int, eps: Float, silu: Bool = false
     ) -> Tensor {
         use(weight, bias)

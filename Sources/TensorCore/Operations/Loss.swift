@@ -1,24 +1,24 @@
 import CKernels
 
 /// A loss: a value for each sample, with the gradient that flows back from it.
-public struct SampleLoss {
+package struct SampleLoss {
     /// The output that the loss looks at, and the gradient of the weighted mean loss by it.
-    public let output: Tensor
-    public let gradient: Tensor
+    package let output: Tensor
+    package let gradient: Tensor
     /// Unweighted sum over each sample's elements; valid after a run.
-    public let sums: LossSums
+    package let sums: LossSums
 }
 
 /// Sums of a loss over each sample's elements, in double.
-public final class LossSums {
+package final class LossSums {
     /// One value a sample.
-    public internal(set) var values: [Double]
+    package internal(set) var values: [Double]
     init(batch: Int) { values = Array(repeating: 0, count: batch) }
 }
 
 extension Tape {
     /// How an element's error counts.
-    public enum ErrorNorm: Sendable { case squared, absolute }
+    package enum ErrorNorm: Sendable { case squared, absolute }
 
     /// Error of `x` against a target: Σ (x − target)² or Σ |x − target| over each sample's elements.
     ///
@@ -26,7 +26,7 @@ extension Tape {
     ///   - x: [B, ...]
     ///   - target: x's shape, fp32
     ///   - weight: [B], fp32: what sample b's gradient is multiplied by (1/(samples·elements) makes a mean)
-    public func error(_ norm: ErrorNorm, _ x: Tensor, _ target: Tensor, weight: Tensor) -> SampleLoss {
+    package func error(_ norm: ErrorNorm, _ x: Tensor, _ target: Tensor, weight: Tensor) -> SampleLoss {
         precondition(x.shape == target.shape && target.dtype == .float32, "target \(target.shape)")
         let B = x.shape[0]
         precondition(weight.count == B && weight.dtype == .float32, "one weight a sample")
@@ -54,7 +54,7 @@ extension Tape {
     /// - Parameters:
     ///   - x, target: [B, H, W, C], the target fp32
     ///   - weight: [B], fp32, as in `error`
-    public func edgeError(_ x: Tensor, _ target: Tensor, weight: Tensor) -> SampleLoss {
+    package func edgeError(_ x: Tensor, _ target: Tensor, weight: Tensor) -> SampleLoss {
         precondition(x.shape == target.shape && x.shape.count == 4, "edges of \(x.shape)")
         let (B, H, W, C) = (x.shape[0], x.shape[1], x.shape[2], x.shape[3])
         let sums = LossSums(batch: B)
@@ -76,7 +76,7 @@ extension Tape {
     ///   - noise: [B, H, W, C], fp32
     ///   - klWeight: what a sample's divergence counts for in the loss that is differentiated
     /// - Returns: z [B, H, W, C] and each sample's divergence
-    public func gaussianSample(_ moments: Tensor, noise: Tensor, klWeight: Float) -> (Tensor, LossSums) {
+    package func gaussianSample(_ moments: Tensor, noise: Tensor, klWeight: Float) -> (Tensor, LossSums) {
         let (B, C) = (moments.shape[0], moments.shape.last! / 2)
         let P = moments.count / (B * 2 * C)
         precondition(noise.count == B * P * C && noise.dtype == .float32, "noise \(noise.shape)")

@@ -5,7 +5,7 @@ extension Tape {
     ///
     /// - Parameter x: [B, H, W, C]
     /// - Returns: [B, 2H, 2W, C]
-    public func upsample(_ x: Tensor) -> Tensor {
+    package func upsample(_ x: Tensor) -> Tensor {
         let (B, H, W, C) = (x.shape[0], x.shape[1], x.shape[2], x.shape[3])
         let y = make([B, 2 * H, 2 * W, C], dtype: x.dtype, needsGradient: x.needsGradient)
         let dtype = x.dtype.kernel
@@ -25,7 +25,7 @@ extension Tape {
     ///
     /// - Parameter x: [B, H, W, C], H and W even
     /// - Returns: [B, H/2, W/2, C]
-    public func averagePool(_ x: Tensor) -> Tensor {
+    package func averagePool(_ x: Tensor) -> Tensor {
         let (B, H, W, C) = (x.shape[0], x.shape[1], x.shape[2], x.shape[3])
         precondition(H % 2 == 0 && W % 2 == 0, "average pooling of \(x.shape)")
         let y = make([B, H / 2, W / 2, C], dtype: x.dtype, needsGradient: x.needsGradient)
@@ -48,7 +48,7 @@ extension Tape {
     ///   - a: [..., A]
     ///   - b: [..., B]
     /// - Returns: [..., A + B]
-    public func concatenate(_ a: Tensor, _ b: Tensor) -> Tensor {
+    package func concatenate(_ a: Tensor, _ b: Tensor) -> Tensor {
         let (A, B) = (a.shape.last!, b.shape.last!)
         let rows = a.count / A
         precondition(a.shape.dropLast() == b.shape.dropLast(), "concatenation of \(a.shape) and \(b.shape)")
@@ -76,7 +76,7 @@ extension Tape {
     ///
     /// - Parameter x: [..., C]
     /// - Returns: [..., width]
-    public func slice(_ x: Tensor, from start: Int, width: Int) -> Tensor {
+    package func slice(_ x: Tensor, from start: Int, width: Int) -> Tensor {
         let C = x.shape.last!
         precondition(start >= 0 && start + width <= C, "channels \(start)..<\(start + width) of \(C)")
         let rows = x.count / C

@@ -1,8 +1,8 @@
 import CKernels
 
 /// For each vector that was quantized, the index of its code; valid after a run.
-public final class CodeIndices {
-    public internal(set) var values: [Int32]
+package final class CodeIndices {
+    package internal(set) var values: [Int32]
     init(count: Int) { values = Array(repeating: 0, count: count) }
 }
 
@@ -14,7 +14,7 @@ extension Tape {
     ///   - x: [..., D], fp32
     ///   - codebook: [K, D]
     /// - Returns: x's shape, and the index of each code
-    public func nearestCode(_ x: Tensor, codebook: Parameter) -> (Tensor, CodeIndices) {
+    package func nearestCode(_ x: Tensor, codebook: Parameter) -> (Tensor, CodeIndices) {
         use(codebook)
         let (K, D) = (codebook.shape[0], codebook.shape[1])
         precondition(x.shape.last == D && x.dtype == .float32, "\(codebook.name): codes for \(x.shape)")

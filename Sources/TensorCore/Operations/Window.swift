@@ -10,7 +10,7 @@ extension Tape {
     ///   - x: [B, H, W, C]
     ///   - padding: pixels around the image, 0 or 1, that are smaller than any other
     /// - Returns: [B, H', W', C], H' = (H + 2·padding − 3)/stride + 1
-    public func maxPool3(_ x: Tensor, stride: Int, padding: Int = 0) -> Tensor {
+    package func maxPool3(_ x: Tensor, stride: Int, padding: Int = 0) -> Tensor {
         let (B, H, W, C) = (x.shape[0], x.shape[1], x.shape[2], x.shape[3])
         precondition(min(H, W) + 2 * padding >= 3 && (0...1).contains(padding), "max pooling of \(x.shape)")
         let y = evaluated(
@@ -25,7 +25,7 @@ extension Tape {
     ///
     /// - Parameter x: [B, H, W, C]
     /// - Returns: [B, H, W, C]
-    public func meanPool3(_ x: Tensor) -> Tensor {
+    package func meanPool3(_ x: Tensor) -> Tensor {
         let (B, H, W, C) = (x.shape[0], x.shape[1], x.shape[2], x.shape[3])
         let y = evaluated(x, x.shape)
         record("mean pool", .elementwise, reads: [x], writes: [y]) { _ in
@@ -38,7 +38,7 @@ extension Tape {
     ///
     /// - Parameter x: [B, H, W, C]
     /// - Returns: [B, C]
-    public func imageMean(_ x: Tensor) -> Tensor {
+    package func imageMean(_ x: Tensor) -> Tensor {
         let (B, H, W, C) = (x.shape[0], x.shape[1], x.shape[2], x.shape[3])
         let y = evaluated(x, [B, C])
         record("image mean", .elementwise, reads: [x], writes: [y]) { _ in
@@ -48,7 +48,7 @@ extension Tape {
     }
 
     /// y = max(x, 0)
-    public func relu(_ x: Tensor) -> Tensor {
+    package func relu(_ x: Tensor) -> Tensor {
         let y = evaluated(x, x.shape)
         let n = x.count
         record("relu", .elementwise, reads: [x], writes: [y], inPlace: (y, x)) { _ in
@@ -61,7 +61,7 @@ extension Tape {
     ///
     /// - Parameter parts: [..., Cₖ], alike but for the last dimension
     /// - Returns: [..., ΣCₖ]
-    public func concatenateReLU(_ parts: [Tensor]) -> Tensor {
+    package func concatenateReLU(_ parts: [Tensor]) -> Tensor {
         let places = parts.map { $0.shape.dropLast() }
         precondition(Set(places).count == 1, "concatenation of \(parts.map(\.shape))")
         let total = parts.reduce(0) { $0 + $1.shape.last! }
@@ -83,7 +83,7 @@ extension Tape {
     ///
     /// - Parameter x: [B, H, W, C]
     /// - Returns: [B, height, width, C]
-    public func resizeBilinear(
+    package func resizeBilinear(
         _ x: Tensor, height: Int, width: Int, scale: Float = 1, shift: Float = 0
     ) -> Tensor {
         let (B, H, W, C) = (x.shape[0], x.shape[1], x.shape[2], x.shape[3])

@@ -1,0 +1,138 @@
+import Foundation
+import LDMModel
+import Support
+
+/// An average of the weights that nobody kept, of any relative width, made from the averages of power functions that a
+/// run's snapshots and checkpoints hold.
+///
+/// Source: Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion Models", section 3.2.
+package struct AverageReconstruction: Sendable {
+    /// An average that was kept.
+    struct Source: Sendable {
+        /// The snapshot or checkpoint, and its folder of the average.
+        let checkpoint: Checkpoint
+        let folder: String
+        let sigmaRel: Double
+
+        var profile: PowerProfile { PowerProfile(sigmaRel: sigmaRel, step: checkpoint.manifest.step) }
+        var weights: ModelFolder { ModelFolder(checkpoint.at(folder)) }
+    }
+
+    package let sigmaRel: Double
+    /// Updates made.
+    package let step: Int
+    /// Of this step and earlier ones, in their order.
+    let sources: [Source]
+    package let fit: ProfileFit
+
+    /// Finds what a run kept, and fits.
+    ///
+    /// - Parameters:
+    ///   - path: a run, or a snapshot or checkpoint of one, whose step it then is.
+    ///   - atStep: one of which there is a snapshot or checkpoint; nil for the last.
+    /// - Throws: `RunError` or `CheckpointError`.
+    package init(sigmaRel: Double, of path: String, atStep: Int? = nil) throws {
+        guard sigmaRel > 0, sigmaRel < PowerProfile.sigmaLimit else {
+            throw RunError(
+                "sigma_rel \(sigmaRel): expected more than 0 and less than 1/√12 (0.2886…), the mean of all weights"
+            )
+        }
+        let (folders, named) = Self.places(path)
+        if let named, let atStep, named != atStep {
+            throw RunError("--at-step \(atStep): \(path) is of step \(named); name the run, or leave it out")
+        }
+        let kept = try Self.sources(in: folders)
+        guard let last = kept.last?.checkpoint.manifest.step else {
+            throw RunError(
+                "\(path): keeps no averages of power functions; they are there after training with ema.sigma_rel: "
+                    + "[0.05, 0.1] and ema.snapshot_every", exitStatus: ExitStatus.refused)
+        }
+        let step = atStep ?? named ?? last
+        guard kept.contains(where: { $0.checkpoint.manifest.step == step }) else {
+            let steps = Set(kept.map(\.checkpoint.manifest.step)).sorted().map(String.init)
+            throw RunError(
+                "\(path): keeps no averages of power functions of step \(step), expected one of "
+                    + steps.joined(separator: ", "), exitStatus: ExitStatus.refused)
+        }
+        self.sigmaRel = sigmaRel
+        self.step = step
+        sources = kept.filter { $0.checkpoint.manifest.step <= step }
+        fit = ProfileFit(PowerProfile(sigmaRel: sigmaRel, step: step), from: sources.map(\.profile))
+    }
+
+    /// Where a run's averages may be, and the step that the path names. Of a step that is in both places the snapshot is
+    /// taken, which stays.
+    private static func places(_ path: String) -> (folders: [CheckpointFolder], step: Int?) {
+        let place = URL(fileURLWithPath: path).standardizedFileURL
+        let step = CheckpointFolder.step(ofName: place.lastPathComponent)
+        let folder = step == nil ? path : place.deletingLastPathComponent().path
+        let run = RunFolder(CheckpointFolder(folder).run ?? folder)
+        return ([run.snapshots, run.checkpoints], step)
+    }
+
+    /// In the order of their steps.
+    private static func sources(in folders: [CheckpointFolder]) throws(CheckpointError) -> [Source] {
+        var sources: [Int: [Source]] = [:]
+        for folder in folders {
+            for step in try folder.steps() where sources[step] == nil {
+                let checkpoint = try Checkpoint(opening: folder.path(step: step))
+                let averages = checkpoint.manifest.folders.compactMap { name in
+                    AverageProfile(name: name)?.sigmaRel.map {
+                        Source(checkpoint: checkpoint, folder: name, sigmaRel: $0)
+                    }
+                }
+                if !averages.isEmpty { sources[step] = averages }
+            }
+        }
+        return sources.sorted { $0.key < $1.key }.flatMap(\.value)
+    }
+
+    // MARK: Weights
+
+    /// The weights.
+    package var mixture: WeightMixture {
+        WeightMixture(
+            name: Self.name(sigmaRel: sigmaRel),
+            parts: zip(sources, fit.factors).filter { $0.1 != 0 }.map { source, factor in
+                WeightMixture.Part(source.weights, factor: factor)
+            })
+    }
+
+    /// The newest snapshot or checkpoint, and an average in it: of the same step and model.
+    package var newest: (path: String, folder: String) {
+        guard let source = sources.last else { preconditionFailure("sources of no step") }
+        return (source.checkpoint.path, source.folder)
+    }
+
+    /// Reads every byte that the weights are made from and compares the checksums.
+    package func verify() throws(CheckpointError) {
+        for source in sources { try source.checkpoint.verify(folder: source.folder) }
+    }
+
+    /// One line for people: what it was made from, and how well.
+    package var summary: String {
+        let steps = Set(sources.map(\.checkpoint.manifest.step)).count
+        let percent = String(format: "%.2g", 100 * fit.residual)
+        let advice =
+            fit.residual > Self.poor
+            ? "; a poor match: take snapshots more often, or a width that is nearer to those of ema.sigma_rel"
+            : ""
+        return
+            "\(Self.name(sigmaRel: sigmaRel)) of step \(step), from \(sources.count) averages of \(steps) steps, is off "
+            + "its profile by \(percent) %\(advice)"
+    }
+
+    private static let poor = 0.05
+
+    // MARK: Names
+
+    private static let prefix = "sigma-rel-"
+
+    /// As `--weights` names it: "sigma-rel-0.08".
+    package static func name(sigmaRel: Double) -> String { "\(prefix)\(sigmaRel)" }
+
+    /// The width in such a name; nil for any other.
+    package static func sigmaRel(ofName name: String) -> Double? {
+        name.hasPrefix(prefix) ? Double(name.dropFirst(prefix.count)) : nil
+    }
+}

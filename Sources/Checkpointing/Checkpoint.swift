@@ -1,0 +1,88 @@
+import Foundation
+
+/// A finished checkpoint on disk.
+package struct Checkpoint: Sendable {
+    package let path: String
+    package let manifest: CheckpointManifest
+    /// The files of tensors, in the manifest's order.
+    let weights: [WeightFile]
+
+    /// Opens a checkpoint: its manifest must agree with its own checksum and make sense, and every file be there in
+    /// full length. What the files hold is compared by `verify`.
+    package init(opening path: String) throws(CheckpointError) {
+        try self.init(manifestOf: path)
+        if let problem = structuralProblems().first { throw problem }
+    }
+
+    /// Reads the manifest alone; for tools that tell of everything that is wrong.
+    init(manifestOf path: String) throws(CheckpointError) {
+        self.path = path
+        let file = (path as NSString).appendingPathComponent(CheckpointManifest.fileName)
+        manifest = try CheckpointManifest(contentsOf: file)
+        weights = try WeightFile.all(of: manifest, path: file)
+        // Order and retention go by the name, so it must be right.
+        let name = URL(fileURLWithPath: path).standardizedFileURL.lastPathComponent
+        if let step = CheckpointFolder.step(ofName: name), step != manifest.step {
+            throw CheckpointError(
+                .damaged, path, "is of step \(manifest.step) by its manifest, of step \(step) by its name")
+        }
+    }
+
+    /// The folders and files that are not as the manifest says, seen from outside; the last part of each path is that
+    /// of the manifest.
+    func structuralProblems() -> [CheckpointError] {
+        var problems: [CheckpointError] = []
+        var absent = Set<String>()
+        for folder in manifest.folders {
+            var status = stat()
+            let result = lstat(at(folder), &status)
+            if result == 0, status.st_mode & S_IFMT == S_IFDIR { continue }
+            absent.insert(folder)
+            problems.append(
+                result == 0 || errno == ENOENT
+                    ? CheckpointError(.damaged, at(folder), "is in the manifest, but not there as a folder")
+                    : CheckpointError.system(at(folder), "cannot be examined"))
+        }
+        for file in manifest.files where !absent.contains(file.folder) {
+            if let problem = structuralProblem(of: file) { problems.append(problem) }
+        }
+        return problems
+    }
+
+    private func structuralProblem(of file: CheckpointFile) -> CheckpointError? {
+        var status = stat()
+        guard lstat(at(file.path), &status) == 0 else {
+            return errno == ENOENT
+                ? CheckpointError(.damaged, at(file.path), "is in the manifest, but not there")
+                : CheckpointError.system(at(file.path), "cannot be examined")
+        }
+        guard status.st_mode & S_IFMT == S_IFREG else {
+            return CheckpointError(.damaged, at(file.path), "is a link or something else, expected a file")
+        }
+        guard Int(status.st_size) == file.bytes else {
+            return CheckpointError(
+                .damaged, at(file.path), "is \(status.st_size) bytes, expected \(file.bytes); cut short?")
+        }
+        return nil
+    }
+
+    func at(_ relative: String) -> String { (path as NSString).appendingPathComponent(relative) }
+
+    /// Checks that the checkpoint holds what `buffers` and `table` want.
+    ///
+    /// - Throws: one error with all names that do not fit, whether an option or the model is to blame.
+    package func checkFits(_ buffers: [StateBuffer], _ table: TensorTable) throws(CheckpointError) {
+        let absent = buffers.map(\.folder).filter { !manifest.folders.contains($0) }
+        guard absent.isEmpty else {
+            throw CheckpointError(
+                .incompatible, path,
+                "holds \(manifest.folders.joined(separator: ", ")), expected also \(absent.joined(separator: ", ")); "
+                    + "resume with the configuration it was made with (\(manifest.run.name))")
+        }
+        if let difference = table.difference(from: manifest.parameters) {
+            throw CheckpointError(
+                .incompatible, path,
+                "is of another model than the configuration's: \(difference)")
+        }
+    }
+}

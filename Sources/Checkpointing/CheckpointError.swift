@@ -1,0 +1,50 @@
+import FileFormats
+import Foundation
+import Support
+
+/// What is wrong with a checkpoint, or with writing one, in one line that names the file or folder.
+package struct CheckpointError: ReportableError, Equatable {
+    package enum Kind: Equatable, Sendable {
+        /// A file or folder is missing or cannot be read or written.
+        case inaccessible
+        /// Damaged or cut short: an older checkpoint may serve.
+        case damaged
+        /// Whole, but of another model, or written by a newer program: an older checkpoint would not serve either.
+        case incompatible
+    }
+
+    package let kind: Kind
+    package let path: String
+    package let detail: String
+    /// `errno` of the failed file operation; 0 for any other reason.
+    package let code: Int32
+
+    package init(_ kind: Kind, _ path: String, _ detail: String, code: Int32 = 0) {
+        self.kind = kind
+        self.path = path
+        self.detail = detail
+        self.code = code
+    }
+
+    /// A failed system call.
+    ///
+    /// - Parameter operation: such as "cannot be created"; the system's reason is appended.
+    package static func system(_ path: String, _ operation: String, code: Int32 = errno) -> CheckpointError {
+        CheckpointError(.inaccessible, path, "\(operation): \(systemReason(code))", code: code)
+    }
+
+    package var message: String { "\(path): \(detail)" }
+    package var exitStatus: Int32 { ExitStatus.forSystemError(code, otherwise: ExitStatus.refused) }
+
+    /// The same failure, met while writing.
+    init(writing error: any Error, to path: String) {
+        switch error {
+        case let error as CheckpointError: self = error
+        case let error as SafetensorsError:
+            self.init(.inaccessible, error.path, error.detail, code: error.code)
+        case let error as FileError: self.init(.inaccessible, error.path, error.detail, code: error.code)
+        default:
+            self.init(.inaccessible, path, "cannot be written: \(error)", code: systemCode(of: error))
+        }
+    }
+}

@@ -1,0 +1,109 @@
+import Foundation
+import Support
+
+/// The `checkpoints` folder of a run. Order is by the step in the name, never by a file's time.
+///
+/// Names: `step-00015000` is whole; `.partial-00015000-ID` is being written or deleted, and cleared at the next
+/// start; `superseded-00015000-ID` is of a past that the run has gone back behind.
+package struct CheckpointFolder: Sendable, Equatable {
+    package let path: String
+
+    package init(_ path: String) { self.path = path }
+
+    package static func name(step: Int) -> String { "step-\(digits(step))" }
+
+    private static func digits(_ step: Int) -> String {
+        let text = String(step)
+        return String(repeating: "0", count: max(0, 8 - text.count)) + text
+    }
+
+    /// The step of a checkpoint's name; nil for any other name.
+    package static func step(ofName name: String) -> Int? {
+        guard name.hasPrefix("step-") else { return nil }
+        let digits = name.dropFirst(5)
+        guard digits.count >= 8, digits.utf8.allSatisfy({ (0x30...0x39).contains($0) }) else { return nil }
+        return Int(digits)
+    }
+
+    package func path(step: Int) -> String { at(Self.name(step: step)) }
+
+    /// Where a checkpoint is put together before it has its name.
+    package func partialPath(step: Int, id: String) -> String { at(".partial-\(Self.digits(step))-\(id)") }
+
+    private func at(_ name: String) -> String { (path as NSString).appendingPathComponent(name) }
+
+    /// The steps of all checkpoints, ascending; none where the folder does not exist.
+    package func steps() throws(CheckpointError) -> [Int] {
+        try entries().compactMap { Self.step(ofName: $0) }.sorted()
+    }
+
+    /// The names of everything in it.
+    func entries() throws(CheckpointError) -> [String] {
+        guard FileManager.default.fileExists(atPath: path) else { return [] }
+        do {
+            return try FileManager.default.contentsOfDirectory(atPath: path)
+        } catch {
+            throw CheckpointError(
+                .inaccessible, path, "cannot be listed: \(systemReason(of: error))",
+                code: systemCode(of: error))
+        }
+    }
+
+    /// Removes what an interrupted save or deletion has left. For one rank, when no save is under way.
+    ///
+    /// - Parameter undeletable: called for each leftover that cannot be removed; it only takes space.
+    /// - Returns: the names removed.
+    @discardableResult
+    package func clearPartial(
+        undeletable: (CheckpointError) -> Void = { _ in }
+    ) throws(CheckpointError) -> [String] {
+        try entries().filter { $0.hasPrefix(".partial-") }.sorted().filter { name in
+            do throws(CheckpointError) {
+                try remove(at(name))
+                return true
+            } catch {
+                undeletable(error)
+                return false
+            }
+        }
+    }
+
+    /// Deletes a checkpoint. For one rank.
+    package func remove(step: Int) throws(CheckpointError) {
+        // Under its own name, a checkpoint that is deleted half-way would look damaged.
+        let doomed = partialPath(
+            step: step, id: "expired-" + String(UInt32.random(in: 0x1000_0000...UInt32.max), radix: 16))
+        if rename(path(step: step), doomed) != 0 {
+            throw CheckpointError.system(path(step: step), "cannot be deleted")
+        }
+        try remove(doomed)
+    }
+
+    /// Renames the checkpoints after `step`, which the run has gone back behind, so that their steps can be saved
+    /// again. They stay on the disk until somebody deletes them. For one rank.
+    ///
+    /// - Returns: the new paths.
+    @discardableResult
+    package func setAside(after step: Int, id: String) throws(CheckpointError) -> [String] {
+        var moved: [String] = []
+        for later in try steps() where later > step {
+            let aside = at("superseded-\(Self.digits(later))-\(id)")
+            if rename(path(step: later), aside) != 0 {
+                throw CheckpointError.system(path(step: later), "cannot be renamed")
+            }
+            moved.append(aside)
+        }
+        return moved
+    }
+
+    /// Removes a folder and what is in it.
+    package func remove(_ path: String) throws(CheckpointError) {
+        do {
+            try FileManager.default.removeItem(atPath: path)
+        } catch {
+            throw CheckpointError(
+                .inaccessible, path, "cannot be removed: \(systemReason(of: error))",
+                code: systemCode(of: error))
+        }
+    }
+}

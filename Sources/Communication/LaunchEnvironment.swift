@@ -1,0 +1,44 @@
+import Foundation
+
+/// Who started this process, told by the variables that launchers set.
+package enum LaunchEnvironment: Equatable, Sendable {
+    /// A program by itself: MPI stays untouched.
+    case alone
+    /// One of several processes; the number is nil where the launcher does not tell it.
+    case rank(of: Int?)
+
+    /// - Throws: when Slurm started several processes without telling them how to find each other.
+    package init(_ environment: [String: String]) throws(CommunicationError) {
+        if let size = environment["OMPI_COMM_WORLD_SIZE"] {
+            self = .rank(of: Int(size))
+            return
+        }
+        // Only a step that srun started has this; a batch script that runs a bare program has not.
+        let stepTasks = environment["SLURM_STEP_NUM_TASKS"].flatMap { Int($0) }
+        let isSlurmTask = environment["SLURM_PROCID"] != nil
+        if environment["PMIX_RANK"] != nil || environment["PMI_RANK"] != nil {
+            self = .rank(of: environment["PMI_SIZE"].flatMap { Int($0) } ?? (isSlurmTask ? stepTasks : nil))
+        } else if isSlurmTask, Self.slurmPMI.contains(where: { environment[$0] != nil }) {
+            self = .rank(of: stepTasks)
+        } else if isSlurmTask, let stepTasks, stepTasks > 1 {
+            throw CommunicationError(
+                operation: "start-up",
+                reason: "srun started \(stepTasks) processes that cannot find each other; "
+                    + "use srun --mpi=pmix, or mpirun inside the allocation")
+        } else {
+            self = .alone
+        }
+    }
+
+    /// Whether this process is rank 0 or alone, before MPI runs: for errors in the words that every rank was
+    /// started with.
+    package static func speaksForAll(
+        _ environment: [String: String] = ProcessInfo.processInfo.environment
+    ) -> Bool {
+        let rank =
+            ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"].lazy.compactMap { environment[$0] }.first
+        return rank == nil || rank == "0"
+    }
+
+    private static let slurmPMI = ["PMI_FD", "PMI_JOBID", "PMI2_FD", "PMIX_NAMESPACE"]
+}

@@ -1,0 +1,127 @@
+import FileFormats
+import Foundation
+import Support
+
+/// What the configurations of diffusion models and autoencoders read alike.
+package enum ConfigurationFile {
+    /// The text of a file, of at most ``YAMLLimits/bytes``.
+    package static func read(_ path: String) throws(ConfigError) -> String {
+        let location = ConfigNode.Location(source: path)
+        var isFolder: ObjCBool = false
+        guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else {
+            throw ConfigError(.file, "does not exist", location: location)
+        }
+        guard !isFolder.boolValue else {
+            throw ConfigError(.file, "is a folder, expected a YAML file", location: location)
+        }
+        let bytes: [UInt8]
+        do throws(FileError) {
+            bytes = try readWholeFile(path, limit: YAMLLimits.bytes)
+        } catch {
+            throw ConfigError(.file, error.detail, location: location)
+        }
+        guard let text = String(validating: bytes, as: UTF8.self) else {
+            throw ConfigError(.syntax, "is not UTF-8 text", location: location)
+        }
+        return text
+    }
+
+    /// Parses a configuration and applies overrides in order, `--init-from` last.
+    static func tree(
+        _ yaml: String, source: String, overrides: [String], initFrom: String?
+    ) throws(ConfigError) -> ConfigNode {
+        var root = try YAMLNode.parse(yaml, source: source)
+        if root.value == .null {
+            throw ConfigError(.missingKey, "is empty, expected a configuration", location: root.location)
+        }
+        for text in overrides { try ConfigurationOverride(text).apply(to: &root) }
+        if let initFrom {
+            root["init_from"] = ConfigNode(.string(initFrom), at: .init(source: "--init-from"))
+        }
+        return root
+    }
+
+    /// The run's name, which must be usable as a folder's name.
+    static func name<Key>(_ reader: ConfigReader<Key>, _ key: Key) throws(ConfigError) -> String {
+        let name: String = try reader.read(required: key)
+        let isPlain = name.unicodeScalars.allSatisfy {
+            $0.isASCII
+                && ($0.properties.isAlphabetic || ("0"..."9").contains($0)
+                    || "._-".unicodeScalars.contains($0))
+        }
+        try reader.check(
+            isPlain && !name.isEmpty && name.count <= 128 && name.first != "." && name.first != "-", key,
+            "found '\(name)', expected letters, digits, '_', '-' and '.' (it names a folder)")
+        return name
+    }
+
+    static func seed<Key>(_ reader: ConfigReader<Key>, _ key: Key) throws(ConfigError) -> UInt64 {
+        let seed = try reader.read(key, default: 0)
+        try reader.check(seed >= 0, key, "found \(seed), expected 0 or more")
+        return UInt64(seed)
+    }
+
+    /// `init_from`: the folder of a model whose weights the run starts from.
+    static func initFrom<Key>(_ reader: ConfigReader<Key>, _ key: Key) throws(ConfigError) -> String? {
+        let path: String? = try reader.read(optional: key)
+        try reader.check(path != "", key, "found nothing, expected a model's folder, or null")
+        return path
+    }
+
+    /// The model's keys; where there is no such section, those of the model that the run starts from.
+    ///
+    /// - Parameter startingModel: the keys of the model in the folder `initFrom`.
+    static func model<Key>(
+        _ reader: ConfigReader<Key>, _ key: Key, folder: String, initFrom: String?,
+        startingModel: (String) throws -> ConfigNode
+    ) throws(ConfigError) -> ConfigNode {
+        if let node = reader.child(key), node.value != .null {
+            return try model(node, path: reader.path(of: key), folder: folder)
+        }
+        guard let initFrom else { throw reader.missing(key) }
+        do {
+            return try startingModel(initFrom)
+        } catch {
+            throw ConfigError(.file, at: ["init_from"], "\(error)")
+        }
+    }
+
+    /// `config: FILE.json` stands for the keys of that file, and keys beside it go before.
+    private static func model(
+        _ node: ConfigNode, path: [String], folder: String
+    ) throws(ConfigError) -> ConfigNode {
+        guard let reference = node["config"] else { return node }
+        let file = try String(config: reference, path: path + ["config"])
+        let resolved =
+            file.hasPrefix("/") || folder.isEmpty ? file : (folder as NSString).appendingPathComponent(file)
+        var model: ConfigNode
+        do throws(ConfigError) {
+            model = try ConfigNode(jsonFile: resolved)
+        } catch {
+            throw ConfigError(
+                error.kind, at: path + ["config"], error.description, location: reference.location)
+        }
+        for entry in node.entries ?? [] where entry.key != "config" { model[entry.key] = entry.node }
+        return model
+    }
+
+    /// FNV-1a over the tree's JSON: 64 bits are plenty to tell configurations apart, and nobody attacks it.
+    static func hash(_ node: ConfigNode) -> String {
+        // The tree of a checked configuration has finite numbers only.
+        let text = (try? node.json.text()) ?? ""
+        var hash: UInt64 = 0xCBF2_9CE4_8422_2325
+        for byte in text.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
+        let digits = String(hash, radix: 16)
+        return String(repeating: "0", count: 16 - digits.count) + digits
+    }
+}
+
+extension ConfigReader {
+    /// A section that may be left out, which means its defaults.
+    func section(_ key: Key) -> ConfigNode {
+        guard let node = child(key), node.value != .null else {
+            return ConfigNode(.mapping([]), at: node.location)
+        }
+        return node
+    }
+}

@@ -1,0 +1,53 @@
+import FileFormats
+
+/// `evaluation`: judging the model's samples within training, as `disttrain evaluate` does.
+package struct EvaluationConfiguration: Sendable, Equatable {
+    /// Fewer samples measure nothing.
+    package static let minimumCount = 16
+
+    /// Steps between two evaluations, and one at the end; 0 for none.
+    package var every = 0
+    /// Samples that are judged.
+    package var count = 1000
+    /// Denoising steps; by default those of `sampling`.
+    package var steps: Int
+    /// nil: Inception where its weights are given, else the first stage's latents, else pixels.
+    package var features: FeatureKind?
+    /// Weights of FID's network.
+    package var inception: String?
+    /// What samples are compared with; nil for what is trained on.
+    package var reference: String?
+
+    enum Key: String, CaseIterable { case every, count, steps, features, inception, reference }
+
+    init(config node: ConfigNode, path: [String], sampling: Int, timesteps: Int) throws(ConfigError) {
+        let reader = try ConfigReader<Key>(node, path: path)
+        every = try reader.read(.every, default: every)
+        count = try reader.read(.count, default: count)
+        steps = try reader.read(.steps, default: sampling)
+        features = try reader.read(optional: .features)
+        inception = try reader.read(optional: .inception)
+        reference = try reader.read(optional: .reference)
+        try reader.check(every >= 0, .every, "found \(every), expected 1 or more, or 0 for never")
+        try reader.check(
+            count >= Self.minimumCount, .count,
+            "found \(count), expected \(Self.minimumCount) or more")
+        try reader.check(
+            (1...timesteps).contains(steps), .steps,
+            "found \(steps), expected 1 to diffusion.timesteps (\(timesteps))")
+        try reader.check(
+            features != .inception || inception != nil, .features,
+            "inception needs evaluation.inception, the weights of FID's network (docs/evaluation.md)")
+    }
+
+    var node: ConfigNode {
+        .mapping([
+            "every": .integer(every), "count": .integer(count), "steps": .integer(steps),
+            "features": features.map { .string($0.rawValue) } ?? .null,
+            "inception": inception.map { .string($0) } ?? .null,
+            "reference": reference.map { .string($0) } ?? .null,
+        ])
+    }
+}
+
+extension FeatureKind: ConfigChoice {}

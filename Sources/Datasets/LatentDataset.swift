@@ -1,0 +1,81 @@
+import Foundation
+
+/// Latents that `prepare` wrote: only the samples that a rank reads enter its memory.
+///
+/// A sample is (z - shift)·scaling, where z = mean + exp(logvar / 2)·noise is drawn from the posterior anew
+/// at every visit, or is the latent itself where the first stage has no posterior. A mirrored sample is the
+/// encoder's latent of the mirrored image where the folder holds those, since an encoder commutes with
+/// mirroring only roughly; without them the latent itself is mirrored.
+package final class LatentDataset: TrainingDataset {
+    package let folder: PreparedFolder
+    /// What latents are multiplied by.
+    package let scalingFactor: Float
+    /// What is subtracted before.
+    package let shiftFactor: Float
+
+    /// - Parameters:
+    ///   - scalingFactor: nil takes what the first stage's configuration said when the folder was prepared.
+    ///   - shiftFactor: likewise.
+    package init(
+        _ folder: PreparedFolder, scalingFactor: Double? = nil, shiftFactor: Double? = nil
+    ) throws(DatasetError) {
+        guard folder.manifest.job.kind == .latents else {
+            throw DatasetError(.mismatch, "\(folder.path): holds pixels, expected latents")
+        }
+        self.folder = folder
+        self.scalingFactor = Float(scalingFactor ?? folder.manifest.firstStage?.scalingFactor ?? 1)
+        self.shiftFactor = Float(
+            scalingFactor == nil ? folder.manifest.firstStage?.shiftFactor ?? 0 : shiftFactor ?? 0)
+    }
+
+    package var name: String { folder.path }
+    package var count: Int { folder.manifest.count }
+    package var height: Int { folder.manifest.height }
+    package var width: Int { folder.manifest.width }
+    package var channels: Int { folder.manifest.channels }
+    package var fingerprint: String { folder.fingerprint }
+    package var preparedFolder: PreparedFolder? { folder }
+    package var classNames: [String] { folder.manifest.classNames }
+    package func label(_ index: Int) -> Int? { folder.label(index) }
+
+    package func read(
+        _ index: Int, flipped: Bool, key: SampleKey, into out: UnsafeMutableBufferPointer<Float>
+    ) throws {
+        precondition(out.count == sampleSize, "\(out.count) values for a sample of \(sampleSize)")
+        let storesFlipped = flipped && folder.manifest.job.flip
+        let mirror = flipped && !storesFlipped
+        let suffix = storesFlipped ? "_flipped" : ""
+        guard folder.manifest.hasPosterior else {
+            return try folder.withSample("latent" + suffix, index) { latent in
+                for i in 0..<out.count {
+                    out[i] = (float(latent, source(i, mirror)) - shiftFactor) * scalingFactor
+                }
+            }
+        }
+        try folder.withSample("mean" + suffix, index) { mean in
+            try folder.withSample("logvar" + suffix, index) { logvar in
+                var noise = key.posteriorNoise
+                for i in 0..<out.count {
+                    let from = source(i, mirror)
+                    // diffusers clamps the log-variance so; it was stored as the encoder gave it.
+                    let deviation = exp(0.5 * min(max(float(logvar, from), -30), 20))
+                    let z = float(mean, from) + deviation * noise.normal()
+                    out[i] = (z - shiftFactor) * scalingFactor
+                }
+            }
+        }
+    }
+
+    private func float(_ bytes: UnsafeRawBufferPointer, _ index: Int) -> Float {
+        Float(
+            bitPattern: UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 4 * index, as: UInt32.self)))
+    }
+
+    /// The element that lands at `i` of [H, W, C].
+    private func source(_ i: Int, _ mirror: Bool) -> Int {
+        guard mirror else { return i }
+        let (pixel, c) = i.quotientAndRemainder(dividingBy: channels)
+        let (y, x) = pixel.quotientAndRemainder(dividingBy: width)
+        return (y * width + (width - 1 - x)) * channels + c
+    }
+}

@@ -1,0 +1,131 @@
+import Communication
+import Foundation
+import Imaging
+import LDMModel
+import Support
+
+/// What a run trains on: the `data` section of its configuration.
+package struct DataOptions: Equatable, Sendable {
+    /// A folder that `prepare` wrote; or, in pixel space, also a source as
+    /// ``openImageSource(_:size:seed:skipBad:)`` knows it: a folder of images, a tar archive, CIFAR-10
+    /// batches, or `synthetic-faces:COUNT[:SEED]`.
+    package var path: String
+    /// Side of a training image where the source's images are resized at loading.
+    package var imageSize: Int
+    package var filter: ResizeFilter
+
+    package init(path: String, imageSize: Int, filter: ResizeFilter = .lanczos) {
+        self.path = path
+        self.imageSize = imageSize
+        self.filter = filter
+    }
+}
+
+/// Opens what a run trains on together on all ranks, and refuses data that do not fit the first stage. A prepared
+/// folder's shards are verified from now on in the background, which rank 0 reports when it is done. Collective.
+///
+/// - Parameters:
+///   - firstStage: nil trains in pixel space.
+/// - Throws: `DatasetError` in one line.
+package func openTrainingDataset(
+    _ options: DataOptions, firstStage: FirstStage?, on communicator: any Communicator
+) throws -> any TrainingDataset {
+    // With a first stage a source of images is refused, so nothing is read of it.
+    let isPrepared = try communicator.anyAgree(
+        firstStage != nil || PreparedManifest.isIn(options.path))
+    let sources = try SharedSources(
+        isPrepared ? [] : [options.path], skipBad: false, on: communicator)
+    let dataset = try communicator.collectively("opening the data") {
+        try openTrainingDataset(options, firstStage: firstStage, sources)
+    }
+    let isRoot = communicator.isRoot
+    dataset.preparedFolder?.verifyInBackground { line in if isRoot { printLine(line) } }
+    return dataset
+}
+
+/// The same on one rank alone, without verification in the background: shards are verified when they are first used.
+package func openTrainingDataset(
+    _ options: DataOptions, firstStage: FirstStage?
+) throws(DatasetError) -> any TrainingDataset {
+    try openTrainingDataset(options, firstStage: firstStage, nil)
+}
+
+/// - Parameter sources: what the ranks have opened together.
+private func openTrainingDataset(
+    _ options: DataOptions, firstStage: FirstStage?, _ sources: SharedSources?
+) throws(DatasetError) -> any TrainingDataset {
+    let path = options.path
+    guard PreparedManifest.isIn(path) else {
+        let unfinished = FileManager.default.fileExists(atPath: "\(path)/\(PrepareRecord.folderName)")
+        let isDrawn = path.hasPrefix("synthetic-faces")
+        if unfinished || firstStage != nil && !isDrawn && !FileManager.default.fileExists(atPath: path) {
+            // Says that the folder is missing or not finished.
+            _ = try PreparedManifest.read(folder: path)
+        }
+        guard firstStage == nil else {
+            throw DatasetError(
+                .mismatch,
+                "\(path): holds images, but a first stage trains on latents; make them with `disttrain "
+                    + "prepare \(path) --size N --first-stage FOLDER --output FOLDER` and name that folder "
+                    + "as data.path"
+            )
+        }
+        let source: any ImageSource
+        do throws(ImageError) {
+            if let sources {
+                source = try sources.open(path, size: options.imageSize)
+            } else {
+                source = try openSource(path, size: options.imageSize, skipBad: false)
+            }
+        } catch {
+            throw DatasetError(.inaccessible, error.description, code: error.code)
+        }
+        return ImageDataset(
+            source, transform: ImageTransform(size: options.imageSize, filter: options.filter))
+    }
+
+    let folder = try PreparedFolder(path)
+    switch (folder.manifest.firstStage, firstStage) {
+    case (nil, nil):
+        return try PixelDataset(folder)
+    case (let made?, let firstStage?):
+        let hash = firstStage.weightsHash
+        guard made.weightsHash == hash else {
+            throw DatasetError(
+                .mismatch,
+                "\(path): these latents were made by another first stage (\(made.className), weights "
+                    + "\(made.weightsHash)) than the one configured (weights \(hash)); configure that one, or prepare "
+                    + "the images again")
+        }
+        return try LatentDataset(
+            folder, scalingFactor: Double(firstStage.scalingFactor),
+            shiftFactor: Double(firstStage.shiftFactor))
+    case (nil, _):
+        throw DatasetError(
+            .mismatch,
+            "\(path): holds pixels, but first_stage is configured; prepare the images with --first-stage, "
+                + "or remove first_stage to train in pixel space")
+    case (let made?, nil):
+        throw DatasetError(
+            .mismatch,
+            "\(path): holds latents of an \(made.className), but no first_stage is configured; set "
+                + "first_stage.path"
+        )
+    }
+}
+
+/// Opens a source of images; of drawn faces also with their seed, as `synthetic-faces:COUNT:SEED`.
+func openSource(
+    _ specification: String, size: Int, skipBad: Bool, limits: ImageLimits = .standard
+) throws(ImageError) -> any ImageSource {
+    let parts = specification.split(separator: ":", omittingEmptySubsequences: false)
+    guard parts.count == 3, parts[0] == "synthetic-faces" else {
+        return try openImageSource(specification, size: size, skipBad: skipBad, limits: limits)
+    }
+    guard let seed = UInt64(parts[2]) else {
+        throw ImageError(
+            .unknownSource, name: specification,
+            "\"\(parts[2])\" is no seed; expected synthetic-faces:COUNT:SEED with a whole number")
+    }
+    return try openImageSource("synthetic-faces:\(parts[1])", size: size, seed: seed, skipBad: skipBad)
+}

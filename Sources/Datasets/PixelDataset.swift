@@ -1,0 +1,131 @@
+import Foundation
+import Imaging
+import Support
+import Synchronization
+
+/// Images that `prepare` wrote as bytes; a sample is pixel / 127.5 - 1.
+package final class PixelDataset: TrainingDataset {
+    package let folder: PreparedFolder
+
+    package init(_ folder: PreparedFolder) throws(DatasetError) {
+        guard folder.manifest.job.kind == .pixels else {
+            throw DatasetError(.mismatch, "\(folder.path): holds latents, expected pixels")
+        }
+        self.folder = folder
+    }
+
+    package var name: String { folder.path }
+    package var count: Int { folder.manifest.count }
+    package var height: Int { folder.manifest.height }
+    package var width: Int { folder.manifest.width }
+    package var channels: Int { folder.manifest.channels }
+    package var fingerprint: String { folder.fingerprint }
+    package var preparedFolder: PreparedFolder? { folder }
+    package var classNames: [String] { folder.manifest.classNames }
+    package func label(_ index: Int) -> Int? { folder.label(index) }
+
+    package func read(
+        _ index: Int, flipped: Bool, key: SampleKey, into out: UnsafeMutableBufferPointer<Float>
+    ) throws {
+        try folder.withSample("image", index) {
+            writePixels($0.bindMemory(to: UInt8.self), width: width, flipped: flipped, into: out)
+        }
+    }
+}
+
+/// Images decoded, cropped and resized when they are first touched, and kept as bytes: what a pixel-space run
+/// reads that names its images directly. Nothing is written to disk.
+package final class ImageDataset: TrainingDataset {
+    /// Bytes kept by default; images past it are decoded again at every visit.
+    package static let defaultCacheBytes = 4 << 30
+
+    package let source: any ImageSource
+    package let transform: ImageTransform
+    package let count: Int
+    private let cachedCount: Int
+    private let cache: Mutex<[Int: [UInt8]]>
+
+    /// - Parameters:
+    ///   - limit: take the first images alone.
+    ///   - cacheBytes: memory for decoded images.
+    package init(
+        _ source: any ImageSource, transform: ImageTransform, limit: Int? = nil,
+        cacheBytes: Int = ImageDataset.defaultCacheBytes
+    ) {
+        self.source = source
+        self.transform = transform
+        count = min(source.count, limit ?? source.count)
+        cachedCount = cacheBytes / (3 * transform.size * transform.size)
+        cache = Mutex([:])
+    }
+
+    package var name: String { source.name }
+    package var fingerprint: String { Self.fingerprint(source.fingerprint, transform, count) }
+    package var earlierFingerprint: EarlierFingerprint? {
+        EarlierFingerprint { [source, transform, count] in
+            Self.fingerprint(source.sampledFingerprint, transform, count)
+        }
+    }
+
+    /// Of the version that the source's fingerprint is of.
+    private static func fingerprint(_ source: String, _ transform: ImageTransform, _ count: Int) -> String {
+        let prefix = source.hasPrefix(SourceFingerprint.prefix) ? SourceFingerprint.prefix : ""
+        return prefix + contentHash([source, transform.description, String(count)])
+    }
+
+    package var height: Int { transform.size }
+    package var width: Int { transform.size }
+    package var channels: Int { 3 }
+
+    package func read(
+        _ index: Int, flipped: Bool, key: SampleKey, into out: UnsafeMutableBufferPointer<Float>
+    ) throws {
+        try pixels(index).withUnsafeBufferPointer {
+            writePixels($0, width: width, flipped: flipped, into: out)
+        }
+    }
+
+    /// The image's bytes, [H, W, 3].
+    private func pixels(_ index: Int) throws(DatasetError) -> [UInt8] {
+        precondition((0..<count).contains(index), "sample \(index) of \(count)")
+        if let known = cache.withLock({ $0[index] }) { return known }
+        let image: Image
+        do {
+            image = transform.apply(try source.image(at: index))
+        } catch {
+            throw DatasetError(
+                .badImages,
+                "\(error.description); remove it, or make a clean set: disttrain prepare --skip-bad",
+                code: error.code)
+        }
+        // Two threads may decode the same image once each; both results are the same.
+        if index < cachedCount { cache.withLock { $0[index] = image.pixels } }
+        return image.pixels
+    }
+}
+
+extension ImageDataset {
+    /// Faces of `size` by `size` pixels, drawn when they are first touched.
+    package convenience init(syntheticFaces count: Int, size: Int, seed: UInt64 = 0) {
+        self.init(
+            SyntheticFacesSource(count: count, size: size, seed: seed), transform: ImageTransform(size: size))
+    }
+}
+
+/// Bytes [H, W, 3] as floats in [-1, 1], mirrored or not.
+private func writePixels(
+    _ pixels: UnsafeBufferPointer<UInt8>, width: Int, flipped: Bool,
+    into out: UnsafeMutableBufferPointer<Float>
+) {
+    precondition(out.count == pixels.count, "\(out.count) values for a sample of \(pixels.count)")
+    guard flipped else {
+        for i in pixels.indices { out[i] = Float(pixels[i]) / 127.5 - 1 }
+        return
+    }
+    for row in stride(from: 0, to: pixels.count, by: 3 * width) {
+        for x in 0..<width {
+            let (to, from) = (row + 3 * x, row + 3 * (width - 1 - x))
+            for c in 0..<3 { out[to + c] = Float(pixels[from + c]) / 127.5 - 1 }
+        }
+    }
+}

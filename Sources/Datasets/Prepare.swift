@@ -1,0 +1,295 @@
+import Communication
+import Configuration
+import Foundation
+import Imaging
+import LDMModel
+import Support
+import TensorCore
+
+/// What `disttrain prepare` is asked for.
+package struct PrepareOptions: Sendable {
+    package enum Precision: String, CaseIterable, Sendable {
+        /// bf16 where every rank's processor multiplies it natively, else fp32.
+        case auto
+        case fp32
+        case bf16
+    }
+
+    /// A folder, a tar archive, a folder of CIFAR-10 batches, or `synthetic-faces:COUNT[:SEED]`.
+    package var source: String
+    package var output: String
+    /// Side of an image in pixels.
+    package var size: Int
+    package var filter = ResizeFilter.lanczos
+    /// A diffusers folder of an AutoencoderKL or VQModel; nil prepares pixels.
+    package var firstStage: String?
+    /// Store latents of the mirrored images too.
+    package var flip = false
+    /// Leave out what cannot be decoded, rather than failing.
+    package var skipBad = false
+    /// Larger images cannot be decoded.
+    package var limits = ImageLimits.standard
+    /// Images encoded together.
+    package var batch = 8
+    /// Take the first images alone.
+    package var limit: Int?
+    package var precision = Precision.auto
+
+    package init(source: String, output: String, size: Int) {
+        self.source = source
+        self.output = output
+        self.size = size
+    }
+}
+
+/// Turns images into sharded training samples on all ranks; all ranks call it and all get the same result.
+///
+/// A shard is written whole, with a record of what it was made from, so a run that was cut off goes on where
+/// it stopped, on any number of ranks. After every round of shards the ranks tell each other how far they are
+/// and whether an image could not be decoded: the rest is then only looked through, so that the error names
+/// all.
+///
+/// - Parameter showsProgress: rank 0 writes a progress line to standard error.
+/// - Throws: `DatasetError` in one line, or `RemoteFailure` where another rank failed.
+package func prepare(
+    _ options: PrepareOptions, on communicator: any Communicator, showsProgress: Bool = true
+) throws -> PrepareSummary {
+    let start = ContinuousClock.now
+    let maker = try openMaker(options, communicator)
+    let job = maker.job
+
+    // Which shards are there already; each rank verifies its share.
+    try communicator.collectively("looking at the output folder") {
+        if communicator.isRoot { try takeOutputFolder(options.output, job) }
+    }
+    var finished = [Double](repeating: 0, count: job.shardCount)
+    try communicator.collectively("verifying finished shards") {
+        for shard in stride(from: communicator.rank, to: job.shardCount, by: communicator.size) {
+            finished[shard] = try isFinished(shard, maker) ? 1 : 0
+        }
+    }
+    try communicator.allReduceSum(&finished)
+    let pending = (0..<job.shardCount).filter { finished[$0] == 0 }
+
+    let manifestPath = "\(options.output)/\(PreparedManifest.fileName)"
+    let preview = "\(options.output)/preview.png"
+    if !pending.isEmpty {
+        try communicator.collectively("replacing the manifest") {
+            // The manifest says that the folder is whole, which it is not now.
+            if communicator.isRoot, unlink(manifestPath) != 0, errno != ENOENT {
+                let code = errno
+                throw DatasetError(
+                    .inaccessible, "\(manifestPath): cannot be replaced: \(systemReason(code))", code: code)
+            }
+        }
+        try makeShards(pending, maker, communicator, showsProgress: showsProgress)
+    }
+    try communicator.barrier()
+    try communicator.collectively("writing the manifest") {
+        if communicator.isRoot { try writeManifest(maker, to: manifestPath) }
+    }
+    try communicator.barrier()
+    let manifest = try communicator.collectively("reading the manifest") {
+        try awaiting(manifestPath) { try PreparedManifest.read(folder: options.output) }
+    }
+    let hasPreview = try communicator.fromRoot("looking for the preview") {
+        FileManager.default.fileExists(atPath: preview)
+    }
+    if !pending.isEmpty || !hasPreview {
+        try writePreview(maker, to: preview, communicator)
+    }
+    return PrepareSummary(
+        manifest: manifest, reusedShards: job.shardCount - pending.count,
+        seconds: (ContinuousClock.now - start).seconds, preview: preview)
+}
+
+// MARK: Opening
+
+/// Opens source and first stage on every rank, and sees that all have the same.
+private func openMaker(_ options: PrepareOptions, _ communicator: any Communicator) throws -> ShardMaker {
+    try communicator.collectively("reading the options") { try options.validate() }
+    let hasNativeBFloat16 = try communicator.allAgree(Processor.hasNativeBFloat16)
+    let usesBFloat16 = options.precision == .bf16 || options.precision == .auto && hasNativeBFloat16
+
+    let sources = try SharedSources(
+        [options.source], skipBad: options.skipBad, limits: options.limits, readsContent: false,
+        on: communicator)
+    var maker = try communicator.collectively("opening source and first stage") {
+        try asDatasetError {
+            let firstStage = try options.firstStage.map {
+                try FirstStage(folder: ModelFolder($0), dtype: usesBFloat16 ? .bfloat16 : .float32)
+            }
+            if let firstStage {
+                _ = try firstStage.latentSize(height: options.size, width: options.size)
+                guard firstStage.imageChannels == 3 else {
+                    throw DatasetError(
+                        .mismatch,
+                        "\(options.firstStage ?? ""): takes images of \(firstStage.imageChannels) "
+                            + "channels, expected 3"
+                    )
+                }
+            }
+            let source = try sources.open(options.source, size: options.size)
+            let transform = ImageTransform(size: options.size, filter: options.filter)
+            let count = min(source.count, options.limit ?? source.count)
+            let job = PrepareJob(
+                kind: firstStage == nil ? .pixels : .latents, sourceFingerprint: "",
+                itemCount: count, imageSize: options.size, transform: transform.description,
+                firstStageHash: firstStage?.weightsHash, flip: firstStage != nil && options.flip,
+                precision: firstStage == nil ? nil : usesBFloat16 ? "bf16" : "fp32")
+            return ShardMaker(
+                sourceName: options.source, job: job, source: source, transform: transform,
+                firstStage: firstStage,
+                classNames: classNames(of: source, count: count), folder: options.output,
+                batch: options.batch,
+                skipBad: options.skipBad)
+        }
+    }
+    maker.job.sourceFingerprint = try sourceFingerprint(maker, communicator)
+    let identity = UInt64(contentHash([try maker.job.json.text()]), radix: 16) ?? 0
+    guard try communicator.allEqual(identity) else {
+        throw DatasetError(
+            .mismatch,
+            "\(options.source): the ranks see different images or first stages under the same path; use "
+                + "paths on a file system that all hosts share")
+    }
+    return maker
+}
+
+/// The source's fingerprint, by the rule that work of earlier versions in the output folder has begun with. Collective.
+private func sourceFingerprint(_ maker: ShardMaker, _ communicator: any Communicator) throws -> String {
+    let earlier = try communicator.fromRoot("looking at the output folder") {
+        earlierSourceFingerprint(maker.folder) ?? ""
+    }
+    if !earlier.isEmpty, !earlier.hasPrefix(SourceFingerprint.prefix) {
+        return maker.source.sampledFingerprint
+    }
+    try maker.source.readContent(on: communicator)
+    return maker.source.fingerprint
+}
+
+/// The classes, sorted by their bytes, where every image has one and there are two or more.
+private func classNames(of source: any ImageSource, count: Int) -> [String] {
+    var names = Set<String>()
+    for index in 0..<count {
+        guard let label = source.label(at: index) else { return [] }
+        names.insert(label)
+    }
+    return names.count < 2 ? [] : names.sorted(by: ItemNames.precedes)
+}
+
+extension PrepareOptions {
+    fileprivate func validate() throws(DatasetError) {
+        guard (Image.minimumSide...PrepareJob.maximumImageSize).contains(size) else {
+            throw DatasetError(
+                .usage, "--size \(size): expected \(Image.minimumSide) to \(PrepareJob.maximumImageSize)")
+        }
+        guard (1...4096).contains(batch) else {
+            throw DatasetError(.usage, "--batch \(batch): expected 1 to 4096")
+        }
+        if let limit, limit < 1 { throw DatasetError(.usage, "--limit \(limit): expected 1 or more") }
+        if output.isEmpty { throw DatasetError(.usage, "--output: expected the name of a folder") }
+    }
+}
+
+// MARK: Shards
+
+/// Whether a shard is there, whole, made by the same work, and without left-out images that are not to be
+/// left out.
+private func isFinished(_ shard: Int, _ maker: ShardMaker) throws(DatasetError) -> Bool {
+    guard let record = PrepareRecord.read(folder: maker.folder, shard: shard) else { return false }
+    guard record.job == maker.job else {
+        throw DatasetError(
+            .mismatch,
+            "\(maker.folder): holds shards of other work (\(maker.job.difference(from: record.job))); "
+                + "choose another --output, or delete the folder")
+    }
+    return (record.skipped.isEmpty || maker.skipBad) && record.matchesFile(folder: maker.folder, shard: shard)
+}
+
+/// Makes the shards in rounds, one of each rank.
+private func makeShards(
+    _ pending: [Int], _ maker: ShardMaker, _ communicator: any Communicator, showsProgress: Bool
+) throws {
+    let total = pending.reduce(0) { $0 + maker.job.items(ofShard: $1).count }
+    let progress =
+        communicator.isRoot && showsProgress
+        ? CountProgress("prepare", unit: "images", total: total) : nil
+    var done = 0
+    var bad: [ShardMaker.BadItem] = []
+    var anyBad = false
+    for first in stride(from: 0, to: pending.count, by: communicator.size) {
+        let round = pending[first..<min(first + communicator.size, pending.count)]
+        let images = round.reduce(0) { $0 + maker.job.items(ofShard: $1).count }
+        try communicator.collectively("making a shard") {
+            guard communicator.rank < round.count else { return }
+            let shard = round[first + communicator.rank]
+            // What rank 0 has done stands for all of this round.
+            let report = { (own: Int) in progress?.update(min(done + own * round.count, done + images)) ?? ()
+            }
+            bad += try asDatasetError {
+                anyBad && !maker.skipBad
+                    ? try maker.scan(shard, progress: report) : try maker.make(shard, progress: report)
+            }
+        }
+        done += images
+        anyBad = try communicator.anyAgree(!bad.isEmpty)
+    }
+    progress?.finish(done)
+    guard anyBad, !maker.skipBad else { return }
+    let all = try communicator.allGather(bad).flatMap { $0 }.sorted()
+    let others = all.count == 1 ? "" : "; \(all.count) such images in all"
+    throw DatasetError(
+        .badImages,
+        "\(maker.sourceName): \(all[0].item): \(all[0].reason)\(others); mend or remove, or leave out "
+            + "with --skip-bad"
+    )
+}
+
+// MARK: Manifest
+
+private func writeManifest(_ maker: ShardMaker, to path: String) throws {
+    let job = maker.job
+    let shape = try maker.sampleShape()
+    var statistics = LatentStatistics(channels: shape.channels)
+    var shards: [PreparedManifest.Shard] = []
+    var skipped = maker.source.skipped.map {
+        PreparedManifest.Skipped(item: $0, reason: "no image by its name")
+    }
+    for shard in 0..<job.shardCount {
+        let name = PrepareJob.shardName(shard)
+        // Another host may have written it: a network file system can show it with a delay.
+        let record = try awaiting("\(maker.folder)/\(name)") {
+            guard let record = PrepareRecord.read(folder: maker.folder, shard: shard), record.job == job
+            else {
+                throw DatasetError(
+                    .damaged,
+                    "\(maker.folder)/\(name): no record of it, though a rank has written it; --output has "
+                        + "to lie on a file system that all hosts share")
+            }
+            return record
+        }
+        statistics.add(record.statistics)
+        skipped += record.skipped
+        shards.append(
+            .init(
+                name: name, count: record.count, bytes: record.bytes, crc32: record.crc32,
+                crc32c: record.crc32c))
+    }
+    let manifest = PreparedManifest(
+        job: job, sourceName: maker.sourceName, height: shape.height, width: shape.width,
+        channels: shape.channels, hasPosterior: maker.firstStage?.hasPosterior ?? false,
+        firstStage: maker.firstStage?.record, statistics: statistics, classNames: maker.classNames,
+        shards: shards, skipped: skipped)
+    guard manifest.count > 0 else {
+        throw DatasetError(
+            .badImages,
+            "\(maker.sourceName): none of \(job.itemCount) images can be decoded; the first: "
+                + (skipped.first.map { "\($0.item): \($0.reason)" } ?? ""))
+    }
+    do {
+        try AtomicFile.write(Array((try manifest.json.text(pretty: true) + "\n").utf8), to: path)
+    } catch {
+        throw DatasetError(.inaccessible, "\(error)", code: fileErrorCode(error))
+    }
+}

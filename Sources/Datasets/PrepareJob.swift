@@ -1,0 +1,187 @@
+import Support
+
+/// What decides the bytes of a prepared folder. Every finished shard keeps it beside itself, so that a
+/// restart can tell that the shard belongs to the same work; the number of ranks has no part in it.
+package struct PrepareJob: Equatable, Sendable {
+    package enum Kind: String, Sendable {
+        case latents
+        case pixels
+    }
+
+    package var kind: Kind
+    /// Content hash of the source; see ``SourceContent``.
+    package var sourceFingerprint: String
+    /// Items of the source that are prepared; damaged ones count too.
+    package var itemCount: Int
+    /// Side of a transformed image in pixels, and ``ImageTransform``'s text.
+    package var imageSize: Int
+    package var transform: String
+    /// Hash of the first stage's weights; nil for pixels.
+    package var firstStageHash: String?
+    /// Whether latents of the mirrored images are stored too.
+    package var flip: Bool
+    /// What the first stage computed in: fp32 or bf16; nil for pixels.
+    package var precision: String?
+
+    package init(
+        kind: Kind, sourceFingerprint: String, itemCount: Int, imageSize: Int, transform: String,
+        firstStageHash: String?, flip: Bool, precision: String?
+    ) {
+        self.kind = kind
+        self.sourceFingerprint = sourceFingerprint
+        self.itemCount = itemCount
+        self.imageSize = imageSize
+        self.transform = transform
+        self.firstStageHash = firstStageHash
+        self.flip = flip
+        self.precision = precision
+    }
+
+    /// Items of every shard but the last: at most 256, few enough that 256 images already make 32 shards for
+    /// as many ranks, and that pixels stay below 128 MiB. A multiple of 8, and no matter of the number of
+    /// ranks.
+    package var shardSize: Int {
+        let most = kind == .pixels ? min(256, (128 << 20) / (3 * imageSize * imageSize)) : 256
+        return max(8, min(most / 8 * 8, (itemCount + 511) / 512 * 8))
+    }
+    package var shardCount: Int { (itemCount + shardSize - 1) / shardSize }
+    /// The source's items in a shard.
+    package func items(ofShard shard: Int) -> Range<Int> {
+        shard * shardSize..<min(itemCount, (shard + 1) * shardSize)
+    }
+
+    /// `shard-00000.safetensors`
+    static func shardName(_ shard: Int) -> String { "\(stem(shard)).safetensors" }
+    /// `shard-00000.json`, in the folder `progress`.
+    static func recordName(_ shard: Int) -> String { "\(stem(shard)).json" }
+    private static func stem(_ shard: Int) -> String {
+        let digits = String(shard)
+        return "shard-" + String(repeating: "0", count: max(0, 5 - digits.count)) + digits
+    }
+
+    // MARK: JSON
+
+    /// Keys with what a person calls them, in order.
+    private static let titles = [
+        ("kind", "kind"), ("source_fingerprint", "source content"), ("items", "number of images"),
+        ("size", "--size"), ("transform", "transform"), ("first_stage_hash", "first stage"),
+        ("flip", "--flip"),
+        ("precision", "precision"),
+    ]
+
+    var json: JSONValue {
+        [
+            "kind": .string(kind.rawValue),
+            "source_fingerprint": .string(sourceFingerprint),
+            "items": .integer(itemCount),
+            "size": .integer(imageSize),
+            "transform": .string(transform),
+            "first_stage_hash": firstStageHash.map { .string($0) } ?? .null,
+            "flip": .bool(flip),
+            "precision": precision.map { .string($0) } ?? .null,
+        ]
+    }
+
+    init(json: JSONValue, in file: String) throws(DatasetError) {
+        let fields = JSONFields(json, file: file)
+        guard let kind = Kind(rawValue: try fields.string("kind")) else {
+            throw DatasetError(
+                .damaged, "\(file): kind is \(try fields.string("kind")), expected latents or pixels")
+        }
+        self.init(
+            kind: kind, sourceFingerprint: try fields.string("source_fingerprint"),
+            itemCount: try fields.int("items"), imageSize: try fields.int("size"),
+            transform: try fields.string("transform"), firstStageHash: json["first_stage_hash"]?.stringValue,
+            flip: try fields.bool("flip"),
+            precision: json["precision"]?.stringValue)
+        guard (1...PreparedManifest.Limits.samples).contains(itemCount),
+            (1...Self.maximumImageSize).contains(imageSize)
+        else {
+            throw DatasetError(.damaged, "\(file): \(itemCount) items of \(imageSize) pixels make no sense")
+        }
+    }
+
+    /// The largest side that images are prepared at.
+    package static let maximumImageSize = 8192
+
+    /// What differs, for a person: `transform was "…", now "…"`.
+    func difference(from earlier: PrepareJob) -> String {
+        func show(_ value: JSONValue?) -> String { (try? value?.text()) ?? "absent" }
+        let parts = Self.titles.compactMap { key, title -> String? in
+            let (now, before) = (json[key], earlier.json[key])
+            return now == before ? nil : "\(title) was \(show(before)), now \(show(now))"
+        }
+        return parts.joined(separator: "; ")
+    }
+}
+
+/// Fields of a JSON object with errors that name the file and the key.
+struct JSONFields {
+    let value: JSONValue
+    let file: String
+
+    init(_ value: JSONValue, file: String) {
+        self.value = value
+        self.file = file
+    }
+
+    func string(_ key: String) throws(DatasetError) -> String {
+        guard let found = value[key]?.stringValue else { throw wrong(key, "a string") }
+        return found
+    }
+
+    func int(_ key: String) throws(DatasetError) -> Int {
+        guard let found = value[key]?.intValue, found >= 0 else {
+            throw wrong(key, "a whole number of 0 or more")
+        }
+        return found
+    }
+
+    /// Hexadecimal digits.
+    func checksum(_ key: String) throws(DatasetError) -> UInt32 {
+        guard let found = UInt32(try string(key), radix: 16) else {
+            throw wrong(key, "a checksum in hexadecimal digits")
+        }
+        return found
+    }
+
+    /// The same, nil where there is none.
+    func optionalChecksum(_ key: String) throws(DatasetError) -> UInt32? {
+        value[key] == nil ? nil : try checksum(key)
+    }
+
+    func double(_ key: String) throws(DatasetError) -> Double {
+        guard let found = value[key]?.doubleValue else { throw wrong(key, "a number") }
+        return found
+    }
+
+    func bool(_ key: String) throws(DatasetError) -> Bool {
+        guard let found = value[key]?.boolValue else { throw wrong(key, "true or false") }
+        return found
+    }
+
+    package func array(_ key: String) throws(DatasetError) -> [JSONValue] {
+        guard let found = value[key]?.arrayValue else { throw wrong(key, "a list") }
+        return found
+    }
+
+    func doubles(_ key: String) throws(DatasetError) -> [Double] {
+        var numbers: [Double] = []
+        for element in try array(key) {
+            guard let number = element.doubleValue else { throw wrong(key, "a list of numbers") }
+            numbers.append(number)
+        }
+        return numbers
+    }
+
+    func object(_ key: String) throws(DatasetError) -> JSONFields {
+        guard let found = value[key], found.objectValue != nil else { throw wrong(key, "an object") }
+        return JSONFields(found, file: file)
+    }
+
+    private func wrong(_ key: String, _ expected: String) -> DatasetError {
+        let found = value[key]?.kind ?? "nothing"
+        return DatasetError(
+            .damaged, "\(file): \(key) is \(found), expected \(expected); prepare the folder again")
+    }
+}

@@ -1,0 +1,69 @@
+import Communication
+import Imaging
+import LDMModel
+
+// B: pictures, H, W: image, h, w, c: latent.
+
+/// Writes a picture of the first images that can be decoded: up to 8 by 8, as they go into training; for
+/// latents with what the first stage makes of them beside. All ranks decode a share, rank 0 writes.
+func writePreview(_ maker: ShardMaker, to path: String, _ communicator: any Communicator) throws {
+    let size = maker.job.imageSize
+    // Decoding costs about as much as 100 training samples' encoding a megapixel: keep it within seconds.
+    let budget = maker.firstStage == nil ? 64 : (64 * 128 * 128) / (size * size)
+    let most = [64, 36, 16, 9, 4].first { $0 <= budget } ?? 1
+    var originals: [Image] = []
+    let chosen = try communicator.fromRoot("drawing the preview") {
+        var items: [Int] = []
+        for start in stride(from: 0, to: maker.job.itemCount, by: most) where items.count < most {
+            for (index, result) in maker.decode(start..<min(start + most, maker.job.itemCount)) {
+                guard case .success(let image) = result, items.count < most else { continue }
+                items.append(index)
+                originals.append(image)
+            }
+        }
+        return items
+    }
+    var own: [Image] = []
+    try communicator.collectively("drawing the preview") {
+        guard let firstStage = maker.firstStage else { return }
+        try asDatasetError {
+            for place in stride(from: communicator.rank, to: chosen.count, by: communicator.size) {
+                let item = chosen[place]
+                let image =
+                    communicator.isRoot ? originals[place] : try maker.decode(item..<item + 1)[0].result.get()
+                own.append(try rebuild(image, firstStage))
+            }
+        }
+    }
+    let pixels = own.flatMap(\.pixels)
+    let gathered = try communicator.gather(pixels, root: 0)
+    try communicator.collectively("writing the preview") {
+        guard communicator.isRoot, let gathered, !originals.isEmpty else { return }
+        var rebuilt = originals
+        for (rank, bytes) in gathered.enumerated() where maker.firstStage != nil {
+            for (turn, place) in stride(from: rank, to: originals.count, by: communicator.size).enumerated() {
+                let start = turn * 3 * size * size
+                rebuilt[place] = Image(
+                    width: size, height: size, pixels: Array(bytes[start..<start + 3 * size * size]))
+            }
+        }
+        let grids = (maker.firstStage == nil ? [originals] : [originals, rebuilt]).map { images in
+            // A grid that nobody can open is no use.
+            let cells =
+                size > 256 ? images.map { $0.resized(width: 256, height: 256, filter: .area) } : images
+            return ImageGrid.square(of: cells.count).render(cells)
+        }
+        try asDatasetError { try ImageGrid(columns: 2, padding: 4).render(grids).write(to: path) }
+    }
+}
+
+/// An image through the first stage and back: [H, W, 3] to [h, w, c] to [H, W, 3].
+private func rebuild(_ image: Image, _ firstStage: FirstStage) throws -> Image {
+    let encoded = try image.floats().withUnsafeBufferPointer {
+        try firstStage.encode($0, batch: 1, height: image.height, width: image.width)
+    }
+    let decoded = encoded.mean.withUnsafeBufferPointer {
+        firstStage.decode($0, batch: 1, height: encoded.shape[1], width: encoded.shape[2])
+    }
+    return Image(width: image.width, height: image.height, floats: decoded)
+}

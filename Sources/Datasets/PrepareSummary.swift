@@ -1,0 +1,66 @@
+import Foundation
+import Support
+
+/// What `prepare` did.
+package struct PrepareSummary: Sendable {
+    package let manifest: PreparedManifest
+    /// Shards that were there already.
+    package let reusedShards: Int
+    package let seconds: Double
+    /// Where the picture of the first images lies.
+    package let preview: String
+
+    /// How far a configured scaling factor may be from the measured one before a warning: 25 %.
+    static let tolerance = 0.25
+    /// How many left-out images are listed.
+    private static let listed = 20
+
+    /// A warning where the first stage's `scaling_factor` is far from what its latents want.
+    package var scalingWarning: String? {
+        guard let configured = manifest.firstStage?.scalingFactor else { return nil }
+        let measured = manifest.statistics.scalingFactor
+        guard abs(configured / measured - 1) > Self.tolerance else { return nil }
+        return
+            "the first stage's scaling_factor is \(Self.short(configured)), but these latents have unit "
+            + "variance at \(Self.short(measured)); set it in the first stage's config.json, unless you "
+            + "continue training of a U-Net that was made for \(Self.short(configured))"
+    }
+
+    /// The lines that a person sees at the end.
+    package func text(output: String) -> String {
+        let (m, s) = (manifest, manifest.statistics)
+        var lines: [String] = []
+        for item in m.skipped.prefix(Self.listed) { lines.append("left out: \(item.item): \(item.reason)") }
+        if m.skipped.count > Self.listed {
+            lines.append(
+                "left out: \(m.skipped.count - Self.listed) more, listed in "
+                    + "\(output)/\(PreparedManifest.fileName)"
+            )
+        }
+        let shape = "\(m.height)x\(m.width)x\(m.channels)"
+        let reused = reusedShards > 0 ? " (\(reusedShards) were there already)" : ""
+        let bytes = m.shards.reduce(0) { $0 + $1.bytes }
+        lines += [
+            "\(m.count) \(m.job.kind == .latents ? "latents" : "images") of \(shape) in \(m.shards.count) "
+                + "shards\(reused), "
+                + "\(String(format: "%.1f", Double(bytes) / 1e6)) MB, \(duration(seconds))",
+            "measured: mean \(Self.short(s.mean)), std \(Self.short(s.std)); by channel: mean "
+                + "\(Self.list(s.channelMeans)), std \(Self.list(s.channelStds))",
+        ]
+        if !m.skipped.isEmpty { lines[lines.count - 2] += "; \(m.skipped.count) left out" }
+        if !m.classNames.isEmpty { lines.append("classes: \(m.classNames.count)") }
+        if let first = m.firstStage {
+            lines.append(
+                "scaling factor: 1/std is \(Self.short(s.scalingFactor)), the first stage says "
+                    + Self.short(first.scalingFactor))
+        }
+        if let scalingWarning { lines.append("warning: \(scalingWarning)") }
+        lines.append("look at \(preview)")
+        return lines.joined(separator: "\n")
+    }
+
+    private static func short(_ value: Double) -> String { String(format: "%.4g", value) }
+    private static func list(_ values: [Double]) -> String {
+        "[" + values.map { String(format: "%.3g", $0) }.joined(separator: ", ") + "]"
+    }
+}

@@ -1,0 +1,140 @@
+import Foundation
+import Imaging
+
+/// A collection of pictures in a fixed order: what `prepare` reads.
+///
+/// The order and the item names depend on the content alone, so every rank on every host sees the same index for
+/// the same picture. All members may be called from several threads at once.
+package protocol ImageSource: Sendable {
+    /// What the source is called in messages: the path or the specification it was opened with.
+    var name: String { get }
+    /// The number of items. Each may still turn out to be damaged when ``image(at:)`` decodes it.
+    var count: Int { get }
+    /// Files that were found and left out under `skipBad`, because they are no images.
+    var skipped: [String] { get }
+    /// A hash of the content that is the same on any host.
+    var fingerprint: String { get }
+    /// The same as earlier versions made it, which checkpoints and prepared folders may hold.
+    var sampledFingerprint: String { get }
+    /// The stored bytes, which the fingerprint covers; nil where nothing is stored.
+    var content: SourceContent? { get }
+
+    /// The decoded picture at its own size. Throws an error that names the item if it cannot be decoded.
+    func image(at index: Int) throws(ImageError) -> Image
+    /// The item's path inside the source, unique in it.
+    func itemName(at index: Int) -> String
+    /// Width and height of the decoded picture, from its header alone; nil if it cannot be decoded.
+    func size(at index: Int) throws(ImageError) -> (width: Int, height: Int)?
+    /// The class: the name of the folder that holds the item, or the record's label; nil at the top level.
+    func label(at index: Int) -> String?
+}
+
+extension ImageSource {
+    package var skipped: [String] { [] }
+    package var fingerprint: String { content?.fingerprint ?? "" }
+    package var sampledFingerprint: String { content?.sampledFingerprint ?? fingerprint }
+}
+
+/// Opens what a user names as a source of images.
+///
+/// - `synthetic-faces` or `synthetic-faces:COUNT`: faces drawn by the program;
+/// - a folder with CIFAR-10's `data_batch_*.bin` (or only `test_batch.bin`);
+/// - any other folder: the PNG and JPEG files in it and in the folders below it;
+/// - a `.tar`, `.tar.gz` or `.tgz` file of PNG and JPEG files.
+///
+/// - Parameters:
+///   - size: the side of drawn faces in pixels; real images keep their own size.
+///   - seed: the seed of drawn faces.
+///   - skipBad: leave out files that are no images, rather than refusing the source.
+///   - limits: larger images are refused when they are decoded.
+package func openImageSource(
+    _ specification: String, size: Int = 64, seed: UInt64 = 0, skipBad: Bool = false,
+    limits: ImageLimits = .standard
+) throws(ImageError) -> any ImageSource {
+    try openImageSource(
+        specification, size: size, seed: seed, skipBad: skipBad, limits: limits, inflated: nil)
+}
+
+/// - Parameter inflated: the archive without its compression, where the caller has that.
+func openImageSource(
+    _ specification: String, size: Int, seed: UInt64, skipBad: Bool, limits: ImageLimits,
+    inflated: ReadOnlyFile?
+) throws(ImageError) -> any ImageSource {
+    let parts = specification.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
+    if parts[0] == "synthetic-faces" {
+        guard let count = parts.count == 1 ? SyntheticFacesSource.defaultCount : Int(parts[1]), count > 0
+        else {
+            throw ImageError(
+                .unknownSource, name: specification,
+                "\"\(parts[1])\" is no number of faces; expected synthetic-faces:COUNT, for example "
+                    + "synthetic-faces:6000")
+        }
+        guard size >= Image.minimumSide else {
+            throw ImageError(
+                .tooSmall, name: specification,
+                "faces of \(size) pixels; expected at least \(Image.minimumSide)")
+        }
+        return SyntheticFacesSource(count: count, size: size, seed: seed)
+    }
+    var status = stat()
+    guard stat(specification, &status) == 0 else {
+        let code = errno
+        throw ImageError(
+            .inaccessible, name: specification,
+            "\(String(cString: strerror(code))); expected a folder or tar archive of PNG and JPEG files, a folder "
+                + "of CIFAR-10 batches, or synthetic-faces:COUNT", code: code)
+    }
+    if status.st_mode & S_IFMT == S_IFDIR {
+        if CIFAR10BinarySource.recognizes(specification) { return try CIFAR10BinarySource(specification) }
+        return try FolderSource(specification, skipBad: skipBad, limits: limits)
+    }
+    return try TarSource(specification, skipBad: skipBad, limits: limits, inflated: inflated)
+}
+
+/// What folders and archives have in common: which names are images, and what to do with the others.
+enum ItemNames {
+    static func isImage(_ path: String) -> Bool {
+        let name = path.utf8.suffix(5).map { $0 | 0x20 }
+        return [".png", ".jpg"].contains { name.suffix(4).elementsEqual($0.utf8) }
+            || name.elementsEqual(".jpeg".utf8)
+    }
+
+    /// Files and folders of operating systems and storage servers, which are not part of a data set: hidden ones
+    /// (`.DS_Store`, `._a.jpg`, `.AppleDouble`), and those of ``systemNames``.
+    static func isHidden(_ fileName: some StringProtocol) -> Bool {
+        fileName.hasPrefix(".") || systemNames.contains(fileName.lowercased())
+    }
+
+    /// In lower case: macOS archives, Windows, Synology's and QNAP's thumbnails, recycle bins, ext4.
+    private static let systemNames: Set<String> = [
+        "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information",
+        "@eadir", "#recycle", "@recycle", "#snapshot", "lost+found",
+    ]
+
+    /// By bytes, so that no locale has a say.
+    static func precedes(_ a: String, _ b: String) -> Bool { a.utf8.lexicographicallyPrecedes(b.utf8) }
+
+    /// The folder that holds the item.
+    package static func label(_ path: String) -> String? {
+        let parts = path.split(separator: "/")
+        return parts.count > 1 ? String(parts[parts.count - 2]) : nil
+    }
+
+    /// Throws if the source has no image, or has other files too and they are not to be skipped.
+    static func check(name: String, images: Int, others: [String], skipBad: Bool) throws(ImageError) {
+        let examples = others.prefix(3).joined(separator: ", ") + (others.count > 3 ? ", ..." : "")
+        if images == 0 {
+            let found = others.isEmpty ? "nothing" : "\(others.count) other files (\(examples))"
+            throw ImageError(
+                .empty, name: name, "no images: found \(found); expected .png, .jpg or .jpeg files")
+        }
+        if !others.isEmpty && !skipBad {
+            let files =
+                others.count == 1 ? "1 file that is no image" : "\(others.count) files that are no images"
+            throw ImageError(
+                .mixed, name: name,
+                "\(files) among \(images) images (\(examples)); remove them, or leave them out with --skip-bad"
+            )
+        }
+    }
+}

@@ -1,0 +1,148 @@
+import Datasets
+import LDMModel
+import TensorCore
+
+// B micro-batch, [H, W, C] a latent (or an image, in pixel space).
+
+/// Where the denoiser's training samples come from: what is noised, how much, and by which noise.
+package protocol DenoisingDraws {
+    /// Samples that there are to choose from.
+    var sampleCount: Int { get }
+    /// Shape of a sample: [height, width, channels].
+    var height: Int { get }
+    var width: Int { get }
+    var channels: Int { get }
+    /// Writes x₀ and ε of a sample, [H, W, C] each, and returns its timestep t. Throws where data cannot be read.
+    func draw(
+        _ item: BatchItem, clean: UnsafeMutableBufferPointer<Float>, noise: UnsafeMutableBufferPointer<Float>
+    ) throws -> Int
+}
+
+/// Samples of a dataset, with everything random about them drawn by their keys.
+package struct KeyedDraws: DenoisingDraws {
+    let dataset: any TrainingDataset
+    let flips: Bool
+    /// T: timesteps are drawn from 0..<T, all alike.
+    let timesteps: Int
+
+    package init(dataset: any TrainingDataset, flips: Bool, timesteps: Int) {
+        self.dataset = dataset
+        self.flips = flips
+        self.timesteps = timesteps
+    }
+
+    package var sampleCount: Int { dataset.count }
+    package var height: Int { dataset.height }
+    package var width: Int { dataset.width }
+    package var channels: Int { dataset.channels }
+
+    package func draw(
+        _ item: BatchItem, clean: UnsafeMutableBufferPointer<Float>, noise: UnsafeMutableBufferPointer<Float>
+    ) throws -> Int {
+        try dataset.read(item.index, flipped: flips && item.key.isFlipped, key: item.key, into: clean)
+        var normal = item.key.random(.noise)
+        normal.fillNormal(noise)
+        var uniform = item.key.random(.timestep)
+        return uniform.integer(below: timesteps)
+    }
+}
+
+/// Noise prediction: E ‖target − model(√ᾱ_t·x₀ + √(1−ᾱ_t)·ε, t)‖² with t uniform (Ho et al., 2020, equation 14);
+/// the target is ε, or v = √ᾱ_t·ε − √(1−ᾱ_t)·x₀ (Salimans and Ho, 2022).
+package final class DenoisingObjective: Objective {
+    package let store: ParameterStore
+    let unet: UNet2DModel
+    let draws: any DenoisingDraws
+    let schedule: NoiseSchedule
+    /// Weight of timestep t's loss: 1, or min-SNR's.
+    let lossWeights: [Float]
+
+    package init(
+        unet: UNet2DModel, draws: any DenoisingDraws, schedule: NoiseSchedule, minSNRGamma: Double?
+    ) {
+        self.unet = unet
+        self.store = unet.store
+        self.draws = draws
+        self.schedule = schedule
+        lossWeights = (0..<schedule.count).map { schedule.lossWeight($0, minSNRGamma: minSNRGamma) }
+    }
+
+    /// On a dataset, with draws by key.
+    package convenience init(
+        unet: UNet2DModel, dataset: any TrainingDataset, schedule: NoiseSchedule, minSNRGamma: Double?,
+        flips: Bool
+    ) {
+        self.init(
+            unet: unet, draws: KeyedDraws(dataset: dataset, flips: flips, timesteps: schedule.count),
+            schedule: schedule, minSNRGamma: minSNRGamma)
+    }
+
+    package var sampleCount: Int { draws.sampleCount }
+
+    package func record(on tape: Tape, batch: Int, globalBatch: Int) -> any RecordedObjective {
+        let shape = [batch, draws.height, draws.width, draws.channels]
+        let noisy = tape.input(shape)  // x_t [B, H, W, C]
+        let timestep = tape.input([batch], dtype: .float32)
+        let target = tape.input(shape, dtype: .float32)
+        let weight = tape.input([batch], dtype: .float32)
+        let predicted = unet(tape, sample: noisy, timestep: timestep)  // [B, H, W, C]
+        let loss = tape.error(.squared, predicted, target, weight: weight)
+        tape.backward(from: [(loss.output, loss.gradient)])
+        return Recorded(
+            self, noisy: noisy, timestep: timestep, target: target, weight: weight, sums: loss.sums,
+            globalBatch: globalBatch)
+    }
+
+    private final class Recorded: RecordedObjective {
+        let objective: DenoisingObjective
+        let noisy, timestep, target, weight: Tensor
+        let sums: LossSums
+        let globalBatch: Int
+        private let clean, noise, mixed: UnsafeMutableBufferPointer<Float>  // [B, H, W, C]
+
+        init(
+            _ objective: DenoisingObjective, noisy: Tensor, timestep: Tensor, target: Tensor, weight: Tensor,
+            sums: LossSums, globalBatch: Int
+        ) {
+            self.objective = objective
+            (self.noisy, self.timestep, self.target, self.weight) = (noisy, timestep, target, weight)
+            self.sums = sums
+            self.globalBatch = globalBatch
+            clean = .allocate(capacity: noisy.count)
+            noise = .allocate(capacity: noisy.count)
+            mixed = .allocate(capacity: noisy.count)
+        }
+
+        deinit {
+            clean.deallocate()
+            noise.deallocate()
+            mixed.deallocate()
+        }
+
+        func load(_ items: [BatchItem]) throws {
+            let n = noisy.count / items.count
+            let schedule = objective.schedule
+            let (target, timestep, weight) = (target.floats, timestep.floats, weight.floats)
+            for (b, item) in items.enumerated() {
+                func part(_ buffer: UnsafeMutableBufferPointer<Float>) -> UnsafeMutableBufferPointer<Float> {
+                    UnsafeMutableBufferPointer(rebasing: buffer[b * n..<(b + 1) * n])
+                }
+                let (clean, noise) = (part(self.clean), part(self.noise))
+                let t = try objective.draws.draw(item, clean: clean, noise: noise)
+                let (x0, epsilon) = (UnsafeBufferPointer(clean), UnsafeBufferPointer(noise))
+                schedule.addNoise(clean: x0, noise: epsilon, timestep: t, into: part(mixed))
+                schedule.target(clean: x0, noise: epsilon, timestep: t, into: part(target))
+                timestep[b] = Float(t)
+                weight[b] = objective.lossWeights[t] / Float(globalBatch * n)
+            }
+            noisy.write(UnsafeBufferPointer(mixed))
+        }
+
+        var loss: Double {
+            let weight = weight.floats
+            return sums.values.indices.reduce(0) { $0 + sums.values[$1] * Double(weight[$1]) }
+        }
+
+        var parts: [(name: String, value: Double)] { [] }
+    }
+}

@@ -1,0 +1,166 @@
+import Checkpointing
+import Communication
+import TensorCore
+
+/// What training changes, as far as this rank keeps it: fp32 master weights, AdamW's moments, averages.
+///
+/// A rank updates its slice of the flat store, or with `Sharding.none` all of it; then the ranks exchange what kernels
+/// read. In fp32 that is the masters themselves, which lie in the store; in bf16 the store holds rounded matrices
+/// alone, and the masters lie here.
+package final class ModelState {
+    package struct Settings: Sendable {
+        package var sharding: Sharding
+        /// Type of activations and of the matrices that kernels read.
+        package var dtype: DType
+        package var optimizer: AdamW.Settings
+        package var averages: [WeightAverage.Settings]
+
+        package init(
+            sharding: Sharding = .optimizer, dtype: DType = .float32,
+            optimizer: AdamW.Settings = AdamW.Settings(),
+            averages: [WeightAverage.Settings] = []
+        ) {
+            self.sharding = sharding
+            self.dtype = dtype
+            self.optimizer = optimizer
+            self.averages = averages
+        }
+    }
+
+    package let settings: Settings
+    package let store: ParameterStore
+    package let slices: FlatSlices
+    /// The flat elements that this rank keeps; `master`, moments and averages begin at its start.
+    package let range: Range<Int>
+    package let master: UnsafeMutablePointer<Float>
+    package let optimizer: AdamW
+    package let averages: [WeightAverage]
+    /// On several machines, where updated weights are on their way while the next step begins.
+    let gather: WeightGather?
+    private let communicator: any Communicator
+    private let ownsMaster: Bool
+
+    /// Takes over the store's present values, the same on every rank.
+    ///
+    /// - Parameter hosts: where the ranks are taken to be, for a test; nil: where they are.
+    package init(
+        _ store: ParameterStore, _ settings: Settings, _ communicator: any Communicator,
+        hosts: HostMap? = nil
+    ) {
+        self.store = store
+        self.settings = settings
+        self.communicator = communicator
+        slices = FlatSlices(count: store.count, ranks: communicator.size)
+        range = settings.sharding == .optimizer ? slices[communicator.rank] : 0..<store.count
+        ownsMaster = settings.dtype == .bfloat16
+        if ownsMaster {
+            master = .allocate(capacity: max(1, range.count))
+            master.initialize(from: store.values + range.lowerBound, count: range.count)
+            store.narrow()
+        } else {
+            master = store.values + range.lowerBound
+        }
+        optimizer = AdamW(count: range.count, settings.optimizer)
+        averages = settings.averages.map { [range, master] in
+            WeightAverage(master, count: range.count, $0)
+        }
+        gather =
+            settings.sharding == .optimizer
+            ? WeightGather(store, slices, communicator, hosts: hosts) : nil
+    }
+
+    deinit { if ownsMaster { master.deallocate() } }
+
+    /// This rank's part of the gradients.
+    var gradients: UnsafeMutablePointer<Float> { store.gradients + range.lowerBound }
+
+    /// One update from this rank's gradients. Collective. Other ranks' new weights may still be on their way afterwards:
+    /// see `completeWeights`.
+    func update(_ update: Int, learningRate: Float, gradientScale: Float) throws(CommunicationError) {
+        try completeWeights()
+        optimizer.step(
+            master, gradients: gradients, update: update, learningRate: learningRate,
+            gradientScale: gradientScale)
+        for average in averages { average.step(update: update, master) }
+        try startShowing(master)
+    }
+
+    /// Returns when kernels may read all weights, outside of a `DataParallelStep`, which waits for each by itself.
+    /// Collective, like what it completes.
+    package func completeWeights() throws(CommunicationError) { try gather?.finish() }
+
+    /// Ends what is under way as far as that is possible, when the run ends by an error.
+    func settle() { gather?.settle(within: 5) }
+
+    /// Lets kernels read the masters, after these were changed. Collective.
+    package func showMasters() throws(CommunicationError) { try show(master) }
+
+    private func show(_ values: UnsafePointer<Float>) throws(CommunicationError) {
+        try startShowing(values)
+        try completeWeights()
+    }
+
+    private func startShowing(_ values: UnsafePointer<Float>) throws(CommunicationError) {
+        try completeWeights()
+        store.setValues(range, from: values)
+        if let gather {
+            gather.start()
+        } else if settings.sharding == .optimizer, communicator.size > 1 {
+            for (memory, parts, elementSize) in store.kernelMemory(dividedInto: slices.all) {
+                try communicator.allGather(inPlace: memory, parts: parts, elementSize: elementSize)
+            }
+        }
+        store.valuesChanged()
+    }
+
+    /// Runs `body` while kernels read an average. Collective, and so is what `body` throws.
+    package func withAverage<R>(_ average: WeightAverage, _ body: () throws -> R) throws -> R {
+        // In fp32 the masters lie where the average goes.
+        let kept = ownsMaster ? [] : Array(UnsafeBufferPointer(start: master, count: range.count))
+        try show(average.values)
+        let result = Result { try body() }
+        if case .failure(let error) = result, error is CommunicationError { throw error }
+        if !ownsMaster { master.update(from: kept, count: range.count) }
+        try showMasters()
+        return try result.get()
+    }
+
+    /// Brings the ranks' parts of `values`, the master or an average, together. Collective.
+    ///
+    /// - Parameter whole: the store's size; holds all values on every rank afterwards.
+    func collect(_ values: UnsafePointer<Float>, into whole: UnsafeMutablePointer<Float>)
+        throws(CommunicationError)
+    {
+        (whole + range.lowerBound).update(from: values, count: range.count)
+        guard settings.sharding == .optimizer, communicator.size > 1 else { return }
+        try communicator.allGather(
+            inPlace: UnsafeMutableRawBufferPointer(start: whole, count: 4 * store.count),
+            parts: slices.all.map { 4 * $0.lowerBound..<4 * $0.upperBound }, elementSize: 4)
+    }
+
+    /// The average that samples are made from; nil where there is none.
+    package var slowestAverage: WeightAverage? {
+        averages.max { $0.settings.profile < $1.settings.profile }
+    }
+
+    /// The averages of power functions, as far as they are on this rank: what a snapshot holds.
+    package var powerAverages: [StateBuffer] {
+        averages.filter { $0.settings.profile.sigmaRel != nil }.map(buffer)
+    }
+
+    private func buffer(_ average: WeightAverage) -> StateBuffer {
+        StateBuffer(average.settings.profile.name, average.values, range)
+    }
+
+    /// What a checkpoint holds, as far as it is on this rank: masters, averages as "ema-0.9999", moments.
+    ///
+    /// - Parameter modelFolder: of the masters: "unet" or "vae".
+    package func buffers(modelFolder: String) -> [StateBuffer] {
+        [StateBuffer(modelFolder, master, range)]
+            + averages.map(buffer)
+            + [
+                StateBuffer("exp_avg", optimizer.expAvg, range),
+                StateBuffer("exp_avg_sq", optimizer.expAvgSq, range),
+            ]
+    }
+}

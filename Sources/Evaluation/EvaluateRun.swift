@@ -1,0 +1,353 @@
+import Communication
+import Configuration
+import Datasets
+import FileFormats
+import Foundation
+import Imaging
+import LDMModel
+import Records
+import Support
+import TensorCore
+
+/// What `disttrain evaluate` is asked for.
+package struct EvaluationRequest: Sendable {
+    /// A run, a checkpoint, a pipeline or a U-Net's folder; nil for `samples` alone.
+    package var model: String?
+    /// Weights of a checkpoint in place of the slowest average.
+    package var weights: String?
+    /// The autoencoder's folder in place of the one that the model names.
+    package var firstStage: String?
+    /// Pictures that were drawn already, in place of samples of the model.
+    package var samples: String?
+    /// Images, a prepared folder, or an .npz file of statistics.
+    package var reference: String
+    /// Samples to draw; of pictures, the first. nil: 10,000, or all pictures.
+    package var count: Int?
+    /// nil: Inception where its weights are given, else the first stage's latents, else pixels.
+    package var features: FeatureKind?
+    /// The autoencoder whose latents are features, in place of the model's own.
+    package var featureStage: String?
+    /// FID's network, as docs/evaluation.md tells.
+    package var inception: String?
+    package var settings: SamplingSettings
+    package var dtype: DType
+    /// Where the result goes; nil: the run's folder `evaluation`.
+    package var output: String?
+    /// Where the reference's features are kept; nil: beside the result.
+    package var cache: String?
+    package var keepsFeatures: Bool
+    /// Leave out images that cannot be decoded.
+    package var skipBad = false
+    /// Larger images cannot be decoded.
+    package var limits = ImageLimits.standard
+    /// Side that pictures of `samples` are resized to; nil: the model's, or the one size that they have.
+    package var size: Int?
+
+    package init(
+        model: String?, weights: String?, firstStage: String?, samples: String?, reference: String,
+        count: Int?, features: FeatureKind?, featureStage: String? = nil,
+        inception: String?, settings: SamplingSettings, dtype: DType,
+        output: String?, cache: String?, keepsFeatures: Bool
+    ) {
+        self.model = model
+        self.weights = weights
+        self.firstStage = firstStage
+        self.samples = samples
+        self.reference = reference
+        self.count = count
+        self.features = features
+        self.featureStage = featureStage
+        self.inception = inception
+        self.settings = settings
+        self.dtype = dtype
+        self.output = output
+        self.cache = cache
+        self.keepsFeatures = keepsFeatures
+    }
+
+    /// Samples of a model where no number is given.
+    package static let usualCount = 10_000
+    /// Side of drawn faces where nothing else gives one.
+    package static let usualSide = 64
+}
+
+/// `disttrain evaluate`: judges a model's samples, on all ranks.
+package struct EvaluateRun {
+    package let request: EvaluationRequest
+
+    package init(_ request: EvaluationRequest) { self.request = request }
+
+    package func run(_ communicator: any Communicator) throws {
+        func note(_ line: String) { if communicator.isRoot { printLine("Note: \(line)") } }
+        var sources = try SharedSources(
+            communicator.fromRoot("opening what is evaluated") {
+                (request.samples.map { [$0] } ?? []) + referenceSources(request.reference)
+            }, skipBad: true, limits: request.limits, on: communicator)
+        if request.skipBad {
+            sources = try sources.leavingOutUndecodable(on: communicator, note: note)
+        }
+        let sampleSize = try sizeOfSamples(sources, communicator)
+        let (opened, evaluation) = try communicator.collectively("opening what is evaluated") {
+            let opened = try open(sampleSize, communicator, note)
+            return (opened, try makeEvaluation(opened, sources, communicator, note))
+        }
+        let identity = UInt64(
+            contentHash([
+                evaluation.samples.fingerprint, evaluation.reference.fingerprint,
+                evaluation.extractor.fingerprint, String(evaluation.samples.count),
+            ]), radix: 16)
+        guard try communicator.allEqual(identity ?? 0) else {
+            throw RunError(
+                "the ranks see different models or images under the same path; use paths on a file system that all "
+                    + "hosts share", exitStatus: ExitStatus.refused)
+        }
+        if evaluation.samples.count < evaluation.extractor.dimension {
+            note(
+                "\(evaluation.samples.count) samples are fewer than the features' \(evaluation.extractor.dimension) "
+                    + "values: Fréchet distances are far too large; compare those of equal counts alone")
+        }
+        let outcome = try evaluation.run()
+        try communicator.collectively("writing the result") {
+            guard communicator.isRoot else { return }
+            let result = try EvaluationResult(
+                outcome, of: evaluation, step: opened.step, weights: opened.weights,
+                sampler: request.samples == nil ? request.settings : nil
+            ).write(to: opened.output, in: opened.base)
+            printLine("\(result.result.table)\nWrote \(result.path)")
+        }
+        if !request.keepsFeatures { evaluation.removeSamples() }
+    }
+
+    /// What `sample` writes beside the samples.
+    private static let grid = "grid.png"
+
+    // MARK: Opening
+
+    private struct Opened {
+        var pictures: SamplePictures?
+        var firstStage: FirstStage?
+        /// Side of the images.
+        var side: Int
+        var step: Int?
+        var weights: String
+        /// Tells the weights, and all else that samples depend on.
+        var identity: String
+        /// Where the result goes, and the folder above, which its paths are relative to.
+        var output: String
+        var base: String
+    }
+
+    /// Side of the given samples: as asked for, or the one that they all have; nil where a model gives it. Collective.
+    private func sizeOfSamples(_ sources: SharedSources, _ communicator: any Communicator) throws -> Int? {
+        guard let samples = request.samples else { return nil }
+        if let size = request.size { return size }
+        let source = try communicator.collectively("opening \(samples)") {
+            try sources.open(samples, size: EvaluationRequest.usualSide)
+        }
+        let size = try source.commonSize(omitting: Self.grid, option: "--samples", on: communicator)
+        guard request.model == nil else { return nil }
+        return size.map { min($0.width, $0.height) }
+    }
+
+    private func open(
+        _ sampleSize: Int?, _ communicator: any Communicator, _ note: (String) -> Void
+    ) throws -> Opened {
+        guard let model = request.model else {
+            guard let samples = request.samples, let output = request.output else {
+                throw RunError("without --model, expected --samples and --output")
+            }
+            guard let sampleSize else {
+                throw RunError(
+                    "\(samples): no image can be decoded; check the first with an image viewer",
+                    exitStatus: ExitStatus.refused)
+            }
+            let stage = try request.firstStage.map {
+                try FirstStage(folder: .verifiedAutoencoder($0))
+            }
+            return Opened(
+                firstStage: stage, side: sampleSize, step: nil, weights: "samples",
+                identity: "", output: output, base: output)
+        }
+        let folder = try PipelineFolder.open(
+            model, weights: request.weights, firstStage: request.firstStage, note: note)
+        let run = Self.run(of: folder.unet.path)
+        guard let output = request.output ?? run.map({ "\($0)/evaluation" }) else {
+            throw RunError("\(model): is no run and no checkpoint of one; give --output")
+        }
+        let isGiven = request.firstStage != nil
+        let firstStage = try folder.openFirstStage(dtype: request.dtype, isGiven: isGiven)
+        guard let size = folder.unetConfig.sampleSize, size.height == size.width else {
+            throw RunError(
+                "\(model): config.json has no sample_size of equal sides, which evaluation is for",
+                exitStatus: ExitStatus.refused)
+        }
+        let side = sampleSize ?? size.height * (firstStage?.downsamplingFactor ?? 1)
+        var opened = Opened(
+            pictures: nil, firstStage: firstStage, side: side, step: folder.step, weights: folder.weightsName,
+            identity: "", output: output,
+            base: request.output ?? (output as NSString).deletingLastPathComponent)
+        guard request.samples == nil else { return opened }
+        let unet = try folder.loadUNet()
+        guard unet.config.inChannels == unet.config.outChannels else {
+            throw RunError(
+                "\(model): predicts \(unet.config.outChannels) channels of \(unet.config.inChannels), expected as many",
+                exitStatus: ExitStatus.refused)
+        }
+        if folder.scheduler == nil {
+            note("\(model) names no scheduler; sampling as DDIMScheduler's defaults say")
+        }
+        let scheduler = folder.scheduler ?? SchedulerConfig()
+        opened.identity = contentHash([
+            unet.store.contentHash, try unet.config.jsonText(), try scheduler.jsonText(),
+            firstStage?.weightsHash ?? "", firstStage.map { "\($0.scalingFactor) \($0.shiftFactor)" } ?? "",
+            request.dtype.rawValue,
+        ])
+        opened.pictures = SamplePictures(
+            SampleGenerator(
+                Denoiser(unet, dtype: request.dtype), scheduler: scheduler, height: size.height,
+                width: size.width),
+            firstStage: firstStage, communicator: communicator)
+        guard opened.pictures?.areVisible == true else {
+            throw RunError(
+                "\(model): samples of \(unet.config.inChannels) channels and no first stage, which are no pictures; "
+                    + "give --first-stage", exitStatus: ExitStatus.refused)
+        }
+        return opened
+    }
+
+    /// RUN of RUN/checkpoints/step-N/WEIGHTS, of the same in its snapshots, or RUN/model/unet; nil for weights that lie elsewhere.
+    private static func run(of unet: String) -> String? {
+        let path = URL(fileURLWithPath: unet).standardizedFileURL
+        let folder = path.deletingLastPathComponent()
+        let above = folder.deletingLastPathComponent()
+        let isCheckpoint = ["checkpoints", "ema-snapshots"].contains(above.lastPathComponent)
+        let run = isCheckpoint ? above.deletingLastPathComponent() : above
+        let isRun = FileManager.default.fileExists(atPath: run.appendingPathComponent("config.yaml").path)
+        let isItsOwn = isCheckpoint || folder.lastPathComponent == "model"
+        return isRun && isItsOwn ? run.path : nil
+    }
+
+    private func makeEvaluation(
+        _ opened: Opened, _ sources: SharedSources, _ communicator: any Communicator,
+        _ note: (String) -> Void
+    ) throws -> Evaluation {
+        let samples: any EvaluationImages
+        if let path = request.samples {
+            samples = PictureSet(
+                try sources.open(path, size: opened.side), name: path, side: opened.side,
+                limit: request.count, omitted: Self.grid)
+        } else if let pictures = opened.pictures {
+            samples = GeneratedImages(
+                name: request.model ?? "", pictures: pictures, settings: request.settings,
+                count: request.count ?? EvaluationRequest.usualCount, identity: opened.identity)
+        } else {
+            preconditionFailure("a model without samples is opened with its pictures")
+        }
+        let featureStage = try request.featureStage.map {
+            try FirstStage(folder: .verifiedAutoencoder($0))
+        }
+        let extractor = try FeatureExtractor(
+            request.features, inception: request.inception, firstStage: featureStage ?? opened.firstStage,
+            side: opened.side)
+        let reference = try EvaluationReference(
+            request.reference, extractor, firstStage: opened.firstStage, sources: sources, note: note)
+        for (what, images) in [("--samples", samples.count), ("--reference", reference.count)]
+        where images < EvaluationConfiguration.minimumCount && !(images == 0 && what == "--reference") {
+            throw RunError(
+                "\(what): \(images) images, expected at least \(EvaluationConfiguration.minimumCount)")
+        }
+        return Evaluation(
+            samples: samples, reference: reference, extractor: extractor,
+            cache: request.cache ?? opened.output, work: opened.output, seed: request.settings.seed,
+            communicator: communicator)
+    }
+}
+
+extension FeatureExtractor {
+    /// The features asked for, or the best that there are: Inception's where its weights are given, else the first
+    /// stage's latents, else pixels.
+    package convenience init(
+        _ asked: FeatureKind?, inception: String?, firstStage: FirstStage?, side: Int
+    ) throws {
+        switch asked ?? (inception != nil ? .inception : firstStage != nil ? .vae : .pixel) {
+        case .inception:
+            guard let inception else {
+                throw RunError(
+                    "features inception: need the weights of FID's network (--inception, or evaluation.inception); "
+                        + "docs/evaluation.md tells how to convert them")
+            }
+            try self.init(inception: inception, side: side)
+        case .vae:
+            guard let firstStage else {
+                throw RunError(
+                    "features vae: the model has no first stage; give --feature-stage, or use pixel or inception"
+                )
+            }
+            try self.init(firstStage, side: side)
+        case .pixel: self.init(pixelsOf: side)
+        }
+    }
+}
+
+extension EvaluationReference {
+    /// Opens images, or an .npz file of statistics.
+    package init(
+        _ path: String, _ extractor: FeatureExtractor, firstStage: FirstStage?, sources: SharedSources,
+        note: (String) -> Void
+    ) throws {
+        guard path.hasSuffix(".npz") else {
+            self = .images(
+                try openReferenceImages(
+                    path, side: extractor.side, firstStage: firstStage, sources: sources, note: note))
+            return
+        }
+        let statistics = try FeatureStatistics(npz: path)
+        guard extractor.kind == .inception, statistics.dimension == extractor.dimension else {
+            throw StatisticsError(
+                path,
+                "statistics of \(statistics.dimension) values, but the features are \(extractor.kind.rawValue)'s of "
+                    + "\(extractor.dimension); .npz files go with --features inception")
+        }
+        var hash = SourceFingerprint()
+        for value in statistics.mean + statistics.covariance {
+            hash.add(Int(bitPattern: UInt(value.bitPattern)))
+        }
+        self = .statistics(statistics, path: path, fingerprint: hash.text)
+    }
+}
+
+extension EvaluationResult {
+    /// What an evaluation of a step came to.
+    package init(
+        _ outcome: Evaluation.Outcome, of evaluation: Evaluation, step: Int?, weights: String,
+        sampler: SamplingSettings?
+    ) {
+        self.init(
+            step: step, weights: weights, features: evaluation.extractor.kind,
+            count: evaluation.samples.count,
+            reference: (
+                evaluation.reference.name, evaluation.reference.count, evaluation.reference.fingerprint
+            ), sampler: sampler, metrics: outcome.metrics, pictures: [], seconds: outcome.seconds)
+        images = [("nearest", outcome.nearest), ("samples", outcome.grid)]
+    }
+
+    /// Writes pictures and result; for one rank.
+    ///
+    /// - Parameter base: the folder that the pictures' paths are relative to: `folder`, or the one above.
+    package func write(to folder: String, in base: String) throws -> (result: EvaluationResult, path: String)
+    {
+        var result = self
+        let stem = Self.stem(step: step, features: features)
+        let prefix = folder == base ? "" : (folder as NSString).lastPathComponent + "/"
+        try makeOutputFolder(folder)
+        for (name, image) in images {
+            guard let image else { continue }
+            let file = "\(stem)-\(name).png"
+            try image.write(to: "\(folder)/\(file)")
+            result.pictures.append((name, prefix + file))
+        }
+        let path = "\(folder)/\(stem).json"
+        try AtomicFile.write(Array((try result.json.text(pretty: true) + "\n").utf8), to: path)
+        return (result, path)
+    }
+}

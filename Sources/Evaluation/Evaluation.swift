@@ -1,0 +1,261 @@
+import Communication
+import FileFormats
+import Foundation
+import Imaging
+import Support
+
+/// What samples are compared with.
+package enum EvaluationReference {
+    case images(any EvaluationImages)
+    /// Mean and covariance of features alone, of another program's .npz file: enough for a Fréchet distance.
+    case statistics(FeatureStatistics, path: String, fingerprint: String)
+
+    package var name: String {
+        switch self {
+        case .images(let images): images.name
+        case .statistics(_, let path, _): path
+        }
+    }
+    /// 0 where it is not known.
+    package var count: Int {
+        switch self {
+        case .images(let images): images.count
+        case .statistics(let statistics, _, _): statistics.count
+        }
+    }
+    package var fingerprint: String {
+        switch self {
+        case .images(let images): images.fingerprint
+        case .statistics(_, _, let fingerprint): fingerprint
+        }
+    }
+}
+
+/// Compares samples with a reference: features of both, then everything that is measured of them. On all ranks.
+package struct Evaluation {
+    package let samples: any EvaluationImages
+    package let reference: EvaluationReference
+    package let extractor: FeatureExtractor
+    /// Keeps the reference's features, for the next time.
+    package let cache: String
+    /// Keeps the samples' features until they have been measured.
+    package let work: String
+    /// Draws KID's subsets.
+    package let seed: UInt64
+    package let communicator: any Communicator
+    /// Called as it gets on.
+    package var tick: () -> Void = {}
+    package var showsProgress = true
+
+    package init(
+        samples: any EvaluationImages, reference: EvaluationReference, extractor: FeatureExtractor,
+        cache: String, work: String, seed: UInt64, communicator: any Communicator,
+        tick: @escaping () -> Void = {}, showsProgress: Bool = true
+    ) {
+        self.samples = samples
+        self.reference = reference
+        self.extractor = extractor
+        self.cache = cache
+        self.work = work
+        self.seed = seed
+        self.communicator = communicator
+        self.tick = tick
+        self.showsProgress = showsProgress
+    }
+
+    /// The largest small pictures.
+    private static let thumbnailSide = 128
+    /// Columns and rows of the picture of the closest pairs, and of samples.
+    private static let shown = 8
+
+    private var thumbnailSide: Int { min(Self.thumbnailSide, extractor.side) }
+    private var sampleCollection: FeatureCollection {
+        FeatureCollection(
+            images: samples, extractor: extractor, folder: work, title: "samples",
+            thumbnailSide: thumbnailSide, mirrors: referenceCollection != nil)
+    }
+    private var referenceCollection: FeatureCollection? {
+        guard case .images(let images) = reference else { return nil }
+        return FeatureCollection(images: images, extractor: extractor, folder: cache, title: "reference")
+    }
+
+    package struct Outcome {
+        package var metrics: [(name: String, value: Double)]
+        /// On rank 0: the samples nearest to training images above those, and the first samples.
+        package var nearest: Image?
+        package var grid: Image?
+        package var seconds: (sampling: Double, features: Double, measures: Double)
+        /// Where the samples' features lie.
+        package var features: String
+    }
+
+    /// Collective.
+    package func run() throws -> Outcome {
+        let others = try referenceCollection?.preferringEarlier(communicator).withPending(communicator)
+        let pending = try sampleCollection.pending(communicator)
+        try announce(pending, others)
+        let theirs = try others.map { try collect($0.0, $0.1, "reference") }
+        let ours = try collect(sampleCollection, pending, "samples")
+
+        let began = monotonicSeconds()
+        var metrics = try distances(ours.features, theirs?.features)
+        var nearest: Image?
+        if let theirs {
+            let (more, pairs) = try neighbours(ours, theirs.features)
+            metrics += more
+            nearest = try communicator.collectively("making the picture of the nearest images") {
+                communicator.isRoot ? try picture(of: pairs, ours.file) : nil
+            }
+        } else {
+            // A reference without features has no neighbours.
+            let own = try OwnNeighbours(ours.features, k: 1, communicator)
+            metrics.append(("mean_pairwise_distance", own.meanDistance))
+        }
+        let grid = try communicator.collectively("making the picture of samples") {
+            communicator.isRoot
+                ? ImageGrid(columns: Self.shown).render(
+                    try (0..<min(samples.count, Self.shown * Self.shown)).map {
+                        try sampleCollection.thumbnail($0, of: ours.file)
+                    }) : nil
+        }
+        let seconds = ours.seconds
+        return Outcome(
+            metrics: metrics, nearest: nearest, grid: grid,
+            seconds: (
+                seconds.images, seconds.features + (theirs.map { $0.seconds.features } ?? 0),
+                monotonicSeconds() - began
+            ), features: sampleCollection.path)
+    }
+
+    /// Forgets the samples' features.
+    package func removeSamples() { if communicator.isRoot { sampleCollection.remove() } }
+
+    // MARK: Features
+
+    private func collect(
+        _ collection: FeatureCollection, _ pending: [Int], _ title: String
+    ) throws -> FeatureCollection.Collected {
+        let total = collection.count(of: pending)
+        let progress =
+            communicator.isRoot && showsProgress && total > 0
+            ? CountProgress(title, unit: "images", total: total) : nil
+        let collected = try collection.collect(
+            pending, communicator, progress: { progress?.update(min(total, Int($0))) }, tick: tick)
+        progress?.finish(total)
+        return collected
+    }
+
+    /// Tells how long it will take, from a trial of each part on all ranks at once.
+    private func announce(_ pending: [Int], _ others: (FeatureCollection, [Int])?) throws {
+        guard showsProgress else { return }
+        let ours = sampleCollection.count(of: pending)
+        let theirs = others.map { $0.0.count(of: $0.1) } ?? 0
+        let own = try communicator.collectively("measuring the speed") {
+            var seconds = 0.0
+            if ours > 0 { seconds += Double(ours) * (try samples.secondsPerImage()) }
+            if let others, theirs > 0 { seconds += Double(theirs) * (try others.0.images.secondsPerImage()) }
+            // Samples pass the feature network mirrored too, where they have neighbours.
+            let passes = (others == nil ? 1 : 2) * ours + theirs
+            if passes > 0 { seconds += Double(passes) * (try extractor.secondsPerImage()) }
+            return seconds
+        }
+        let seconds = try communicator.allReduceMax(own) / Double(communicator.size)
+        guard communicator.isRoot else { return }
+        let kept = samples.count - ours
+        printLine(
+            "Evaluating \(samples.count) samples of \(samples.name)\(kept > 0 ? " (\(kept) are there already)" : "") "
+                + "against \(reference.name), by \(extractor.kind.rawValue) features of \(extractor.dimension) values: "
+                + "about \(duration(seconds))")
+    }
+
+    // MARK: Measures
+
+    private func distances(
+        _ ours: FeatureMatrix, _ theirs: FeatureMatrix?
+    ) throws -> [(name: String, value: Double)] {
+        let own = try FeatureStatistics(of: ours, communicator)
+        tick()
+        let other: FeatureStatistics
+        switch (reference, theirs) {
+        case (.statistics(let statistics, _, _), _): other = statistics
+        case (_, let theirs?): other = try FeatureStatistics(of: theirs, communicator)
+        case (.images, nil): preconditionFailure("the reference's features were collected")
+        }
+        tick()
+        // One rank: the eigenvalues are a matter of seconds.
+        let distance = try communicator.fromRoot("comparing the statistics") {
+            guard let distance = own.frechetDistance(to: other), distance.isFinite else {
+                throw RunError(
+                    "\(reference.name): the Fréchet distance is no number; check the reference's statistics",
+                    exitStatus: ExitStatus.numericalFault)
+            }
+            return distance
+        }
+        tick()
+        var metrics = [(extractor.kind.distanceName, distance)]
+        if let theirs {
+            let kernel = try KernelDistance(ours, theirs, seed: seed, communicator)
+            let name = extractor.kind.kernelName
+            metrics += [(name, kernel.mean), ("\(name)_low", kernel.low), ("\(name)_high", kernel.high)]
+            tick()
+        }
+        return metrics
+    }
+
+    private func neighbours(
+        _ ours: FeatureCollection.Collected, _ theirs: FeatureMatrix
+    ) throws -> (metrics: [(name: String, value: Double)], pairs: [Diversity.Pair]) {
+        let found = try NeighbourMeasures(
+            samples: ours.features, mirrored: ours.mirrored, reference: theirs, communicator, tick: tick)
+        let diversity = Diversity(neighbours: found)
+        let manifolds = found.manifolds
+        return (
+            [
+                ("precision", manifolds.precision), ("recall", manifolds.recall),
+                ("density", manifolds.density), ("coverage", manifolds.coverage),
+                ("mean_pairwise_distance", found.meanPairwise),
+                ("duplicates", Double(diversity.duplicates)),
+                ("nearest_training_distance", median(found.nearestDistances)),
+                ("memorised", Double(diversity.memorised)),
+                ("reference_spacing", found.referenceSpacing),
+            ], diversity.closest(2 * Self.shown)
+        )
+    }
+
+    /// Rows of samples, below each the nearest training images, mirrored where they are nearer so.
+    private func picture(of pairs: [Diversity.Pair], _ file: SafetensorsFile) throws -> Image? {
+        guard case .images(let images) = reference else { return nil }
+        var cells: [Image] = []
+        for start in stride(from: 0, to: pairs.count, by: Self.shown) {
+            let row = pairs[start..<min(start + Self.shown, pairs.count)]
+            cells += try row.map { try sampleCollection.thumbnail($0.sample, of: file) }
+            cells += try row.map { pair in
+                let image = try images.images(pair.reference..<pair.reference + 1) { _ in }[0]
+                return (pair.isMirrored ? image.flippedHorizontally() : image).resized(
+                    width: thumbnailSide, height: thumbnailSide, filter: .area)
+            }
+        }
+        return ImageGrid(columns: Self.shown).render(cells)
+    }
+}
+
+extension FeatureCollection {
+    fileprivate func withPending(_ communicator: any Communicator) throws -> (FeatureCollection, [Int]) {
+        (self, try pending(communicator))
+    }
+
+    /// Images of shards.
+    package func count(of shards: [Int]) -> Int { shards.reduce(0) { $0 + shard($1).count } }
+}
+
+extension FeatureExtractor {
+    /// About how long one image takes on this rank, when the tape has been recorded.
+    package func secondsPerImage() throws -> Double {
+        let some = [Image](
+            repeating: Image(width: side, height: side, red: 128, green: 128, blue: 128), count: 16)
+        _ = try self(some)
+        let began = monotonicSeconds()
+        _ = try self(some)
+        return (monotonicSeconds() - began) / 16
+    }
+}

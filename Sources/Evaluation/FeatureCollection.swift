@@ -1,0 +1,235 @@
+import Communication
+import Datasets
+import FileFormats
+import Foundation
+import Imaging
+import Support
+
+// N: images, D: length of a feature, n: images of a shard.
+
+/// Features of a set of images, collected on all ranks and kept in a file.
+///
+/// The ranks take shards of 32 images in turn, and each writes a file of its own when it is done, so that what was
+/// stopped goes on where it was, on any number of ranks; a shard's images pass the networks in the same batches
+/// whoever computes it. In the end rank 0 puts the shards into one file, which every rank reads.
+///
+/// Names hold a hash of all that the features depend on, and the file repeats it in full: a file of other images,
+/// weights or sizes is refused.
+struct FeatureCollection {
+    let images: any EvaluationImages
+    let extractor: FeatureExtractor
+    /// Where the file is, and the shards until it is.
+    let folder: String
+    /// "samples" or "reference".
+    let title: String
+    /// Side of the small pictures that are kept with the features; nil for none.
+    var thumbnailSide: Int?
+    /// Whether the features of the mirrored images are made too.
+    var mirrors = false
+    /// Of the images, by the rule of earlier versions; nil for the present one.
+    private var earlierFingerprint: String?
+
+    init(
+        images: any EvaluationImages, extractor: FeatureExtractor, folder: String, title: String,
+        thumbnailSide: Int? = nil, mirrors: Bool = false
+    ) {
+        (self.images, self.extractor, self.folder, self.title) = (images, extractor, folder, title)
+        (self.thumbnailSide, self.mirrors) = (thumbnailSide, mirrors)
+    }
+
+    /// The same features under the images' earlier fingerprint, if only a file of an earlier version holds them.
+    /// Collective.
+    func preferringEarlier(_ communicator: any Communicator) throws -> FeatureCollection {
+        let earlier = try communicator.fromRoot("looking at \(folder)") {
+            if FileManager.default.fileExists(atPath: path) { return "" }
+            let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
+            let isOther = names.contains { $0.hasPrefix("\(title)-") && $0.hasSuffix(".safetensors") }
+            guard isOther, let earlier = images.earlierFingerprint else { return "" }
+            var collection = self
+            collection.earlierFingerprint = earlier
+            return FileManager.default.fileExists(atPath: collection.path) ? earlier : ""
+        }
+        var collection = self
+        if !earlier.isEmpty { collection.earlierFingerprint = earlier }
+        return collection
+    }
+
+    private static let shardSize = 32
+
+    private var shardCount: Int { (images.count + Self.shardSize - 1) / Self.shardSize }
+    private var stem: String {
+        let hash = contentHash(manifest.map { "\($0.key) \($0.value)" })
+        return "\(folder)/\(title)-\(extractor.kind.rawValue)-\(hash)"
+    }
+    /// The finished file.
+    var path: String { "\(stem).safetensors" }
+    private func shardPath(_ shard: Int) -> String { "\(stem)/shard-\(fiveDigits(shard)).safetensors" }
+    func shard(_ index: Int) -> Range<Int> {
+        index * Self.shardSize..<min((index + 1) * Self.shardSize, images.count)
+    }
+
+    /// All that the features depend on; a file's metadata.
+    private var manifest: KeyValuePairs<String, String> {
+        [
+            "format": "disttrain features 1", "kind": extractor.kind.rawValue,
+            "network": extractor.fingerprint, "side": String(extractor.side),
+            "images": earlierFingerprint ?? images.fingerprint,
+            "count": String(images.count), "thumbnails": String(thumbnailSide ?? 0),
+            "mirrored": String(mirrors),
+        ]
+    }
+
+    /// Seconds of this start on this rank.
+    struct Seconds {
+        var images = 0.0
+        var features = 0.0
+    }
+
+    /// The collected file, open.
+    struct Collected {
+        let features: FeatureMatrix
+        /// Of the mirrored images, where they were asked for.
+        let mirrored: FeatureMatrix?
+        let file: SafetensorsFile
+        let seconds: Seconds
+    }
+
+    /// Shards that are not there yet; none where the file is. Collective.
+    func pending(_ communicator: any Communicator) throws -> [Int] {
+        try communicator.fromRoot("looking at \(folder)") {
+            try makeOutputFolder(folder)
+            if FileManager.default.fileExists(atPath: path) { return [] }
+            try makeOutputFolder(stem)
+            return (0..<shardCount).filter { shard in
+                guard let file = try? SafetensorsFile(path: shardPath(shard)) else { return true }
+                return (try? check(file, count: self.shard(shard).count)) == nil
+            }
+        }
+    }
+
+    /// Makes what is pending and opens the whole. Collective.
+    ///
+    /// - Parameter progress: told of images as they are made, on rank 0 for all ranks.
+    func collect(
+        _ pending: [Int], _ communicator: any Communicator, progress: (Double) -> Void, tick: () -> Void
+    ) throws -> Collected {
+        var seconds = Seconds()
+        var done = 0
+        for first in stride(from: 0, to: pending.count, by: communicator.size) {
+            let round = pending[first..<min(first + communicator.size, pending.count)]
+            let size = round.reduce(0) { $0 + shard($1).count }
+            try communicator.collectively("making the features of \(images.name)") {
+                guard communicator.rank < round.count else { return }
+                try make(round[first + communicator.rank], &seconds) { own in
+                    tick()
+                    // What this rank has done stands for all of the round.
+                    progress(Double(done) + min(own * Double(round.count), Double(size)))
+                }
+            }
+            done += size
+            progress(Double(done))
+        }
+        try communicator.barrier()
+        try communicator.collectively("writing \(path)") {
+            if communicator.isRoot, !FileManager.default.fileExists(atPath: path) { try merge() }
+        }
+        let file = try communicator.collectively("opening \(path)") {
+            try awaiting(path) {
+                let file = try SafetensorsFile(path: path)
+                try check(file, count: images.count)
+                return file
+            }
+        }
+        return Collected(
+            features: try FeatureMatrix(file),
+            mirrored: mirrors ? try FeatureMatrix(file, FeatureMatrix.mirrored) : nil, file: file,
+            seconds: seconds)
+    }
+
+    /// Removes the file.
+    package func remove() { unlink(path) }
+
+    // MARK: Shards
+
+    private func make(_ index: Int, _ seconds: inout Seconds, progress: (Double) throws -> Void) throws {
+        var began = monotonicSeconds()
+        let range = shard(index)
+        let pictures = try images.images(range, progress: progress)
+        seconds.images += monotonicSeconds() - began
+        began = monotonicSeconds()
+        let features = try extractor(pictures)
+        let mirrored = mirrors ? try extractor(pictures.map { $0.flippedHorizontally() }) : []
+        seconds.features += monotonicSeconds() - began
+        if let bad = (features + mirrored).firstIndex(where: { !$0.isFinite }) {
+            throw RunError(
+                "\(images.name): the features of image "
+                    + "\(range.lowerBound + bad / extractor.dimension % range.count) are no finite "
+                    + "numbers; check the feature network's weights",
+                exitStatus: ExitStatus.numericalFault)
+        }
+        var writer = try SafetensorsWriter(
+            path: shardPath(index), tensors: tensors(count: range.count), metadata: metadata)
+        try writer.append(FeatureMatrix.tensor, floats: features)
+        if mirrors { try writer.append(FeatureMatrix.mirrored, floats: mirrored) }
+        if let side = thumbnailSide {
+            let bytes = pictures.flatMap { $0.resized(width: side, height: side, filter: .area).pixels }
+            try bytes.withUnsafeBytes { try writer.append(Self.thumbnails, bytes: $0) }
+        }
+        try writer.finish()
+    }
+
+    private func merge() throws {
+        let tensors = tensors(count: images.count)
+        var writer = try SafetensorsWriter(path: path, tensors: tensors, metadata: metadata)
+        for tensor in tensors {
+            // One shard is open at a time: there may be more of them than a process may open.
+            for index in 0..<shardCount {
+                let file = try awaiting(shardPath(index)) { try SafetensorsFile(path: shardPath(index)) }
+                try check(file, count: shard(index).count)
+                try file.withBytes(of: tensor.name) { try writer.append(tensor.name, bytes: $0) }
+            }
+        }
+        try writer.finish()
+        try? FileManager.default.removeItem(atPath: stem)
+    }
+
+    // MARK: Files
+
+    private static let thumbnails = "thumbnails"
+    private var metadata: [String: String] {
+        Dictionary(uniqueKeysWithValues: manifest.map { ($0.key, $0.value) })
+    }
+
+    private func tensors(count: Int) -> [SafetensorsEntry] {
+        let names = [FeatureMatrix.tensor] + (mirrors ? [FeatureMatrix.mirrored] : [])
+        let features = names.map { SafetensorsEntry($0, shape: [count, extractor.dimension]) }
+        guard let side = thumbnailSide else { return features }
+        return features + [SafetensorsEntry(Self.thumbnails, dtype: .u8, shape: [count, side, side, 3])]
+    }
+
+    /// Refuses a file of other images, weights or sizes.
+    private func check(_ file: SafetensorsFile, count: Int) throws {
+        for (key, expected) in manifest where file.metadata[key] != expected {
+            throw RunError(
+                "\(file.path): was made with another \(key) (\(file.metadata[key] ?? "none"), expected \(expected)); "
+                    + "delete it, or name another folder",
+                exitStatus: ExitStatus.refused)
+        }
+        for tensor in tensors(count: count) {
+            try file.expectShape(tensor.shape, of: tensor.name)
+            guard try file.info(of: tensor.name).dtype == tensor.dtype else {
+                throw RunError(
+                    "\(file.path): \(tensor.name) is of another type; delete it",
+                    exitStatus: ExitStatus.refused)
+            }
+        }
+    }
+
+    /// The small picture of an image.
+    func thumbnail(_ index: Int, of file: SafetensorsFile) throws -> Image {
+        guard let side = thumbnailSide else { preconditionFailure("no thumbnails were kept") }
+        return try file.withBytes(of: Self.thumbnails, rows: index..<index + 1) {
+            Image(width: side, height: side, pixels: [UInt8]($0))
+        }
+    }
+}

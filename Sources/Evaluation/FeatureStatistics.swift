@@ -1,0 +1,124 @@
+import Communication
+import TensorCore
+
+// N: images, D: length of a feature.
+
+/// Mean and covariance of features, in fp64.
+package struct FeatureStatistics: Sendable, Equatable {
+    /// Images; 0 where it is not known, as of other programs' files.
+    package var count: Int
+    /// μ, [D]
+    package var mean: [Double]
+    /// Σ = Σᵢ (fᵢ − μ)(fᵢ − μ)ᵀ / (N − 1), [D, D], as numpy's `cov`
+    package var covariance: [Double]
+
+    package var dimension: Int { mean.count }
+
+    package init(count: Int, mean: [Double], covariance: [Double]) {
+        precondition(covariance.count == mean.count * mean.count)
+        (self.count, self.mean, self.covariance) = (count, mean, covariance)
+    }
+
+    /// Measures a set of two images or more. Collective: ranks and threads share the covariance by its rows, so that
+    /// every sum is made in one order, however many there are.
+    package init(of features: FeatureMatrix, _ communicator: any Communicator) throws {
+        let (N, D) = (features.count, features.dimension)
+        precondition(N > 1, "a covariance of \(N) images")
+        let mean = try communicator.collectively("reading features") { try Self.mean(features) }
+        let blocks = Array(
+            stride(from: communicator.rank, to: (D + Self.block - 1) / Self.block, by: communicator.size))
+        var covariance = [Double](repeating: 0, count: D * D)
+        try communicator.collectively("reading features") {
+            try covariance.withUnsafeMutableBufferPointer { covariance in
+                let target = covariance.baseAddress!
+                try Processor.concurrently(blocks.count) { index in
+                    let first = blocks[index] * Self.block
+                    try Self.addProducts(
+                        features, mean, rows: first..<min(first + Self.block, D), into: target + first * D)
+                }
+            }
+        }
+        try communicator.allReduceSum(&covariance)
+        for i in 0..<D {
+            for j in i..<D {
+                let value = covariance[i * D + j] / Double(N - 1)
+                covariance[i * D + j] = value
+                covariance[j * D + i] = value
+            }
+        }
+        self.init(count: N, mean: mean, covariance: covariance)
+    }
+
+    /// Rows of the covariance that a task makes, and images that it centres at once.
+    private static let block = 128
+    private static let chunk = 256
+
+    private static func mean(_ features: FeatureMatrix) throws -> [Double] {
+        let (N, D) = (features.count, features.dimension)
+        var sum = [Double](repeating: 0, count: D)
+        try features.forEachPart { _, values in
+            for row in 0..<values.count / D { for i in 0..<D { sum[i] += Double(values[row * D + i]) } }
+        }
+        return sum.map { $0 / Double(N) }
+    }
+
+    /// The rows' part of Σᵢ (fᵢ − μ)(fᵢ − μ)ᵀ, from the diagonal on.
+    private static func addProducts(
+        _ features: FeatureMatrix, _ mean: [Double], rows: Range<Int>,
+        into target: UnsafeMutablePointer<Double>
+    ) throws {
+        let (N, D) = (features.count, features.dimension)
+        for start in stride(from: 0, to: N, by: chunk) {
+            var centred = try features.doubles(start..<min(start + chunk, N))
+            let count = centred.count / D
+            for row in 0..<count { for i in 0..<D { centred[row * D + i] -= mean[i] } }
+            centred.withUnsafeBufferPointer { X in
+                let from = X.baseAddress! + rows.lowerBound
+                DenseMatrix.multiply(
+                    from, rowLength: D, from, rowLength: D, transposed: (a: true, b: false), M: rows.count,
+                    N: D - rows.lowerBound, K: count, beta: 1, into: target + rows.lowerBound, rowLength: D)
+            }
+        }
+    }
+}
+
+extension FeatureStatistics {
+    /// The squared Fréchet distance of two Gaussians, which of Inception's features is FID (Heusel et al., 2017, eq. 6):
+    ///
+    ///     d² = |μ₁ − μ₂|² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁Σ₂)^½
+    ///
+    /// The last trace is the sum of the roots of the eigenvalues of Σ₁^½ Σ₂ Σ₁^½, which is symmetric and positive
+    /// semi-definite: two symmetric eigendecompositions, defined for singular covariances too, where the root of the
+    /// product itself is not.
+    ///
+    /// - Returns: nil where a value is not finite.
+    package func frechetDistance(to other: FeatureStatistics) -> Double? {
+        precondition(dimension == other.dimension, "features of \(dimension) and \(other.dimension) values")
+        let D = dimension
+        guard let own = DenseMatrix.symmetricEigen(covariance, size: D, vectors: true) else { return nil }
+        // The eigenvectors are the rows of V: Σ₁ = Vᵀ diag(λ) V.
+        var scaled = own.vectors
+        for row in 0..<D {
+            let factor = max(0, own.values[row]).squareRoot()
+            for i in 0..<D { scaled[row * D + i] *= factor }
+        }
+        // diag(√λ) V Σ₂ Vᵀ diag(√λ) is similar to Σ₁^½ Σ₂ Σ₁^½: the same eigenvalues, for two products instead of three.
+        let right = DenseMatrix.product(scaled, other.covariance, size: D)
+        var middle = DenseMatrix.product(right, DenseMatrix.transposed(scaled, size: D), size: D)
+        for i in 0..<D {
+            for j in i..<D {
+                let value = 0.5 * (middle[i * D + j] + middle[j * D + i])
+                (middle[i * D + j], middle[j * D + i]) = (value, value)
+            }
+        }
+        guard let eigen = DenseMatrix.symmetricEigen(middle, size: D, vectors: false) else { return nil }
+        let root = eigen.values.reduce(0) { $0 + max(0, $1).squareRoot() }
+        var distance = 0.0
+        for i in 0..<D {
+            let difference = mean[i] - other.mean[i]
+            distance +=
+                difference * difference + covariance[i * (D + 1)] + other.covariance[i * (D + 1)]
+        }
+        return distance - 2 * root
+    }
+}

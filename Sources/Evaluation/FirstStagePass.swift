@@ -1,0 +1,136 @@
+import FileFormats
+import Foundation
+import Imaging
+import LDMModel
+import Support
+import TensorCore
+
+/// `disttrain vae encode` and `decode`: images through a first stage, one by one.
+package struct FirstStagePass {
+    let stage: FirstStage
+
+    /// - Parameter folder: a diffusers AutoencoderKL or VQModel, or a run or pipeline that has one.
+    package init(folder: String, dtype: DType) throws {
+        stage = try FirstStage(folder: .verifiedAutoencoder(folder), dtype: dtype)
+    }
+
+    // MARK: Encoding
+
+    /// Encodes pictures, cropped to their middle square and resized to `size`; see `encode(imagesOf:)`.
+    package func encode(_ pictures: [String], size: Int, to output: String) throws {
+        guard !pictures.isEmpty else { throw RunError("no pictures named, expected at least one") }
+        let transform = ImageTransform(size: size)
+        try encode(count: pictures.count, height: size, width: size, to: output) {
+            transform.apply(try Image.read(pictures[$0])).floats()
+        }
+    }
+
+    /// Encodes `image` [N, C, H, W] in [-1, 1] of a safetensors file as it is.
+    ///
+    /// Writes `latent_mean` and `latent_logvar` [N, c, h, w] (a VQ model: `latent`, not quantized), not scaled.
+    package func encode(imagesOf file: String, to output: String) throws {
+        let images = try SampleFile(
+            file, names: ["image"], channels: stage.imageChannels, multipleOf: stage.downsamplingFactor,
+            for: "the first stage")
+        try encode(count: images.count, height: images.height, width: images.width, to: output) {
+            try images.samples($0..<$0 + 1)
+        }
+    }
+
+    private func encode(
+        count: Int, height: Int, width: Int, to output: String, image: (Int) throws -> [Float]
+    ) throws {
+        let (h, w) = try stage.latentSize(height: height, width: width)
+        let c = stage.latentChannels
+        func nchw(_ latent: [Float]) -> [Float] {
+            Layout.nchw(latent, batch: 1, height: h, width: w, channels: c)
+        }
+        var means: [Float] = []
+        var logVariances: [Float] = []
+        for index in 0..<count {
+            let encoded = try image(index).withUnsafeBufferPointer {
+                try stage.encode($0, batch: 1, height: height, width: width)
+            }
+            means += nchw(encoded.mean)
+            if let logVariance = encoded.logVariance { logVariances += nchw(logVariance) }
+        }
+        let shape = [count, c, h, w]
+        try SafetensorsWriter.write(
+            logVariances.isEmpty
+                ? [("latent", shape, means)]
+                : [("latent_mean", shape, means), ("latent_logvar", shape, logVariances)], to: output)
+        printLine("Wrote \(count) latents \(c)×\(h)×\(w) to \(output)")
+    }
+
+    // MARK: Decoding
+
+    /// Decodes `latent_mean`, `latent` or `latents` [N, c, h, w] of a file, or its only tensor. Writes `image`
+    /// [N, C, H, W] in about [-1, 1], not clamped, or PNG files into a folder.
+    ///
+    /// - Parameter areScaled: latents as a U-Net knows them, (latent - shift_factor)·scaling_factor.
+    package func decode(_ latents: String, areScaled: Bool, to output: String) throws {
+        let file = try SampleFile(
+            latents, names: ["latent_mean", "latent", "latents"], channels: stage.latentChannels,
+            for: "the first stage")
+        if file.name == "latents", !areScaled {
+            printLine("Note: decoding 'latents' as they are; those of `sample --dump-latents` want --scaled")
+        }
+        let size = (
+            height: file.height * stage.downsamplingFactor, width: file.width * stage.downsamplingFactor
+        )
+        func images(_ body: (_ index: Int, _ image: [Float]) throws -> Void) throws {
+            for index in 0..<file.count {
+                var latent = try file.samples(index..<index + 1)
+                if areScaled { latent = stage.unscaled(latent) }
+                let image = latent.withUnsafeBufferPointer {
+                    stage.decode($0, batch: 1, height: file.height, width: file.width)
+                }
+                try body(index, image)
+            }
+        }
+        if output.hasSuffix(".safetensors") {
+            let channels = stage.outputChannels
+            var writer = try SafetensorsWriter(
+                path: output,
+                tensors: [SafetensorsEntry("image", shape: [file.count, channels, size.height, size.width])])
+            try images { _, image in
+                try writer.append(
+                    "image",
+                    floats: Layout.nchw(
+                        image, batch: 1, height: size.height, width: size.width, channels: channels))
+            }
+            try writer.finish()
+        } else {
+            try makeOutputFolder(output)
+            try images { index, image in
+                try Image(width: size.width, height: size.height, samples: image)
+                    .write(to: "\(output)/image_\(fiveDigits(index)).png")
+            }
+        }
+        printLine("Decoded \(file.count) latents to \(output)")
+    }
+}
+
+extension FirstStage {
+    /// Latents for the decoder from those that a U-Net knows: z / scaling_factor + shift_factor.
+    func unscaled(_ latents: [Float]) -> [Float] {
+        latents.map { $0 / scalingFactor + shiftFactor }
+    }
+}
+
+extension Image {
+    /// A picture of samples [height, width, C] in [-1, 1]: C is 3, or 1 for shades of grey.
+    ///
+    /// - Throws: `RunError` for any other number of channels.
+    init(width: Int, height: Int, samples: [Float]) throws {
+        switch samples.count {
+        case 3 * width * height: self.init(width: width, height: height, floats: samples)
+        case width * height:
+            self.init(width: width, height: height, floats: samples.flatMap { [$0, $0, $0] })
+        case let count:
+            throw RunError(
+                "samples of \(count / (width * height)) channels are no pictures; expected 3 channels, or 1",
+                exitStatus: ExitStatus.refused)
+        }
+    }
+}

@@ -1,0 +1,50 @@
+import Communication
+import Configuration
+import Imaging
+import Records
+import Support
+
+/// Pictures of how a run's model samples: a strip of the denoising, and interpolations between noise.
+package struct ModelIllustrations {
+    package let configuration: Configuration
+    private let model: SamplingModel
+
+    /// Opens the run's newest checkpoint, or its finished model.
+    package init(run: String, _ configuration: Configuration) throws {
+        self.configuration = configuration
+        model = try SamplingModel(run, weights: nil, firstStage: nil, dtype: configuration.train.dtype)
+    }
+
+    /// Draws them into a folder, which is created.
+    ///
+    /// - Parameters:
+    ///   - step: of the weights, where the model does not record it.
+    ///   - progress: called with the number of denoising steps made since the last call, one for each sample.
+    package func draw(into folder: String, step: Int?, progress: @escaping (Int) throws -> Void) throws {
+        let pictures = try model.visiblePictures(SingleProcess())
+        var settings = configuration.samplingSettings
+        // Noise added at every step would hide what the initial noise does.
+        (settings.method, settings.eta) = (.ddim, 0)
+        try makeOutputFolder(folder)
+        let step = model.folder.step ?? step
+        let text = step.map { [(key: "step", value: String($0))] } ?? []
+        func write(_ image: Image, _ kind: SamplingPictureKind) throws {
+            try image.write(to: "\(folder)/\(kind.fileName)", text: text)
+        }
+        let strip = try pictures.denoisingStrip(
+            Self.stripSamples, moments: Self.frames - 1, settings, progress: progress)
+        if let strip { try write(strip, .denoising) }
+        let images = try pictures.interpolation(
+            Self.pairs, frames: Self.frames, settings, progress: progress)
+        if let images { try write(ImageGrid(columns: Self.frames).render(images), .interpolation) }
+    }
+
+    private static let stripSamples = 3
+    private static let frames = 9
+    private static let pairs: [(UInt64, UInt64)] = [(0, 1), (2, 3), (4, 5)]
+
+    /// Denoising steps of all samples.
+    package var denoisingSteps: Int {
+        (Self.stripSamples + Self.pairs.count * Self.frames) * configuration.sampling.steps
+    }
+}

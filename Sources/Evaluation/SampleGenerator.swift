@@ -1,0 +1,155 @@
+import Foundation
+import LDMModel
+import TensorCore
+
+// B samples of a batch, [H, W, C] a latent (or an image, in pixel space).
+
+/// Draws latents (or pixels) from a U-Net, the ranks sharing the work.
+package final class SampleGenerator {
+    let denoiser: Denoiser
+    let scheduler: SchedulerConfig
+    let height: Int
+    let width: Int
+    let channels: Int
+
+    package init(_ denoiser: Denoiser, scheduler: SchedulerConfig, height: Int, width: Int) {
+        self.denoiser = denoiser
+        self.scheduler = scheduler
+        self.height = height
+        self.width = width
+        channels = denoiser.model.config.inChannels
+    }
+
+    /// Elements of a sample.
+    package var sampleSize: Int { height * width * channels }
+
+    /// Initial noise of samples `range`, [B, H, W, C], standard normal.
+    package func initialNoise(_ range: Range<Int>, seed: UInt64) -> [Float] {
+        initialNoise(range, SamplingSettings(seed: seed))
+    }
+
+    /// Initial noise of samples `range`, [B, H, W, C], by the settings' seed or seeds.
+    func initialNoise(_ range: Range<Int>, _ settings: SamplingSettings) -> [Float] {
+        var noise = [Float](repeating: 0, count: range.count * sampleSize)
+        noise.withUnsafeMutableBufferPointer { buffer in
+            for (b, sample) in range.enumerated() {
+                let key = settings.key(of: sample)
+                var random = CounterRandom(seed: key.seed, purpose: .sampling, sample: key.sample)
+                random.fillNormal(
+                    UnsafeMutableBufferPointer(rebasing: buffer[b * sampleSize..<(b + 1) * sampleSize]))
+            }
+        }
+        return noise
+    }
+
+    /// Denoises samples `range`.
+    ///
+    /// - Parameters:
+    ///   - initial: [B, H, W, C], or nil for the seed's own noise.
+    ///   - observe: shown each denoising step of each batch.
+    ///   - progress: called after each denoising step of each batch with the number of sample-steps done.
+    /// - Returns: [B, H, W, C]: scaled latents as the U-Net knows them, or pixels in [-1, 1].
+    package func generate(
+        _ range: Range<Int>, _ settings: SamplingSettings, initial: [Float]? = nil,
+        observe: ((DenoisingMoment) -> Void)? = nil, progress: ((Int) throws -> Void)? = nil
+    ) throws -> [Float] {
+        try run(
+            range, try makeSampler(settings), settings, initial ?? initialNoise(range, settings),
+            observe, progress)
+    }
+
+    /// The noise that samples would be drawn from by deterministic DDIM: see `DDIMInversion`.
+    ///
+    /// - Parameter samples: [B, H, W, C], scaled latents or pixels in [-1, 1].
+    /// - Returns: [B, H, W, C].
+    package func invert(
+        _ samples: [Float], _ settings: SamplingSettings, progress: ((Int) throws -> Void)? = nil
+    ) throws -> [Float] {
+        try run(
+            0..<samples.count / sampleSize,
+            try DDIMInversion(schedule: try makeSchedule(settings), steps: settings.steps), settings,
+            samples, nil, progress)
+    }
+
+    private func run(
+        _ range: Range<Int>, _ sampler: any DiffusionSampler, _ settings: SamplingSettings,
+        _ initial: [Float], _ observe: ((DenoisingMoment) -> Void)?, _ progress: ((Int) throws -> Void)?
+    ) throws -> [Float] {
+        var result = initial
+        precondition(result.count == range.count * sampleSize, "initial noise of \(result.count) values")
+        for start in stride(from: 0, to: range.count, by: settings.batchSize) {
+            let batch = start..<min(start + settings.batchSize, range.count)
+            try result.withUnsafeMutableBufferPointer { buffer in
+                let part = buffer[batch.lowerBound * sampleSize..<batch.upperBound * sampleSize]
+                try denoise(
+                    UnsafeMutableBufferPointer(rebasing: part), first: range.lowerBound + start, sampler,
+                    settings, observe, progress)
+            }
+        }
+        return result
+    }
+
+    private func denoise(
+        _ sample: UnsafeMutableBufferPointer<Float>, first: Int, _ sampler: any DiffusionSampler,
+        _ settings: SamplingSettings, _ observe: ((DenoisingMoment) -> Void)?,
+        _ progress: ((Int) throws -> Void)?
+    ) throws {
+        let size = sampleSize
+        let count = sample.count / size
+        let predicted = UnsafeMutableBufferPointer<Float>.allocate(capacity: sample.count)
+        defer { predicted.deallocate() }
+        for (index, timestep) in sampler.timesteps.enumerated() {
+            denoiser.predict(
+                UnsafeBufferPointer(sample), height: height, width: width,
+                timesteps: Array(repeating: Float(timestep), count: count), into: predicted)
+            observe?(
+                DenoisingMoment(
+                    sampler: sampler, index: index, samples: first..<first + count,
+                    noisy: UnsafeBufferPointer(sample), output: UnsafeBufferPointer(predicted)))
+            sampler.step(
+                modelOutput: UnsafeBufferPointer(predicted), sample: sample, index: index
+            ) { noise in
+                for b in 0..<count {
+                    let key = settings.key(of: first + b)
+                    var random = CounterRandom(
+                        seed: key.seed, purpose: .samplingNoise, step: UInt64(index), sample: key.sample)
+                    random.fillNormal(
+                        UnsafeMutableBufferPointer(rebasing: noise[b * size..<(b + 1) * size]))
+                }
+            }
+            try progress?(count)
+        }
+    }
+
+    private func makeSchedule(_ settings: SamplingSettings) throws -> NoiseSchedule {
+        var config = scheduler
+        if let spacing = settings.spacing { config.timestepSpacing = spacing }
+        if let clips = settings.clips { config.clipSample = clips }
+        return try NoiseSchedule(config)
+    }
+
+    private func makeSampler(_ settings: SamplingSettings) throws -> any DiffusionSampler {
+        let schedule = try makeSchedule(settings)
+        switch settings.method {
+        case .ddim: return try DDIMSampler(schedule: schedule, steps: settings.steps, eta: settings.eta)
+        case .ddpm: return try DDPMSampler(schedule: schedule, steps: settings.steps)
+        }
+    }
+}
+
+/// A denoising step of a batch while it happens: valid during the call that shows it.
+package struct DenoisingMoment {
+    let sampler: any DiffusionSampler
+    /// Which step, from 0.
+    package let index: Int
+    /// Which samples.
+    package let samples: Range<Int>
+    /// x_t before the step, [B, H, W, C].
+    package let noisy: UnsafeBufferPointer<Float>
+    let output: UnsafeBufferPointer<Float>
+
+    /// What the model takes x₀ for, [B, H, W, C].
+    package var clean: [Float] {
+        sampler.cleanEstimate(modelOutput: output, sample: noisy, index: index)
+    }
+}

@@ -1,0 +1,195 @@
+import Communication
+import FileFormats
+import Foundation
+import Imaging
+import LDMModel
+import Support
+import TensorCore
+
+/// What samples are written as.
+package enum SampleFormat: String, Sendable, CaseIterable {
+    /// A PNG a sample, with what it was drawn by in its text chunks.
+    case png
+    /// All in one PNG.
+    case grid
+    /// All in a NumPy archive, for evaluators: see `NPZFile`.
+    case npz
+}
+
+/// `disttrain sample`: pictures from a trained model, on all ranks.
+package struct SampleRun {
+    let model: String
+    /// Weights of a checkpoint in place of the slowest average, "unet", "ema-0.9999" or "sigma-rel-0.08".
+    let weights: String?
+    /// The autoencoder's folder in place of the one that the model names.
+    let firstStage: String?
+    /// nil: as many as there is initial noise or seeds for, or 64.
+    let count: Int?
+    let settings: SamplingSettings
+    package let dtype: DType
+    let output: String
+    let formats: Set<SampleFormat>
+    /// File with a tensor "noise", "init_noise" or "latents" [N, C, H, W], or with one tensor alone.
+    let initialNoise: String?
+    /// File to write what the U-Net ended with to, as `latents` [N, C, H, W]: scaled latents, or pixels in pixel space.
+    let latents: String?
+
+    package init(
+        model: String, weights: String?, firstStage: String?, count: Int?, settings: SamplingSettings,
+        dtype: DType, output: String, formats: Set<SampleFormat> = [.png, .grid], initialNoise: String? = nil,
+        latents: String? = nil
+    ) {
+        self.model = model
+        self.weights = weights
+        self.firstStage = firstStage
+        self.count = count
+        self.settings = settings
+        self.dtype = dtype
+        self.output = output
+        self.formats = formats
+        self.initialNoise = initialNoise
+        self.latents = latents
+    }
+
+    package func run(_ communicator: any Communicator) throws {
+        let opened = try open(communicator)
+        let initial = try communicator.collectively("reading the initial noise") {
+            try initialNoise.map { try readNoise($0, opened.unet.config) }
+        }
+        let total = initial?.count ?? settings.seeds?.count ?? count ?? 64
+        let pictures =
+            latents == nil
+            ? try opened.visiblePictures(size: initial?.size, communicator)
+            : try opened.pictures(size: initial?.size, communicator)
+        let share = try withProgress(pictures.share(of: total).count * settings.steps, communicator) {
+            try pictures.draw(total, settings, initial: initial?.values, progress: $0)
+        }
+        try write(share, pictures, total, opened, communicator)
+    }
+
+    /// Opens the model, and makes the folder that is written to.
+    func open(_ communicator: any Communicator) throws -> SamplingModel {
+        try communicator.collectively("opening \(model)") {
+            if communicator.isRoot { try makeOutputFolder(output) }
+            let opened = try SamplingModel(
+                model, weights: weights, firstStage: firstStage, dtype: dtype
+            ) { if communicator.isRoot { printLine("Note: \($0)") } }
+            if opened.folder.scheduler == nil, communicator.isRoot {
+                printLine("Note: \(model) names no scheduler; sampling as DDIMScheduler's defaults say")
+            }
+            return opened
+        }
+    }
+
+    /// Shows on rank 0 how many of so many denoising steps are done.
+    func withProgress<Result>(
+        _ total: Int, _ communicator: any Communicator,
+        _ body: (_ progress: @escaping (Int) throws -> Void) throws -> Result
+    ) rethrows -> Result {
+        let progress =
+            communicator.isRoot ? CountProgress("sample", unit: "denoising steps", total: total) : nil
+        var done = 0
+        let result = try body { batch in
+            done += batch
+            progress?.update(done)
+        }
+        progress?.finish(done)
+        return result
+    }
+
+    private func write(
+        _ share: SamplePictures.Share, _ pictures: SamplePictures, _ total: Int, _ opened: SamplingModel,
+        _ communicator: any Communicator
+    ) throws {
+        let generator = pictures.generator
+        let images = try pictures.gather(share, count: total)
+        let everyone = latents == nil ? nil : try communicator.gatherFloats(share.latents)
+        try communicator.collectively("writing \(output)") {
+            guard let images else { return }
+            var written: [String] = []
+            if !images.isEmpty { written = try write(images, opened) }
+            if let latents, let everyone {
+                let (h, w, c) = (generator.height, generator.width, generator.channels)
+                try SafetensorsWriter.write(
+                    [
+                        (
+                            "latents", [total, c, h, w],
+                            Layout.nchw(everyone, batch: total, height: h, width: w, channels: c)
+                        )
+                    ], to: latents)
+            }
+            printLine(
+                images.isEmpty
+                    ? "Wrote \(total) latents to \(latents ?? "")"
+                    : "Wrote \(images.count) samples (\(written.joined(separator: ", "))) to \(output)")
+        }
+    }
+
+    /// - Returns: what was written, for the user.
+    private func write(_ images: [Image], _ opened: SamplingModel) throws -> [String] {
+        var written: [String] = []
+        if formats.contains(.png) {
+            for (index, image) in images.enumerated() {
+                let key = settings.key(of: index)
+                let name =
+                    settings.seeds == nil
+                    ? "sample_\(fiveDigits(index))" : "seed_\(fiveDigits(Int(clamping: key.seed)))"
+                let noise =
+                    initialNoise.map { [("init_noise", $0), ("index", String(index))] }
+                    ?? [("seed", String(key.seed)), ("index", String(key.sample))]
+                try image.write(to: "\(output)/\(name).png", text: noise + parameters(opened))
+            }
+            written.append("PNG files")
+        }
+        if formats.contains(.grid) {
+            let seeds = settings.seeds.map { "\($0.first ?? 0) and \($0.count - 1) more" }
+            try ImageGrid.square(of: images.count).render(images).write(
+                to: "\(output)/grid.png",
+                text: [("seed", seeds ?? String(settings.seed))] + parameters(opened))
+            written.append("grid.png")
+        }
+        if formats.contains(.npz) {
+            let name = "samples_\(images.count)x\(images[0].height)x\(images[0].width)x3.npz"
+            try NPZFile.write(images, to: "\(output)/\(name)")
+            written.append(name)
+        }
+        return written
+    }
+
+    /// What a picture was drawn by, besides its noise, for its text chunks.
+    func parameters(_ opened: SamplingModel) -> [(key: String, value: String)] {
+        var text: [(key: String, value: String)] = [
+            ("model", model), ("weights", opened.folder.weightsName),
+        ]
+        if let step = opened.folder.step { text.append(("step", String(step))) }
+        text += [("method", settings.method.rawValue), ("steps", String(settings.steps))]
+        if settings.method == .ddim { text.append(("eta", String(settings.eta))) }
+        let spacing = settings.spacing ?? opened.scheduler.timestepSpacing
+        return text + [("spacing", spacing.rawValue), ("program", "disttrain \(Program.version)")]
+    }
+
+    /// The first `count` samples of the file, or all.
+    private func readNoise(
+        _ path: String, _ config: UNet2DConfig
+    ) throws -> (count: Int, size: SpatialSize, values: [Float]) {
+        let file = try SampleFile(
+            path, names: ["noise", "init_noise", "latents"], channels: config.inChannels,
+            multipleOf: config.downsamplingFactor, for: "the U-Net")
+        let wanted = count ?? file.count
+        guard wanted <= file.count else {
+            throw RunError("--count \(wanted): \(path) has noise for \(file.count) samples alone")
+        }
+        return (
+            wanted, SpatialSize(height: file.height, width: file.width), try file.samples(0..<wanted)
+        )
+    }
+}
+
+extension Communicator {
+    /// Everyone's numbers, one rank's after the other's, on rank 0; nil elsewhere.
+    func gatherFloats(_ values: [Float]) throws -> [Float]? {
+        try gather(values.withUnsafeBytes { [UInt8]($0) }, root: 0)?.flatMap { bytes in
+            bytes.withUnsafeBytes { raw in raw.bindMemory(to: Float.self).map { $0 } }
+        }
+    }
+}

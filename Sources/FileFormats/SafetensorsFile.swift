@@ -1,0 +1,222 @@
+import Foundation
+import Support
+
+/// A safetensors file: opening it reads the header alone, and a tensor's bytes are read when they are asked for.
+///
+/// Everything in the header is checked before anything is used, so a hostile or damaged file is refused with
+/// one line. A file that is cut short, or whose disk fails, while it is open is an error, too.
+package final class SafetensorsFile: Sendable {
+    package let path: String
+    /// The tensors in the order of their bytes.
+    package let tensors: [SafetensorsInfo]
+    /// The `__metadata__` section.
+    package let metadata: [String: String]
+    /// Size of the whole file in bytes.
+    package var fileSize: Int { file.size }
+    /// Offset of the first tensor's bytes in the file.
+    package let dataStart: Int
+
+    private let file: PositionedFile
+    private let index: [String: Int]
+
+    /// Opens a file and checks its header.
+    package convenience init(path: String) throws(SafetensorsError) {
+        let file: PositionedFile
+        do throws(FileError) { file = try PositionedFile(path) } catch { throw SafetensorsError(error) }
+        try self.init(file)
+    }
+
+    package init(_ file: PositionedFile) throws(SafetensorsError) {
+        let header = try SafetensorsHeader(head: Self.head(of: file), fileSize: file.size, path: file.path)
+        self.file = file
+        path = file.path
+        tensors = header.tensors
+        metadata = header.metadata
+        dataStart = header.dataStart
+        index = Dictionary(uniqueKeysWithValues: tensors.enumerated().map { ($0.element.name, $0.offset) })
+    }
+
+    /// The header with its length. Of a length that the header's checks will refuse, only the length.
+    private static func head(of file: PositionedFile) throws(SafetensorsError) -> [UInt8] {
+        do throws(FileError) {
+            let head = try file.read(at: 0, count: min(8, file.size))
+            let length = head.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+            guard head.count == 8, length <= UInt64(SafetensorsHeader.maximumLength) else { return head }
+            return head + (try file.read(at: 8, count: min(Int(length), file.size - 8)))
+        } catch {
+            throw SafetensorsError(error)
+        }
+    }
+
+    /// The tensors' names in the order of their bytes.
+    package var names: [String] { tensors.map(\.name) }
+
+    /// Whether there is a tensor of this name.
+    package func contains(_ name: String) -> Bool { index[name] != nil }
+
+    /// Type, shape and place of a tensor.
+    package func info(of name: String) throws(SafetensorsError) -> SafetensorsInfo {
+        if let position = index[name] { return tensors[position] }
+        let hint = nearestName(to: name, among: names).map { "; did you mean '\($0)'?" } ?? ""
+        throw SafetensorsError(.missing, path, "has no tensor '\(name)'\(hint)")
+    }
+
+    /// Calls `body` with a copy of the tensor's bytes as they lie in the file (little-endian), valid only inside `body`.
+    ///
+    /// - Parameter rows: rows of the first dimension; nil for all.
+    package func withBytes<Result>(
+        of name: String, rows: Range<Int>? = nil, _ body: (UnsafeRawBufferPointer) throws -> Result
+    ) throws -> Result {
+        let range = try byteRange(of: try info(of: name), rows: rows)
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: range.count, alignment: 64)
+        defer { buffer.deallocate() }
+        try read(range, into: buffer)
+        return try body(UnsafeRawBufferPointer(buffer))
+    }
+
+    /// The tensor as fp32, converted from F16, BF16 or F64 where need be, in row-major order.
+    package func floats(of name: String) throws(SafetensorsError) -> [Float] {
+        try floats(of: info(of: name), rows: nil)
+    }
+
+    /// Rows `rows` of the first dimension as fp32: `[rows.count, shape[1], …]`. Reads only their bytes.
+    package func floats(of name: String, rows: Range<Int>) throws(SafetensorsError) -> [Float] {
+        try floats(of: info(of: name), rows: rows)
+    }
+
+    /// Converts the tensor to fp32 into `destination`, which must have room for exactly its elements.
+    package func copyFloats(
+        of name: String, into destination: UnsafeMutableBufferPointer<Float>
+    ) throws(SafetensorsError) {
+        try copy(info(of: name), rows: nil, into: destination)
+    }
+
+    /// Converts rows of the first dimension to fp32 into `destination`, of exactly `rows.count * rowCount`
+    /// elements.
+    package func copyFloats(
+        of name: String, rows: Range<Int>, into destination: UnsafeMutableBufferPointer<Float>
+    ) throws(SafetensorsError) {
+        try copy(info(of: name), rows: rows, into: destination)
+    }
+
+    /// The tensor as whole numbers, from any integer type or BOOL.
+    package func integers(of name: String) throws(SafetensorsError) -> [Int] {
+        let info = try info(of: name)
+        guard [.bool, .u8, .i8, .i16, .u16, .i32, .u32, .i64].contains(info.dtype) else {
+            throw mismatch(info, "expected whole numbers of up to 63 bits")
+        }
+        let range = try byteRange(of: info, rows: nil)
+        let bytes: [UInt8]
+        do throws(FileError) {
+            bytes = try file.read(at: range.lowerBound, count: range.count)
+        } catch {
+            throw SafetensorsError(error)
+        }
+        func load<Source: FixedWidthInteger>(_ type: Source.Type) -> [Int] {
+            bytes.withUnsafeBytes { bytes in
+                (0..<info.count).map {
+                    Int(
+                        truncatingIfNeeded: Source(
+                            littleEndian:
+                                bytes.loadUnaligned(fromByteOffset: $0 * info.dtype.size, as: type)))
+                }
+            }
+        }
+        switch info.dtype {
+        case .i8: return load(Int8.self)
+        case .i16: return load(Int16.self)
+        case .u16: return load(UInt16.self)
+        case .i32: return load(Int32.self)
+        case .u32: return load(UInt32.self)
+        case .i64: return load(Int64.self)
+        default: return load(UInt8.self)
+        }
+    }
+
+    /// Checks that a tensor has the shape that a model wants.
+    package func expectShape(_ shape: [Int], of name: String) throws(SafetensorsError) {
+        let info = try info(of: name)
+        if info.shape != shape { throw mismatch(info, "expected shape \(shape)") }
+    }
+
+    /// Asks the system to read the tensor's bytes ahead (all of the file where no name is given).
+    package func prefetch(_ name: String? = nil) throws(SafetensorsError) {
+        file.prefetch(
+            try name.map { name throws(SafetensorsError) in
+                try byteRange(of: info(of: name), rows: nil)
+            } ?? 0..<file.size)
+    }
+}
+
+extension SafetensorsFile {
+    /// Where a tensor, or rows of its first dimension, lie in the file.
+    private func byteRange(
+        of info: SafetensorsInfo, rows: Range<Int>?
+    ) throws(SafetensorsError) -> Range<Int> {
+        let start = dataStart + info.byteRange.lowerBound
+        guard let rows else { return start..<start + info.byteRange.count }
+        guard rows.lowerBound >= 0, rows.upperBound <= info.shape.first ?? 0 else {
+            throw mismatch(info, "rows \(rows.lowerBound)..<\(rows.upperBound) are not all there")
+        }
+        let stride = info.rowCount * info.dtype.size
+        return start + rows.lowerBound * stride..<start + rows.upperBound * stride
+    }
+
+    private func read(
+        _ range: Range<Int>, into buffer: UnsafeMutableRawBufferPointer
+    ) throws(SafetensorsError) {
+        do throws(FileError) {
+            try file.read(at: range.lowerBound, into: buffer)
+        } catch {
+            throw SafetensorsError(error)
+        }
+    }
+
+    private func floats(of info: SafetensorsInfo, rows: Range<Int>?) throws(SafetensorsError) -> [Float] {
+        let count = try byteRange(of: info, rows: rows).count / info.dtype.size
+        var failure: SafetensorsError?
+        let result = [Float](unsafeUninitializedCapacity: count) { buffer, initialized in
+            do throws(SafetensorsError) {
+                try copy(info, rows: rows, into: UnsafeMutableBufferPointer(rebasing: buffer[..<count]))
+                initialized = count
+            } catch {
+                failure = error
+            }
+        }
+        if let failure { throw failure }
+        return result
+    }
+
+    /// fp32 is read in place, other types by way of a small buffer.
+    private func copy(
+        _ info: SafetensorsInfo, rows: Range<Int>?, into destination: UnsafeMutableBufferPointer<Float>
+    ) throws(SafetensorsError) {
+        let range = try byteRange(of: info, rows: rows)
+        let count = range.count / info.dtype.size
+        guard destination.count == count else {
+            throw mismatch(info, "\(count) elements do not fit a buffer of \(destination.count)")
+        }
+        guard info.dtype.isFloatingPoint else { throw mismatch(info, "expected F32, F16, BF16 or F64") }
+        if info.dtype == .f32 { return try read(range, into: UnsafeMutableRawBufferPointer(destination)) }
+        let block = min(count, Self.blockElements)
+        let buffer = UnsafeMutableRawBufferPointer.allocate(
+            byteCount: block * info.dtype.size, alignment: 64)
+        defer { buffer.deallocate() }
+        for start in stride(from: 0, to: count, by: Self.blockElements) {
+            let elements = min(block, count - start)
+            let bytes = UnsafeMutableRawBufferPointer(rebasing: buffer[..<(elements * info.dtype.size)])
+            let first = range.lowerBound + start * info.dtype.size
+            try read(first..<first + bytes.count, into: bytes)
+            FloatConversion.decode(
+                UnsafeRawBufferPointer(bytes), as: info.dtype,
+                into: UnsafeMutableBufferPointer(rebasing: destination[start..<start + elements]))
+        }
+    }
+
+    private static let blockElements = 1 << 18
+
+    private func mismatch(_ info: SafetensorsInfo, _ what: String) -> SafetensorsError {
+        SafetensorsError(
+            .mismatch, path, "tensor '\(info.name)' is \(info.dtype.rawValue) \(info.shapeText): \(what)")
+    }
+}

@@ -1,0 +1,92 @@
+import Support
+
+/// Element types of safetensors files.
+package enum SafetensorsDType: String, Sendable, CaseIterable {
+    case bool = "BOOL"
+    case u8 = "U8"
+    case i8 = "I8"
+    case f8E5M2 = "F8_E5M2"
+    case f8E4M3 = "F8_E4M3"
+    case i16 = "I16"
+    case u16 = "U16"
+    case f16 = "F16"
+    case bf16 = "BF16"
+    case i32 = "I32"
+    case u32 = "U32"
+    case f32 = "F32"
+    case c64 = "C64"
+    case f64 = "F64"
+    case i64 = "I64"
+    case u64 = "U64"
+
+    /// Bytes of one element.
+    package var size: Int {
+        switch self {
+        case .bool, .u8, .i8, .f8E5M2, .f8E4M3: return 1
+        case .i16, .u16, .f16, .bf16: return 2
+        case .i32, .u32, .f32: return 4
+        case .c64, .f64, .i64, .u64: return 8
+        }
+    }
+
+    /// Whether `floats(of:)` converts this type.
+    package var isFloatingPoint: Bool { [.f16, .bf16, .f32, .f64].contains(self) }
+}
+
+/// Name, type and shape of one tensor, and where its bytes lie.
+package struct SafetensorsInfo: Sendable, Equatable {
+    package let name: String
+    package let dtype: SafetensorsDType
+    package let shape: [Int]
+    /// Byte range counted from the first byte after the header.
+    package let byteRange: Range<Int>
+
+    package init(name: String, dtype: SafetensorsDType, shape: [Int], byteRange: Range<Int>) {
+        (self.name, self.dtype, self.shape, self.byteRange) = (name, dtype, shape, byteRange)
+    }
+
+    /// Number of elements; 1 for a scalar.
+    package var count: Int { byteRange.count / dtype.size }
+
+    /// Elements of one index of the first dimension; the whole tensor for a scalar.
+    package var rowCount: Int { shape.dropFirst().reduce(1, *) }
+
+    /// The shape as an error message writes it.
+    package var shapeText: String { "[\(shape.map(String.init).joined(separator: ", "))]" }
+}
+
+/// Why a safetensors file cannot be read or written, in one line.
+package struct SafetensorsError: ReportableError, Equatable, Sendable {
+    /// The sort of failure.
+    package enum Kind: Sendable, Equatable {
+        /// Opening, mapping, reading or writing failed.
+        case file
+        /// The header's length or text is wrong.
+        case header
+        /// A tensor's type, shape or byte range is wrong.
+        case tensor
+        /// Byte ranges overlap, leave holes, or do not end where the file ends.
+        case layout
+        /// There is no tensor of that name.
+        case missing
+        /// The tensor is there, but not as asked for.
+        case mismatch
+        /// The writer was used out of order or left unfinished.
+        case incomplete
+    }
+
+    package var kind: Kind
+    package var path: String
+    package var detail: String
+    /// `errno` of the failed file operation; 0 for any other reason.
+    package var code: Int32
+
+    package init(_ kind: Kind, _ path: String, _ detail: String, code: Int32 = 0) {
+        (self.kind, self.path, self.detail, self.code) = (kind, path, detail, code)
+    }
+
+    init(_ error: FileError) { self.init(.file, error.path, error.detail, code: error.code) }
+
+    package var message: String { "\(path): \(detail)".oneLine() }
+    package var exitStatus: Int32 { ExitStatus.forSystemError(code, otherwise: ExitStatus.refused) }
+}

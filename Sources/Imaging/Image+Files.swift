@@ -1,0 +1,166 @@
+import CImageFiles
+import Foundation
+
+extension Image {
+    /// The file formats that are read, told apart by their first bytes.
+    enum Format {
+        case png, jpeg
+
+        init?(_ bytes: [UInt8]) {
+            if bytes.starts(with: [0x89, 0x50, 0x4E, 0x47]) {
+                self = .png
+            } else if bytes.starts(with: [0xFF, 0xD8]) {
+                self = .jpeg
+            } else {
+                return nil
+            }
+        }
+    }
+
+    /// Decodes a PNG or JPEG to upright 8-bit RGB.
+    ///
+    /// Grey and palette pictures are expanded, alpha is composited on white, 16 bits are scaled to 8, CMYK is
+    /// converted, and an EXIF orientation is applied. A picture cut short is an error, never a half-grey result.
+    ///
+    /// - Parameters:
+    ///   - name: the file's name, for errors.
+    ///   - minimumSide: pictures with a shorter side are refused.
+    ///   - limits: larger pictures are refused.
+    package static func decode(
+        _ bytes: [UInt8], name: String, minimumSide: Int = Image.minimumSide, limits: ImageLimits = .standard
+    ) throws(ImageError) -> Image {
+        var picture = cimg_picture()
+        guard let format = Format(bytes) else {
+            throw ImageError(.notAnImage, name: name, "no image: \(describe(bytes)); expected PNG or JPEG")
+        }
+        let orientation = exifOrientation(of: bytes)
+        let status =
+            switch format {
+            case .png: cimg_decode_png(bytes, bytes.count, UInt64(limits.maximumPixels), &picture)
+            case .jpeg: cimg_decode_jpeg(bytes, bytes.count, UInt64(limits.maximumPixels), &picture)
+            }
+        defer { cimg_free(picture.pixels) }
+        let (width, height) = (Int(picture.width), Int(picture.height))
+        switch status {
+        case CIMG_OK: break
+        case CIMG_TOO_LARGE:
+            throw ImageError(
+                .tooLarge, name: name,
+                "\(width)x\(height) pixels; at most \(limits.text) are read; raise the limit with --max-megapixels"
+            )
+        case CIMG_OUT_OF_MEMORY:
+            throw ImageError(.inaccessible, name: name, "not enough memory for \(width)x\(height) pixels")
+        default:
+            let message = withUnsafeBytes(of: picture.message) {
+                String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
+            }
+            throw ImageError(.corrupt, name: name, "damaged or cut short image: \(message)")
+        }
+        guard min(width, height) >= minimumSide else {
+            throw ImageError(
+                .tooSmall, name: name,
+                "\(width)x\(height) pixels; expected at least \(minimumSide) on each side")
+        }
+        let pixels = [UInt8](UnsafeBufferPointer(start: picture.pixels, count: 3 * width * height))
+        return Image(width: width, height: height, pixels: pixels).upright(orientation: orientation)
+    }
+
+    /// Reads and decodes a PNG or JPEG file; see ``decode(_:name:minimumSide:limits:)``.
+    package static func read(
+        _ path: String, minimumSide: Int = Image.minimumSide, limits: ImageLimits = .standard
+    ) throws(ImageError) -> Image {
+        try decode(
+            ReadOnlyFile(path).image(limits: limits), name: path, minimumSide: minimumSide, limits: limits)
+    }
+
+    /// The picture as a PNG file, with text chunks (which `exiftool` and image viewers show).
+    ///
+    /// - Parameter text: keys are 1 to 79 ASCII characters; values are any text.
+    package func pngData(text: KeyValuePairs<String, String> = [:]) -> [UInt8] {
+        pngData(text: text.map { ($0.key, $0.value) })
+    }
+
+    /// The picture as a PNG file, with text chunks in the order given.
+    package func pngData(text: [(key: String, value: String)]) -> [UInt8] {
+        for (key, _) in text {
+            precondition((1...79).contains(key.utf8.count) && key.utf8.allSatisfy { (32..<127).contains($0) })
+        }
+        let keys: [UnsafeMutablePointer<CChar>?] = text.map { strdup($0.key) }
+        let values: [UnsafeMutablePointer<CChar>?] = text.map { strdup($0.value) }
+        defer { for string in keys + values { free(string) } }
+        var file = cimg_file()
+        let status = cimg_encode_png(
+            pixels, UInt32(width), UInt32(height), keys.map { UnsafePointer($0) },
+            values.map { UnsafePointer($0) },
+            text.count, &file)
+        precondition(status == CIMG_OK, "libpng could not encode: out of memory")
+        defer { cimg_free(file.bytes) }
+        return [UInt8](UnsafeBufferPointer(start: file.bytes, count: file.count))
+    }
+
+    /// Writes a PNG. The file appears whole or not at all: it is written beside and then renamed.
+    package func write(to path: String, text: KeyValuePairs<String, String> = [:]) throws(ImageError) {
+        try Image.write(png: pngData(text: text), to: path)
+    }
+
+    /// The same with text chunks in the order given.
+    package func write(to path: String, text: [(key: String, value: String)]) throws(ImageError) {
+        try Image.write(png: pngData(text: text), to: path)
+    }
+
+    /// The same for a picture that is a PNG already.
+    package static func write(png bytes: [UInt8], to path: String) throws(ImageError) {
+        let temporary = "\(path).\(getpid()).tmp"
+        func fail(_ what: String, _ code: Int32) -> ImageError {
+            unlink(temporary)
+            return ImageError(
+                .inaccessible, name: path, "cannot \(what): \(String(cString: strerror(code)))", code: code)
+        }
+        guard let file = fopen(temporary, "wb") else { throw fail("create the file", errno) }
+        let written = fwrite(bytes, 1, bytes.count, file)
+        let writeError = errno
+        guard fclose(file) == 0, written == bytes.count else {
+            throw fail("write the file", written == bytes.count ? errno : writeError)
+        }
+        guard rename(temporary, path) == 0 else { throw fail("put the file in its place", errno) }
+    }
+
+    /// The text chunks (tEXt, and uncompressed iTXt) of a PNG, in their order.
+    package static func pngText(_ bytes: [UInt8]) -> [(key: String, value: String)] {
+        var found: [(key: String, value: String)] = []
+        var at = 8
+        while at + 12 <= bytes.count {
+            let length = bytes[at..<at + 4].reduce(0) { $0 << 8 | Int($1) }
+            guard at + 12 + length <= bytes.count else { break }
+            let data = bytes[at + 8..<at + 8 + length]
+            let type = String(decoding: bytes[at + 4..<at + 8], as: UTF8.self)
+            if type == "tEXt" || type == "iTXt", let end = data.firstIndex(of: 0) {
+                var value = data[(end + 1)...]
+                if type == "iTXt" {
+                    // Compression flag and method, then language and translated key, each ended by 0.
+                    guard value.first == 0 else {
+                        at += 12 + length
+                        continue
+                    }
+                    value = value.dropFirst(2)
+                    for _ in 0..<2 { value = value.drop { $0 != 0 }.dropFirst() }
+                }
+                found.append(
+                    (String(decoding: data[..<end], as: UTF8.self), String(decoding: value, as: UTF8.self)))
+            }
+            at += 12 + length
+        }
+        return found
+    }
+
+    /// What a file that is no image looks like, for its error.
+    private static func describe(_ bytes: [UInt8]) -> String {
+        if bytes.isEmpty { return "the file is empty" }
+        if bytes.starts(with: Array("GIF8".utf8)) { return "a GIF" }
+        if bytes.starts(with: Array("BM".utf8)) { return "a BMP" }
+        if bytes.starts(with: Array("RIFF".utf8)) { return "a WebP or another RIFF file" }
+        if bytes.starts(with: Array("<".utf8)) { return "HTML, XML or SVG text" }
+        let head = bytes.prefix(8).map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }
+        return "it starts with \(head.joined(separator: " "))"
+    }
+}

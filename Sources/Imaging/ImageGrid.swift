@@ -1,0 +1,45 @@
+/// Pictures side by side in rows, as sample grids are shown.
+package struct ImageGrid: Sendable {
+    package let columns: Int
+    /// The gap between pictures and around them, in pixels.
+    package let padding: Int
+    /// The brightness of the gap.
+    package let background: UInt8
+
+    package init(columns: Int, padding: Int = 2, background: UInt8 = 255) {
+        precondition(columns > 0 && padding >= 0)
+        self.columns = columns
+        self.padding = padding
+        self.background = background
+    }
+
+    /// A grid about as wide as it is high.
+    package static func square(of count: Int, padding: Int = 2) -> ImageGrid {
+        var columns = 1
+        while columns * columns < count { columns += 1 }
+        return ImageGrid(columns: columns, padding: padding)
+    }
+
+    /// Tiles the pictures row by row. A cell is as large as the largest picture; places left over stay empty.
+    package func render(_ images: [Image]) -> Image {
+        precondition(!images.isEmpty, "a grid has at least one picture")
+        let cellWidth = images.map(\.width).max() ?? 1
+        let cellHeight = images.map(\.height).max() ?? 1
+        let across = min(columns, images.count)
+        let down = (images.count + columns - 1) / columns
+        let width = across * (cellWidth + padding) + padding
+        let height = down * (cellHeight + padding) + padding
+        var pixels = [UInt8](repeating: background, count: 3 * width * height)
+        for (index, image) in images.enumerated() {
+            let x = padding + index % columns * (cellWidth + padding)
+            let y = padding + index / columns * (cellHeight + padding)
+            for row in 0..<image.height {
+                let to = 3 * ((y + row) * width + x)
+                let from = 3 * row * image.width
+                pixels.replaceSubrange(
+                    to..<to + 3 * image.width, with: image.pixels[from..<from + 3 * image.width])
+            }
+        }
+        return Image(width: width, height: height, pixels: pixels)
+    }
+}

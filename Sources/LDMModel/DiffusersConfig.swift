@@ -1,0 +1,156 @@
+import FileFormats
+import Foundation
+import Support
+
+/// A part of a diffusers pipeline described by a JSON file (`config.json`, `scheduler_config.json`).
+///
+/// Reading is strict: an unknown key or a value this program does not build is an error, because a model
+/// built from half its configuration loads without complaint and computes something else.
+package protocol DiffusersConfig: Sendable, Equatable {
+    /// Reads and validates a section; `path` is the section's place in a larger configuration.
+    init(config node: ConfigNode, path: [String]) throws(ConfigError)
+    /// The section with every key, in diffusers' names and order.
+    var node: ConfigNode { get }
+    /// What diffusers writes as `_class_name`.
+    var className: String { get }
+    /// Checks what the types alone cannot; the error's path starts at this section.
+    func validate() throws(ConfigError)
+}
+
+extension DiffusersConfig {
+    /// Reads a JSON file as diffusers writes it. Keys that start with "_" are ignored.
+    package init(contentsOf path: String) throws(ConfigError) {
+        try self.init(config: ConfigNode(jsonFile: path), path: [])
+    }
+
+    /// The configuration as JSON text, with `_class_name`, as diffusers' `from_pretrained` wants it.
+    package func jsonText() throws(JSONError) -> String {
+        var object = JSONObject()
+        object["_class_name"] = .string(className)
+        for entry in node.entries ?? [] { object[entry.key] = entry.node.json }
+        return try JSONValue.object(object).text(pretty: true) + "\n"
+    }
+
+    /// Writes `jsonText()` to a file, atomically.
+    package func write(to path: String) throws {
+        try AtomicFile.write(Array(jsonText().utf8), to: path)
+    }
+
+    /// Refuses a file that describes another class.
+    static func checkClassName(_ node: ConfigNode, path: [String], expected: [String]) throws(ConfigError) {
+        guard let found = node["_class_name"] else { return }
+        if case .string(let name) = found.value, expected.contains(name) { return }
+        throw ConfigError(
+            .unsupported, at: path + ["_class_name"],
+            "found \(found.found), expected \(expected.joined(separator: " or "))", location: found.location)
+    }
+}
+
+extension ConfigNode {
+    /// The keys of two sections whose values differ, "KEY is A, there B" each.
+    func differences(from other: ConfigNode) -> [String] {
+        (entries ?? []).compactMap { entry in
+            let (here, there) = (entry.node.json, other[entry.key]?.json ?? .null)
+            guard here != there else { return nil }
+            // Configurations hold finite numbers only, which JSON can say.
+            return "\(entry.key) is \((try? here.text()) ?? ""), there \((try? there.text()) ?? "")"
+        }
+    }
+
+    /// Reads a JSON file of at most 16 MB.
+    package init(jsonFile path: String) throws(ConfigError) {
+        let location = Location(source: path)
+        let bytes: [UInt8]
+        do {
+            bytes = try readWholeFile(path, limit: 16 << 20)
+        } catch {
+            throw ConfigError(.file, error.detail, location: location)
+        }
+        do {
+            self.init(try JSONValue(parsing: bytes[...]), source: path)
+        } catch {
+            throw ConfigError(.syntax, error.description, location: location)
+        }
+    }
+}
+
+/// Height and width in pixels (or latent cells); diffusers writes one number where both are equal.
+package struct SpatialSize: Sendable, Equatable, ConfigDecodable {
+    package var height: Int
+    package var width: Int
+
+    package init(_ side: Int) { (height, width) = (side, side) }
+    package init(height: Int, width: Int) { (self.height, self.width) = (height, width) }
+
+    package init(config node: ConfigNode, path: [String]) throws(ConfigError) {
+        if case .integer(let side) = node.value {
+            self.init(side)
+        } else if case .sequence(let parts) = node.value, parts.count == 2,
+            case .integer(let height) = parts[0].value,
+            case .integer(let width) = parts[1].value
+        {
+            self.init(height: height, width: width)
+        } else {
+            throw ConfigError(
+                .wrongType, at: path, "found \(node.found), expected a whole number or [height, width]",
+                location: node.location)
+        }
+    }
+
+    var node: ConfigNode { height == width ? .integer(height) : .integers([height, width]) }
+}
+
+/// The activation: `silu` alone is built. diffusers also calls it `swish`.
+package enum Activation: String, ConfigChoice {
+    case silu, swish
+}
+
+/// Checks that are the same for every model.
+enum ModelChecks {
+    /// Far above what any model has. Within them no product of sizes overflows, and a hostile file cannot have
+    /// memory filled by layers.
+    static let mostChannels = 1 << 16
+    static let mostLayers = 64
+
+    /// Checks a number of channels, of pixels or the like.
+    static func positive(_ value: Int, _ key: String, limit: Int = mostChannels) throws(ConfigError) {
+        if value < 1 || value > limit {
+            throw ConfigError(.invalidValue, at: [key], "found \(value), expected 1 to \(limit)")
+        }
+    }
+
+    /// Block lists of one length, channels of each level divisible by the groups of GroupNorm.
+    static func levels(
+        channels: [Int], down: Int, up: Int, groups: Int, groupsKey: String = "norm_num_groups"
+    ) throws(ConfigError) {
+        if channels.isEmpty {
+            throw ConfigError(
+                .invalidValue, at: ["block_out_channels"], "found an empty list, expected one or more levels")
+        }
+        if channels.count > 16 {
+            throw ConfigError(
+                .invalidValue, at: ["block_out_channels"],
+                "found \(channels.count) levels, expected 16 at most")
+        }
+        for (key, count) in [("down_block_types", down), ("up_block_types", up)] where count != channels.count
+        {
+            throw ConfigError(
+                .invalidValue, at: [key],
+                "found \(count) blocks, expected \(channels.count), as many as block_out_channels has")
+        }
+        try positive(groups, groupsKey)
+        for channel in channels {
+            try positive(channel, "block_out_channels")
+            if channel % groups != 0 {
+                throw ConfigError(
+                    .invalidValue, at: ["block_out_channels"],
+                    "\(channel) channels do not divide by \(groupsKey) \(groups); choose"
+                        + " multiples of \(groups) or fewer groups")
+            }
+        }
+    }
+
+    static func unsupported(_ key: String, _ found: String, _ expected: String) -> ConfigError {
+        ConfigError(.unsupported, at: [key], "found \(found), which is not supported; expected \(expected)")
+    }
+}

@@ -1,0 +1,154 @@
+import FileFormats
+import Foundation
+import Support
+import TensorCore
+
+/// Why a model's folder cannot be used, in one line, with everything that does not fit at once.
+package struct ModelFolderError: ReportableError, Equatable, Sendable {
+    /// The folder or file.
+    package var path: String
+    /// What is wrong besides tensors, or empty.
+    package var detail: String
+    /// Parameters of the model that the files do not have.
+    package var missing: [String] = []
+    /// Tensors of the files that the model does not have.
+    package var unexpected: [String] = []
+    /// Tensors of another shape or of a type that is no floating-point number, with what was expected.
+    package var misshapen: [String] = []
+    /// The system's error number; 0 where the reason is another.
+    package var code: Int32
+
+    package init(_ path: String, _ detail: String = "", code: Int32 = 0) {
+        (self.path, self.detail, self.code) = (path, detail, code)
+    }
+
+    package var exitStatus: Int32 { ExitStatus.forSystemError(code, otherwise: ExitStatus.refused) }
+
+    /// One line; of long lists the first eight.
+    package var message: String {
+        var parts = detail.isEmpty ? [] : [detail]
+        for (title, names) in [("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)]
+        where !names.isEmpty {
+            parts.append("\(names.count) \(title): \(shortList(names))")
+        }
+        return ("\(path): " + parts.joined(separator: "; ")).oneLine()
+    }
+}
+
+/// The configuration of a folder, by its class.
+package enum ModelConfig: Sendable, Equatable {
+    case unet(UNet2DConfig)
+    case autoencoderKL(AutoencoderKLConfig)
+    case vqModel(VQModelConfig)
+}
+
+/// A model as diffusers keeps it on disk: `config.json`, and the weights in
+/// `diffusion_pytorch_model.safetensors` or in shards with an index.
+package struct ModelFolder: Sendable {
+    package let path: String
+
+    /// Names of the files that `save` writes.
+    package static let configFile = "config.json"
+    package static let weightsFile = "diffusion_pytorch_model.safetensors"
+
+    package init(_ path: String) { self.path = path }
+
+    func file(_ name: String) -> String { (path as NSString).appendingPathComponent(name) }
+
+    // MARK: Configuration
+
+    /// Reads `config.json`; its `_class_name` decides the class.
+    ///
+    /// - Throws: `ModelFolderError` or `ConfigError`.
+    package func readModelConfig() throws -> ModelConfig {
+        let node = try readConfigNode()
+        guard let name = node["_class_name"] else {
+            throw ModelFolderError(
+                file(Self.configFile),
+                "has no _class_name; expected UNet2DModel, AutoencoderKL or VQModel")
+        }
+        switch name.value {
+        case .string("UNet2DModel"): return .unet(try UNet2DConfig(config: node, path: []))
+        case .string("AutoencoderKL"): return .autoencoderKL(try AutoencoderKLConfig(config: node, path: []))
+        case .string("VQModel"): return .vqModel(try VQModelConfig(config: node, path: []))
+        default:
+            throw ModelFolderError(
+                file(Self.configFile),
+                "_class_name is \(name.found); expected UNet2DModel, AutoencoderKL or VQModel")
+        }
+    }
+
+    private func readConfigNode() throws -> ConfigNode {
+        let manager = FileManager.default
+        guard !manager.fileExists(atPath: file(Self.configFile)) else {
+            return try ConfigNode(jsonFile: file(Self.configFile))
+        }
+        guard manager.fileExists(atPath: path) else {
+            throw ModelFolderError(
+                path, "does not exist; expected a folder with \(Self.configFile) and weights")
+        }
+        if manager.fileExists(atPath: file("model_index.json")) {
+            throw ModelFolderError(
+                path, "is a whole pipeline; name the folder of one model in it, such as \(file("unet"))")
+        }
+        throw ModelFolderError(path, "has no \(Self.configFile); expected a diffusers model folder")
+    }
+
+    // MARK: Whole models
+
+    /// The U-Net of this folder, with its weights.
+    ///
+    /// - Throws: `ModelFolderError`, `ConfigError` or `SafetensorsError`.
+    package func loadUNet() throws -> UNet2DModel {
+        guard case .unet(let config) = try readModelConfig() else {
+            throw ModelFolderError(path, "holds an autoencoder; expected a UNet2DModel")
+        }
+        let model = try UNet2DModel(config)
+        try loadWeights(into: model.store)
+        return model
+    }
+
+    /// The autoencoder of this folder, with its weights.
+    ///
+    /// - Throws: `ModelFolderError`, `ConfigError` or `SafetensorsError`.
+    package func loadAutoencoder() throws -> FirstStage.Model {
+        switch try readModelConfig() {
+        case .unet:
+            throw ModelFolderError(path, "holds a UNet2DModel; expected an AutoencoderKL or a VQModel")
+        case .autoencoderKL(let config):
+            let model = try AutoencoderKL(config)
+            try loadWeights(into: model.store)
+            return .autoencoderKL(model)
+        case .vqModel(let config):
+            let model = try VQModel(config)
+            try loadWeights(into: model.store)
+            return .vqModel(model)
+        }
+    }
+
+    /// Writes configuration and weights so that diffusers' `from_pretrained` opens the folder; the folder is
+    /// made where it is not there. Each file is written whole or not at all.
+    ///
+    /// - Parameter values: values in place of the store's own, in its layout (an average of the weights).
+    package func save(
+        _ config: some DiffusersConfig, _ store: ParameterStore, values: UnsafePointer<Float>? = nil
+    ) throws {
+        try save(config, WeightSource(store, values: values), WeightFormat())
+    }
+
+    func save(_ config: some DiffusersConfig, _ weights: WeightSource, _ format: WeightFormat) throws {
+        try make()
+        try config.write(to: file(Self.configFile))
+        try weights.write(to: self, format)
+    }
+
+    /// Makes the folder where it is not there.
+    func make() throws(ModelFolderError) {
+        do {
+            try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+        } catch {
+            throw ModelFolderError(
+                path, "cannot be created: \(systemReason(of: error))", code: systemCode(of: error))
+        }
+    }
+}

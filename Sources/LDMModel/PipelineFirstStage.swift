@@ -1,0 +1,37 @@
+import Support
+
+/// The first stage that a diffusion model was trained behind, as a checkpoint's manifest names it.
+package struct FirstStageReference: Sendable, Equatable {
+    /// The autoencoder's folder, as the run's configuration gave it.
+    package var path: String
+    /// Hash of the autoencoder's weights, where one was taken.
+    package var weightsHash: String?
+    /// Latents are multiplied by this for training, and divided by it before they are decoded.
+    package var scalingFactor: Double
+    /// Subtracted from latents before scaling.
+    package var shiftFactor: Double
+
+    package init(path: String, weightsHash: String? = nil, scalingFactor: Double, shiftFactor: Double = 0) {
+        self.path = path
+        self.weightsHash = weightsHash
+        self.scalingFactor = scalingFactor
+        self.shiftFactor = shiftFactor
+    }
+
+    /// Reads what `json` wrote; nil for null or anything else.
+    package init?(_ json: JSONValue?) {
+        guard let path = json?["path"]?.stringValue, let scale = json?["scaling_factor"]?.doubleValue else {
+            return nil
+        }
+        self.init(
+            path: path, weightsHash: json?["weights_hash"]?.stringValue, scalingFactor: scale,
+            shiftFactor: json?["shift_factor"]?.doubleValue ?? 0)
+    }
+
+    package var json: JSONValue {
+        [
+            "path": .string(path), "weights_hash": weightsHash.map { .string($0) } ?? .null,
+            "scaling_factor": .number(scalingFactor), "shift_factor": .number(shiftFactor),
+        ]
+    }
+}

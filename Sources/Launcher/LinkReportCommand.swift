@@ -1,0 +1,68 @@
+import ArgumentParser
+import Foundation
+import Planning
+import Supervision
+
+/// How fast two hosts exchange messages.
+struct LinkReport: Codable, Equatable {
+    var first: String
+    var second: String
+    /// One way, of 8 bytes.
+    var latencySeconds: Double
+    /// One way, of the largest message.
+    var bytesPerSecond: Double
+}
+
+/// What the ranks of `link-report` print.
+struct LinkReports: Codable, Equatable {
+    var links: [LinkReport]
+    /// Seconds of an all-reduce of `reducedBytes` over all hosts.
+    var reduceSeconds: Double
+    var reducedBytes: Int
+}
+
+/// `disttrain link-report`: what `doctor` runs under mpirun, one rank a host.
+struct LinkReportCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "link-report", abstract: "Measure the network between ranks, for doctor.",
+        shouldDisplay: false)
+
+    private static let rounds = 20
+    private static let largest = 4 << 20
+    private static let reduced = 25 << 20
+
+    func run() throws {
+        try onAllRanks { communicator in
+            let hosts = try communicator.allGather(communicator.hostName)
+            guard let link = LinkMeasurement(communicator, largest: Self.largest) else {
+                throw ValidationError("link-report measures between ranks: expected 2 or more, found 1")
+            }
+            defer { link.deallocate() }
+            var links: [LinkReport] = []
+            for first in 0..<communicator.size {
+                for second in first + 1..<communicator.size {
+                    let latency = try link.pingPong(first, second, bytes: 8, rounds: Self.rounds)
+                    let whole = try link.pingPong(first, second, bytes: Self.largest, rounds: 4)
+                    links.append(
+                        LinkReport(
+                            first: hosts[first], second: hosts[second], latencySeconds: latency,
+                            bytesPerSecond: Double(Self.largest) / max(1e-9, whole - latency)))
+                }
+            }
+            var values = [Float](repeating: 1, count: Self.reduced / 4)
+            var seconds = Double.infinity
+            for _ in 0..<3 {
+                try communicator.barrier()
+                let start = monotonicTime()
+                try values.withUnsafeMutableBufferPointer { try communicator.allReduceSum($0) }
+                seconds = min(seconds, monotonicTime() - start)
+            }
+            let report = LinkReports(
+                links: links, reduceSeconds: try communicator.allReduceMax(seconds),
+                reducedBytes: Self.reduced)
+            if communicator.isRoot {
+                print(String(decoding: try JSONEncoder().encode(report), as: UTF8.self))
+            }
+        }
+    }
+}

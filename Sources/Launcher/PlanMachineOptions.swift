@@ -1,0 +1,106 @@
+import ArgumentParser
+import Communication
+import Configuration
+import Foundation
+import Planning
+import Support
+import TensorCore
+
+/// Where the figures of computing and of the disk come from: measured here, measured before, or given.
+struct PlanMachineOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "Seconds of a step of one rank, in place of timing it here.", valueName: "s"))
+    var stepSeconds: Double?
+    @Option(
+        help: ArgumentHelp(
+            "Images of that step. Default: a rank's share in the first row.", valueName: "count"))
+    var stepImages: Int?
+    @Option(
+        help: ArgumentHelp(
+            "What an earlier `plan --json` of this model printed: its computing is used again.",
+            valueName: "file"),
+        completion: .file())
+    var measured: String?
+    @Option(help: ArgumentHelp("Of the disk, bytes a second: 500M. Default: measured.", valueName: "rate"))
+    var disk: String?
+    @Option(
+        help: ArgumentHelp("The folder whose disk is measured, with 256 MiB.", valueName: "folder"),
+        completion: .directory)
+    var folder = "."
+
+    func validate() throws {
+        if let stepSeconds, !(stepSeconds > 0 && stepSeconds.isFinite) {
+            throw ValidationError("--step-seconds \(stepSeconds): expected more than 0")
+        }
+        if let stepImages, stepImages < 1 {
+            throw ValidationError("--step-images \(stepImages): expected 1 or more")
+        }
+        if stepSeconds != nil, measured != nil {
+            throw ValidationError("--step-seconds and --measured: expected one of them")
+        }
+        if let disk, Quantity.bytesPerSecond(disk) == nil {
+            throw ValidationError("--disk \(disk): expected bytes a second, such as 500M")
+        }
+    }
+
+    func diskSpeed(_ communicator: any Communicator) throws -> (bytesPerSecond: Double, source: String) {
+        if let given = disk.flatMap(Quantity.bytesPerSecond) { return (given, "given") }
+        let measured = try communicator.fromRoot("measuring the disk") {
+            try DiskSpeed.measure(folder: folder)
+        }
+        return (measured, "measured in \(folder)")
+    }
+
+    func compute(
+        _ configuration: Configuration, _ workload: StepWorkload, _ layouts: [RankLayout],
+        _ scaling: TrainingPlan.Scaling, _ communicator: any Communicator
+    ) throws -> (ComputeModel, source: String) {
+        if let measured {
+            return (try read(measured, workload), "measured before, in \(measured)")
+        }
+        if let stepSeconds {
+            let images =
+                try stepImages
+                ?? TrainingPlan.imagesPerRank(configuration.train, layouts[0], scaling)
+            let compute = try ComputeModel.derived(
+                stepSeconds: stepSeconds, batch: images, unet: configuration.model, workload: workload,
+                copyBytesPerSecond: try ComputeMeasurement.copySpeed(communicator))
+            return (compute, "given: \(fixed(stepSeconds, 3)) s for \(images) images")
+        }
+        let batches = try TrainingPlan.batchesToTime(configuration.train, layouts, scaling)
+        if communicator.isRoot {
+            let sizes = batches.map(String.init).joined(separator: " and of ")
+            Console.error.write(
+                "timing steps of \(sizes) images here, on \(communicator.size) × \(Processor.threads) threads …\n"
+            )
+        }
+        let compute = try ComputeMeasurement(
+            unet: configuration.model, state: configuration.plannedState, batches: batches
+        ).run(communicator)
+        let times = compute.profiles.map { profile in
+            "\(profile.batch) images in \(fixed(profile.passSeconds + profile.updateSeconds, 3)) s"
+        }.joined(separator: ", ")
+        return (compute, "measured here on \(compute.ranks) × \(compute.threads) threads: \(times)")
+    }
+
+    private func read(_ path: String, _ workload: StepWorkload) throws -> ComputeModel {
+        guard let data = FileManager.default.contents(atPath: path) else {
+            throw PlanError("--measured \(path): cannot be read: \(String(cString: strerror(errno)))")
+        }
+        let plan: TrainingPlan
+        do {
+            plan = try TrainingPlan(json: data)
+        } catch {
+            throw PlanError("--measured \(path): is not what `disttrain plan --json` prints")
+        }
+        guard plan.job.parameters == workload.parameters, plan.job.precision == workload.dtype.precision,
+            plan.compute.profiles[0].readySeconds.count == workload.buckets.count
+        else {
+            throw PlanError(
+                "--measured \(path): is of a model with \(plan.job.parameters) parameters in \(plan.job.precision), this "
+                    + "one has \(workload.parameters) in \(workload.dtype.precision): measure it anew")
+        }
+        return plan.compute
+    }
+}

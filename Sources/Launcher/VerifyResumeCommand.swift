@@ -1,0 +1,155 @@
+import ArgumentParser
+import Checkpointing
+import Communication
+import Configuration
+import DistTrain
+import Foundation
+import Supervision
+import Support
+
+struct VerifyResumeCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "verify-resume",
+        abstract: "Prove on this machine that a killed run goes on as if it had not been.",
+        discussion: """
+            Trains a few steps of your configuration five times, on the ranks of this machine:
+
+              1. a run that nobody disturbs, on --ranks;
+              2. the same, all of its processes killed (SIGKILL) between two checkpoints;
+              3. that one, gone on with on as many ranks: weights, moments, averages and metrics.jsonl must be those of \
+            the first, to the bit;
+              4. its checkpoint loaded on --resume-ranks and saved again at once: the same to the bit;
+              5. it again, gone on with on --resume-ranks: the loss of its first step must be the first run's to 1e-5, \
+            since only the order of sums is another. How far the last weights are apart is told.
+
+              disttrain verify-resume --config configs/tiny.yaml
+              disttrain verify-resume --config configs/celeba_hq_256.yaml --set train.batch_size=12 --ranks 4 \
+            --resume-ranks 3 --steps 8
+
+            The schedule of the learning rate is that of a run of --steps. Four checkpoints of your model must fit the \
+            disk. What was written is removed when all has been proven; else it stays to be looked at, as with --output.
+
+            Exit code 0: proven. 3: something differs, or a checkpoint is damaged. Else that of the run that failed.
+            """)
+
+    @Option(help: ArgumentHelp("The configuration, YAML.", valueName: "file"))
+    var config: String
+    @Option(
+        name: .customLong("set"), parsing: .singleValue,
+        help: ArgumentHelp("Override a setting; may be given many times.", valueName: "a.b=value"))
+    var overrides: [String] = []
+    @Option(help: ArgumentHelp("Ranks of the runs that must be the same to the bit.", valueName: "n"))
+    var ranks = 2
+    @Option(help: ArgumentHelp("Ranks that the killed run goes on with, too.", valueName: "n"))
+    var resumeRanks = 3
+    @Option(help: ArgumentHelp("Steps of the whole run.", valueName: "n"))
+    var steps = 20
+    @Option(
+        help: ArgumentHelp(
+            "Kill after this step. Default: in the middle, behind a checkpoint.", valueName: "step"))
+    var killAt: Int?
+    @Option(
+        help: ArgumentHelp(
+            "Folder for the runs, new or empty. Default: one of its own in runs/.", valueName: "folder"))
+    var output: String?
+
+    private var plan: VerifyResumePlan {
+        VerifyResumePlan(
+            steps: steps, killAt: killAt ?? VerifyResumePlan.killStep(steps: steps), ranks: ranks,
+            resumeRanks: resumeRanks)
+    }
+
+    func validate() throws {
+        for (name, count) in [("--ranks", ranks), ("--resume-ranks", resumeRanks)] where count < 1 {
+            throw ValidationError("\(name) \(count): expected 1 or more")
+        }
+        guard steps >= VerifyResumePlan.fewestSteps else {
+            throw ValidationError("--steps \(steps): expected \(VerifyResumePlan.fewestSteps) or more")
+        }
+        guard let killAt else { return }
+        guard (VerifyResumePlan.firstKill..<steps).contains(killAt) else {
+            throw ValidationError(
+                "--kill-at \(killAt): expected \(VerifyResumePlan.firstKill) to \(steps - 1), before the last step"
+            )
+        }
+    }
+
+    func run() throws {
+        do {
+            try verify()
+        } catch {
+            let report = FailureReport(error)
+            throw LaunchError(report.message, exitStatus: report.exitStatus)
+        }
+    }
+
+    private func verify() throws {
+        let environment = ProcessInfo.processInfo.environment
+        guard try LaunchEnvironment(environment) == .alone else {
+            throw LaunchError(
+                "verify-resume starts mpirun itself, and runs already as a rank of one; run it by itself")
+        }
+        // What every run would refuse is refused here, once.
+        let configuration = try Configuration.load(path: config, overrides: overrides)
+        var plan = plan
+        plan.warmupSteps = configuration.optimizer.warmupSteps
+        _ = try Configuration.load(path: config, overrides: overrides + plan.settings)
+        let (batch, most) = (configuration.train.batchSize, max(ranks, resumeRanks))
+        guard batch >= most else {
+            throw LaunchError(
+                "train.batch_size is \(batch), expected at least a sample for each of \(most) ranks; raise it, or give "
+                    + "fewer --ranks and --resume-ranks")
+        }
+        let folder = try VerifyResumeFolder(output, name: configuration.name)
+        do {
+            let failed = try prove(plan, in: folder.path)
+            guard failed.isEmpty else {
+                throw LaunchError(
+                    "\(folder.path): \(failed.count) of the comparisons failed, first '\(failed[0])'; the runs are kept, "
+                        + "see `disttrain checkpoint diff`", exitStatus: ExitStatus.refused)
+            }
+        } catch let error as Interruption {
+            folder.removeUnlessNamed()
+            throw error
+        }
+        folder.removeUnlessNamed()
+        print("Proven: a run that is killed goes on as if it had not been.")
+    }
+
+    /// - Returns: what differs, in words.
+    private func prove(_ plan: VerifyResumePlan, in folder: String) throws -> [String] {
+        let runs = try VerifyResumeRuns(
+            plan, options: ["--config", config] + overrides.flatMap { ["--set", $0] }, folder: folder,
+            trap: SignalTrap())
+        var failed: [String] = []
+        func show(_ title: String, _ checks: [ResumeProof.Check]) throws {
+            try runs.checkInterruption()
+            print(title)
+            for line in ResumeProof.table(checks) { print(line) }
+            fflush(nil)
+            failed += checks.filter { $0.hasPassed == false }.map { "\(title): \($0.subject): \($0.finding)" }
+        }
+
+        try runs.train("undisturbed", "undisturbed", ranks: ranks)
+        let proof = try ResumeProof(undisturbed: runs.path("undisturbed"), steps: steps)
+        let (saved, reached) = try runs.trainAndKill("to be killed", "killed", ranks: ranks)
+        // It dies once and goes on twice.
+        try FileManager.default.copyItem(atPath: runs.path("killed"), toPath: runs.path("killed_copy"))
+        let checkpoint = RunFolder(runs.path("killed_copy")).checkpoints.path(step: saved)
+        print("killed in step \(reached + 1) of \(steps), the newest checkpoint is of step \(saved)")
+
+        try runs.train("resumes", "killed", ranks: ranks, first: saved)
+        try show(
+            "\(ranks) → \(ranks) ranks, beside the run that nobody disturbed",
+            try proof.sameRanks(runs.path("killed"), from: saved))
+        try runs.load("loads", "loaded", ranks: resumeRanks, from: checkpoint, of: saved)
+        try show(
+            "\(ranks) → \(resumeRanks) ranks, loaded and saved again",
+            try proof.stateLoaded(from: checkpoint, savedAgain: runs.path("loaded")))
+        try runs.train("its copy resumes", "killed_copy", ranks: resumeRanks, first: saved)
+        try show(
+            "\(ranks) → \(resumeRanks) ranks, beside the run that nobody disturbed",
+            try proof.otherRanks(runs.path("killed_copy"), from: saved))
+        return failed
+    }
+}

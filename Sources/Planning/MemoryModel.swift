@@ -1,0 +1,50 @@
+/// What a rank keeps in memory and what a checkpoint holds, counted from sizes.
+package struct MemoryModel: Codable, Equatable, Sendable {
+    /// What kernels read: fp32, or matrices in bf16 and vectors in fp32.
+    package var weightBytes: Int
+    package var gradientBytes: Int
+    /// Masters (in bf16), moments and averages of the rank's slice.
+    package var stateBytes: Int
+    /// Gradients on their way, at most.
+    package var exchangeBytes: Int
+    /// The copy that a checkpoint is written from.
+    package var snapshotBytes: Int
+    package var activationBytes: Int
+    /// Measured: the program, its libraries, packed weights.
+    package var otherBytes: Int
+
+    package init(_ workload: StepWorkload, _ layout: RankLayout, activationBytes: Int, otherBytes: Int) {
+        let isHalf = workload.dtype == .bfloat16
+        let ranks = layout.ranks
+        let slice =
+            workload.sharding == .optimizer ? (workload.elements + ranks - 1) / ranks : workload.elements
+        weightBytes = isHalf ? 2 * workload.elements + 4 * workload.vectorElements : 4 * workload.elements
+        gradientBytes = 4 * workload.elements
+        stateBytes = slice * 4 * ((isHalf ? 1 : 0) + 2 + workload.averages)
+        if ranks == 1 {
+            exchangeBytes = 0
+        } else if workload.reduceDType == .bf16 {
+            exchangeBytes = 2 * workload.elements + 2 * slice * (ranks - 1)
+        } else if layout.hosts == 1 {
+            exchangeBytes = 1 << 20
+        } else {
+            // Open MPI's own copies of what is on its way.
+            let isHalving =
+                ReductionRoute(sharding: workload.sharding, reduceDType: .fp32, ranks: ranks) == .halving
+            exchangeBytes = (isHalving ? 8 : 4) * workload.elements
+        }
+        snapshotBytes = Self.checkpointBytes(workload) / ranks
+        self.activationBytes = activationBytes
+        self.otherBytes = otherBytes
+    }
+
+    package var totalBytes: Int {
+        weightBytes + gradientBytes + stateBytes + exchangeBytes + snapshotBytes + activationBytes
+            + otherBytes
+    }
+
+    /// Weights, averages and both moments of every parameter, in fp32.
+    package static func checkpointBytes(_ workload: StepWorkload) -> Int {
+        4 * workload.parameters * (3 + workload.averages)
+    }
+}

@@ -1,0 +1,127 @@
+import Configuration
+import Foundation
+import Imaging
+import LDMModel
+import Support
+
+/// What an evaluation found: the file `step-00001000-inception.json`, and the table that is printed.
+package struct EvaluationResult {
+    package static let formatVersion = 1
+
+    /// Updates made; nil of a model that does not tell.
+    package var step: Int?
+    /// "unet" or "ema-0.9999"; "samples" for pictures that were given.
+    package var weights: String
+    package var features: FeatureKind
+    package var count: Int
+    package var reference: (path: String, count: Int, fingerprint: String)
+    package var sampler: SamplingSettings?
+    package var metrics: [(name: String, value: Double)]
+    /// Made already, on one rank.
+    package var images: [(name: String, image: Image?)] = []
+    /// Relative to the run's folder, or to --output.
+    package var pictures: [(name: String, path: String)]
+    package var seconds: (sampling: Double, features: Double, measures: Double)
+
+    package init(
+        step: Int? = nil, weights: String, features: FeatureKind, count: Int,
+        reference: (path: String, count: Int, fingerprint: String), sampler: SamplingSettings? = nil,
+        metrics: [(name: String, value: Double)], images: [(name: String, image: Image?)] = [],
+        pictures: [(name: String, path: String)],
+        seconds: (sampling: Double, features: Double, measures: Double)
+    ) {
+        self.step = step
+        self.weights = weights
+        self.features = features
+        self.count = count
+        self.reference = reference
+        self.sampler = sampler
+        self.metrics = metrics
+        self.images = images
+        self.pictures = pictures
+        self.seconds = seconds
+    }
+
+    package var json: JSONValue {
+        var values = JSONObject()
+        for metric in metrics { values[metric.name] = .finite(metric.value) }
+        var files = JSONObject()
+        for picture in pictures { files[picture.name] = .string(picture.path) }
+        func rounded(_ seconds: Double) -> JSONValue { .number((seconds * 100).rounded() / 100) }
+        return [
+            "format_version": .integer(Self.formatVersion),
+            "step": step.map { .integer($0) } ?? .null,
+            "weights": .string(weights),
+            "features": .string(features.rawValue),
+            "count": .integer(count),
+            "reference": [
+                "path": .string(reference.path), "count": .integer(reference.count),
+                "fingerprint": .string(reference.fingerprint),
+            ],
+            "sampler": sampler.map {
+                [
+                    "method": .string($0.method.rawValue), "steps": .integer($0.steps),
+                    "eta": .number($0.eta), "seed": .integer(Int(clamping: $0.seed)),
+                ]
+            } ?? .null,
+            "metrics": .object(values),
+            "pictures": .object(files),
+            "seconds": [
+                "sampling": rounded(seconds.sampling), "features": rounded(seconds.features),
+                "measures": rounded(seconds.measures),
+            ],
+        ]
+    }
+
+    /// `step-00001000-vae`, or `evaluation-vae` where there is no step: one step may be judged by several features.
+    package static func stem(step: Int?, features: FeatureKind) -> String {
+        guard let step else { return "evaluation-\(features)" }
+        return "step-" + String(repeating: "0", count: max(0, 8 - "\(step)".count)) + "\(step)-\(features)"
+    }
+
+    /// The table: a line a measure, with what is better.
+    package var table: String {
+        let titles: [String: (title: String, meaning: String)] = [
+            "fid": ("FID", "lower is better"),
+            "fd_vae": ("Fréchet distance of latents (not FID)", "lower is better"),
+            "fd_pixel": ("Fréchet distance of pixels (not FID)", "lower is better"),
+            "kid": ("KID", "lower is better"),
+            "kd_vae": ("kernel distance of latents (not KID)", "lower is better"),
+            "kd_pixel": ("kernel distance of pixels (not KID)", "lower is better"),
+            "precision": ("precision", "of the samples, look real"),
+            "recall": ("recall", "of the reference, is reached"),
+            "density": ("density", "1 as dense as the reference"),
+            "coverage": ("coverage", "of the reference, is covered"),
+            "mean_pairwise_distance": ("distance between samples", "mean"),
+            "duplicates": ("duplicates", "samples close to another sample"),
+            "nearest_training_distance": ("distance to nearest training image", "median"),
+            "memorised": ("memorised", "samples close to a training image"),
+            "reference_spacing": ("distance between neighbouring images", "median, reference"),
+        ]
+        let kernel = features.kernelName
+        let interval = metrics.filter { ["\(kernel)_low", "\(kernel)_high"].contains($0.name) }.map(\.value)
+        let rows = metrics.compactMap { metric -> (String, String, String)? in
+            guard let (title, meaning) = titles[metric.name] else { return nil }
+            var remark = meaning
+            if metric.name == kernel, interval.count == 2 {
+                remark += ", 95 %: \(Self.text(interval[0])) to \(Self.text(interval[1]))"
+            }
+            return (title, Self.text(metric.value), remark)
+        }
+        let width = rows.map(\.0.count).max() ?? 0
+        let digits = rows.map(\.1.count).max() ?? 0
+        func padded(_ text: String, _ width: Int) -> String {
+            text + String(repeating: " ", count: max(0, width - text.count))
+        }
+        return rows.map { row in
+            padded(row.0, width) + "  " + String(repeating: " ", count: digits - row.1.count) + row.1 + "  "
+                + row.2
+        }.joined(separator: "\n")
+    }
+
+    /// Whole numbers as such, others with five significant digits.
+    private static func text(_ value: Double) -> String {
+        value == value.rounded() && abs(value) >= 1 || value == 0
+            ? String(Int(value)) : String(format: "%.5g", value)
+    }
+}

@@ -1,0 +1,140 @@
+import Support
+
+/// What a run is and runs on: the first line of `metrics.jsonl`, and again whenever it is resumed.
+package struct RunDescription: Sendable, Equatable {
+    package var name: String
+    package var seed: UInt64
+    package var programVersion: String
+    /// Each machine once.
+    package var hosts: [String]
+    package var ranks: Int
+    /// Threads of each rank.
+    package var threads: Int
+    /// "fp32" or "bf16".
+    package var precision: String
+    /// The processor's features.
+    package var processor: String
+    /// The libraries that compute.
+    package var kernels: String
+    package var configurationHash: String
+    /// Floating-point operations that an image costs a step, forward and backward, by the direct algorithm.
+    package var flopsPerImage: Double
+    /// The folder of the weights that this start began from; nil for random ones and for a checkpoint's.
+    package var initializedFrom: String?
+
+    package init(
+        name: String, seed: UInt64, programVersion: String, hosts: [String], ranks: Int, threads: Int,
+        precision: String, processor: String, kernels: String, configurationHash: String,
+        flopsPerImage: Double, initializedFrom: String? = nil
+    ) {
+        self.name = name
+        self.seed = seed
+        self.programVersion = programVersion
+        self.hosts = hosts
+        self.ranks = ranks
+        self.threads = threads
+        self.precision = precision
+        self.processor = processor
+        self.kernels = kernels
+        self.configurationHash = configurationHash
+        self.flopsPerImage = flopsPerImage
+        self.initializedFrom = initializedFrom
+    }
+
+    var fields: JSONObject {
+        var fields: JSONObject = [
+            "name": .string(name), "seed": .string(String(seed)), "program_version": .string(programVersion),
+            "hosts": .array(hosts.map { .string($0) }), "ranks": .integer(ranks),
+            "threads": .integer(threads),
+            "precision": .string(precision), "processor": .string(processor), "kernels": .string(kernels),
+            "config_hash": .string(configurationHash), "flop_per_image": .finite(flopsPerImage.rounded()),
+        ]
+        if let initializedFrom { fields["init_from"] = .string(initializedFrom) }
+        return fields
+    }
+}
+
+/// One logged step of `metrics.jsonl`.
+package struct StepMetrics: Sendable, Equatable {
+    /// Updates made.
+    package var step: Int
+    /// Mean since the last logged step.
+    package var loss: Double
+    package var learningRate: Double
+    /// Before clipping.
+    package var gradientNorm: Double
+    package var imagesPerSecond: Double
+    /// Seconds a step, of the slowest rank.
+    package var dataSeconds: Double
+    package var computeSeconds: Double
+    package var communicationSeconds: Double
+    package var totalSeconds: Double
+    package var epoch: Double
+    package var samplesSeen: Int
+    /// Terms of the loss by name, where it has several.
+    package var parts: [(name: String, value: Double)]
+    /// Norm of the gradient of each block of the model, before clipping, at this step alone; not in `metrics.jsonl`.
+    package var blockNorms: [(name: String, value: Double)]
+
+    package init(
+        step: Int, loss: Double, learningRate: Double, gradientNorm: Double, imagesPerSecond: Double,
+        dataSeconds: Double, computeSeconds: Double, communicationSeconds: Double, totalSeconds: Double,
+        epoch: Double, samplesSeen: Int, parts: [(name: String, value: Double)] = [],
+        blockNorms: [(name: String, value: Double)] = []
+    ) {
+        self.step = step
+        self.loss = loss
+        self.learningRate = learningRate
+        self.gradientNorm = gradientNorm
+        self.imagesPerSecond = imagesPerSecond
+        self.dataSeconds = dataSeconds
+        self.computeSeconds = computeSeconds
+        self.communicationSeconds = communicationSeconds
+        self.totalSeconds = totalSeconds
+        self.epoch = epoch
+        self.samplesSeen = samplesSeen
+        self.parts = parts
+        self.blockNorms = blockNorms
+    }
+
+    package static func == (first: StepMetrics, second: StepMetrics) -> Bool {
+        first.fields == second.fields && first.blockNorms.elementsEqual(second.blockNorms, by: ==)
+    }
+
+    var fields: JSONObject {
+        var fields: JSONObject = [
+            "loss": .finite(loss), "lr": .finite(learningRate), "grad_norm": .finite(gradientNorm),
+            "images_per_second": .finite(imagesPerSecond),
+            "seconds": [
+                "data": .finite(dataSeconds), "compute": .finite(computeSeconds),
+                "communication": .finite(communicationSeconds), "total": .finite(totalSeconds),
+            ],
+            "epoch": .finite(epoch), "samples_seen": .integer(samplesSeen),
+        ]
+        if !parts.isEmpty {
+            var terms = JSONObject()
+            for part in parts { terms[part.name] = .finite(part.value) }
+            fields["loss_parts"] = .object(terms)
+        }
+        return fields
+    }
+
+    /// The numbers under the names that TensorBoard and Weights & Biases show them by: what stands before the slash
+    /// is a group of charts.
+    package var scalars: [(name: String, value: Double)] {
+        [
+            ("train/loss", loss), ("train/lr", learningRate), ("train/grad_norm", gradientNorm),
+            ("train/epoch", epoch), ("train/samples_seen", Double(samplesSeen)),
+            ("train/images_per_second", imagesPerSecond),
+            ("seconds/data", dataSeconds), ("seconds/compute", computeSeconds),
+            ("seconds/communication", communicationSeconds), ("seconds/total", totalSeconds),
+        ]
+            + parts.map { ("loss_parts/\($0.name)", $0.value) }
+            + blockNorms.map { ("grad_norm_by_block/\($0.name)", $0.value) }
+    }
+}
+
+extension JSONValue {
+    /// A number, or null for NaN and infinities, of which JSON has none.
+    package static func finite(_ value: Double) -> JSONValue { value.isFinite ? .number(value) : .null }
+}

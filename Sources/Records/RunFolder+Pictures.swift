@@ -1,0 +1,46 @@
+import Checkpointing
+import Foundation
+import Support
+
+extension RunFolder {
+    /// Puts the pictures back to the step that a run goes on from, so that none shows a past that is left behind:
+    /// later samples and evaluations are moved to a folder `superseded` beside them, and `loss.png` is drawn anew. For the rank with the lock,
+    /// when the metrics have been cut back.
+    ///
+    /// - Parameter step: nil for a start from nothing.
+    package func cutPicturesBack(to step: Int?) throws {
+        try setAside(samples, after: step) { Self.step(ofSamples: $0) }
+        try setAside(evaluation, after: step) { Self.step(ofEvaluation: $0) }
+        unlink("\(path)/loss.png")
+        try LossCurve(self).write()
+    }
+
+    /// Moves what a folder has of later steps to its folder `superseded`.
+    private func setAside(_ folder: String, after step: Int?, _ stepOf: (String) -> Int?) throws {
+        guard FileManager.default.fileExists(atPath: folder) else { return }
+        let aside = (folder as NSString).appendingPathComponent("superseded")
+        for name in try FileManager.default.contentsOfDirectory(atPath: folder) {
+            guard let found = stepOf(name), found > step ?? -1 else { continue }
+            try FileManager.default.createDirectory(atPath: aside, withIntermediateDirectories: true)
+            let (old, new) = ("\(folder)/\(name)", "\(aside)/\(name)")
+            if rename(old, new) != 0 {
+                throw RunFolderError(
+                    path: old, detail: "cannot be moved to \(aside): \(systemReason())", code: errno)
+            }
+        }
+    }
+
+    /// The step in a name such as `step-00001000-inception.json` or `step-00001000-inception-nearest.png`; nil for any other name.
+    private static func step(ofEvaluation name: String) -> Int? {
+        guard name.hasPrefix("step-") else { return nil }
+        return Int(name.dropFirst(5).prefix { ("0"..."9").contains($0) })
+    }
+
+    /// The step in a name such as `samples_00001000.png`; nil for any other name.
+    package static func step(ofSamples name: String) -> Int? {
+        guard name.hasPrefix("samples_"), name.hasSuffix(".png") else { return nil }
+        let digits = name.dropFirst(8).dropLast(4)
+        guard digits.utf8.allSatisfy({ (0x30...0x39).contains($0) }) else { return nil }
+        return Int(digits)
+    }
+}

@@ -1,0 +1,144 @@
+import Checkpointing
+import Configuration
+import Foundation
+import Support
+
+/// Everything that is recorded while a run trains: `metrics.jsonl` always, and what `logging` asks for. For one rank.
+///
+/// `metrics.jsonl` is what a run is known by, and must be writable. The other records are for looking at: one that
+/// cannot be opened is reported, and tried again at the next checkpoint.
+package final class RunRecorder {
+    /// The lines must be on the disk before a checkpoint is.
+    package var metricsFile: AppendedFile { metrics.file }
+
+    private let metrics: MetricsLog
+    private var tensorBoard: TensorBoardLog?
+    private var wandb: WandBRun?
+    /// Open those that could not be opened so far; nil where there is nothing to open.
+    private var openTensorBoard: (() throws(FileError) -> TensorBoardLog?)?
+    private var openWandB: (() throws(FileError) -> WandBRun?)?
+    private let onProblem: (String) -> Void
+
+    /// What pictures of the model's work are called.
+    private static let samples = "samples"
+
+    /// Opens the records, cut back to where the run continues.
+    ///
+    /// - Parameters:
+    ///   - configuration: the resolved configuration, YAML.
+    ///   - resumedStep: the step of the checkpoint that was loaded; nil starts them anew.
+    ///   - host: this rank's.
+    ///   - onProblem: called, with a line, with what cannot be written.
+    package init(
+        _ run: RunFolder, _ description: RunDescription, configuration: String, logging: LoggingConfiguration,
+        resumedStep: Int?, host: String, onProblem: @escaping (String) -> Void
+    ) throws {
+        self.onProblem = onProblem
+        metrics = try MetricsLog(
+            path: run.metrics, run: description, resumedStep: resumedStep, onProblem: onProblem)
+        let step = resumedStep
+        openTensorBoard = { () throws(FileError) in
+            if step == nil { try TensorBoardLog.discard(in: run.tensorBoard) }
+            // A file that is not wanted any more is cut back, too: it may be wanted again.
+            guard logging.tensorboard || TensorBoardLog.exists(in: run.tensorBoard) else { return nil }
+            let log = try TensorBoardLog(
+                folder: run.tensorBoard, resumedStep: step, host: host, onProblem: onProblem)
+            guard logging.tensorboard else { return nil }
+            log.append(text: Self.indented(configuration), name: "configuration", step: step ?? 0)
+            log.append(text: Self.table(description), name: "run", step: step ?? 0)
+            return log
+        }
+        openWandB = { () throws(FileError) in
+            if step == nil { try WandBRun.discard(in: run.wandb) }
+            guard logging.wandb || WandBRun.exists(in: run.wandb) else { return nil }
+            let log = try WandBRun(
+                in: run.wandb, resumedStep: step,
+                WandBRun.Description(
+                    name: description.name, configuration: Self.tree(configuration),
+                    programVersion: description.programVersion, host: host), onProblem: onProblem)
+            return logging.wandb ? log : nil
+        }
+        openRecords(onProblem)
+    }
+
+    /// Opens what is not open yet.
+    ///
+    /// - Parameter onProblem: called with a line for each that cannot be opened.
+    private func openRecords(_ onProblem: (String) -> Void) {
+        Self.open(&tensorBoard, &openTensorBoard, onProblem)
+        Self.open(&wandb, &openWandB, onProblem)
+    }
+
+    private static func open<Log>(
+        _ log: inout Log?, _ opening: inout (() throws(FileError) -> Log?)?, _ onProblem: (String) -> Void
+    ) {
+        guard let body = opening else { return }
+        do {
+            log = try body()
+            opening = nil
+        } catch {
+            onProblem(
+                "Warning: \(error); the run goes on without this record, which is tried again at the next checkpoint"
+            )
+        }
+    }
+
+    package func append(_ entry: StepMetrics) {
+        metrics.append(entry)
+        tensorBoard?.append(entry.scalars, step: entry.step)
+        if !entry.blockNorms.isEmpty {
+            tensorBoard?.append(
+                histogram: entry.blockNorms.map(\.value), name: "grad_norm_by_block", step: entry.step)
+        }
+        wandb?.append(entry.scalars, step: entry.step)
+    }
+
+    package func append(_ result: EvaluationResult, step: Int) {
+        metrics.append(kind: "evaluation", step: step, result.fields)
+        let scalars = result.metrics.map { (name: "evaluation/\($0.name)", value: $0.value) }
+        tensorBoard?.append(scalars, step: step)
+        wandb?.append(scalars, step: step)
+    }
+
+    /// A picture of the model's work as a PNG file.
+    package func append(picture png: [UInt8], width: Int, height: Int, step: Int) {
+        tensorBoard?.append(picture: png, width: width, height: height, name: Self.samples, step: step)
+        wandb?.append(picture: png, width: width, height: height, name: Self.samples, step: step)
+    }
+
+    /// Tries to get everything onto the disk, and opens records that could not be opened so far.
+    package func synchronize() {
+        // Reported when the run started.
+        openRecords { _ in }
+        metrics.synchronize()
+        tensorBoard?.synchronize()
+        wandb?.synchronize()
+    }
+
+    /// Tells the records how training ended.
+    package func finish(exitStatus: Int32) {
+        metrics.synchronize()
+        tensorBoard?.synchronize()
+        wandb?.finish(exitStatus: exitStatus)
+    }
+
+    private static func tree(_ yaml: String) -> JSONObject {
+        (try? YAMLNode.parse(yaml, source: "config.yaml"))?.json.objectValue ?? JSONObject()
+    }
+
+    /// As a block of code in Markdown.
+    private static func indented(_ text: String) -> String {
+        text.split(separator: "\n", omittingEmptySubsequences: false).map { "    \($0)" }
+            .joined(separator: "\n")
+    }
+
+    /// As a table in Markdown.
+    private static func table(_ description: RunDescription) -> String {
+        let rows = description.fields.members.map { member in
+            let words = member.value.arrayValue?.compactMap(\.stringValue) ?? []
+            let value = member.value.stringValue ?? member.value.intValue.map(String.init) ?? ""
+            return "| \(member.key) | \(words.isEmpty ? value : words.joined(separator: ", ")) |"
+        }
+        return (["| | |", "|---|---|"] + rows).joined(separator: "\n")
+    }
+}

@@ -1,0 +1,62 @@
+import Foundation
+import Support
+
+/// The progress of a training run: step, smoothed loss, learning rate, speed, and when it will be done.
+///
+///     step 1200/5000  loss 0.0432  lr 2.0e-04  87.3 images/s  ETA 3 h 12 min  elapsed 52 min
+package final class TrainingProgress {
+    private let total: Int
+    private let status: StatusLine
+    private let clock: () -> Double
+    private let start: Double
+    private var smoothedLoss: Double?
+    private var pace: Pace
+    private let isSupervised = LaunchAttempt.current != nil
+
+    /// How much of the old smoothed loss stays at each logged step.
+    private static let smoothing = 0.7
+
+    /// - Parameters:
+    ///   - total: updates of the whole run.
+    ///   - first: updates made before this start.
+    ///   - clock: seconds, from any beginning.
+    package init(
+        total: Int, first: Int = 0, status: StatusLine = StatusLine(),
+        clock: @escaping () -> Double = { ProcessInfo.processInfo.systemUptime }
+    ) {
+        self.total = total
+        self.status = status
+        self.clock = clock
+        start = clock()
+        pace = Pace(count: first, time: start)
+    }
+
+    /// Shows a logged step. Samples and checkpoints between steps count in the ETA.
+    ///
+    /// - Returns: what it shows, with the loss smoothed.
+    @discardableResult
+    package func update(
+        step: Int, loss: Double, learningRate: Double, imagesPerSecond: Double, stepSeconds: Double = 0
+    ) -> JobStatus.Progress {
+        let now = clock()
+        pace.add(count: step, time: now)
+        // A loss that is no number must be seen, but not stay in the mean.
+        let previous = smoothedLoss.flatMap { $0.isFinite ? $0 : nil }
+        let smoothed = previous.map { Self.smoothing * $0 + (1 - Self.smoothing) * loss } ?? loss
+        smoothedLoss = smoothed
+        let progress = JobStatus.Progress(
+            step: step, loss: smoothed, learningRate: learningRate, imagesPerSecond: imagesPerSecond,
+            stepSeconds: stepSeconds, remainingSeconds: pace.seconds(for: total - step))
+        // A launcher shows the line for the whole job.
+        if !isSupervised {
+            status.show(progress.fields(of: total) + ["elapsed \(duration(now - start))"])
+        }
+        return progress
+    }
+
+    /// Prints a line that stays: a warning, or where a file is.
+    package func note(_ line: String) { status.print(line) }
+
+    /// Ends the line.
+    package func finish() { status.finish() }
+}

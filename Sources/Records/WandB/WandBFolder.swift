@@ -1,0 +1,62 @@
+import Foundation
+import Support
+
+/// The folder of an offline run of Weights & Biases, `offline-run-20300102_030405-abcd1234`, as `wandb sync` takes it.
+struct WandBFolder {
+    /// Eight letters and digits.
+    let id: String
+    let path: String
+
+    /// The log of everything; what else there is can be made from it, but for pictures.
+    var log: String { "\(path)/run-\(id).wandb" }
+    var files: String { "\(path)/files" }
+
+    private static let prefix = "offline-run-"
+
+    /// A new run's, which is not there yet.
+    init(in parent: String, startedAt seconds: Double) {
+        var time = time_t(seconds)
+        var calendar = tm()
+        localtime_r(&time, &calendar)
+        var text = [CChar](repeating: 0, count: 32)
+        strftime(&text, text.count, "%Y%m%d_%H%M%S", &calendar)
+        let date = String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        id = String((0..<8).map { _ in "abcdefghijklmnopqrstuvwxyz0123456789".randomElement()! })
+        path = "\(parent)/\(Self.prefix)\(date)-\(id)"
+    }
+
+    private init?(_ name: String, in parent: String) {
+        guard name.hasPrefix(Self.prefix), let dash = name.lastIndex(of: "-") else { return nil }
+        id = String(name[name.index(after: dash)...])
+        path = "\(parent)/\(name)"
+        guard !id.isEmpty, FileManager.default.fileExists(atPath: log) else { return nil }
+    }
+
+    /// The runs in a folder, in the order of their names.
+    static func all(in parent: String) -> [WandBFolder] {
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: parent)) ?? []
+        return names.sorted().compactMap { WandBFolder($0, in: parent) }
+    }
+
+    /// Path of a picture from `files`; its name holds its step and its content's SHA-256.
+    static func picture(name: String, step: Int, sha256: String) -> String {
+        "media/images/\(name)_\(step)_\(sha256.prefix(20)).png"
+    }
+
+    /// Removes pictures of later steps.
+    func cutPicturesBack(to step: Int) throws(FileError) {
+        let folder = "\(files)/media/images"
+        for name in (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? [] {
+            let words = name.split(separator: "_")
+            guard name.hasSuffix(".png"), words.count >= 3, let found = Int(words[words.count - 2]),
+                found > step
+            else { continue }
+            if unlink("\(folder)/\(name)") != 0 {
+                throw FileError("\(folder)/\(name)", "cannot be removed: \(systemReason())", code: errno)
+            }
+        }
+    }
+
+    /// `wandb sync` passes over what it has uploaded before; what goes on is to be uploaded again.
+    func forgetSync() { unlink("\(log).synced") }
+}

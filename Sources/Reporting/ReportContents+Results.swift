@@ -1,0 +1,238 @@
+import Foundation
+import Imaging
+import Records
+import Support
+
+// Samples, pictures of the sampling, evaluation.
+
+extension ReportContents {
+    var samples: ReportSection {
+        let blocks = runs.flatMap { run -> [ReportBlock] in
+            let found = sampleGrids(run, most: isComparison ? 3 : 6)
+            return found.isEmpty ? [] : (isComparison ? [.heading(run.label)] : []) + [.pictures(found)]
+        }
+        let missing = ReportBlock.missing(
+            say(
+                "No samples yet; training writes a grid to `samples/` every `train.sample_every` steps.",
+                "まだ標本がありません。学習中、`train.sample_every` ステップごとに `samples/` へ書き込まれます。"))
+        return ReportSection(
+            id: "samples", title: say("Samples by step", "ステップごとの標本"),
+            blocks: blocks.isEmpty
+                ? [missing]
+                : blocks + sampleNotes)
+    }
+
+    /// What the grids show.
+    private var sampleNotes: [ReportBlock] {
+        var notes: [String] = []
+        if runs.contains(where: { $0.autoencoder == nil }) {
+            notes.append(
+                say(
+                    "Every grid starts from the same noise, so a place shows the same sample as it becomes.",
+                    "どの格子も同じノイズから生成しているため、同じ位置は同じ標本の変化を示します。"))
+        }
+        if runs.contains(where: { $0.autoencoder != nil }) {
+            notes.append(
+                say(
+                    "Grids of an autoencoder show images, each with its reconstruction on the right.",
+                    "オートエンコーダの格子は、画像とその右に復元結果を並べたものです。"))
+        }
+        return notes.map { .paragraph($0) }
+    }
+
+    /// Grids over the whole of the training, the last among them.
+    func sampleGrids(_ run: ReportedRun, most: Int) -> [ReportPicture] {
+        let all = run.samples
+        guard let last = all.last else { return [] }
+        // Samples change most at the beginning: steps as far apart as can be by their ratio, the first and last among
+        // them.
+        let unit = Double(all.first { $0.step > 0 }?.step ?? 1)
+        func place(_ sample: (step: Int, path: String)) -> Double { log(Double(sample.step) + unit) }
+        var chosen = all.count > 1 ? [all[0], last] : [last]
+        while chosen.count < min(most, all.count) {
+            func distance(_ sample: (step: Int, path: String)) -> Double {
+                chosen.map { abs(place($0) - place(sample)) }.min() ?? 0
+            }
+            guard let next = all.max(by: { distance($0) < distance($1) }) else { break }
+            chosen.append(next)
+        }
+        chosen.sort { $0.step < $1.step }
+        return chosen.compactMap { sample in
+            guard let image = try? Image.read(sample.path) else { return nil }
+            return ReportPicture(
+                name: "\(fileName(run))_samples_\(sample.step)", image: image.shrunk(toWidth: 640),
+                caption: say("step \(say.whole(sample.step))", "ステップ \(say.whole(sample.step))"))
+        }
+    }
+
+    /// A run's label as part of a file's name.
+    func fileName(_ run: ReportedRun) -> String {
+        String(run.label.map { $0.isASCII && ($0.isLetter || $0.isNumber || "._-".contains($0)) ? $0 : "_" })
+    }
+
+    var denoising: ReportSection {
+        let blocks = runs.flatMap { run -> [ReportBlock] in
+            let found = SamplingPictureKind.allCases.compactMap { picture($0, of: run) }
+            return found.isEmpty ? [] : (isComparison ? [.heading(run.label)] : []) + [.pictures(found)]
+        }
+        let command =
+            runs.first { $0.hasWeights }.map { " `disttrain report \($0.folder.path) --pictures`" } ?? ""
+        return ReportSection(
+            id: "denoising", title: say("Denoising and interpolation", "ノイズ除去と補間"),
+            blocks: blocks.isEmpty
+                ? [
+                    .missing(
+                        command.isEmpty
+                            ? say(
+                                "Pictures of the sampling need a checkpoint or a finished model; there is none yet.",
+                                "生成過程の図にはチェックポイントか完成したモデルが必要ですが、まだありません。")
+                            : say(
+                                "Pictures of the sampling are made, in seconds for a small model, by\(command).",
+                                "生成過程の図は\(command) で作成できます (小さなモデルなら数秒)。"))
+                ] : blocks)
+    }
+
+    private func picture(_ kind: SamplingPictureKind, of run: ReportedRun) -> ReportPicture? {
+        let path = "\(run.pictureFolder)/\(kind.fileName)"
+        guard let bytes = try? readWholeFile(path, limit: 256 << 20),
+            let image = try? Image.decode(bytes, name: path)
+        else { return nil }
+        let step = Image.pngText(bytes).first { $0.key == "step" }.flatMap { Int($0.value) }
+        let place = step.map { say(" (step \(say.whole($0)))", " (ステップ \(say.whole($0)))") } ?? ""
+        return ReportPicture(
+            name: "\(fileName(run))_\(kind.rawValue)", image: image.shrunk(toWidth: 1280),
+            caption: kind.caption(say) + place, isWide: true)
+    }
+
+    var evaluation: ReportSection {
+        let blocks = evaluationTables
+        let example = runs.first { $0.hasWeights }?.folder.path ?? "RUN"
+        let isAutoencoder = runs.allSatisfy { $0.autoencoder != nil }
+        let missing = ReportBlock.missing(
+            isAutoencoder
+                ? say(
+                    "`disttrain evaluate` measures samples, which an autoencoder alone does not draw.",
+                    "`disttrain evaluate` は生成した標本を測定しますが、オートエンコーダ単体は標本を生成しません。")
+                : say(
+                    "No evaluation yet; `disttrain evaluate --model \(example) --reference DATASET` measures one.",
+                    "評価はまだありません。`disttrain evaluate --model \(example) --reference DATASET` で測定できます。"))
+        return ReportSection(
+            id: "evaluation", title: say("Evaluation", "評価"),
+            blocks: blocks.isEmpty ? [missing] : blocks + distanceCharts + evaluationPictures)
+    }
+
+    /// A table for each kind of features. Of one run its last six evaluations, of several the last of each.
+    private var evaluationTables: [ReportBlock] {
+        var kinds: [String?] = []
+        for evaluation in runs.flatMap(\.evaluations) where !kinds.contains(evaluation.features) {
+            kinds.append(evaluation.features)
+        }
+        return kinds.map { kind in
+            guard isComparison else {
+                return evaluationTable(
+                    runs[0].evaluations.filter { $0.features == kind }.suffix(6).map { (nil, $0) })
+            }
+            return evaluationTable(
+                runs.compactMap { run in
+                    run.evaluations.last { $0.features == kind }.map { (run.label, $0) }
+                })
+        }
+    }
+
+    /// A column an evaluation, since there are more metrics than evaluations.
+    private func evaluationTable(_ columns: [(run: String?, evaluation: ReportedEvaluation)]) -> ReportBlock {
+        let shown = columns.map(\.evaluation)
+        // Bounds stand behind their value.
+        let isBound = { (name: String) in name.hasSuffix("_low") || name.hasSuffix("_high") }
+        var names: [String] = []
+        for metric in shown.flatMap(\.metrics) where !isBound(metric.name) && !names.contains(metric.name) {
+            names.append(metric.name)
+        }
+        /// A row of what each evaluation says.
+        func row(_ title: String, _ text: (_ value: (String) -> Double?) -> String?) -> [String] {
+            [title]
+                + shown.map { evaluation in
+                    text { name in evaluation.metrics.first { $0.name == name }?.value } ?? "–"
+                }
+        }
+        let rows = names.flatMap { name -> [[String]] in
+            let title = ReportedEvaluation.title(of: name, say)
+            let bounds = row(say("its interval", "その区間")) { value in
+                guard let low = value("\(name)_low"), let high = value("\(name)_high") else { return nil }
+                return say(
+                    "\(say.number(low)) to \(say.number(high))", "\(say.number(low)) 〜 \(say.number(high))")
+            }
+            return [row(title) { $0(name).map { say.number($0) } }]
+                + (bounds.dropFirst().contains { $0 != "–" } ? [bounds] : [])
+        }
+        let steps = [say("step", "ステップ")] + shown.map { say.whole($0.step) }
+        let labels = columns.compactMap(\.run)
+        let about = [
+            [say("weights", "重み")] + shown.map { $0.weights ?? "–" },
+            [say("samples", "標本数")] + shown.map { $0.count.map { say.whole($0) } ?? "–" },
+        ]
+        return .table(
+            ReportTable(
+                head: labels.isEmpty ? steps : [""] + labels,
+                rows: (labels.isEmpty ? [] : [steps]) + about + rows, numeric: Set(1...shown.count),
+                caption: labels.isEmpty ? conditions(shown.last) : conditions(columns)))
+    }
+
+    /// What the evaluations of several runs were made with: once where it is the same.
+    private func conditions(_ columns: [(run: String?, evaluation: ReportedEvaluation)]) -> String? {
+        let told = columns.map { ($0.run ?? "", conditions($0.evaluation) ?? "") }
+        guard let first = told.first?.1, told.contains(where: { $0.1 != first }) else { return told.first?.1 }
+        return told.map { "\($0.0): \($0.1)" }.joined(separator: " · ")
+    }
+
+    /// What the last evaluation was made with.
+    private func conditions(_ last: ReportedEvaluation?) -> String? {
+        guard let last else { return nil }
+        var parts: [String] = []
+        if let reference = last.reference {
+            let count = last.referenceCount.map { " (\(say.whole($0)))" } ?? ""
+            parts.append(say("against `\(reference)`\(count)", "基準 `\(reference)`\(count)"))
+        }
+        if let features = last.features { parts.append(say("features: \(features)", "特徴量 \(features)")) }
+        if let steps = last.samplerSteps {
+            let eta = last.eta.map { ", η = \(say.number($0))" } ?? ""
+            parts.append(say("\(steps) sampling steps\(eta)", "生成 \(steps) ステップ\(eta)"))
+        }
+        if let seed = last.seed { parts.append(say("seed \(seed)", "シード \(seed)")) }
+        return parts.isEmpty ? nil : parts.joined(separator: "; ")
+    }
+
+    private var evaluationPictures: [ReportBlock] {
+        let pictures = runs.flatMap { run -> [ReportPicture] in
+            guard let evaluation = run.evaluations.last(where: { !$0.pictures.isEmpty }) else { return [] }
+            return evaluation.pictures.prefix(4).compactMap { picture in
+                guard let image = try? Image.read(picture.path) else { return nil }
+                let label = isComparison ? "\(run.label): " : ""
+                let name = picture.name.filter { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "_") }
+                return ReportPicture(
+                    name: "\(fileName(run))_evaluation_\(name)", image: image.shrunk(toWidth: 960),
+                    caption: label + pictureTitle(picture.name)
+                        + say(
+                            " (step \(say.whole(evaluation.step)))", " (ステップ \(say.whole(evaluation.step)))"),
+                    isWide: true)
+            }
+        }
+        return pictures.isEmpty ? [] : [.pictures(pictures)]
+    }
+
+    private func pictureTitle(_ name: String) -> String {
+        switch name {
+        case "nearest": say("samples beside their nearest training images", "標本と最も近い学習画像")
+        case "samples": say("samples", "標本")
+        default: name.replacingOccurrences(of: "_", with: " ")
+        }
+    }
+}
+
+extension Image {
+    /// No wider than so many pixels.
+    func shrunk(toWidth most: Int) -> Image {
+        guard width > most else { return self }
+        return resized(width: most, height: max(1, (height * most + width / 2) / width), filter: .area)
+    }
+}

@@ -1,0 +1,88 @@
+import FileFormats
+import Foundation
+
+/// An `evaluation/step-00001000-inception.json`, read leniently: another program version may have written more or less.
+package struct ReportedEvaluation {
+    let step: Int
+    let weights: String?
+    let features: String?
+    let count: Int?
+    let reference: String?
+    let referenceCount: Int?
+    let samplerSteps: Int?
+    let eta: Double?
+    let seed: String?
+    /// In the file's order.
+    let metrics: [(name: String, value: Double)]
+    /// Paths, by what they show.
+    let pictures: [(name: String, path: String)]
+
+    /// All of a run's, ascending.
+    static func all(in run: String) -> [ReportedEvaluation] {
+        let folder = "\(run)/evaluation"
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
+        return names.filter { $0.hasSuffix(".json") }.sorted()
+            .compactMap { ReportedEvaluation("\(folder)/\($0)", run: run) }
+            .sorted {
+                ($0.step, $0.weights ?? "", $0.features ?? "") < (
+                    $1.step, $1.weights ?? "", $1.features ?? ""
+                )
+            }
+    }
+
+    /// nil where the file is no evaluation.
+    private init?(_ path: String, run: String) {
+        guard let json = try? ConfigNode(jsonFile: path).json, let step = json["step"]?.intValue,
+            let metrics = json["metrics"]?.objectValue
+        else { return nil }
+        self.step = step
+        weights = json["weights"]?.stringValue
+        features = json["features"]?.stringValue
+        count = json["count"]?.intValue
+        reference = json["reference"]?["path"]?.stringValue ?? json["reference"]?.stringValue
+        referenceCount = json["reference"]?["count"]?.intValue
+        samplerSteps = json["sampler"]?["steps"]?.intValue
+        eta = json["sampler"]?["eta"]?.doubleValue
+        seed = json["sampler"]?["seed"].flatMap { $0.stringValue ?? $0.intValue.map(String.init) }
+        self.metrics = metrics.members.compactMap { member in
+            member.value.doubleValue.map { (member.key, $0) }
+        }
+        pictures = (json["pictures"]?.objectValue?.members ?? []).compactMap { member in
+            guard let name = member.value.stringValue else { return nil }
+            // Written relative to the run's folder, and nothing outside it is shown.
+            let inside = !name.hasPrefix("/") && !name.split(separator: "/").contains("..")
+            return inside ? (member.key, "\(run)/\(name)") : nil
+        }
+    }
+
+    /// The distance to the reference, whatever features it was measured with: smaller is better.
+    var distance: (name: String, value: Double)? {
+        metrics.first { Self.distances.contains($0.name) }
+    }
+
+    /// Metrics that are distances, by the features' worth.
+    static let distances = ["fid", "fd_vae", "fd_pixel"]
+
+    /// What a metric is called, and where better values lie: "FID ↓".
+    static func title(of metric: String, _ say: ReportLanguage) -> String {
+        switch metric {
+        case "fid": return "FID ↓"
+        case "fd_vae": return say("Fréchet distance, VAE ↓", "フレシェ距離 (VAE) ↓")
+        case "fd_pixel": return say("Fréchet distance, pixels ↓", "フレシェ距離 (画素) ↓")
+        case "kid": return "KID ↓"
+        case "kd_vae": return say("kernel distance, VAE ↓", "カーネル距離 (VAE) ↓")
+        case "kd_pixel": return say("kernel distance, pixels ↓", "カーネル距離 (画素) ↓")
+        case "precision": return say("precision ↑", "適合率 ↑")
+        case "recall": return say("recall ↑", "再現率 ↑")
+        case "density": return say("density ↑", "密度 ↑")
+        case "coverage": return say("coverage ↑", "被覆率 ↑")
+        case "mean_pairwise_distance": return say("mean pairwise distance", "標本間の平均距離")
+        case "duplicates": return say("duplicates ↓", "重複 ↓")
+        case "nearest_training_distance": return say("distance to nearest training image", "最近傍の学習画像までの距離")
+        case "memorised": return say("memorised ↓", "暗記された標本 ↓")
+        case "reference_spacing":
+            return say("distance between neighbouring images", "基準画像の最近傍間の距離")
+        default: return metric.replacingOccurrences(of: "_", with: " ")
+        }
+    }
+}

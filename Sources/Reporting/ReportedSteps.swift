@@ -1,0 +1,161 @@
+import Foundation
+import Support
+
+/// A logged step as a report reads it: any number may be missing.
+package struct ReportedStep {
+    let step: Int
+    let loss: Double?
+    let learningRate: Double?
+    let gradientNorm: Double?
+    let imagesPerSecond: Double?
+    let epoch: Double?
+    /// Seconds a step.
+    let totalSeconds: Double?
+    /// Of them, by kind of work.
+    let seconds: [(kind: String, value: Double)]
+    /// Seconds since 1970.
+    let time: Double?
+
+    init?(_ record: JSONObject) {
+        guard let step = record["step"]?.intValue, step >= 0 else { return nil }
+        func number(_ key: String) -> Double? { record[key]?.doubleValue }
+        self.step = step
+        loss = number("loss")
+        learningRate = number("lr")
+        gradientNorm = number("grad_norm")
+        imagesPerSecond = number("images_per_second")
+        epoch = number("epoch")
+        time = number("time")
+        let seconds = record["seconds"]?.objectValue
+        totalSeconds = seconds?["total"]?.doubleValue
+        self.seconds = (seconds?.members ?? []).compactMap { member in
+            guard member.key != "total", let value = member.value.doubleValue, value >= 0 else { return nil }
+            return (member.key, value)
+        }
+    }
+
+    /// Steps in order; of a step that is there twice the later line.
+    static func all(in records: [JSONObject]) -> [ReportedStep] {
+        var steps: [ReportedStep] = []
+        for record in records where record["kind"]?.stringValue == "step" {
+            guard let step = ReportedStep(record) else { continue }
+            while let last = steps.last, last.step >= step.step { steps.removeLast() }
+            steps.append(step)
+        }
+        return steps
+    }
+}
+
+extension [ReportedStep] {
+    /// A number over the steps, for a curve.
+    func points(_ value: (ReportedStep) -> Double?) -> [(x: Double, y: Double)] {
+        compactMap { step in value(step).map { (Double(step.step), $0) } }
+    }
+
+    /// The mean of a number over the last tenth of the steps up to one.
+    func mean(upTo step: Int, _ value: (ReportedStep) -> Double?) -> Double? {
+        let before = prefix { $0.step <= step }
+        guard let nearest = before.last else { return nil }
+        let values = before.reversed().prefix {
+            $0.step == nearest.step || Double($0.step) > 0.9 * Double(step)
+        }
+        .compactMap(value)
+        return values.isEmpty ? nil : values.reduce(0, +) / Double(values.count)
+    }
+
+    /// Steps worth a row of a table: 1, 5, 15, 50, 150, 500, 1,000, 5,000, 15,000 … and the last, at most `count`.
+    func milestones(_ count: Int = 7) -> [Int] {
+        guard let first = first?.step, let last = last?.step else { return [] }
+        var marks: [Int] = []
+        var thousand = 1
+        while thousand <= last {
+            for mark in [1, 5, 15, 50, 150, 500] {
+                let (step, overflow) = thousand.multipliedReportingOverflow(by: mark)
+                // One close before the end would say the same twice.
+                if !overflow, step >= first, Double(step) < 0.9 * Double(last) { marks.append(step) }
+            }
+            let (next, overflow) = thousand.multipliedReportingOverflow(by: 1000)
+            if overflow { break }
+            thousand = next
+        }
+        return marks.suffix(count - 1) + [last]
+    }
+}
+
+/// One start of a run: from its line in metrics.jsonl to the last step before the next start's.
+package struct ReportedSession {
+    /// nil for a start from nothing.
+    let resumedStep: Int?
+    package let lastStep: Int?
+    let startedAt: Double?
+    let endedAt: Double?
+    let ranks: Int?
+    let threads: Int?
+    let hosts: [String]
+    let precision: String?
+    let processor: String?
+    let programVersion: String?
+    /// Seconds of each kind of work, over all steps.
+    let work: [(kind: String, seconds: Double)]
+
+    var seconds: Double {
+        guard let startedAt, let endedAt else { return work.map(\.seconds).reduce(0, +) }
+        return max(0, endedAt - startedAt)
+    }
+
+    static func all(in records: [JSONObject]) -> [ReportedSession] {
+        var groups: [(head: JSONObject, steps: [ReportedStep])] = []
+        for record in records {
+            switch record["kind"]?.stringValue {
+            case "run", "resume": groups.append((record, []))
+            case "step":
+                guard let step = ReportedStep(record) else { continue }
+                if groups.isEmpty { groups.append((JSONObject(), [])) }
+                groups[groups.count - 1].steps.append(step)
+            default: break
+            }
+        }
+        return groups.map { ReportedSession($0.head, $0.steps) }
+    }
+
+    private init(_ head: JSONObject, _ steps: [ReportedStep]) {
+        resumedStep = head["kind"]?.stringValue == "resume" ? head["step"]?.intValue : nil
+        lastStep = steps.last?.step
+        startedAt = head["time"]?.doubleValue ?? steps.first?.time
+        endedAt = steps.last?.time
+        ranks = head["ranks"]?.intValue
+        threads = head["threads"]?.intValue
+        hosts = head["hosts"]?.arrayValue?.compactMap(\.stringValue) ?? []
+        precision = head["precision"]?.stringValue
+        processor = head["processor"]?.stringValue
+        programVersion = head["program_version"]?.stringValue
+        work = Self.work(of: steps, from: resumedStep ?? 0, startedAt)
+    }
+
+    /// What the time went into: the kinds that the records name, "update" for what is left of a step, and "between"
+    /// for what passed between steps (samples, checkpoints, the start).
+    private static func work(
+        of steps: [ReportedStep], from first: Int, _ startedAt: Double?
+    ) -> [(kind: String, seconds: Double)] {
+        var sums: [(kind: String, seconds: Double)] = []
+        func add(_ kind: String, _ seconds: Double) {
+            if let index = sums.firstIndex(where: { $0.kind == kind }) {
+                sums[index].seconds += seconds
+            } else {
+                sums.append((kind, seconds))
+            }
+        }
+        var (before, moment) = (first, startedAt)
+        for step in steps {
+            let count = Double(step.step - before)
+            defer { (before, moment) = (step.step, step.time ?? moment) }
+            guard let total = step.totalSeconds, count > 0, total > 0 else { continue }
+            for part in step.seconds { add(part.kind, part.value * count) }
+            // Phases are those of the slowest rank in each, and may sum to more than the step.
+            let known = step.seconds.map(\.value).reduce(0, +)
+            add("update", max(0, total - known) * count)
+            if let moment, let time = step.time { add("between", max(0, time - moment - total * count)) }
+        }
+        return sums.filter { $0.seconds.isFinite && $0.seconds > 0 }
+    }
+}

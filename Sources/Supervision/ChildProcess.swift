@@ -1,0 +1,289 @@
+import Foundation
+import Support
+import Synchronization
+
+/// A program that runs in a process group of its own, with an empty standard input.
+package final class ChildProcess {
+    package enum Ending: Equatable, Sendable {
+        case exited(Int32)
+        case killed(signal: Int32)
+    }
+
+    /// Where its output and errors go.
+    package enum Output: Equatable, Sendable {
+        /// To this process's own.
+        case inherited
+        /// To pipes that this process reads.
+        case captured
+        /// To a file, written anew.
+        case file(String)
+    }
+
+    package let pid: pid_t
+    /// Where its output can be read; nil where it goes to this process's own.
+    package let output: Int32?
+    package let error: Int32?
+    /// Where its input is written; nil where it has none.
+    private var input: Int32?
+    private var ending: Ending?
+
+    /// - Parameters:
+    ///   - hasInput: its standard input is a pipe, which `closeInput` or the end of this process closes.
+    ///   - ownSession: it leads a session, by which all of its processes can be found, in place of a process group.
+    ///   - signalMask: of the child; nil: this thread's.
+    /// - Throws: `LaunchError` when it cannot be started.
+    package init(
+        _ words: [String], environment: [String: String], output: Output, hasInput: Bool = false,
+        ownSession: Bool = false, signalMask: sigset_t? = nil
+    ) throws {
+        Self.unreaped.reap()
+        var attributes = posix_spawnattr_t()
+        posix_spawnattr_init(&attributes)
+        defer { posix_spawnattr_destroy(&attributes) }
+        posix_spawnattr_setpgroup(&attributes, 0)
+        var flags = ownSession ? Self.setSession : Int32(POSIX_SPAWN_SETPGROUP)
+        if var mask = signalMask {
+            posix_spawnattr_setsigmask(&attributes, &mask)
+            flags |= Int32(POSIX_SPAWN_SETSIGMASK)
+        }
+        posix_spawnattr_setflags(&attributes, Int16(flags))
+
+        // In a process group of its own the job would be stopped if it read from the terminal.
+        var files = posix_spawn_file_actions_t()
+        posix_spawn_file_actions_init(&files)
+        defer { posix_spawn_file_actions_destroy(&files) }
+        var inputPipe: [Int32]?
+        if hasInput {
+            let ends = try Self.makePipe()
+            posix_spawn_file_actions_adddup2(&files, ends[0], STDIN_FILENO)
+            inputPipe = ends
+        } else {
+            posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0)
+        }
+        defer { if let inputPipe { close(inputPipe[0]) } }
+        var pipes: [[Int32]] = []
+        if case .file(let path) = output {
+            posix_spawn_file_actions_addopen(
+                &files, STDOUT_FILENO, path, O_WRONLY | O_CREAT | O_TRUNC, 0o644)
+            posix_spawn_file_actions_adddup2(&files, STDOUT_FILENO, STDERR_FILENO)
+        }
+        if output == .captured {
+            for target in [STDOUT_FILENO, STDERR_FILENO] {
+                let ends = try Self.makePipe()
+                posix_spawn_file_actions_adddup2(&files, ends[1], target)
+                pipes.append(ends)
+            }
+        }
+        var argv = words.map { strdup($0) } + [nil]
+        var envp = environment.map { strdup("\($0.key)=\($0.value)") } + [nil]
+        defer { for word in argv + envp { free(word) } }
+        var child: pid_t = 0
+        let error = posix_spawnp(&child, words[0], &files, &attributes, &argv, &envp)
+        for ends in pipes {
+            close(ends[1])
+            _ = fcntl(ends[0], F_SETFL, O_NONBLOCK)
+            if error != 0 { close(ends[0]) }
+        }
+        guard error == 0 else {
+            if let inputPipe { close(inputPipe[1]) }
+            throw LaunchError(
+                "cannot start \(words[0]): \(Self.systemWords(error))", exitStatus: ExitStatus.crash)
+        }
+        pid = child
+        input = inputPipe?[1]
+        self.output = pipes.first?[0]
+        self.error = pipes.last?[0]
+    }
+
+    /// POSIX_SPAWN_SETSID of glibc, which Swift does not see.
+    private static let setSession: Int32 = 0x80
+
+    deinit { for descriptor in [output, error, input].compactMap({ $0 }) { close(descriptor) } }
+
+    /// Both ends are closed in programs that this one starts: the end of a pipe's only writer must be seen.
+    private static func makePipe() throws -> [Int32] {
+        var ends: [Int32] = [-1, -1]
+        guard pipe(&ends) == 0 else {
+            throw LaunchError("no pipe: \(systemWords(errno))", exitStatus: ExitStatus.crash)
+        }
+        for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+        return ends
+    }
+
+    /// Writes a line to its input, which a pipe can always hold.
+    package func send(line: String) {
+        guard let input else { return }
+        let bytes = Array((line + "\n").utf8)
+        _ = write(input, bytes, bytes.count)
+    }
+
+    package func closeInput() {
+        if let input { close(input) }
+        input = nil
+    }
+
+    /// How it ended; nil while it runs. Waits for nothing.
+    package func poll() -> Ending? {
+        if let ending { return ending }
+        var status: Int32 = 0
+        guard waitpid(pid, &status, WNOHANG) == pid else { return nil }
+        // The macros WIFEXITED and its fellows, which Swift does not see.
+        let signal = status & 0x7f
+        ending = signal == 0 ? .exited((status >> 8) & 0xff) : .killed(signal: signal)
+        return ending
+    }
+
+    package func send(_ signal: Int32) { if ending == nil { kill(pid, signal) } }
+
+    /// Kills its whole process group, where it has not ended.
+    package func killGroup() { if ending == nil { kill(-pid, SIGKILL) } }
+
+    /// Kills its whole process group and leaves no zombie behind. Returns after a second at the latest: what waits for a
+    /// disk that does not answer is reaped when the next program is started.
+    package func end() {
+        killGroup()
+        if !waitForEnd(1) { Self.unreaped.add(pid) }
+    }
+
+    /// Lets it end by itself for so many seconds, and kills it then.
+    package func end(within seconds: Double) { if !waitForEnd(seconds) { end() } }
+
+    private func waitForEnd(_ seconds: Double) -> Bool {
+        for _ in 0...Int(seconds * 100) {
+            if poll() != nil { return true }
+            usleep(10_000)
+        }
+        return false
+    }
+
+    /// Killed processes whose end has not been seen yet.
+    private static let unreaped = Unreaped()
+
+    private final class Unreaped: Sendable {
+        private let processes = Mutex<[pid_t]>([])
+
+        func add(_ process: pid_t) { processes.withLock { $0.append(process) } }
+
+        func reap() { processes.withLock { $0.removeAll { waitpid($0, nil, WNOHANG) != 0 } } }
+    }
+
+    private static func systemWords(_ error: Int32) -> String { String(cString: strerror(error)) }
+}
+
+extension ChildProcess {
+    /// Signals that are meant for the job. In its own process group the job does not see a terminal's
+    /// interrupt by itself, and gets it once.
+    private static let forwarded = [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2]
+
+    /// Runs a program to its end, with this process's signals passed on to it.
+    ///
+    /// - Returns: how it ended, and the last signal that was passed on.
+    package static func run(
+        _ words: [String], environment: [String: String]
+    ) throws -> (ending: Ending, forwarded: Int32?) {
+        // Signals are blocked and taken one by one with sigwait, so that no handler runs anywhere.
+        var waited = sigset_t()
+        var previous = sigset_t()
+        sigemptyset(&waited)
+        sigaddset(&waited, SIGCHLD)
+        // What nohup and its like have set to be ignored stays ignored.
+        for signal in forwarded where !isIgnored(signal) { sigaddset(&waited, signal) }
+        pthread_sigmask(SIG_BLOCK, &waited, &previous)
+        defer { pthread_sigmask(SIG_SETMASK, &previous, nil) }
+
+        let child = try ChildProcess(
+            words, environment: environment, output: .inherited, signalMask: previous)
+        var lastForwarded: Int32?
+        while true {
+            var signal: Int32 = 0
+            guard sigwait(&waited, &signal) == 0 else { continue }
+            if signal != SIGCHLD {
+                child.send(signal)
+                lastForwarded = signal
+                continue
+            }
+            if let ending = child.poll() { return (ending, lastForwarded) }
+        }
+    }
+
+    package static func isIgnored(_ signal: Int32) -> Bool {
+        var action = sigaction()
+        sigaction(signal, nil, &action)
+        // SIG_IGN is the handler at address 1.
+        return unsafeBitCast(action.__sigaction_handler.sa_handler, to: Int.self) == 1
+    }
+}
+
+/// A command whose output is wanted, within a time.
+package final class ShortChild {
+    private let child: ChildProcess
+
+    /// nil where it cannot be started.
+    package init?(_ words: [String], environment: [String: String] = ProcessInfo.processInfo.environment) {
+        guard let child = try? ChildProcess(words, environment: environment, output: .captured) else {
+            return nil
+        }
+        self.child = child
+    }
+
+    /// - Parameter deadline: on `monotonicTime`'s clock.
+    /// - Returns: nil where it has not ended by then; it is killed.
+    package func finish(by deadline: Double) -> (status: Int32, output: String, error: String)? {
+        var output = PipeReader(child.output)
+        var error = PipeReader(child.error)
+        while true {
+            let ending = child.poll()
+            output.read()
+            error.read()
+            if let ending {
+                let status: Int32 =
+                    switch ending {
+                    case .exited(let code): code
+                    case .killed(let signal): 128 + signal
+                    }
+                return (status, output.text, error.text)
+            }
+            guard monotonicTime() < deadline else {
+                child.end()
+                return nil
+            }
+            usleep(10_000)
+        }
+    }
+}
+
+/// What has come out of a pipe so far.
+struct PipeReader {
+    package let descriptor: Int32?
+    package private(set) var bytes: [UInt8] = []
+
+    package init(_ descriptor: Int32?) { self.descriptor = descriptor }
+
+    package var text: String { String(decoding: bytes, as: UTF8.self) }
+
+    /// Takes what is there, and waits for nothing.
+    package mutating func read() {
+        guard let descriptor else { return }
+        var buffer = [UInt8](repeating: 0, count: 1 << 16)
+        while true {
+            let count = Foundation.read(descriptor, &buffer, buffer.count)
+            if count < 0 && errno == EINTR { continue }
+            guard count > 0 else { return }
+            bytes += buffer[..<count]
+        }
+    }
+
+    /// The whole lines, which are then forgotten.
+    package mutating func takeLines() -> [String] {
+        guard let end = bytes.lastIndex(of: UInt8(ascii: "\n")) else { return [] }
+        let lines = bytes[..<end].split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
+        defer { bytes.removeSubrange(...end) }
+        return lines.map { String(decoding: $0, as: UTF8.self) }
+    }
+
+    /// What is left without an end of line.
+    package mutating func takeRest() -> String {
+        defer { bytes = [] }
+        return text
+    }
+}

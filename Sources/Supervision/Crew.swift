@@ -1,0 +1,267 @@
+import Communication
+import Foundation
+import Support
+
+/// The machines that a job may run on, and how it is spread over those that answer.
+package struct Crew {
+    package enum Place {
+        /// This machine.
+        case here
+        case ssh([HostEntry], shell: [String])
+        case slurm(SlurmAllocation)
+    }
+
+    package let place: Place
+    /// As asked for: of the whole job, and of each rank.
+    package let ranks: Int?
+    package let threads: Int?
+    /// Networks that the user names, "10.0.0.0/16"; empty: found out.
+    package let networks: [String]
+    package let mpirun: String
+    package let program: String
+    package let environment: [String: String]
+
+    package init(
+        place: Place, ranks: Int?, threads: Int?, networks: [String], mpirun: String, program: String,
+        environment: [String: String]
+    ) {
+        self.place = place
+        self.ranks = ranks
+        self.threads = threads
+        self.networks = networks
+        self.mpirun = mpirun
+        self.program = program
+        self.environment = environment
+    }
+
+    /// A job's ranks, each with its place.
+    package struct Placed {
+        /// In the order of the ranks.
+        package var shares: [MPIRun.Cluster.Share]
+        /// The user's names of hosts by what the hosts call themselves.
+        package var names: [String: String]
+        package var threads: Int
+        package var summary: String
+        /// The mpirun for a command of this program, and for variables that mark this start.
+        package var mpirun: ([String], [String: String]) -> MPIRun
+
+        /// "node0:2", in the order of the ranks.
+        package var hosts: [String] { shares.map { "\($0.host):\($0.ranks)" } }
+
+        /// A warning if mpirun may not open what it needs for the ranks of this host: three files for each.
+        package var fileLimitWarning: String? {
+            let own = shares.filter { isThisHost($0.host) }.reduce(0) { $0 + $1.ranks }
+            return OpenFileLimit.shortage(of: 3 * own, for: "mpirun's pipes to \(own) ranks").map {
+                "warning: \($0)"
+            }
+        }
+    }
+
+    /// How hosts that are missing, or in a bad state, are dealt with.
+    package struct Conditions {
+        /// Fewer ranks than these are too few; nil: all hosts on the first start, later half of the ranks.
+        package var minRanks: Int?
+        /// No start of this launcher was before.
+        package var isFirst = true
+        /// A file by which hosts prove that they share the run's folder; removed afterwards.
+        package var marker: (path: String, text: String)?
+        /// Earlier starts, whose processes are killed where some are left.
+        package var reaping: [String] = []
+        /// Which hosts keep failing.
+        package var health = HostHealth()
+
+        package init(
+            minRanks: Int? = nil, isFirst: Bool = true, marker: (path: String, text: String)? = nil,
+            reaping: [String] = [], health: HostHealth = HostHealth()
+        ) {
+            self.minRanks = minRanks
+            self.isFirst = isFirst
+            self.marker = marker
+            self.reaping = reaping
+            self.health = health
+        }
+    }
+
+    /// Seconds between two looks for hosts that are missing, and how long it looks.
+    private static let pause = 5.0
+    private static let patience = 600.0
+
+    /// Finds out which hosts are there and in a state to run the job, and places the ranks.
+    ///
+    /// - Throws: `LaunchError` where hosts do not fit together, or too few come.
+    package func assemble(_ conditions: Conditions, say: (String) -> Void) throws -> Placed {
+        let marker = conditions.marker
+        defer { if let marker { unlink(marker.path) } }
+        guard let (entries, reach) = remote else { return placeHere() }
+        let isStrict = conditions.isFirst && conditions.minRanks == nil
+        let probe = HostProbe(reach: reach, program: program)
+        let own = HostReport.own(peers: [], marker: nil)
+        let began = monotonicTime()
+        var told: Set<String> = []
+        while true {
+            let answers = probe.ask(
+                entries.map(\.name), marker: marker?.path, reaping: conditions.reaping)
+            var present: [Present] = []
+            var missing: [String] = []
+            for (entry, answer) in zip(entries, answers) {
+                switch answer {
+                case .report(let report): present.append(Present(entry: entry, report: report))
+                case .fault(let line): missing.append(line)
+                }
+            }
+            let check = HostCheck(
+                present.map { HostCheck.Subject($0.entry.name, $0.report) },
+                own: own, marker: marker.map(HostCheck.Marker.init),
+                askedAt: Date().timeIntervalSince1970)
+            let fatal = check.faults.filter(\.isFatal).map(\.line)
+            if isStrict, !fatal.isEmpty {
+                throw LaunchError(Set(fatal).sorted().joined(separator: "; "))
+            }
+            for fault in check.faults where !fault.isFatal && told.insert(fault.line).inserted {
+                say("warning: \(fault.line)")
+            }
+            let absent = missing + Set(fatal).sorted()
+            for line in absent where !isStrict && told.insert(line).inserted {
+                say("warning: left out for now: \(line)")
+            }
+            let good = present.filter { !check.badHosts.contains($0.entry.name) }
+            let full = ranks ?? entries.reduce(0) { $0 + ($1.slots ?? 1) }
+            let needed = conditions.minRanks ?? (isStrict ? full : (full + 1) / 2)
+            let chosen = admitted(good, needed, conditions.health, &told, say)
+            let shares = share(chosen)
+            let count = shares.reduce(0) { $0 + $1.ranks }
+            if absent.isEmpty ? count > 0 : !isStrict && count >= needed {
+                return place(shares, chosen, reach)
+            }
+            if isStrict {
+                throw LaunchError(
+                    absent.joined(separator: "; ")
+                        + "; mend that, or let the job begin with fewer (--min-ranks)")
+            }
+            guard monotonicTime() - began < Self.patience, SignalCounts.received == nil else {
+                throw LaunchError(
+                    "\(count) ranks could be placed, expected \(needed) (--min-ranks): "
+                        + absent.joined(separator: "; "), exitStatus: ExitStatus.runAgain)
+            }
+            usleep(UInt32(Self.pause * 1e6))
+        }
+    }
+
+    /// The user's names of those of the job's hosts that no longer answer.
+    package func unreachable(_ names: [String]) -> Set<String> {
+        guard let (_, reach) = remote else { return [] }
+        let answers = HostProbe(reach: reach, program: program, timeout: 5).ask(names, marker: nil)
+        return Set(
+            zip(names, answers).compactMap { name, answer in
+                if case .fault = answer { name } else { nil }
+            })
+    }
+
+    /// A host that answers.
+    private struct Present {
+        var entry: HostEntry
+        var report: HostReport
+    }
+
+    /// Machines other than this one alone; nil where there are none.
+    private var remote: (entries: [HostEntry], reach: MPIRun.Cluster.Reach)? {
+        switch place {
+        case .here: nil
+        case .ssh(let hosts, let shell): (hosts, .ssh(shell))
+        // One node needs neither srun nor a network.
+        case .slurm(let allocation): (allocation.hosts, .slurm)
+        }
+    }
+
+    /// Those that do not keep failing, as long as they are enough.
+    private func admitted(
+        _ good: [Present], _ needed: Int, _ health: HostHealth, _ told: inout Set<String>,
+        _ say: (String) -> Void
+    ) -> [Present] {
+        let now = monotonicTime()
+        let names = health.admitted(good.map(\.entry.name), now: now) { names in
+            share(good.filter { names.contains($0.entry.name) }).reduce(0) { $0 + $1.ranks } >= needed
+        }
+        for host in good.map(\.entry.name) {
+            guard let seconds = health.exclusion(of: host, now: now) else { continue }
+            let line =
+                names.contains(host)
+                ? "keeps failing, and is needed all the same" : "keeps failing, and is left out"
+            if told.insert("\(host): \(line)").inserted {
+                say("warning: \(host): \(line) (excluded for another \(duration(seconds)))")
+            }
+        }
+        return good.filter { names.contains($0.entry.name) }
+    }
+
+    private func placeHere() -> Placed {
+        let placement = Placement(machine: Machine(), ranks: ranks, threads: threads)
+        return Placed(
+            shares: [MPIRun.Cluster.Share(ProcessInfo.processInfo.hostName, ranks: placement.ranks)],
+            names: [:], threads: placement.threads, summary: placement.summary,
+            mpirun: { run(placement, nil, $0, $1) })
+    }
+
+    /// Ranks by host: slots as named, or as the processors give room for; `ranks` in all, where that is asked for.
+    private func share(_ present: [Present]) -> [MPIRun.Cluster.Share] {
+        var shares = present.map {
+            MPIRun.Cluster.Share(
+                $0.entry.name,
+                ranks: $0.entry.slots ?? Placement(machine: Machine($0.report), threads: threads).ranks)
+        }
+        guard let ranks, !shares.isEmpty else { return shares }
+        let room = shares.reduce(0) { $0 + $1.ranks }
+        var left = ranks
+        for index in shares.indices {
+            // More ranks than slots are spread evenly.
+            let fair =
+                ranks > room
+                ? (ranks * (index + 1)) / shares.count - (ranks * index) / shares.count
+                : min(left, shares[index].ranks)
+            shares[index].ranks = fair
+            left -= fair
+        }
+        return shares.filter { $0.ranks > 0 }
+    }
+
+    private func place(
+        _ shares: [MPIRun.Cluster.Share], _ present: [Present], _ reach: MPIRun.Cluster.Reach
+    ) -> Placed {
+        let reports = present.map(\.report)
+        let fullest = shares.map(\.ranks).max() ?? 1
+        let cores = reports.map(\.usableCores).min() ?? 1
+        let threads = threads ?? max(1, cores / fullest)
+        let isBindable = reports.allSatisfy {
+            $0.memoryDomains > 1 && $0.isWhole && fullest * threads == $0.usableCores
+        }
+        let placement = Placement(
+            ranks: fullest, threads: threads, usableCores: cores, binding: isBindable ? .cores : .none)
+        let found = networks.isEmpty ? Network.shared(reports) : networks
+        let cluster = MPIRun.Cluster(hosts: shares, reach: reach, networks: shares.count > 1 ? found : [])
+        let over = cluster.networks.isEmpty ? "" : ", over \(cluster.networks.joined(separator: " and "))"
+        return Placed(
+            shares: shares,
+            names: Dictionary(
+                present.map { ($0.report.host, $0.entry.name) }, uniquingKeysWith: { first, _ in first }),
+            threads: threads, summary: placement.summary(nodes: shares.map(\.ranks)) + over,
+            mpirun: { run(placement, cluster, $0, $1) })
+    }
+
+    private func run(
+        _ placement: Placement, _ cluster: MPIRun.Cluster?, _ words: [String], _ marks: [String: String]
+    ) -> MPIRun {
+        MPIRun(
+            executable: mpirun, placement: placement, program: words,
+            singleCopy: sharedMemorySingleCopyWorks(), isRoot: geteuid() == 0, inherited: environment,
+            cluster: cluster, attempt: marks)
+    }
+}
+
+extension Machine {
+    /// As another host tells of itself.
+    package init(_ report: HostReport) {
+        self.init(
+            cores: (0..<report.usableCores).map { [$0] }, memoryDomains: report.memoryDomains,
+            isWhole: report.isWhole)
+    }
+}

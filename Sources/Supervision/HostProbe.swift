@@ -1,0 +1,90 @@
+import Foundation
+import Support
+
+/// Asks hosts how they are, over ssh or Slurm, all at once.
+package struct HostProbe {
+    package let reach: MPIRun.Cluster.Reach
+    /// This program, under the same path on every host.
+    package let program: String
+    /// Seconds until a host that does not answer is given up.
+    package var timeout = 10.0
+
+    package init(reach: MPIRun.Cluster.Reach, program: String, timeout: Double = 10.0) {
+        self.reach = reach
+        self.program = program
+        self.timeout = timeout
+    }
+
+    package enum Answer {
+        case report(HostReport)
+        /// Why there is none, in a line.
+        case fault(String)
+    }
+
+    /// The answers, in the hosts' order.
+    ///
+    /// - Parameters:
+    ///   - marker: a file that hosts which share the folder can read.
+    ///   - reaping: starts of the run whose processes, where some are left, are killed.
+    package func ask(_ hosts: [String], marker: String?, reaping: [String] = []) -> [Answer] {
+        var arguments = ["host-report", "--peers", hosts.joined(separator: ",")]
+        if let marker { arguments += ["--marker", marker] }
+        if !reaping.isEmpty { arguments += ["--reap", reaping.joined(separator: ",")] }
+        let children = hosts.map { host -> ShortChild? in
+            if isThisHost(host) { return ShortChild([program] + arguments) }
+            switch reach {
+            case .ssh(let words):
+                let command = ([program] + arguments).map(shellQuoted).joined(separator: " ")
+                // A shell other than ssh may not know `--`; names that begin with '-' are refused (`HostList`).
+                let isSSH = words.first.map { ($0 as NSString).lastPathComponent } == "ssh"
+                return ShortChild(
+                    words + ["-n", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"]
+                        + (isSSH ? ["--"] : []) + [host, command])
+            case .slurm:
+                return ShortChild(
+                    [
+                        "srun", "--overlap", "--nodes=1", "--ntasks=1", "--nodelist=\(host)", "--input=none",
+                        program,
+                    ]
+                        + arguments)
+            }
+        }
+        let deadline = monotonicTime() + timeout
+        return zip(hosts, children).map { host, child in
+            guard let child else { return .fault("\(host): the command that asks it cannot be started") }
+            return answer(of: host, child, by: deadline)
+        }
+    }
+
+    private func answer(of host: String, _ child: ShortChild, by deadline: Double) -> Answer {
+        guard let ending = child.finish(by: deadline) else {
+            return .fault("\(host): no answer within \(duration(timeout))")
+        }
+        if let line = ending.output.split(separator: "\n").last(where: { $0.hasPrefix("{") }),
+            let report = try? JSONDecoder().decode(HostReport.self, from: Data(line.utf8))
+        {
+            return .report(report)
+        }
+        let words =
+            ending.error.split(whereSeparator: \.isNewline).last.map {
+                $0.trimmingCharacters(in: .whitespaces)
+            } ?? "no output"
+        switch ending.status {
+        case 255: return .fault("\(host): cannot be reached: \(words)")
+        case 126, 127:
+            return .fault("\(host): has no \(program): install this program there under the same path")
+        default: return .fault("\(host): `\(program) host-report` ended with \(ending.status): \(words)")
+        }
+    }
+}
+
+/// Whether a name is this host's own.
+func isThisHost(_ name: String) -> Bool {
+    let own = ProcessInfo.processInfo.hostName
+    if name == "localhost" || name == "127.0.0.1" || name == own { return true }
+    if own.hasPrefix(name + ".") || name.hasPrefix(own + ".") { return true }
+    return Network.interfaces().contains { $0.address == name }
+}
+
+/// Seconds on a clock that never goes back.
+package func monotonicTime() -> Double { ProcessInfo.processInfo.systemUptime }

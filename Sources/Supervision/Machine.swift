@@ -1,0 +1,122 @@
+import Foundation
+
+/// The processors that this process may use, as Linux tells them.
+package struct Machine: Equatable, Sendable {
+    /// Physical cores, each a list of the processors (hardware threads) on it that this process may run on.
+    package var cores: [[Int]]
+    /// How many processors' worth of time the control group grants; nil where it sets no limit.
+    package var quota: Double?
+    /// Memory domains. Threads that wander between them are slow.
+    package var memoryDomains: Int
+    /// Whether the process may use all processors of the machine.
+    package var isWhole: Bool
+
+    package init(cores: [[Int]], quota: Double? = nil, memoryDomains: Int = 1, isWhole: Bool = true) {
+        self.cores = cores
+        self.quota = quota
+        self.memoryDomains = memoryDomains
+        self.isWhole = isWhole
+    }
+
+    /// How many compute-bound threads the machine runs at full speed: physical cores, since a core's
+    /// hardware threads share its vector units, and no more than the control group pays for.
+    package var usableCores: Int {
+        let paid = quota.map { max(1, Int($0)) } ?? cores.count
+        return max(1, min(cores.count, paid))
+    }
+
+    /// This machine.
+    ///
+    /// - Parameter root: where /proc and /sys are; another folder in tests.
+    package init(root: String = "/") {
+        let files = KernelFiles(root: root)
+        let online = files.list("sys/devices/system/cpu/online")
+        let status = files.lines("proc/self/status")
+        let allowed =
+            status.first { $0.hasPrefix("Cpus_allowed_list:") }
+            .map { parseProcessorList(String($0.drop { $0 != ":" }.dropFirst())) } ?? online
+        let processors = allowed.isEmpty ? [0] : allowed
+
+        var cores: [[Int]] = []
+        var seen = Set<Int>()
+        for processor in processors where !seen.contains(processor) {
+            let siblings = files.list("sys/devices/system/cpu/cpu\(processor)/topology/thread_siblings_list")
+            let core = siblings.contains(processor) ? siblings.filter(processors.contains) : [processor]
+            seen.formUnion(core)
+            cores.append(core)
+        }
+        self.init(
+            cores: cores,
+            quota: cpuQuota(files),
+            memoryDomains: max(1, files.list("sys/devices/system/node/has_cpu").count),
+            isWhole: online.allSatisfy(processors.contains))
+    }
+}
+
+/// "0-3,8,10-11" as numbers. What cannot be read is left out.
+func parseProcessorList(_ text: String) -> [Int] {
+    text.split(separator: ",").flatMap { part -> [Int] in
+        let ends = part.split(separator: "-").map { Int($0.trimmingCharacters(in: .whitespaces)) }
+        guard let first = ends.first ?? nil, let last = ends.last ?? nil, first <= last else { return [] }
+        return Array(first...last)
+    }
+}
+
+/// The smallest limit on the way from the process's control group up to the root, in processors.
+private func cpuQuota(_ files: KernelFiles) -> Double? {
+    var limits: [Double] = []
+    for line in files.lines("proc/self/cgroup") {
+        // "0::/user.slice" in version 2, "4:cpu,cpuacct:/docker/1234" in version 1.
+        let fields = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
+        guard fields.count == 3 else { continue }
+        let controllers = fields[1].split(separator: ",")
+        let isVersion2 = fields[0] == "0"
+        guard isVersion2 || controllers.contains("cpu") else { continue }
+        let mount = "sys/fs/cgroup" + (isVersion2 ? "" : "/" + fields[1])
+        // In a container the path is often the host's and absent here; the mount's root still holds.
+        var path = fields[2].split(separator: "/").map(String.init)
+        while true {
+            let folder = ([mount] + path).joined(separator: "/")
+            if let limit = isVersion2 ? version2Limit(files, folder) : version1Limit(files, folder) {
+                limits.append(limit)
+            }
+            if path.popLast() == nil { break }
+        }
+    }
+    return limits.min()
+}
+
+/// cpu.max holds "QUOTA PERIOD" in microseconds, or "max PERIOD".
+private func version2Limit(_ files: KernelFiles, _ folder: String) -> Double? {
+    let fields = files.lines("\(folder)/cpu.max").first?.split(separator: " ") ?? []
+    guard fields.count == 2, let quota = Double(fields[0]), let period = Double(fields[1]), period > 0 else {
+        return nil
+    }
+    return quota / period
+}
+
+private func version1Limit(_ files: KernelFiles, _ folder: String) -> Double? {
+    guard let quota = files.lines("\(folder)/cpu.cfs_quota_us").first.flatMap({ Double($0) }), quota > 0,
+        let period = files.lines("\(folder)/cpu.cfs_period_us").first.flatMap({ Double($0) }), period > 0
+    else { return nil }
+    return quota / period
+}
+
+/// Small text files of the kernel. One that is absent reads as empty.
+package struct KernelFiles {
+    package let root: String
+
+    package init(root: String) {
+        self.root = root
+    }
+
+    package func lines(_ path: String) -> [Substring] {
+        let url = URL(fileURLWithPath: root).appendingPathComponent(path)
+        guard let data = try? Data(contentsOf: url) else { return [] }
+        return String(decoding: data, as: UTF8.self).split(separator: "\n")
+    }
+
+    package func list(_ path: String) -> [Int] {
+        parseProcessorList(String(lines(path).first ?? ""))
+    }
+}

@@ -1,0 +1,56 @@
+import Foundation
+import Records
+import Support
+
+/// One page about a start of a job that failed: what happened, where every rank was, what it said last, what follows.
+struct PostMortem {
+    var attempt: LaunchRecord.Attempt
+    var status: JobStatus?
+    var cause: String
+    var decision: String
+    var committedStep: Int?
+    var lastLines: [Int: [String]]
+
+    /// Ranks beyond these are left out of the page; their logs lie beside it.
+    private static let shown = 32
+
+    var text: String {
+        var lines = [
+            "POST-MORTEM of attempt \(attempt.number), \(Self.time(attempt.endedAt ?? attempt.startedAt))",
+            "",
+            "What happened   \(cause)",
+            "What follows    \(decision)",
+            "Ran             \(Self.time(attempt.startedAt)) to \(Self.time(attempt.endedAt ?? attempt.startedAt)), "
+                + "\(duration((attempt.endedAt ?? attempt.startedAt) - attempt.startedAt))",
+            "On              \(attempt.hosts.joined(separator: ", "))",
+            "Went on from    \(attempt.firstStep.map { "step \($0)" } ?? "nothing")",
+            "Came to         \(attempt.lastStep.map { "step \($0)" } ?? "no logged step")",
+            "Checkpoint      \(committedStep.map { "step \($0)" } ?? "none yet")",
+        ]
+        if let status {
+            lines += ["", "Ranks, as last heard:"]
+            let missing = Set(status.missing ?? [])
+            let ordered =
+                status.ranks.filter { missing.contains($0.rank) }
+                + status.ranks.filter { !missing.contains($0.rank) }
+            for member in ordered.prefix(Self.shown) {
+                lines.append("  \(missing.contains(member.rank) ? "*" : " ") \(member.line)")
+            }
+            if ordered.count > Self.shown { lines.append("    and \(ordered.count - Self.shown) more") }
+            if let host = status.slowestHost, let ratio = status.slowestRatio {
+                lines.append(
+                    "  slowest host: \(host), \(String(format: "%.2f", ratio)) times the median rank's work a step"
+                )
+            }
+        }
+        for (rank, said) in lastLines.sorted(by: { $0.key < $1.key }).prefix(Self.shown) where !said.isEmpty {
+            lines += ["", rank < 0 ? "mpirun said last:" : "Rank \(rank) said last:"]
+            lines += said.suffix(rank == 0 || rank < 0 ? 15 : 5).map { "    \($0)" }
+        }
+        return lines.joined(separator: "\n") + "\n"
+    }
+
+    private static func time(_ seconds: Double) -> String {
+        Date(timeIntervalSince1970: seconds).formatted(.iso8601)
+    }
+}

@@ -1,0 +1,138 @@
+import Support
+
+/// Decides whether a job that has ended is restarted, and from which checkpoint. It uses neither processes nor a clock;
+/// the supervisor has those.
+package struct RestartPolicy: Sendable, Equatable {
+    package enum Decision: Equatable, Sendable {
+        /// The job's exit code is the launcher's.
+        case end(Int32)
+        /// After so many seconds.
+        case restart(after: Double, from: Start)
+        /// The job would fail again, or has failed too often; the reason in one line.
+        case giveUp(String)
+    }
+
+    package enum Start: Equatable, Sendable {
+        /// The newest whole checkpoint.
+        case newest
+        /// The newest checkpoint before this step: the job has failed twice after the checkpoint of this step.
+        case before(step: Int)
+    }
+
+    /// How one start of the job ended.
+    package struct Outcome: Equatable, Sendable {
+        package var exitStatus: Int32
+        /// Whether it made at least one step.
+        package var hasTrained: Bool
+        /// The steps of the run's checkpoints by now, ascending.
+        package var checkpoints: [Int]
+        /// The step of a numerical fault, where it is known.
+        package var faultStep: Int?
+        /// Whether the failure is attributed to hosts that were lost, and not to the job (`HostHealth`).
+        package var hasLostHosts: Bool
+
+        package init(
+            exitStatus: Int32, hasTrained: Bool, checkpoints: [Int], faultStep: Int? = nil,
+            hasLostHosts: Bool = false
+        ) {
+            (self.exitStatus, self.hasTrained, self.checkpoints) = (exitStatus, hasTrained, checkpoints)
+            (self.faultStep, self.hasLostHosts) = (faultStep, hasLostHosts)
+        }
+    }
+
+    package let maxRestarts: Int
+    /// Restarts since the last committed step, those after lost hosts not counted.
+    package private(set) var restarts = 0
+    /// Restarts after lost hosts since the last committed step.
+    package private(set) var restartsAfterLosses = 0
+    private var committedStep: Int?
+    private var failuresAtStep = 0
+    /// The last numerical fault; `.some(nil)` where its step is not known. A new checkpoint does not clear it: the second
+    /// attempt may commit one on its way to the same step.
+    private var faultStep: Int??
+
+    /// Seconds before the first restart; each further one waits twice as long.
+    private static let pause = (first: 1.0, longest: 60.0)
+    /// After a storage fault. Full or failing storage needs minutes, not seconds, and the ranks have retried already.
+    private static let storagePause = (first: 10.0, longest: 300.0)
+    /// After lost hosts, which have no budget but this limit on restarts without a new checkpoint; about two hours.
+    private static let lossPause = (first: 1.0, longest: 300.0)
+    package static let lossLimit = 30
+
+    package init(maxRestarts: Int, committedStep: Int? = nil) {
+        self.maxRestarts = maxRestarts
+        self.committedStep = committedStep
+    }
+
+    package mutating func decide(_ outcome: Outcome, checkpoints: Int = .max) -> Decision {
+        switch outcome.exitStatus {
+        case ExitStatus.success, ExitStatus.runAgain, ExitStatus.usage, ExitStatus.refused:
+            return .end(outcome.exitStatus)
+        case ExitStatus.numericalFault:
+            // A bit flip does not happen twice at the same step; a learning rate that is too high does.
+            if let faultStep, faultStep == outcome.faultStep {
+                let step = outcome.faultStep.map { "at the same step (\($0))" } ?? "in a row"
+                return .giveUp(
+                    "the numerical fault has happened twice \(step), so it is not a bit flip; resume with a lower "
+                        + "optimizer.learning_rate or clip_norm, or train.precision: fp32")
+            }
+            faultStep = .some(outcome.faultStep)
+        default: break
+        }
+        // A start without them would silently begin anew from initial weights.
+        if let committedStep, outcome.checkpoints.isEmpty {
+            return .giveUp(
+                "the run's checkpoints, of step \(committedStep) and before, are not there any more: is their file system "
+                    + "mounted? Bring them back and repeat the command, or remove the run's folder to begin anew"
+            )
+        }
+        // The budget is for one place: a job that makes progress may fail again.
+        if let newest = outcome.checkpoints.last, newest > committedStep ?? -1 {
+            (committedStep, failuresAtStep) = (newest, 0)
+            (restarts, restartsAfterLosses) = (0, 0)
+        }
+        guard maxRestarts > 0 else { return .giveUp("no restart was asked for (--max-restarts)") }
+        if outcome.hasLostHosts { return decideAfterLoss() }
+
+        let isStorageFault = outcome.exitStatus == ExitStatus.storageFault
+        // Storage faults and numerical faults say nothing against the checkpoint.
+        let isCrash = !isStorageFault && outcome.exitStatus != ExitStatus.numericalFault
+        if outcome.hasTrained, isCrash { failuresAtStep += 1 }
+        guard restarts < maxRestarts else {
+            return .giveUp("\(restarts) restarts without a new checkpoint are enough (--max-restarts)")
+        }
+        let place =
+            committedStep.map { "after the checkpoint of step \($0)" } ?? "before the first checkpoint"
+        guard failuresAtStep < 3 else {
+            return .giveUp("the job has failed \(failuresAtStep) times \(place), also from the one before")
+        }
+        var start = Start.newest
+        // The step is named, since the start that goes back may fail before it has done so.
+        if failuresAtStep == 2, isCrash, let committedStep {
+            guard outcome.checkpoints.contains(where: { $0 < committedStep }) else {
+                return .giveUp(
+                    "the job has failed twice \(place), and there is no earlier one to go back to")
+            }
+            start = .before(step: committedStep)
+        }
+        let pause = Self.backoff(isStorageFault ? Self.storagePause : Self.pause, restarts)
+        restarts += 1
+        return .restart(after: pause, from: start)
+    }
+
+    /// Neither the job nor its checkpoint is at fault. The limit keeps hosts that never stay from holding the job in an
+    /// endless loop.
+    private mutating func decideAfterLoss() -> Decision {
+        guard restartsAfterLosses < Self.lossLimit else {
+            return .giveUp(
+                "hosts were lost \(restartsAfterLosses + 1) times without a new checkpoint in between")
+        }
+        let pause = Self.backoff(Self.lossPause, restartsAfterLosses)
+        restartsAfterLosses += 1
+        return .restart(after: pause, from: .newest)
+    }
+
+    private static func backoff(_ pause: (first: Double, longest: Double), _ count: Int) -> Double {
+        min(pause.longest, pause.first * Double(1 << min(count, 20)))
+    }
+}

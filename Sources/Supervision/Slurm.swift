@@ -1,0 +1,53 @@
+import Foundation
+import Records
+import Support
+
+/// Slurm's own commands.
+package enum Slurm {
+    /// "node[1-3,7]" as names.
+    package static func names(of list: String) throws -> [String] {
+        let text = try run(["scontrol", "show", "hostnames", list])
+        return text.split(separator: "\n").map(String.init)
+    }
+
+    /// What a command prints.
+    ///
+    /// - Throws: `LaunchError` with its last words where it fails or does not answer.
+    package static func run(_ words: [String], timeout: Double = 30) throws -> String {
+        let line = words.joined(separator: " ")
+        guard let child = ShortChild(words) else {
+            throw LaunchError("`\(line)` cannot be started: is Slurm installed on this host?")
+        }
+        guard let ending = child.finish(by: monotonicTime() + timeout) else {
+            throw LaunchError("`\(line)` gave no answer within \(duration(timeout))")
+        }
+        guard ending.status == 0 else {
+            throw LaunchError(
+                "`\(line)` failed: \(ending.error.split(separator: "\n").last ?? "without a word")")
+        }
+        return ending.output
+    }
+}
+
+extension SlurmAllocation {
+    /// Seconds until Slurm ends the job; nil where it does not, or does not tell.
+    package func timeLeft() -> Double? {
+        // "3:49:57", "1-02:00:00", "UNLIMITED", "INVALID"
+        guard let text = try? Slurm.run(["squeue", "--noheader", "--jobs", job, "--format", "%L"]) else {
+            return nil
+        }
+        let trimmed = text.trimmingCharacters(in: .whitespacesAndNewlines)
+        return trimmed.contains(":") ? TimeSpan.seconds(trimmed) : nil
+    }
+
+    /// Puts the job back into the queue, and waits for Slurm to end this process: a batch script that ends by itself
+    /// counts as done.
+    package func requeue(say: (String) -> Void) throws {
+        say("job \(job) goes back into the queue (requeue \(restarts + 1)), to go on from its checkpoint")
+        // The signals that end a program do so again.
+        for number in [SIGTERM, SIGINT, SIGHUP] { signal(number, SIG_DFL) }
+        _ = try Slurm.run(["scontrol", "requeue", job])
+        sleep(120)
+        say("Slurm has not ended this job although it is requeued")
+    }
+}

@@ -1,0 +1,67 @@
+import Foundation
+import Records
+import Support
+
+/// Whether a start of a job shows signs of life: rank 0's heartbeats, which come by mpirun and no disk, and changes of
+/// status.json.
+package struct StartWatch: Sendable {
+    private let startTimeout: Double
+    private let silence: Double
+    private let storage: Double
+    private let began: Double
+    private var beat: Int?
+    private var heartbeat: LauncherHeartbeat?
+    private var beatAt: Double
+    private var lookedAt: Double
+
+    /// Seconds beyond the ranks' own patience with each other: they know more, and should be the ones to tell.
+    private static let lead = 3.0
+    /// After a suspension longer than this the heartbeats are stale, and the timeout check is skipped once.
+    private static let doze = 5.0
+    /// Seconds for ranks and mpirun to leave once the job is over, and once it is lost: mpirun would give ranks that hang
+    /// all of the time it has for them.
+    private static let farewell = (done: 5.0, lost: 1.0)
+
+    /// - Parameters:
+    ///   - startTimeout: seconds for the first status to appear.
+    ///   - limits: what the ranks allow each other.
+    package init(startTimeout: Double, limits: WatchLimits, now: Double) {
+        self.startTimeout = startTimeout
+        (silence, storage) = (limits.silence, limits.storage)
+        (began, beatAt, lookedAt) = (now, now, now)
+    }
+
+    /// Why to end it, in a line; nil while all is well.
+    ///
+    /// - Parameters:
+    ///   - status: the last one seen of this start. It may stand still with the disk.
+    ///   - heartbeat: rank 0's newest.
+    package mutating func fault(_ status: JobStatus?, heartbeat: LauncherHeartbeat?, now: Double) -> String? {
+        if now - lookedAt > Self.doze { beatAt = now }
+        lookedAt = now
+        if heartbeat != self.heartbeat { (self.heartbeat, beatAt) = (heartbeat, now) }
+        if status?.beat != beat { (beat, beatAt) = (status?.beat, now) }
+        let quiet = now - beatAt
+        if let status, status.state != .running {
+            let patience = status.state == .failed ? Self.farewell.lost : Self.farewell.done
+            return quiet > patience
+                ? status.message ?? "the ranks were done, and mpirun did not end" : nil
+        }
+        guard let heartbeat else {
+            return now - began > startTimeout
+                ? "no rank has come up within \(duration(startTimeout)) (--start-timeout)" : nil
+        }
+        switch heartbeat.state {
+        case .watching: break
+        case .done:
+            // Its last status waits for the disk, as the release of the run's lock may.
+            return quiet > storage ? "the ranks were done, and did not end for \(duration(storage))" : nil
+        case .lost(let reason): return quiet > Self.farewell.lost ? reason : nil
+        }
+        let limit = silence + Self.lead
+        guard quiet > limit else { return nil }
+        return
+            "rank 0 on \(status?.ranks.first?.host ?? "its host") has not been heard for \(duration(limit)): the process "
+            + "is stopped, or its host is down or cut off"
+    }
+}

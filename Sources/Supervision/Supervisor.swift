@@ -1,0 +1,410 @@
+import Checkpointing
+import Foundation
+import Records
+import Support
+
+/// Runs a training until it is done: starts its ranks, watches them, and starts them again when they end before their
+/// time, from the last committed checkpoint and with the hosts that are left.
+///
+///     repeat
+///         hosts  = those that answer and agree with each other
+///         mpirun … disttrain train …             its ranks watch each other (`JobWatcher`), and keep status.json
+///         read status.json, and end mpirun where the ranks have ended or are silent
+///     until the policy says so
+///
+/// A process beside it ends the ranks if the supervisor itself is killed (`LaunchGuard`).
+package final class Supervisor {
+    package struct Settings {
+        package var maxRestarts: Int
+        /// Ranks below which the job waits for lost hosts.
+        package var minRanks: Int?
+        /// Seconds, from the launcher's start on.
+        package var timeLimit: Double?
+        package var collectiveTimeout: Double?
+        package var storageTimeout: Double?
+        /// Seconds that ranks may take until they train or load.
+        package var startTimeout: Double
+
+        package init(
+            maxRestarts: Int, minRanks: Int? = nil, timeLimit: Double? = nil,
+            collectiveTimeout: Double? = nil, storageTimeout: Double? = nil, startTimeout: Double
+        ) {
+            self.maxRestarts = maxRestarts
+            self.minRanks = minRanks
+            self.timeLimit = timeLimit
+            self.collectiveTimeout = collectiveTimeout
+            self.storageTimeout = storageTimeout
+            self.startTimeout = startTimeout
+        }
+    }
+
+    private let job: TrainingJob
+    private let crew: Crew
+    private let settings: Settings
+    private let began = monotonicTime()
+    private let status = StatusLine()
+    private var record: LaunchRecord
+    private var policy: RestartPolicy
+    private var health = HostHealth()
+    private var previousID: String?
+    /// Whether this launcher has started the job before.
+    private var isRestart = false
+    /// Whether the start before was left behind by a launcher that was killed.
+    private var isAbandoned = false
+    /// The hosts of the start before.
+    private var lastHosts: Set<String> = []
+
+    /// - Throws: where the run's folder holds something else.
+    package init(_ job: TrainingJob, crew: Crew, settings: Settings) throws {
+        try RunFolder(job.run).checkHoldsNothingElse()
+        self.job = job
+        self.crew = crew
+        self.settings = settings
+        var record =
+            LaunchRecord.read(job.run)
+            ?? LaunchRecord(host: "", pid: 0, maxRestarts: 0)
+        if !record.isOver, record.launcher?.isDead == true, let last = record.attempts.last,
+            last.endedAt == nil
+        {
+            (previousID, isAbandoned) = (last.id, true)
+        }
+        (record.host, record.pid) = (ProcessInfo.processInfo.hostName, getpid())
+        record.launcher = LauncherProcess.current
+        (record.maxRestarts, record.isOver) = (settings.maxRestarts, false)
+        self.record = record
+        policy = RestartPolicy(maxRestarts: settings.maxRestarts, committedStep: job.checkpointSteps.last)
+    }
+
+    /// To be called when `SignalCounts` listens.
+    ///
+    /// - Returns: the exit code.
+    package func run() throws -> Int32 {
+        if isAbandoned { waitForAbandoned() }
+        var from = RestartPolicy.Start.newest
+        while true {
+            let placed = try crew.assemble(
+                Crew.Conditions(
+                    minRanks: settings.minRanks, isFirst: !isRestart, marker: job.marker(),
+                    reaping: [previousID].compactMap { $0 }, health: health),
+                say: say)
+            noteReturned(placed)
+            let attempt = try start(placed, from)
+            let (outcome, cause) = finish(attempt)
+            let decision = policy.decide(outcome, checkpoints: job.checkpointSteps.count)
+            switch decision {
+            case .end(let code):
+                // mpirun that was told to end passes on no last words.
+                if code != ExitStatus.success, !attempt.logs.hasSaid(cause) { say(cause) }
+                close(attempt, code: code, decision: nil)
+                return code
+            case .giveUp(let reason):
+                close(attempt, code: outcome.exitStatus, decision: "\(cause). Not started again: \(reason)")
+                return outcome.exitStatus
+            case .restart(let pause, let next):
+                guard SignalCounts.received == nil else {
+                    // Whoever gives the same command again goes on from the checkpoint.
+                    let code =
+                        SignalCounts.isImpatient || job.checkpointSteps.isEmpty
+                        ? outcome.exitStatus : ExitStatus.runAgain
+                    close(attempt, code: code, decision: "\(cause). Not started again: told to end")
+                    return code
+                }
+                if let left = timeLeft, left < pause + 10 {
+                    close(
+                        attempt, code: ExitStatus.runAgain,
+                        decision: "\(cause). No time is left to start again")
+                    return ExitStatus.runAgain
+                }
+                from = next
+                let origin = job.origin(from)
+                let count =
+                    outcome.hasLostHosts
+                    ? "restart \(policy.restartsAfterLosses) after lost hosts without a new checkpoint, not counted"
+                    : "restart \(policy.restarts) of \(settings.maxRestarts) without a new checkpoint"
+                writePostMortem(attempt, cause, "started again \(origin)")
+                say("\(cause)")
+                say(
+                    "starting again in \(duration(pause)) \(origin) (\(count)); \(attempt.folder)/postmortem.txt"
+                )
+                sleep(pause)
+            }
+        }
+    }
+
+    private var timeLeft: Double? { settings.timeLimit.map { $0 - (monotonicTime() - began) } }
+
+    private func sleep(_ seconds: Double) {
+        let end = monotonicTime() + seconds
+        while monotonicTime() < end, SignalCounts.received == nil { usleep(50_000) }
+    }
+
+    private func say(_ line: String) { status.print("launch: \(line)") }
+
+    /// Ranks whose launcher was killed are saving a checkpoint. What is left of them after that is killed by the hosts'
+    /// reports.
+    private func waitForAbandoned() {
+        guard let previousID else { return }
+        let processes = AttemptProcesses(previousID)
+        let deadline = monotonicTime() + LaunchGuard.patience + 5
+        var isTold = false
+        while !processes.find().isEmpty, monotonicTime() < deadline, SignalCounts.received == nil {
+            if !isTold { say("the launcher of the last start was killed; waiting for its ranks to end") }
+            isTold = true
+            usleep(100_000)
+        }
+    }
+
+    /// Reports the hosts that were left out of the start before and take part in this one.
+    private func noteReturned(_ placed: Crew.Placed) {
+        let hosts = placed.shares.map(\.host)
+        let returned = isRestart ? hosts.filter { !lastHosts.contains($0) } : []
+        if !returned.isEmpty { say("\(returned.joined(separator: ", ")): takes part again") }
+        lastHosts = Set(hosts)
+    }
+
+    // MARK: One start
+
+    /// A start of the job that is under way.
+    private final class Attempt {
+        let index: Int
+        let id: String
+        let folder: String
+        let placed: Crew.Placed
+        let child: ChildProcess
+        let launchGuard: LaunchGuard
+        var logs: RankLogs
+        let reader: StatusReader
+        /// The last look at status.json that is this start's own.
+        var status: JobStatus?
+
+        init(
+            index: Int, id: String, folder: String, run: String, placed: Crew.Placed, child: ChildProcess,
+            launchGuard: LaunchGuard
+        ) {
+            (self.index, self.id, self.folder, self.placed) = (index, id, folder, placed)
+            (self.child, self.launchGuard) = (child, launchGuard)
+            logs = RankLogs(folder: folder, of: child)
+            reader = StatusReader(run, attempt: id)
+        }
+    }
+
+    private func start(_ placed: Crew.Placed, _ from: RestartPolicy.Start) throws -> Attempt {
+        let number = (record.attempts.last?.number ?? 0) + 1
+        let id = String(UInt64.random(in: 1 << 60...UInt64.max), radix: 16)
+        var words = job.program
+        if let timeLeft { words += ["--time-limit", String(format: "%.1f", max(1, timeLeft))] }
+        if let timeout = settings.collectiveTimeout { words += ["--collective-timeout", String(timeout)] }
+        if let timeout = settings.storageTimeout { words += ["--storage-timeout", String(timeout)] }
+        // Once the run has checkpoints of its own they take precedence over a path. They are named here, since `none`
+        // and a path to an earlier one of them would be refused; without any, the command line applies again.
+        if isRestart, job.resume != "auto", !job.checkpointSteps.isEmpty { words += ["--resume", "auto"] }
+        if case .before(let step) = from { words += ["--resume-before", String(step)] }
+        var marks = [LaunchAttempt.variable: id]
+        // The lock of a start that this launcher knows to be over need not be waited for.
+        if let previousID { marks[LaunchAttempt.supersededVariable] = previousID }
+        let mpirun = placed.mpirun(words, marks)
+        say(placed.summary)
+        if let warning = placed.fileLimitWarning { say(warning) }
+        let launchGuard = try LaunchGuard(program: crew.program, attempt: id, saves: true)
+        let child = try ChildProcess(
+            [mpirun.executable] + mpirun.arguments,
+            environment: ProcessInfo.processInfo.environment.merging(mpirun.environment) { _, ours in ours },
+            output: .captured)
+        record.attempts.append(
+            LaunchRecord.Attempt(
+                number: number, id: id, hosts: placed.hosts, threads: placed.threads,
+                startedAt: Date().timeIntervalSince1970, firstStep: job.checkpointSteps.last))
+        let folder =
+            "\(job.run)/\(LaunchRecord.logs)/attempt-\(String(repeating: "0", count: max(0, 4 - "\(number)".count)))\(number)"
+        let attempt = Attempt(
+            index: record.attempts.count - 1, id: id, folder: folder, run: job.run, placed: placed,
+            child: child,
+            launchGuard: launchGuard)
+        if let problem = attempt.logs.problem { say("warning: \(problem)") }
+        record.write(job.run)
+        (previousID, isRestart) = (id, true)
+        return attempt
+    }
+
+    /// Watches a start to its end.
+    private func finish(_ attempt: Attempt) -> (RestartPolicy.Outcome, cause: String) {
+        var watch = StartWatch(
+            startTimeout: settings.startTimeout,
+            limits: WatchLimits(
+                collectiveTimeout: settings.collectiveTimeout, storageTimeout: settings.storageTimeout),
+            now: monotonicTime())
+        var isTold = false
+        var isForwarded = false
+        var lookedAt = -Double.infinity
+        var killed: String?
+        var firstRank = FirstRankProcess()
+        var ending: ChildProcess.Ending?
+        while ending == nil {
+            ending = attempt.child.poll()
+            attempt.logs.take(isLast: ending != nil, show: show)
+            let now = monotonicTime()
+            if let signal = SignalCounts.received, !isTold {
+                isTold = true
+                say(
+                    "\(signalName(signal)): the ranks stop after their step, with a checkpoint; once more ends at once"
+                )
+            }
+            if SignalCounts.isImpatient, killed == nil {
+                killed = "stopped at once, as it was told to"
+                kill(attempt)
+            }
+            if now - lookedAt >= 0.25 {
+                lookedAt = now
+                look(attempt, attempt.reader.latest)
+                if killed == nil,
+                    let fault = watch.fault(attempt.status, heartbeat: attempt.logs.heartbeat, now: now)
+                {
+                    killed = fault
+                    kill(attempt)
+                }
+            }
+            // With its watching it has ended in order; the last status may wait for the disk.
+            if killed == nil, attempt.logs.heartbeat?.state != .done,
+                let fault = firstRank.fault(attempt.status, now: now)
+            {
+                killed = fault
+                kill(attempt)
+            }
+            if isTold, !isForwarded, attempt.logs.heartbeat != nil {
+                // mpirun passes this on and kills nothing; what it does on SIGTERM leaves ranks no time to save.
+                // Before ranks have come up it would be lost, or end mpirun itself.
+                attempt.child.send(SIGUSR1)
+                isForwarded = true
+            }
+            if ending == nil { usleep(20_000) }
+        }
+        look(attempt, attempt.reader.finish(within: Self.lastRead))
+        AttemptProcesses(attempt.id).kill()
+        attempt.launchGuard.dismiss()
+        return outcome(of: attempt, ending, killed)
+    }
+
+    private func kill(_ attempt: Attempt) {
+        // Ranks and remote daemons end when they lose mpirun; ranks on this host that are stopped do not.
+        AttemptProcesses(attempt.id).kill()
+        attempt.child.killGroup()
+    }
+
+    /// Seconds for the last status to be read when the job has ended.
+    private static let lastRead = 5.0
+
+    private func look(_ attempt: Attempt, _ found: JobStatus?) {
+        guard let found, found.beat != attempt.status?.beat else { return }
+        let isNew = found.progress?.step != attempt.status?.progress?.step
+        attempt.status = found
+        guard let progress = found.progress, status.isTerminal || isNew else { return }
+        record.attempts[attempt.index].lastStep = progress.step
+        var fields = progress.fields(of: found.steps)
+        fields.append("elapsed \(duration(monotonicTime() - began))")
+        if let step = found.checkpointStep { fields.append("checkpoint \(step)") }
+        if let host = found.slowestHost, let ratio = found.slowestRatio, ratio > 1.25 {
+            fields.append(String(format: "slowest host \(host), %.1f times the median", ratio))
+        }
+        status.show(fields)
+    }
+
+    private func show(_ line: String, _ isError: Bool) {
+        if isError || status.isTerminal { return status.print(line) }
+        Console.output.write(line + "\n")
+    }
+
+    // MARK: Its end
+
+    private func outcome(
+        of attempt: Attempt, _ ending: ChildProcess.Ending?, _ killed: String?
+    ) -> (RestartPolicy.Outcome, cause: String) {
+        let found = attempt.status
+        var code: Int32
+        var cause: String
+        switch ending {
+        case .killed(let signal):
+            (code, cause) = (128 + signal, "mpirun was killed by signal \(signal) (\(signalName(signal)))")
+        case .exited(let status):
+            code = status
+            let signal = status - 128
+            cause =
+                (1..<32).contains(signal)
+                ? "a rank was ended by signal \(signal) (\(signalName(signal)))"
+                    + (signal == SIGKILL ? ", as the kernel does when memory runs out" : "")
+                : "the job ended with exit code \(status)"
+        case nil: (code, cause) = (ExitStatus.crash, "the job is lost")
+        }
+        if let killed { (code, cause) = (code == ExitStatus.success ? ExitStatus.crash : code, killed) }
+        var isSilent = killed != nil
+        if case .lost(let reason)? = attempt.logs.heartbeat?.state {
+            (code, cause, isSilent) = (ExitStatus.crash, reason, false)
+        }
+        // What the ranks themselves have written is surer than mpirun's code, which adds several ranks' up.
+        if let found, found.state != .running, let told = found.exitStatus {
+            (code, cause) = (told, found.message ?? cause)
+        }
+        if SignalCounts.isImpatient { code = 128 + (SignalCounts.received ?? SIGTERM) }
+        record.attempts[attempt.index].endedAt = Date().timeIntervalSince1970
+        record.attempts[attempt.index].exitStatus = code
+        record.attempts[attempt.index].message = cause
+        record.attempts[attempt.index].lastStep =
+            found?.progress?.step ?? record.attempts[attempt.index].lastStep
+        let faultStep = code == ExitStatus.numericalFault ? found?.ranks.first?.reading.step : nil
+        let lost = lostHosts(attempt, code, isSilent: isSilent)
+        if !lost.isEmpty { cause += " (attributed to \(lost.sorted().joined(separator: ", ")))" }
+        return (
+            RestartPolicy.Outcome(
+                exitStatus: code, hasTrained: found?.ranks.contains { $0.reading.stepSeconds > 0 } == true,
+                checkpoints: job.checkpointSteps, faultStep: faultStep, hasLostHosts: !lost.isEmpty), cause
+        )
+    }
+
+    /// The hosts that a failure is attributed to, as the user names them; noted in `health`.
+    ///
+    /// - Parameter isSilent: whether rank 0, which would have named the missing ranks, was not heard itself.
+    private func lostHosts(_ attempt: Attempt, _ code: Int32, isSilent: Bool) -> Set<String> {
+        let all = Set(attempt.placed.shares.map(\.host))
+        if (job.checkpointSteps.last ?? -1) > (record.attempts[attempt.index].firstStep ?? -1) {
+            health.committed(all)
+        }
+        let isReported = [
+            ExitStatus.success, ExitStatus.usage, ExitStatus.refused, ExitStatus.numericalFault,
+            ExitStatus.storageFault, ExitStatus.runAgain,
+        ].contains(code)
+        guard all.count > 1, !isReported, !SignalCounts.isImpatient else { return [] }
+        let found = attempt.status
+        let isAgreed = found?.state == .failed && found?.missing == nil && !isSilent
+        let missing = Set(found?.missing ?? (isSilent ? [0] : []))
+        let culprits = (found?.ranks ?? []).filter { missing.contains($0.rank) }
+        let silence = WatchLimits(collectiveTimeout: settings.collectiveTimeout).silence
+        func names(_ members: [JobWatch.Member]) -> Set<String> {
+            Set(members.map { attempt.placed.names[$0.host] ?? $0.host }).intersection(all)
+        }
+        var unreachable = names(culprits.filter { !$0.isGone && $0.silentSeconds > silence })
+        // mpirun may have noticed a lost host before the ranks did, and does not name it.
+        if unreachable.isEmpty, !isAgreed { unreachable = crew.unreachable(all.sorted()) }
+        let lost = health.attribute(unreachable: unreachable, dead: names(culprits), all: all)
+        health.failed(lost, now: monotonicTime())
+        return lost
+    }
+
+    private func writePostMortem(_ attempt: Attempt, _ cause: String, _ decision: String) {
+        record.write(job.run)
+        let page = PostMortem(
+            attempt: record.attempts[attempt.index], status: attempt.status, cause: cause, decision: decision,
+            committedStep: job.checkpointSteps.last, lastLines: attempt.logs.lastLines)
+        try? page.text.write(toFile: "\(attempt.folder)/postmortem.txt", atomically: true, encoding: .utf8)
+    }
+
+    private func close(_ attempt: Attempt, code: Int32, decision: String?) {
+        status.finish()
+        record.isOver = true
+        record.write(job.run)
+        guard let decision else { return }
+        say(decision)
+        writePostMortem(attempt, record.attempts[attempt.index].message ?? "", decision)
+        say("see \(attempt.folder)/postmortem.txt")
+    }
+
+    private func signalName(_ signal: Int32) -> String { String(cString: strsignal(signal)) }
+}

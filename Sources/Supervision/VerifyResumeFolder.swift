@@ -1,0 +1,38 @@
+import Foundation
+
+/// Where the runs of `verify-resume` lie.
+package struct VerifyResumeFolder {
+    package let path: String
+    /// By the user, to whom it then belongs.
+    private let isNamed: Bool
+    /// The folder above, where it has been made by the way.
+    private let madeAbove: String?
+
+    /// Makes the folder, or checks that the one named is empty.
+    package init(_ named: String?, name: String) throws {
+        isNamed = named != nil
+        let id = String(UInt32.random(in: 0x1000_0000...UInt32.max), radix: 16)
+        path = named ?? "runs/verify-resume-\(name)-\(id)"
+        let files = FileManager.default
+        guard (try? files.contentsOfDirectory(atPath: path))?.isEmpty ?? !files.fileExists(atPath: path)
+        else {
+            throw LaunchError(
+                "\(path): is not empty, expected a new or empty folder; choose another --output")
+        }
+        let above = (path as NSString).deletingLastPathComponent
+        madeAbove = above.isEmpty || files.fileExists(atPath: above) ? nil : above
+        do {
+            try files.createDirectory(atPath: path, withIntermediateDirectories: true)
+        } catch {
+            throw LaunchError(
+                "\(path): cannot be created: \(error.localizedDescription); choose another --output")
+        }
+    }
+
+    package func removeUnlessNamed() {
+        guard !isNamed else { return }
+        try? FileManager.default.removeItem(atPath: path)
+        // Only where it is empty again.
+        if let madeAbove { rmdir(madeAbove) }
+    }
+}

@@ -1,0 +1,193 @@
+import Checkpointing
+import Foundation
+import Records
+import Support
+
+/// Starts and kills the runs that `verify-resume` compares, each a `disttrain launch -n N -- train …`.
+package struct VerifyResumeRuns: ~Copyable {
+    package let plan: VerifyResumePlan
+    /// `--config FILE --set a.b=c …`, as the user gave them.
+    package let options: [String]
+    /// Holds a folder for each run, and logs/.
+    package let folder: String
+    private let scratch: MPIScratch
+    private let trap: SignalTrap
+
+    /// Seconds between two looks at a run that goes its way, and at one that is to be killed.
+    private static let interval = (watching: 0.1, killing: 0.002)
+    /// Runs that may be over before they could be killed.
+    private static let attempts = 3
+
+    package init(_ plan: VerifyResumePlan, options: [String], folder: String, trap: consuming SignalTrap)
+        throws
+    {
+        try FileManager.default.createDirectory(atPath: "\(folder)/logs", withIntermediateDirectories: true)
+        let scratch = try MPIScratch()
+        (self.plan, self.options, self.folder) = (plan, options, folder)
+        self.scratch = scratch
+        self.trap = trap
+    }
+
+    package func path(_ run: String) -> String { "\(folder)/\(run)" }
+
+    /// Runs a training to its end.
+    ///
+    /// - Parameters:
+    ///   - what: what is told of it, and the name of its log.
+    ///   - name: the run's folder; it goes on where it was before.
+    ///   - first: the step that it begins behind.
+    /// - Throws: with the run's own words and exit code, where it fails.
+    package func train(_ what: String, _ name: String, ranks: Int, first: Int = 0) throws {
+        let run = RunFolder(path(name))
+        // What was logged before the kill is cut back.
+        var shown = MetricsHistory.lastStep(of: run)
+        let (title, log) = names(what, ranks)
+        let progress = CountProgress(title, unit: "steps", total: plan.steps, first: first)
+        let job = try start(name, ranks: ranks, log: log)
+        let ending = try watch(job, every: Self.interval.watching) {
+            let reached = MetricsHistory.lastStep(of: run)
+            if reached != shown { progress.update(reached) }
+            shown = reached
+            return false
+        }
+        guard ending == .exited(ExitStatus.success) else { throw failure(title, ending, log) }
+        progress.finish(plan.steps)
+    }
+
+    /// Loads a checkpoint, makes no step, and saves what was loaded into a run of its own.
+    package func load(_ what: String, _ name: String, ranks: Int, from checkpoint: String, of step: Int)
+        throws
+    {
+        let (title, log) = names(what, ranks)
+        let status = StatusLine()
+        status.show(["\(title): step \(step)"])
+        // A learning rate that nothing is trained with, but that must reach its peak.
+        let settings = ["train.steps=\(step)", "optimizer.warmup_steps=0"]
+        let job = try start(name, ranks: ranks, settings, resume: checkpoint, log: log)
+        let ending = try watch(job, every: Self.interval.watching) { false }
+        status.finish()
+        guard ending == .exited(ExitStatus.success) else { throw failure(title, ending, log) }
+    }
+
+    /// Starts a training and kills all of its processes at once, when a checkpoint has been committed and later steps have
+    /// been made.
+    ///
+    /// - Returns: the newest checkpoint's step, and the last step that was logged.
+    package func trainAndKill(_ what: String, _ name: String, ranks: Int) throws -> (saved: Int, reached: Int)
+    {
+        let (title, log) = names(what, ranks)
+        let run = RunFolder(path(name))
+        for _ in 0..<Self.attempts {
+            let job = try start(name, ranks: ranks, log: log)
+            let progress = CountProgress(title, unit: "steps", total: plan.steps)
+            let ending = try watch(job, every: Self.interval.killing) {
+                let reached = MetricsHistory.lastStep(of: run)
+                if reached > 0 { progress.update(reached) }
+                guard reached >= plan.killAt, let saved = try run.checkpoints.steps().last else {
+                    return false
+                }
+                return saved < reached
+            }
+            let reached = MetricsHistory.lastStep(of: run)
+            progress.finish(reached)
+            guard ending == .killed(signal: SIGKILL) || ending == .exited(ExitStatus.success) else {
+                throw failure(title, ending, log)
+            }
+            if let saved = try run.checkpoints.steps().last, saved < reached, reached < plan.steps {
+                return (saved, reached)
+            }
+            // It was over, or just at a checkpoint.
+            try FileManager.default.removeItem(atPath: run.path)
+        }
+        throw LaunchError(
+            "the run of \(plan.steps) steps was over \(Self.attempts) times before it could be killed behind a "
+                + "checkpoint; give more --steps, or an earlier --kill-at than \(plan.killAt)")
+    }
+
+    /// - Throws: `Interruption` where this process has been told to end while no run was looked at.
+    package func checkInterruption() throws { try trap.wait(0) }
+
+    // MARK: Processes
+
+    private func names(_ what: String, _ ranks: Int) -> (title: String, log: String) {
+        let title = "\(what) on \(ranks) rank\(ranks == 1 ? "" : "s")"
+        return (title, path("logs/\(title.replacingOccurrences(of: " ", with: "_")).txt"))
+    }
+
+    private func start(
+        _ name: String, ranks: Int, _ settings: [String] = [], resume: String = "auto", log: String
+    ) throws -> JobSession {
+        // One that dies is to be seen, not started again.
+        var arguments = ["launch", "-n", String(ranks), "--max-restarts", "0", "--", "train"] + options
+        for setting in plan.settings + settings { arguments += ["--set", setting] }
+        arguments += ["--resume", resume, "--output", path(name)]
+        return JobSession(
+            leader: try ChildProcess(
+                [try ownExecutable()] + arguments, environment: scratch.environment, output: .file(log),
+                ownSession: true, signalMask: trap.outer))
+    }
+
+    /// Looks at a job until it has ended, or is to be killed. Nothing of it is left when this returns or throws.
+    private func watch(
+        _ job: JobSession, every seconds: Double, until isOver: () throws -> Bool
+    ) throws -> ChildProcess.Ending {
+        var ending: ChildProcess.Ending?
+        var problem: (any Error)?
+        do {
+            while ending == nil, try !isOver() {
+                try trap.wait(seconds)
+                ending = job.leader.poll()
+            }
+        } catch {
+            problem = error
+        }
+        try job.killAll()
+        while ending == nil { ending = job.leader.poll() }
+        if let problem { throw problem }
+        return ending ?? .exited(ExitStatus.crash)
+    }
+
+    /// A run that should not have ended like this.
+    private func failure(_ title: String, _ ending: ChildProcess.Ending, _ log: String) -> LaunchError {
+        let lines = ((try? String(contentsOfFile: log, encoding: .utf8)) ?? "").split(separator: "\n")
+        let said = lines.last { $0.hasPrefix("Error") } ?? lines.last ?? "nothing"
+        let (how, status) =
+            switch ending {
+            case .exited(let status): ("exit code \(status)", status)
+            case .killed(let signal): ("signal \(signal)", ExitStatus.crash)
+            }
+        return LaunchError(
+            "\(title) ended with \(how), expected \(ExitStatus.success); it said '\(said)'; all of it is in \(log)",
+            exitStatus: status == ExitStatus.success ? ExitStatus.crash : status)
+    }
+}
+
+/// Where Open MPI keeps what belongs to running jobs: a killed one leaves it behind, so it is kept together and removed.
+struct MPIScratch: ~Copyable {
+    private let folders: [String]
+    /// This process's, and where the folders are.
+    package let environment: [String: String]
+
+    package init() throws {
+        let own = ProcessInfo.processInfo.environment
+        let settings = [
+            ("OMPI_MCA_orte_tmpdir_base", own["TMPDIR"] ?? "/tmp"),
+            ("OMPI_MCA_btl_vader_backing_directory", "/dev/shm"),
+        ]
+        var added: [String: String] = [:]
+        for (name, parent) in settings
+        where own[name] == nil && FileManager.default.fileExists(atPath: parent) {
+            // Short: sockets lie in it, whose paths end at 107 bytes.
+            var template = Array("\(parent)/dt-XXXXXX".utf8CString)
+            guard mkdtemp(&template) != nil else {
+                throw LaunchError(
+                    "\(parent): no folder can be made in it: \(String(cString: strerror(errno)))")
+            }
+            added[name] = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        }
+        folders = Array(added.values)
+        environment = own.merging(added) { _, new in new }
+    }
+
+    deinit { for folder in folders { try? FileManager.default.removeItem(atPath: folder) } }
+}

@@ -1,0 +1,206 @@
+import Foundation
+
+/// A file that grows by whole records, of which it never holds half. For one rank, and any of its threads.
+///
+/// A record that cannot be written, on a full disk for example, is reported and does not stop training: it stays in
+/// memory and is written before the next one. Records since the last `commit` stay in memory as well, because after an
+/// fsync that failed the system may have discarded them.
+package final class AppendedFile: @unchecked Sendable {
+    // Unchecked: `lock` guards `state`; `onProblem` is only called by `append`, `lose` and `synchronize`.
+    package let path: String
+    /// Bytes of whole records, those in memory included.
+    package var size: Int { withLock { $0.size } }
+    /// Records that do not fit into memory, or could not be encoded.
+    package var lost: Int { withLock { $0.lost } }
+
+    /// What a record is called.
+    private let noun: String
+    private let onProblem: (String) -> Void
+    private let lock = NSLock()
+    private var state: State
+
+    /// Bytes of unwritten records beyond which further ones are lost.
+    private static let mostUnwritten = 64 << 20
+    /// Bytes of written records that are kept in memory until they are committed.
+    private static let mostUncommitted = 16 << 20
+
+    private struct State {
+        package var descriptor: Int32
+        /// Bytes that are on the disk.
+        var committed: Int
+        /// The records behind them.
+        var tail: [UInt8] = []
+        /// Bytes of the tail that are in the file.
+        var written = 0
+        var lost = 0
+        var isFailing = false
+
+        var size: Int { committed + tail.count }
+    }
+
+    private func withLock<Result>(_ body: (inout State) -> Result) -> Result {
+        lock.lock()
+        defer { lock.unlock() }
+        return body(&state)
+    }
+
+    /// Opens the file as it is, or makes an empty one.
+    ///
+    /// - Parameters:
+    ///   - noun: what a record is called in messages, such as "line".
+    ///   - onProblem: called with records that could not be written, once a series.
+    package init(path: String, noun: String, onProblem: @escaping (String) -> Void) throws(FileError) {
+        self.path = path
+        self.noun = noun
+        self.onProblem = onProblem
+        let descriptor = Self.open(path)
+        guard descriptor >= 0 else {
+            throw FileError(path, "cannot be opened for writing: \(systemReason())", code: errno)
+        }
+        var status = stat()
+        guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
+            close(descriptor)
+            throw FileError(path, "is not a file")
+        }
+        state = State(descriptor: descriptor, committed: Int(status.st_size))
+    }
+
+    private static func open(_ path: String) -> Int32 {
+        // Without O_NONBLOCK, opening a pipe that stands in the file's place would wait for a reader.
+        Glibc.open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0o644)
+    }
+
+    deinit { close(state.descriptor) }
+
+    /// The bytes from `offset` on; fewer than `count` at the end of the file. For a file that nothing was appended to.
+    package func read(at offset: Int, count: Int) throws(FileError) -> [UInt8] {
+        let (descriptor, size) = withLock { ($0.descriptor, $0.committed) }
+        var bytes = [UInt8](repeating: 0, count: max(0, min(count, size - offset)))
+        var filled = 0
+        while filled < bytes.count {
+            let got = bytes.withUnsafeMutableBytes {
+                pread(descriptor, $0.baseAddress! + filled, $0.count - filled, off_t(offset + filled))
+            }
+            if got < 0 && errno == EINTR { continue }
+            guard got > 0 else {
+                throw FileError(
+                    path, got < 0 ? "reading failed: \(systemReason())" : "became shorter",
+                    code: got < 0 ? errno : 0)
+            }
+            filled += got
+        }
+        return bytes
+    }
+
+    /// Makes the file shorter, before anything is appended. One change of its length, which happens whole or not at
+    /// all, and is on the disk when this returns: a curve that continues from here never forks.
+    package func cut(to size: Int) throws(FileError) {
+        let code = withLock { state -> Int32 in
+            guard ftruncate(state.descriptor, off_t(size)) == 0, fsync(state.descriptor) == 0 else {
+                return errno
+            }
+            (state.committed, state.tail, state.written) = (size, [], 0)
+            return 0
+        }
+        guard code == 0 else {
+            throw FileError(path, "cannot be cut back to the resumed step: \(systemReason(code))", code: code)
+        }
+    }
+
+    /// - Returns: false where the record is lost.
+    @discardableResult
+    package func append(_ record: [UInt8]) -> Bool {
+        let (isKept, code) = withLock { state -> (Bool, Int32) in
+            guard state.tail.count - state.written + record.count <= Self.mostUnwritten else {
+                return (false, ENOSPC)
+            }
+            state.tail += record
+            let code = Self.write(&state)
+            if code == 0, state.tail.count > Self.mostUncommitted { Self.forget(&state) }
+            return (true, code)
+        }
+        if isKept { report(code) } else { lose("\(Self.mostUnwritten >> 20) MiB wait to be written") }
+        return isKept
+    }
+
+    /// Reports a record that could not even be made.
+    package func lose(_ reason: String) {
+        let isFirst = withLock { state in
+            state.lost += 1
+            return state.lost == 1
+        }
+        if isFirst { onProblem("\(path): a \(noun) is lost: \(reason)") }
+    }
+
+    /// Tries to get all records onto the disk; a failure is reported once a series.
+    package func synchronize() { report(commitRecords()) }
+
+    /// Waits until all records are on the disk. For any thread.
+    package func commit() throws(FileError) {
+        let code = commitRecords()
+        guard code == 0 else {
+            throw FileError(path, "cannot be written: \(systemReason(code))", code: code)
+        }
+    }
+
+    private func commitRecords() -> Int32 {
+        withLock { state in
+            let code = Self.write(&state)
+            guard code == 0 else { return code }
+            guard fdatasync(state.descriptor) == 0 else {
+                let code = errno
+                // A descriptor whose fsync has failed says nothing about what was written before: write it again.
+                let again = Self.open(path)
+                if again >= 0 {
+                    close(state.descriptor)
+                    state.descriptor = again
+                }
+                state.written = 0
+                return code
+            }
+            Self.forget(&state)
+            return 0
+        }
+    }
+
+    /// Drops the copy of records that are in the file.
+    private static func forget(_ state: inout State) {
+        state.committed += state.tail.count
+        (state.tail, state.written) = ([], 0)
+    }
+
+    /// Writes what is not in the file yet.
+    ///
+    /// - Returns: 0, or why the file is as it was before.
+    private static func write(_ state: inout State) -> Int32 {
+        let start = state.written
+        while state.written < state.tail.count {
+            let count = state.tail[state.written...].withUnsafeBytes {
+                pwrite(state.descriptor, $0.baseAddress, $0.count, off_t(state.committed + state.written))
+            }
+            if count < 0 && errno == EINTR { continue }
+            guard count > 0 else {
+                let code = count < 0 ? errno : ENOSPC
+                // Also without room, a file can be made shorter.
+                _ = ftruncate(state.descriptor, off_t(state.committed + start))
+                state.written = start
+                return code
+            }
+            state.written += count
+        }
+        return 0
+    }
+
+    private func report(_ code: Int32) {
+        let isNews = withLock { state in
+            defer { state.isFailing = code != 0 }
+            return state.isFailing != (code != 0)
+        }
+        guard isNews else { return }
+        onProblem(
+            code == 0
+                ? "\(path): can be written again, and lacks nothing"
+                : "Warning: \(path): \(noun)s cannot be written and are kept in memory, training continues: "
+                    + systemReason(code))
+    }
+}

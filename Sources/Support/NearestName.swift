@@ -1,0 +1,43 @@
+/// The candidate nearest to a misspelt name, or nil if none is near.
+///
+/// Distance is optimal string alignment (insertions, deletions, substitutions, swaps of neighbours); a third
+/// of the name's length may differ, two letters at least. A name that contains the other counts as near, too.
+///
+/// A hint is worth little time: no name of more than 200 bytes has one, and of many candidates the first 10,000 are
+/// looked at.
+package func nearestName(to name: String, among candidates: [String]) -> String? {
+    let longest = 200
+    guard name.utf8.count <= longest else { return nil }
+    let candidates = candidates.prefix(10_000).filter { $0.utf8.count <= longest }
+    let most = max(2, name.count / 3)
+    let letters = Array(name.lowercased())
+    var best: (name: String, distance: Int)?
+    for candidate in candidates where abs(candidate.count - name.count) <= most {
+        let distance = editDistance(letters, Array(candidate.lowercased()))
+        if distance <= most, distance < best?.distance ?? .max { best = (candidate, distance) }
+    }
+    if let best { return best.name }
+    guard name.count >= 3 else { return nil }
+    return candidates.filter { $0.contains(name) || name.contains($0) && $0.count >= 3 }.min {
+        $0.count < $1.count
+    }
+}
+
+private func editDistance(_ a: [Character], _ b: [Character]) -> Int {
+    if a.isEmpty || b.isEmpty { return max(a.count, b.count) }
+    var beforeLast = [Int](repeating: 0, count: b.count + 1)
+    var last = Array(0...b.count)
+    for i in 1...a.count {
+        var row = [Int](repeating: i, count: b.count + 1)
+        for j in 1...b.count {
+            let substitution = last[j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)
+            row[j] = min(last[j] + 1, row[j - 1] + 1, substitution)
+            if i > 1, j > 1, a[i - 1] == b[j - 2], a[i - 2] == b[j - 1] {
+                row[j] = min(row[j], beforeLast[j - 2] + 1)
+            }
+        }
+        beforeLast = last
+        last = row
+    }
+    return last[b.count]
+}

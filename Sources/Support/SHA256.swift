@@ -1,0 +1,15 @@
+import COpenSSL
+
+/// The SHA-256 of bytes (FIPS 180-4), by which Weights & Biases names pictures.
+package enum SHA256 {
+    /// 64 hexadecimal digits.
+    package static func text(of bytes: [UInt8]) -> String {
+        var digest = [UInt8](repeating: 0, count: 32)
+        let isDone = EVP_Digest(bytes, bytes.count, &digest, nil, EVP_sha256(), nil) == 1
+        precondition(isDone, "libcrypto has no SHA-256")
+        return digest.map { byte in
+            let digits = String(byte, radix: 16)
+            return byte < 16 ? "0" + digits : digits
+        }.joined()
+    }
+}

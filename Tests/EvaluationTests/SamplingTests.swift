@@ -1,0 +1,118 @@
+import Communication
+import Evaluation
+import Foundation
+import LDMModel
+import TensorCore
+import Testing
+import TestSupport
+
+/// A U-Net of a few hundred parameters with weights of its own.
+private func generator() throws -> SampleGenerator {
+    var config = UNet2DConfig()
+    config.sampleSize = SpatialSize(8)
+    config.blockOutChannels = [8, 8]
+    config.layersPerBlock = 1
+    config.downBlockTypes = [.plain, .plain]
+    config.upBlockTypes = [.plain, .plain]
+    config.normNumGroups = 4
+    let unet = try UNet2DModel(config)
+    unet.store.initialize(seed: 5)
+    return SampleGenerator(Denoiser(unet), scheduler: SchedulerConfig(), height: 8, width: 8)
+}
+
+@Suite struct SamplingTests {
+    @Test func slerpFollowsTheSphere() {
+        var random = CounterRandom(seed: 1, purpose: .test)
+        let a = (0..<1000).map { _ in random.normal() }
+        let b = (0..<1000).map { _ in random.normal() }
+        func norm(_ x: [Float]) -> Double { x.map { Double($0) * Double($0) }.reduce(0, +).squareRoot() }
+        #expect(slerp(a, b, 0) == a && slerp(a, b, 1) == b)
+        for t in [0.1, 0.25, 0.5, 0.9] {
+            // A straight line would come to 0.7 of it in the middle.
+            #expect(abs(norm(slerp(a, b, t)) / norm(a) - 1) < 0.05)
+            for (x, y) in zip(slerp(a, b, t), slerp(b, a, 1 - t)) { #expect(abs(x - y) < 1e-5) }
+        }
+        // A quarter of a circle, by hand: cos 30° and sin 30°.
+        let third = slerp([1, 0], [0, 1], 1.0 / 3)
+        #expect(abs(third[0] - 0.8660254) < 1e-6 && abs(third[1] - 0.5) < 1e-6)
+        // Along one line, also to its other side, nothing is divided by zero.
+        #expect(slerp([1, 2], [2, 4], 0.5) == [1.5, 3])
+        #expect(slerp([1, 0], [-1, 0], 0.5).allSatisfy { $0.isFinite })
+        #expect(slerp([0, 0], [0, 0], 0.5) == [0, 0])
+    }
+
+    @Test func aSeedsPictureIsTheFirstOfItsSeed() throws {
+        let generator = try generator()
+        let seeds: [UInt64] = [7, 3, 9]
+        for eta in [0.0, 1.0] {
+            let together = try generator.generate(
+                0..<3, SamplingSettings(steps: 4, eta: eta, seeds: seeds, batchSize: 2))
+            for (index, seed) in seeds.enumerated() {
+                let alone = try generator.generate(0..<1, SamplingSettings(steps: 4, eta: eta, seed: seed))
+                let size = generator.sampleSize
+                #expect(Array(together[index * size..<(index + 1) * size]) == alone, "seed \(seed)")
+            }
+        }
+    }
+
+    @Test func momentsAreShownInOrderAndEndWithTheSample() throws {
+        let generator = try generator()
+        let settings = SamplingSettings(steps: 5, seed: 2, batchSize: 2)
+        var shown: [(index: Int, samples: Range<Int>)] = []
+        var last: [Float] = []
+        let result = try generator.generate(
+            0..<3, settings,
+            observe: { moment in
+                shown.append((moment.index, moment.samples))
+                #expect(moment.noisy.count == moment.clean.count)
+                // The scheduler clips, and at the last step of deterministic DDIM the sample is what x₀ was taken for.
+                #expect(moment.clean.allSatisfy { abs($0) <= 1 })
+                if moment.index == 4 { last += moment.clean }
+            })
+        #expect(shown.map(\.index) == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4])
+        #expect(shown.map(\.samples) == Array(repeating: 0..<2, count: 5) + Array(repeating: 2..<3, count: 5))
+        for (a, b) in zip(last, result) { #expect(abs(a - b) < 1e-6) }
+        #expect(try generator.generate(0..<3, settings) == result)
+    }
+
+    @Test func interpolationsBeginAndEndWithTheirSeeds() throws {
+        let generator = try generator()
+        let pictures = SamplePictures(generator, firstStage: nil, communicator: SingleProcess())
+        let settings = SamplingSettings(steps: 3)
+        let images = try #require(try pictures.interpolation([(4, 6), (6, 1)], frames: 3, settings))
+        #expect(images.count == 6)
+        let ends = try generator.generate(0..<3, SamplingSettings(steps: 3, seeds: [4, 6, 1]))
+        let expected = try pictures.decode(ends, count: 3)
+        #expect(images[0] == expected[0] && images[2] == expected[1])
+        #expect(images[3] == expected[1] && images[5] == expected[2])
+        #expect(images[1] != images[0] && images[1] != images[2])
+        // Two rows a sample, and a column for the sample itself.
+        let strip = try #require(try pictures.denoisingStrip(2, moments: 2, settings))
+        #expect(strip.width == 3 * 10 + 2 && strip.height == 4 * 10 + 2)
+        let sample = try pictures.decode(try generator.generate(0..<2, settings), count: 2)
+        for row in 0..<4 {
+            #expect(strip.cropped(x: 2 + 2 * 10, y: 2 + row * 10, width: 8, height: 8) == sample[row / 2])
+        }
+    }
+
+    @Test func anArchiveIsAsNumPyReadsIt() throws {
+        let images = (0..<3).map { patternImage(width: 6, height: 5, seed: $0) }
+        let path = NSTemporaryDirectory() + "samples-\(UUID().uuidString).npz"
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        try NPZFile.write(images, to: path)
+        let bytes = [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
+        #expect(bytes.starts(with: [0x50, 0x4B, 3, 4]))
+        // Behind the local header: 30 bytes, the name, 20 bytes of ZIP64 sizes.
+        let array = Array(bytes[(30 + 9 + 20)...])
+        #expect(array.starts(with: [0x93] + Array("NUMPY".utf8) + [1, 0]))
+        let length = Int(array[8]) + 256 * Int(array[9])
+        #expect((10 + length) % 64 == 0)
+        let head = String(decoding: array[10..<10 + length], as: UTF8.self)
+        #expect(head.hasPrefix("{'descr': '|u1', 'fortran_order': False, 'shape': (3, 5, 6, 3), }"))
+        #expect(head.hasSuffix("\n"))
+        let data = images.flatMap(\.pixels)
+        #expect(Array(array[(10 + length)..<(10 + length + data.count)]) == data)
+        // The end of the central directory.
+        #expect(Array(bytes.suffix(22).prefix(4)) == [0x50, 0x4B, 5, 6])
+    }
+}

@@ -1,0 +1,176 @@
+import Foundation
+import Imaging
+import TensorCore
+import Testing
+import TestSupport
+
+@Suite struct PicturesDecodeTests {
+    @Test(arguments: [
+        "rgb.png", "gray.png", "bits.png", "palette.png", "rgba.png", "rgb16.png", "interlaced.png",
+    ])
+    func pngMatchesPillow(name: String) throws {
+        let image = try Image.decode(imageFixture(name), name: name)
+        #expect(image.width == 24 && image.height == 16)
+        #expect(try image.pixels == imageFixture("\(name).rgb"))
+    }
+
+    // libjpeg-turbo's versions round colour conversion and chroma upsampling differently by a level or two.
+    @Test(arguments: [
+        "rgb.jpg", "progressive.jpg", "gray.jpg", "cmyk.jpg", "cmyk_plain.jpg", "ycck.jpg", "exif3.jpg",
+    ])
+    func jpegMatchesPillow(name: String) throws {
+        let image = try Image.decode(imageFixture(name), name: name)
+        #expect(image.width == 24 && image.height == 16)
+        #expect(try largestDifference(image.pixels, imageFixture("\(name).rgb")) <= 2)
+    }
+
+    @Test func quarterTurnInExifSwapsTheSides() throws {
+        let image = try Image.decode(imageFixture("exif6.jpg"), name: "exif6.jpg")
+        #expect(image.width == 16 && image.height == 24)
+        #expect(try largestDifference(image.pixels, imageFixture("exif6.jpg.rgb")) <= 2)
+    }
+
+    @Test(arguments: [
+        ("truncated.jpg", ImageError.Kind.corrupt, "JPEG"),
+        ("notanimage.jpg", .notAnImage, "GIF"),
+        ("onepixel.png", .tooSmall, "1x1"),
+        ("bomb.png", .tooLarge, "60000x60000"),
+    ])
+    func badImageIsRefusedByName(name: String, kind: ImageError.Kind, found: String) throws {
+        let bytes = try imageFixture(name)
+        let error = imageError { try Image.decode(bytes, name: "photos/\(name)") }
+        #expect(error?.kind == kind)
+        #expect(error?.description.hasPrefix("photos/\(name): ") == true)
+        #expect(error?.detail.contains(found) == true)
+    }
+
+    @Test func minimumSideCanBeLowered() throws {
+        let image = try Image.decode(imageFixture("onepixel.png"), name: "one", minimumSide: 1)
+        #expect(image.pixels == [9, 8, 7])
+    }
+
+    @Test func missingFileIsNamed() {
+        let error = imageError { try Image.read("/nowhere/a.png") }
+        #expect(error?.kind == .inaccessible)
+        #expect(error?.description.contains("/nowhere/a.png") == true)
+    }
+
+    @Test(arguments: [
+        "rgb.png", "palette.png", "rgb16.png", "interlaced.png", "rgb.jpg", "progressive.jpg", "cmyk.jpg",
+        "exif6.jpg",
+    ])
+    func everyTruncationThrows(name: String) throws {
+        let bytes = try imageFixture(name)
+        for count in 0..<bytes.count {
+            #expect(throws: ImageError.self, "\(count) of \(bytes.count) bytes") {
+                try Image.decode(Array(bytes[..<count]), name: name)
+            }
+        }
+    }
+
+    /// Whatever a damaged file decodes to, it must be an image or an ``ImageError``, and not a crash.
+    @Test(arguments: ["palette.png", "interlaced.png", "rgb.jpg", "progressive.jpg", "ycck.jpg", "exif6.jpg"])
+    func damagedBytesNeverCrash(name: String) throws {
+        let bytes = try imageFixture(name)
+        var random = CounterRandom(seed: 4, purpose: .test)
+        var refused = 0
+        for _ in 0..<600 {
+            var damaged = bytes
+            for _ in 0...random.integer(below: 4) {
+                damaged[random.integer(below: damaged.count)] = UInt8(random.integer(below: 256))
+            }
+            do {
+                let image = try Image.decode(damaged, name: name, minimumSide: 1)
+                #expect(image.pixels.count == 3 * image.width * image.height)
+            } catch { refused += 1 }
+        }
+        #expect(refused > 0)
+    }
+
+    @Test func pngRoundTripKeepsPixelsAndText() throws {
+        let image = patternImage(width: 33, height: 9)
+        let bytes = image.pngData(text: ["Software": "disttrain", "step": "1000", "Author": "Zoë, 雪"])
+        #expect(try Image.decode(bytes, name: "round trip") == image)
+        let text = Image.pngText(bytes)
+        #expect(text.map(\.key) == ["Software", "step", "Author"])
+        #expect(text.map(\.value) == ["disttrain", "1000", "Zoë, 雪"])
+    }
+
+    @Test func writingReplacesTheFileAndLeavesNothingElse() throws {
+        let folder = try ScratchFolder()
+        let path = "\(folder.path)/a.png"
+        try patternImage(seed: 1).write(to: path)
+        try patternImage(seed: 2).write(to: path, text: ["step": "2"])
+        #expect(try Image.read(path) == patternImage(seed: 2))
+        #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path) == ["a.png"])
+        let error = imageError { try patternImage().write(to: "\(folder.path)/missing/a.png") }
+        #expect(error?.kind == .inaccessible)
+        #expect(error?.description.contains("missing/a.png") == true)
+    }
+}
+
+@Suite struct PicturesResizeTests {
+    private func source() throws -> Image {
+        try Image(width: 60, height: 40, pixels: imageFixture("resize_source_60x40.rgb"))
+    }
+
+    @Test(arguments: [(30, 20), (17, 13), (90, 55), (8, 40)])
+    func lanczosIsPillows(width: Int, height: Int) throws {
+        let out = try source().resized(width: width, height: height, filter: .lanczos)
+        #expect(try out.pixels == imageFixture("lanczos_\(width)x\(height).rgb"))
+    }
+
+    @Test(arguments: [(30, 20), (15, 10), (17, 13), (23, 37)])
+    func areaIsTheExactAverage(width: Int, height: Int) throws {
+        let out = try source().resized(width: width, height: height, filter: .area)
+        #expect(try largestDifference(out.pixels, imageFixture("area_\(width)x\(height).rgb")) <= 1)
+    }
+
+    @Test(arguments: ResizeFilter.allCases, [(1, 1), (7, 3), (64, 64), (61, 41)])
+    func aFlatPictureStaysFlat(filter: ResizeFilter, size: (Int, Int)) {
+        let flat = Image(width: 31, height: 23, red: 200, green: 3, blue: 255)
+        let out = flat.resized(width: size.0, height: size.1, filter: filter)
+        #expect(out == Image(width: size.0, height: size.1, red: 200, green: 3, blue: 255))
+    }
+
+    @Test func aFineCheckerboardBecomesGreyAndDoesNotAlias() {
+        var board = Image(width: 256, height: 256, red: 0, green: 0, blue: 0)
+        for y in 0..<256 { for x in 0..<256 where (x + y) % 2 == 0 { board[x, y] = (255, 255, 255) } }
+        for filter in ResizeFilter.allCases {
+            let out = board.resized(width: 37, height: 37, filter: filter)
+            #expect(out.pixels.allSatisfy { abs(Int($0) - 127) <= 8 }, "\(filter)")
+        }
+    }
+
+    @Test(arguments: [(60, 20), (20, 60), (33, 32)])
+    func transformCropsTheMiddle(width: Int, height: Int) {
+        var image = Image(width: width, height: height, red: 255, green: 0, blue: 0)
+        let side = min(width, height)
+        for y in (height - side) / 2..<(height - side) / 2 + side {
+            for x in (width - side) / 2..<(width - side) / 2 + side { image[x, y] = (10, 20, 30) }
+        }
+        let transform = ImageTransform(size: 16, filter: .area)
+        #expect(transform.apply(image) == Image(width: 16, height: 16, red: 10, green: 20, blue: 30))
+        #expect(transform.description == "center-crop square, resize 16x16 area antialias")
+        #expect(ImageTransform(size: 64).description == "center-crop square, resize 64x64 lanczos antialias")
+    }
+
+    @Test func flippingTwiceGivesTheSame() {
+        let image = patternImage(width: 7, height: 5)
+        let flipped = image.flippedHorizontally()
+        #expect(flipped[0, 2] == image[6, 2] && flipped[3, 4] == image[3, 4])
+        #expect(flipped != image && flipped.flippedHorizontally() == image)
+    }
+
+    @Test func floatsCoverMinusOneToOneAndRoundBack() {
+        let image = patternImage(width: 20, height: 20)
+        let floats = image.floats()
+        #expect(Image(width: 20, height: 20, floats: floats) == image)
+        #expect(
+            Image(width: 1, height: 1, red: 0, green: 255, blue: 51).floats() == [
+                -1, 1, Float(51) / 127.5 - 1,
+            ])
+        let clamped = Image(width: 1, height: 1, floats: [-7, .infinity, .nan])
+        #expect(clamped.pixels == [0, 255, 0])
+    }
+}
