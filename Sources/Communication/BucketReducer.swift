@@ -4,29 +4,32 @@ import MPIShim
 import Support
 import TensorCore
 
-/// Sums gradients over the ranks: each rank's slice there, or everything everywhere.
+/// Sums gradients over the ranks: a reduce-scatter to each rank's slice, or an all-reduce.
 ///
-/// On several machines this is done while the backward pass is still computing the rest. The flat gradient buffer is
-/// cut into buckets, listed in the order in which backward completes them. As soon as a bucket is complete its
-/// reduction starts, without blocking. MPI moves data only while it is being called, so backward calls `progress()`
-/// between its operations. What is not hidden behind computing shows as `waitSeconds`.
+/// On several hosts the reduction overlaps with the backward pass. The flat gradient buffer is divided into
+/// buckets, ordered by their completion in the backward pass. When a bucket is complete, its reduction starts
+/// without blocking. MPI only makes progress inside MPI calls, so the backward pass calls `progress()`
+/// between its operations. The time that is not overlapped is reported as `waitSeconds`.
 ///
-/// On one machine there is nothing to hide behind, since the processors themselves move the data. There `finish` has
-/// each rank fetch the others' parts of its slice and add them up, in half the time of Open MPI's all-reduce.
+/// On one host overlap has no benefit, because the transfer uses the same processors as the computation.
+/// There, in `finish`, each rank fetches the other ranks' parts of its slice and adds them, in half the time
+/// of Open MPI's all-reduce.
 ///
 ///     // each step
 ///     backward { bucket in reducer.bucketReady(bucket) } between: { reducer.progress() }
 ///     let (wait, busy) = try reducer.finish()
 ///
-/// With `reduceDType` bf16 half of the bytes travel, on any number of machines: see `HalfPrecisionExchange`.
+/// With `reduceDType` bf16, half the bytes are transferred, on any number of hosts; see
+/// `HalfPrecisionExchange`.
 ///
-/// Reductions start in bucket order on every rank, whatever the order of the calls, because MPI matches collectives by
-/// the order in which they start. With one rank nothing happens. A step allocates nothing.
+/// All ranks start reductions in bucket order, regardless of the order of the calls, because MPI matches
+/// collectives by the order in which they start. With one rank all calls do nothing. A step allocates no
+/// memory.
 ///
-/// Reference: Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parallel Training",
-/// VLDB 2020, section 3.2.3.
+/// Reference: Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parallel Training", VLDB
+/// 2020, section 3.2.3.
 package final class BucketReducer {
-    /// A run of gradients that is reduced by one call; to one rank, or to all.
+    /// A range of gradients reduced by one call, to the rank `root` or, if nil, to all ranks.
     private struct Piece {
         let range: Range<Int>
         let root: Int?
@@ -37,31 +40,33 @@ package final class BucketReducer {
     private let slices: FlatSlices
     private let sharding: Sharding
     private let overlaps: Bool
-    /// Of each bucket, in order.
+    /// The pieces of each bucket, in order.
     private let pieces: [[Piece]]
     private let requests: UnsafeMutablePointer<mpishim_request>
     private let pieceCount: Int
     private let received: UnsafeMutablePointer<Float>
-    /// Where gradients travel in bf16.
+    /// Set if gradients are transferred as bf16.
     private let halves: HalfPrecisionExchange?
     private var isReady: [Bool]
-    /// Buckets `0..<startedBuckets` are under way or complete, with so many requests.
+    /// Buckets `0..<startedBuckets` are in flight or complete; `started` is their number of requests.
     private var startedBuckets = 0
     private var started = 0
     private var busySeconds = 0.0
-    /// Kept for `finish`, because the hooks of a backward pass cannot throw.
+    /// Thrown by `finish`, because the hooks of a backward pass cannot throw.
     private var failure: CommunicationError?
 
-    /// Elements that go from rank to rank at once on one machine: 1 MiB, which stays in cache while it is added.
+    /// Elements per exchange between two ranks on one host: 1 MiB, which stays in cache until it is added.
     private static let exchanged = 1 << 18
 
     /// - Parameters:
-    ///   - gradients: the flat buffer, `slices.count` elements; it outlives the reducer and does not move.
-    ///   - buckets: ranges that cover the buffer without overlap, each of fewer than 2^31 elements, in the order in
-    ///     which they become ready, the same on every rank.
-    ///   - sharding: with `optimizer` a rank's slice alone is summed; the rest is undefined afterwards.
-    ///   - reduceDType: what gradients are on their way; sums are fp32 always.
-    ///   - overlaps: reduce while backward computes; nil: where the ranks are on several machines, or with bf16.
+    ///   - gradients: the flat buffer, `slices.count` elements; it must outlive the reducer and not move.
+    ///   - buckets: ranges that cover the buffer without overlap, each of fewer than 2^31 elements, in the
+    ///     order in which they become ready; identical on all ranks.
+    ///   - sharding: with `optimizer` only a rank's own slice is summed; the rest of the buffer is undefined
+    ///     afterwards.
+    ///   - reduceDType: the type of gradients in transfer; sums are always fp32.
+    ///   - overlaps: whether to reduce during the backward pass; nil to do so if the ranks are on several
+    ///     hosts, or with bf16.
     package init(
         communicator: any Communicator, gradients: UnsafeMutablePointer<Float>, buckets: [Range<Int>],
         slices: FlatSlices, sharding: Sharding, reduceDType: DType = .float32, overlaps: Bool? = nil
@@ -109,7 +114,7 @@ package final class BucketReducer {
 
     package var bucketCount: Int { pieces.count }
 
-    /// Declares a bucket's gradients final. They may not be touched again before `finish` has returned.
+    /// Call when a bucket's gradients are final. They must not be accessed until `finish` has returned.
     package func bucketReady(_ index: Int) {
         precondition(!isReady[index], "bucket \(index) became ready twice in one step")
         isReady[index] = true
@@ -119,7 +124,8 @@ package final class BucketReducer {
         busySeconds += monotonicSeconds() - begin
     }
 
-    /// Drives the transfers on. Cheap when there is nothing to do; call it often during backward.
+    /// Makes progress on the transfers. Cheap if nothing is in flight; call it often during the backward
+    /// pass.
     package func progress() {
         guard communicator != nil, underWay > 0, failure == nil else { return }
         let begin = monotonicSeconds()
@@ -128,11 +134,11 @@ package final class BucketReducer {
         busySeconds += monotonicSeconds() - begin
     }
 
-    /// Starts what has not been declared ready (parameters that got no gradient), waits for everything,
-    /// and makes ready for the next step.
+    /// Starts the remaining buckets (of parameters without a gradient), waits for all reductions, and resets
+    /// the state for the next step.
     ///
-    /// - Returns: the seconds spent waiting here, which computing did not hide, and all seconds of the
-    ///   step spent inside MPI, those included.
+    /// - Returns: the seconds spent waiting here, which did not overlap with computation, and all seconds of
+    ///   the step spent inside MPI, which include them.
     @discardableResult
     package func finish() throws(CommunicationError) -> (waitSeconds: Double, busySeconds: Double) {
         defer {
@@ -158,9 +164,9 @@ package final class BucketReducer {
         return (waited, busySeconds + waited)
     }
 
-    // MARK: While backward computes
+    // MARK: Overlapped reduction
 
-    /// The requests of this step, and how many there are so far.
+    /// The requests of this step, and their number so far.
     private var open: UnsafeMutablePointer<mpishim_request> { halves?.requests ?? requests }
     private var underWay: Int { halves?.started ?? started }
 
@@ -192,9 +198,9 @@ package final class BucketReducer {
         }
     }
 
-    // MARK: On one machine
+    // MARK: On one host
 
-    /// Own slice ← own + the others', the nearest lower rank's first.
+    /// Own slice ← own + the other ranks', starting with the nearest lower rank.
     private func sumOwnSlice(_ communicator: MPICommunicator) throws(CommunicationError) {
         let (rank, size) = (communicator.rank, communicator.size)
         let own = slices[rank]

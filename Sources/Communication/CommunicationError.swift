@@ -1,10 +1,10 @@
 import Support
 
-/// A failure of the message layer itself: nothing can be agreed on with the other ranks any more.
+/// A failure of the communication layer: no further agreement with the other ranks is possible.
 package struct CommunicationError: Error, ReportableError {
-    /// What was being done, for example "broadcast of 1,024 bytes from rank 0".
+    /// The failed operation, for example "broadcast of 1,024 bytes from rank 0".
     package let operation: String
-    /// MPI's own words, or what was found instead of what was expected.
+    /// MPI's error text, or the found and the expected value.
     package let reason: String
 
     package init(operation: String, reason: String) {

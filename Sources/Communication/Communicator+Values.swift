@@ -1,9 +1,9 @@
 import Foundation
 
-// What follows from the collectives: values instead of buffers, and agreement.
+// Convenience operations built on the collectives: values instead of buffers, and agreement.
 
 extension Communicator {
-    /// Rank 0, which speaks for all: it prints and writes what exists once.
+    /// Whether this is rank 0, which prints and writes output that exists once per run.
     package var isRoot: Bool { rank == 0 }
 
     // MARK: Reductions
@@ -12,7 +12,7 @@ extension Communicator {
         try allReduce(values, .sum)
     }
 
-    /// The average over the ranks, summed in rank-independent bits and then multiplied by 1 / size.
+    /// The mean over the ranks: a sum with bit-identical results on all ranks, multiplied by 1 / size.
     package func allReduceMean(_ values: UnsafeMutableBufferPointer<Float>) throws(CommunicationError) {
         try allReduce(values, .sum)
         let factor = 1 / Float(size)
@@ -60,17 +60,17 @@ extension Communicator {
 
     // MARK: Agreement
 
-    /// True when every rank says true.
+    /// Whether the condition is true on all ranks.
     package func allAgree(_ condition: Bool) throws(CommunicationError) -> Bool {
         try reduce(condition ? 1 : 0, .min) == 1
     }
 
-    /// True when at least one rank says true.
+    /// Whether the condition is true on at least one rank.
     package func anyAgree(_ condition: Bool) throws(CommunicationError) -> Bool {
         try reduce(condition ? 1 : 0, .max) == 1
     }
 
-    /// True when every rank passes the same number: a replica's checksum, a step, a file's fingerprint.
+    /// Whether all ranks pass the same number, such as a replica's checksum, a step or a file's fingerprint.
     package func allEqual(_ value: UInt64) throws(CommunicationError) -> Bool {
         let bits = Int(bitPattern: UInt(value))
         let lowest = try reduce(bits, .min)
@@ -80,7 +80,7 @@ extension Communicator {
 
     // MARK: Broadcast
 
-    /// The data of `root`, of any length; what the other ranks pass is ignored.
+    /// The data of `root`, of any length; the argument of the other ranks is ignored.
     package func broadcast(_ data: Data, root: Int = 0) throws(CommunicationError) -> Data {
         Data(try broadcast([UInt8](data), root: root))
     }
@@ -89,7 +89,7 @@ extension Communicator {
         String(decoding: try broadcast([UInt8](text.utf8), root: root), as: UTF8.self)
     }
 
-    /// The bytes of `root`, of any length; what the other ranks pass is ignored.
+    /// The bytes of `root`, of any length; the argument of the other ranks is ignored.
     package func broadcast(_ bytes: [UInt8], root: Int = 0) throws(CommunicationError) -> [UInt8] {
         guard size > 1 else { return bytes }
         var length = rank == root ? Int64(bytes.count) : 0
@@ -105,10 +105,10 @@ extension Communicator {
         return received
     }
 
-    /// The value of `root`, sent as JSON; what the other ranks pass is ignored.
+    /// The value of `root`, sent as JSON; the argument of the other ranks is ignored.
     ///
-    /// - Throws: `CommunicationError`, or the coder's error, which is the same on every rank only if all
-    ///   ranks run the same program.
+    /// - Throws: `CommunicationError`, or the coder's error, which is the same on all ranks only if all ranks
+    ///   run the same program.
     package func broadcast<Value: Codable>(_ value: Value, root: Int = 0) throws -> Value {
         guard size > 1 else { return value }
         let json = rank == root ? try messageEncoder().encode([value]) : Data()
@@ -126,14 +126,14 @@ extension Communicator {
         try allGather([UInt8](text.utf8)).map { String(decoding: $0, as: UTF8.self) }
     }
 
-    /// Everyone's value, in rank order, sent as JSON.
+    /// The values of all ranks, in rank order, sent as JSON.
     package func allGather<Value: Codable>(_ value: Value) throws -> [Value] {
         guard size > 1 else { return [value] }
         let everyone = try allGather(try messageEncoder().encode([value]))
         return try everyone.map { try messageDecoder().decode([Value].self, from: $0)[0] }
     }
 
-    // MARK: Inside
+    // MARK: Implementation
 
     private func reduce(_ values: inout [Double], _ reduction: Reduction) throws(CommunicationError) {
         try unlessFailed(
@@ -154,7 +154,7 @@ extension Communicator {
     }
 }
 
-/// Carries a typed error out of the standard library's closures that only rethrow `any Error`.
+/// Restores the typed error from the standard library's closures, which only rethrow `any Error`.
 func unlessFailed<Success>(_ result: Result<Success, CommunicationError>)
     throws(CommunicationError) -> Success
 {

@@ -1,10 +1,10 @@
 import Support
 
-/// Another rank failed in something that all ranks did together. That rank prints its own error.
+/// Another rank failed in a collective operation. That rank prints its own error.
 package struct RemoteFailure: ReportableError {
     /// The lowest rank that failed.
     package let rank: Int
-    /// What was being done.
+    /// The operation that failed.
     package let what: String
     package let report: FailureReport
 
@@ -13,15 +13,16 @@ package struct RemoteFailure: ReportableError {
 }
 
 extension Communicator {
-    /// Does something on every rank that may fail on any of them, and lets all ranks end alike.
+    /// Runs a fallible operation on all ranks and ensures that all ranks succeed or throw together.
     ///
-    /// A rank that threw by itself would leave the others waiting in their next collective for ever. Here
-    /// every rank runs `body`, then all compare notes: when one failed, all throw.
+    /// If only one rank threw, the others would wait forever in their next collective. Here all ranks run
+    /// `body` and then agree on the outcome: if any rank failed, all throw.
     ///
     /// - Parameters:
-    ///   - what: what is being done, for example "opening the dataset".
-    ///   - body: must not communicate, since a rank that fails half-way would be out of step.
-    /// - Throws: the rank's own error where `body` threw it, `RemoteFailure` elsewhere.
+    ///   - what: the operation, for example "opening the dataset".
+    ///   - body: must not communicate, because a rank that fails inside would leave the others' collectives
+    ///     unmatched.
+    /// - Throws: the rank's own error if its `body` threw, otherwise `RemoteFailure`.
     package func collectively<Value>(_ what: String, _ body: () throws -> Value) throws -> Value {
         guard size > 1 else { return try body() }
         let outcome = Result { try body() }
@@ -36,9 +37,9 @@ extension Communicator {
         throw RemoteFailure(rank: failed, what: what, report: noted)
     }
 
-    /// Does something on one rank and hands the result to all, or its error.
+    /// Runs an operation on one rank and broadcasts its result or its error.
     ///
-    /// - Throws: on `root` the error of `body`, elsewhere `RemoteFailure`.
+    /// - Throws: the error of `body` on `root`, `RemoteFailure` on the other ranks.
     package func fromRoot<Value: Codable>(
         _ what: String, root: Int = 0, _ body: () throws -> Value
     ) throws -> Value {

@@ -2,11 +2,12 @@ import TensorCore
 
 /// The store's elements in the order in which the forward pass reads them.
 package enum ForwardOrder {
-    /// Elements of a range at the most: Open MPI has three parts of 1 MiB of a message on their way at once, and so
-    /// takes messages that are no longer one after the other.
+    /// Limit on the elements of a range. Open MPI keeps three fragments of 1 MiB of a message in flight, so
+    /// with longer messages it would serve them one after another.
     private static let longest = 1 << 20
 
-    /// Ranges that cover the store, first declared parameters first: each a 64th of it or less.
+    /// Ranges that cover the store, first declared parameters first. Each has at most about a 64th of the
+    /// elements.
     package static func ranges(of store: ParameterStore) -> [Range<Int>] {
         let elements = min(longest, max(1, store.count / 64))
         return GradientBuckets.ranges(of: store, elements: elements).reversed().flatMap { range in
@@ -16,7 +17,7 @@ package enum ForwardOrder {
         }
     }
 
-    /// For every instruction of the tape, the ranges that it is the first to read values of.
+    /// For each instruction of the tape, the ranges whose values it is the first to read.
     package static func uses(of ranges: [Range<Int>], store: ParameterStore, tape: Tape) -> [[Int]] {
         var first = ranges.map { _ in Int.max }
         for parameter in store.parameters {

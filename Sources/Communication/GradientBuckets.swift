@@ -1,15 +1,15 @@
 import TensorCore
 
-/// How the flat gradient buffer is cut for reduction.
+/// Divides the flat gradient buffer into buckets for reduction.
 package enum GradientBuckets {
-    /// 25 MB, as PyTorch's DDP: large enough for bandwidth, small enough to overlap.
+    /// 25 MB in fp32 elements, as in PyTorch's DDP: large enough for full bandwidth, small enough to overlap.
     package static let elements = 25 * 1024 * 1024 / 4
 
-    /// Ranges that cover the store, last declared parameters first: the order in which the backward pass finishes
-    /// them.
+    /// Ranges that cover the store, last declared parameters first, the order in which the backward pass
+    /// completes them.
     ///
-    /// - Parameter elements: size at which a range is closed; no parameter is cut. What does not lie side by side is
-    ///   not of one range.
+    /// - Parameter elements: size at which a range is closed. Parameters are not split, and a range contains
+    ///   only adjacent parameters.
     package static func ranges(of store: ParameterStore, elements: Int = elements) -> [Range<Int>] {
         var ranges: [Range<Int>] = []
         for parameter in store.parameters.reversed() {
@@ -23,8 +23,8 @@ package enum GradientBuckets {
         return ranges
     }
 
-    /// For every instruction of the tape, the buckets that are whole after it and after all before it.
-    /// Buckets are listed in order, since every rank must start them in the same one.
+    /// For each instruction of the tape, the buckets that are complete after it, if all previous buckets are
+    /// complete as well. Buckets are listed in order, because all ranks must start them in the same order.
     package static func starts(_ buckets: [Range<Int>], store: ParameterStore, tape: Tape) -> [[Int]] {
         var ready = Array(repeating: 0, count: buckets.count)
         for parameter in store.parameters {

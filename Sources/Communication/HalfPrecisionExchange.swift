@@ -2,15 +2,17 @@ import CKernels
 import Foundation
 import MPIShim
 
-/// Sums gradients over the ranks with half of the bytes on the wire: they travel in bf16 and are added up in fp32.
+/// Sums gradients over the ranks with half the bytes: they are transferred as bf16 and added in fp32.
 ///
-/// Every rank sends what it has of another's slice straight to that rank, as soon as backward has it. A contribution is
-/// rounded once, on its way, and an owner's own is not: the sum of M ranks is off by at most 2⁻⁸ of each of the M - 1
-/// others' values, whatever M is. (A ring that sums in bf16 would round M times.) Owners add in the order of the ranks, so
-/// the same gradients always give the same bits.
+/// Each rank sends its contribution to another rank's slice directly to that rank, as soon as the backward
+/// pass has computed it. A contribution is rounded once, for the transfer, and an owner's own contribution is
+/// not rounded: the error of the sum over M ranks is at most 2⁻⁸ of the values of each of the M - 1 others,
+/// regardless of M. (A ring all-reduce in bf16 would round M times.) Owners add in rank order, so the result
+/// is deterministic.
 ///
-/// What is sent and what is received take 2 bytes an element each. Gradients of others' slices stay as they are: the
-/// padding between parameters, which backward never writes, must stay zero. A step allocates nothing.
+/// The send and receive buffers take 2 bytes per element each. Gradients of other ranks' slices are not
+/// modified: the padding between parameters, which the backward pass never writes, must stay zero. A step
+/// allocates no memory.
 final class HalfPrecisionExchange {
     private let communicator: MPICommunicator
     private let gradients: UnsafeMutablePointer<Float>
@@ -18,18 +20,19 @@ final class HalfPrecisionExchange {
     private let sharding: Sharding
     let requests: UnsafeMutablePointer<mpishim_request>
     private(set) var started = 0
-    /// The others' contributions to this rank's slice, one after the other in the order of the ranks.
+    /// The other ranks' contributions to this rank's slice, consecutively in rank order.
     private let incoming: UnsafeMutablePointer<UInt16>
-    /// What goes to the others, at its place in the flat buffer; without sharding, the sums of all slices, too.
+    /// Contributions to other ranks' slices, at their offsets in the flat buffer; without sharding, later the
+    /// sums of all slices.
     private let outgoing: UnsafeMutablePointer<UInt16>
     private let block: UnsafeMutablePointer<Float>
 
-    /// Elements that are added at once: their memory stays in cache.
+    /// Elements per addition; small enough that the data stays in cache.
     private static let blockSize = 1 << 18
 
     /// - Parameters:
-    ///   - gradients: `slices.count` elements; it outlives the exchange and does not move.
-    ///   - pieces: an upper bound of the pieces of one step.
+    ///   - gradients: `slices.count` elements; it must outlive the exchange and not move.
+    ///   - pieces: an upper bound on the pieces of one step.
     init(
         communicator: MPICommunicator, gradients: UnsafeMutablePointer<Float>, slices: FlatSlices,
         sharding: Sharding, pieces: Int
@@ -53,9 +56,10 @@ final class HalfPrecisionExchange {
         block.deallocate()
     }
 
-    /// Starts to bring a run of gradients to its owner; they may not be touched until `finish` has returned.
+    /// Starts the transfer of a range of gradients to its owner; they must not be accessed until `finish` has
+    /// returned.
     ///
-    /// - Parameter tag: the same on every rank, another for each piece of a step.
+    /// - Parameter tag: the same on all ranks, and unique for each piece of a step.
     /// - Returns: MPI's error code.
     func start(_ range: Range<Int>, owner: Int, tag: Int) -> Int32 {
         guard owner == communicator.rank else {
@@ -75,7 +79,8 @@ final class HalfPrecisionExchange {
         return 0
     }
 
-    /// The sums, once all requests are complete: in this rank's slice, or everywhere without sharding.
+    /// Computes the sums in this rank's slice, or in all slices without sharding. All requests must be
+    /// complete.
     func finish() throws(CommunicationError) {
         started = 0
         let own = slices[communicator.rank]
@@ -88,7 +93,7 @@ final class HalfPrecisionExchange {
             }
         }
         guard sharding == .none else { return }
-        // Owners take the rounded sums too: replicas must not differ.
+        // Owners also use the rounded sums, so that replicas are identical.
         ck_cast(CK_F32, CK_BF16, own.count, gradients + own.lowerBound, outgoing + own.lowerBound)
         try communicator.allGather(
             inPlace: UnsafeMutableRawBufferPointer(start: outgoing, count: 2 * slices.count),

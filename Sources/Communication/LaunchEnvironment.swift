@@ -1,19 +1,20 @@
 import Foundation
 
-/// Who started this process, told by the variables that launchers set.
+/// How this process was launched, according to the launcher's environment variables.
 package enum LaunchEnvironment: Equatable, Sendable {
-    /// A program by itself: MPI stays untouched.
+    /// A process without a launcher; MPI is not used.
     case alone
-    /// One of several processes; the number is nil where the launcher does not tell it.
+    /// One of several processes; the number is nil if the launcher does not provide it.
     case rank(of: Int?)
 
-    /// - Throws: when Slurm started several processes without telling them how to find each other.
+    /// - Throws: if Slurm started several processes without a process management interface through which they
+    ///   can connect.
     package init(_ environment: [String: String]) throws(CommunicationError) {
         if let size = environment["OMPI_COMM_WORLD_SIZE"] {
             self = .rank(of: Int(size))
             return
         }
-        // Only a step that srun started has this; a batch script that runs a bare program has not.
+        // Only set in a step started by srun, not in a batch script that runs the program directly.
         let stepTasks = environment["SLURM_STEP_NUM_TASKS"].flatMap { Int($0) }
         let isSlurmTask = environment["SLURM_PROCID"] != nil
         if environment["PMIX_RANK"] != nil || environment["PMI_RANK"] != nil {
@@ -30,8 +31,8 @@ package enum LaunchEnvironment: Equatable, Sendable {
         }
     }
 
-    /// Whether this process is rank 0 or alone, before MPI runs: for errors in the words that every rank was
-    /// started with.
+    /// Whether this process is rank 0 or a single process, before MPI is initialized: for errors in the
+    /// command line, which is the same on all ranks.
     package static func speaksForAll(
         _ environment: [String: String] = ProcessInfo.processInfo.environment
     ) -> Bool {

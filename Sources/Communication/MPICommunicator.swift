@@ -1,11 +1,11 @@
 import Foundation
 import MPIShim
 
-/// All ranks that mpirun or srun started, on Open MPI. There is one for each process.
+/// The ranks started by mpirun or srun, on Open MPI. There is one instance per process.
 package final class MPICommunicator: Communicator {
     package enum ThreadSupport: Int32, Comparable, Sendable {
         case single = 0
-        /// MPI is called on one thread only. What the program needs.
+        /// Only one thread calls MPI. This is the level that the program needs.
         case funneled = 1
         case serialized = 2
         /// Any thread may call MPI at any time.
@@ -18,17 +18,17 @@ package final class MPICommunicator: Communicator {
     package let size: Int
     package let localRank: Int
     package let localSize: Int
-    /// Of each rank, the lowest rank on its machine.
+    /// For each rank, the lowest rank on its host.
     let hostLeaders: [Int]
     package let hostName: String
     package let libraryVersion: String
-    /// What MPI grants, which may be less than was requested.
+    /// The level that MPI provides, which may be less than requested.
     package let threadSupport: ThreadSupport
 
-    /// Reductions that were started and then dropped: MPI cannot be finalized any more.
+    /// Number of reductions that were started and then dropped; if there are any, MPI cannot be finalized.
     private(set) var abandonedRequests = 0
 
-    /// Initialises MPI, and waits until all ranks have.
+    /// Initializes MPI, and waits until all ranks have done so.
     package init(threadSupport requested: ThreadSupport = .funneled) throws(CommunicationError) {
         precondition(mpishim_is_running() == 0, "MPI is initialised once a process")
         var provided: Int32 = 0
@@ -44,7 +44,7 @@ package final class MPICommunicator: Communicator {
             "all-gather of hosts", mpishim_allgather(&leader, MemoryLayout<Int64>.size, &leaders))
         hostLeaders = leaders.map { Int($0) }
         hostName = text { mpishim_processor_name($0, $1) }
-        // "Open MPI v4.1.4, package: Debian OpenMPI, ident: ..., Nov 1, 2022": the first part says it all.
+        // "Open MPI v4.1.4, package: Debian OpenMPI, ident: ..., Nov 1, 2022": the first part is sufficient.
         let version = text {
             mpishim_library_version($0, $1)
             return 0
@@ -52,10 +52,10 @@ package final class MPICommunicator: Communicator {
         libraryVersion = String(version.prefix { $0 != "," })
     }
 
-    /// Whether MPI runs in this process.
+    /// Whether MPI is running in this process.
     package static var isRunning: Bool { mpishim_is_running() != 0 }
 
-    /// Leaves MPI. Collective; nothing may be sent afterwards.
+    /// Finalizes MPI. Collective; no communication is possible afterwards.
     package func finalize() throws(CommunicationError) {
         precondition(abandonedRequests == 0, "MPI cannot be finalized under an open request")
         try checked("the end (MPI_Finalize)", mpishim_finalize())
@@ -115,7 +115,8 @@ package final class MPICommunicator: Communicator {
         return PendingReduction(request: request, communicator: self)
     }
 
-    /// Sends to one rank while receiving from another; the receiver's buffer has the length of what is sent to it.
+    /// Sends to one rank while receiving from another. The length of the receive buffer equals that of the
+    /// message.
     package func exchange(
         sending sent: UnsafeRawBufferPointer, to destination: Int,
         receiving received: UnsafeMutableRawBufferPointer, from source: Int, tag: Int
@@ -175,7 +176,7 @@ package final class MPICommunicator: Communicator {
         return rank == root ? parts.map { Array(all[$0]) } : nil
     }
 
-    /// Where everyone's bytes lie when they are put one after the other.
+    /// The byte ranges of all ranks' data when it is concatenated in rank order.
     private func layout(of count: Int) throws(CommunicationError) -> [Range<Int>] {
         var own = Int64(count)
         var counts = [Int64](repeating: 0, count: size)
@@ -211,7 +212,7 @@ package final class MPICommunicator: Communicator {
     }
 }
 
-/// Turns an MPI error code into a thrown error. The name of the operation is only built on failure.
+/// Throws an error for an MPI error code. The operation's name is only constructed on failure.
 package func checked(_ operation: @autoclosure () -> String, _ error: Int32) throws(CommunicationError) {
     guard error != 0 else { return }
     let reason = text {
@@ -221,7 +222,7 @@ package func checked(_ operation: @autoclosure () -> String, _ error: Int32) thr
     throw CommunicationError(operation: operation(), reason: reason)
 }
 
-/// What a C function writes into a buffer of the given capacity.
+/// The text that a C function writes into a buffer with the given capacity.
 private func text(_ write: (UnsafeMutablePointer<CChar>, Int) -> Int32) -> String {
     withUnsafeTemporaryAllocation(of: CChar.self, capacity: 512) { buffer in
         guard let start = buffer.baseAddress else { return "" }
@@ -231,8 +232,8 @@ private func text(_ write: (UnsafeMutablePointer<CChar>, Int) -> Int32) -> Strin
     }
 }
 
-/// Whether one process of this machine may read another's memory, which MPI's shared memory uses for large
-/// messages: a container or a security policy may forbid it, and MPI has to be told then.
+/// Whether one process of this host can read another's memory, which MPI's shared-memory transport uses for
+/// large messages. A container or a security policy may forbid it; MPI must then be configured not to use it.
 package func sharedMemorySingleCopyWorks() -> Bool {
     mpishim_single_copy_works() != 0
 }

@@ -1,16 +1,16 @@
 import MPIShim
 
-/// A sum over the ranks that is under way. It has to be waited for exactly once.
+/// An all-reduce (sum) in flight. It must be waited for exactly once.
 ///
 ///     let pending = try communicator.startAllReduceSum(bucket)
 ///     computeSomethingElse()
-///     try pending.wait()      // only now may `bucket` be touched
+///     try pending.wait()      // only now may `bucket` be accessed
 ///
-/// Dropping it unwaited, as happens when an error unwinds the stack, does not block: the communicator
-/// remembers it and ends the job by abort, since MPI cannot be finalized under an open request.
+/// Dropping it without waiting, as happens when an error unwinds the stack, does not block: the communicator
+/// records it and later aborts the job, because MPI cannot be finalized with an open request.
 package struct PendingReduction: ~Copyable {
     private var request: mpishim_request
-    /// Nil for a single process, whose reductions are complete when they start.
+    /// nil for a single process, whose reductions complete immediately.
     private var communicator: MPICommunicator?
 
     init() {
@@ -23,18 +23,18 @@ package struct PendingReduction: ~Copyable {
         self.communicator = communicator
     }
 
-    /// Whether the sum is complete. Each call also drives the transfer on.
+    /// Whether the sum is complete. Each call also makes progress on the transfer.
     package borrowing func test() -> Bool {
         guard communicator != nil else { return true }
         var done: Int32 = 0
-        // An error shows again, and is thrown, in wait().
+        // `wait()` reports an error again and throws it.
         return mpishim_peek(request, &done) != 0 || done != 0
     }
 
-    /// Returns when the sum stands in the buffer.
+    /// Waits until the buffer contains the sum.
     package consuming func wait() throws(CommunicationError) {
         guard communicator != nil else { return }
-        communicator = nil  // Waited for: deinit has nothing to report.
+        communicator = nil  // Waited for, so deinit has nothing to report.
         try checked("waiting for a non-blocking all-reduce", mpishim_wait(&request))
     }
 

@@ -3,11 +3,11 @@ import MPIShim
 import Support
 import TensorCore
 
-/// This program.
+/// Information about this program.
 package enum Program {
     package static let version = "0.1.0"
 
-    /// The first line of what the message library says of itself: "Open MPI v4.1.4, package: …".
+    /// The first part of the MPI library's version text: "Open MPI v4.1.4, package: …".
     package static var mpiVersion: String {
         var text = [CChar](repeating: 0, count: 512)
         mpishim_library_version(&text, text.count)
@@ -15,10 +15,10 @@ package enum Program {
         return String(whole.split(separator: ",").first ?? "no MPI")
     }
 
-    /// Vector instructions, and the kernels that are used for them.
+    /// The vector instruction sets, and the kernels that are used for them.
     package static var processor: String { "\(Processor.features) (\(Backend.fastest.summary))" }
 
-    /// CRC32C of a program's file; builds that differ have another.
+    /// The CRC-32C checksum of a program's file, to compare builds.
     package static func checksum(of path: String) -> String {
         var checksum = CRC32C()
         do throws(FileError) {

@@ -3,16 +3,16 @@ import MPIShim
 import Support
 import TensorCore
 
-/// Runs a program on every rank and ends every rank, whatever happens on any of them.
+/// Runs a program on every rank, and ends all ranks in any case.
 ///
-/// At the end the ranks say farewell: each tells how it went, and all leave with one exit code; the lowest of
-/// the ranks that failed prints its error. A rank that failed by itself cannot reach the others, which wait for
-/// it in a collective; after a few seconds it prints its error and aborts the job. A rank that dies by a signal
-/// is noticed by mpirun, which ends the rest.
+/// At the end the ranks exchange their outcomes and exit with a common code; the lowest of the failed ranks
+/// prints its error. If only one rank failed, it cannot reach the others, which wait for it in a collective;
+/// after a few seconds it prints its error and aborts the job. If a rank is killed by a signal, mpirun ends
+/// the others.
 ///
-/// - Returns: the exit code, the same on every rank. The message has been printed to standard error.
+/// - Returns: the exit code, identical on all ranks. The message has been printed to standard error.
 package func runOnAllRanks(_ body: (any Communicator) throws -> Void) -> Int32 {
-    // MPI's own connections count, too.
+    // MPI's own connections also count towards the limit.
     OpenFileLimit.raise()
     let communicator: any Communicator
     do {
@@ -33,8 +33,8 @@ package func runOnAllRanks(_ body: (any Communicator) throws -> Void) -> Int32 {
     return communicator.sayFarewell(outcome)
 }
 
-/// Gives each rank its part of the machine's cores, unless OMP_NUM_THREADS says otherwise: ranks that are not bound
-/// would else all take every core.
+/// Assigns each rank its share of the host's cores, unless OMP_NUM_THREADS is set: otherwise each unbound
+/// rank would use all cores.
 private func shareThreads(_ communicator: any Communicator) {
     guard ProcessInfo.processInfo.environment["OMP_NUM_THREADS"] == nil else { return }
     let allowed = ProcessInfo.processInfo.activeProcessorCount
@@ -43,13 +43,13 @@ private func shareThreads(_ communicator: any Communicator) {
 }
 
 extension MPICommunicator {
-    /// How one rank's program ended, as the ranks tell each other.
+    /// The outcome of one rank's program, as exchanged between the ranks.
     private struct Ending {
         enum Kind: Int64 {
             case success = 0
             case ownError = 1
             case remoteError = 2
-            /// Failed, and asks whether the others have failed, too.
+            /// The rank has failed, and asks whether the others have failed as well.
             case meeting = 3
         }
         package var kind: Kind
@@ -57,7 +57,7 @@ extension MPICommunicator {
         var messageHash: Int64
     }
 
-    /// How long a failed rank waits for the others to fail too before it aborts them.
+    /// Seconds that a failed rank waits for the others to fail as well before it aborts the job.
     private static let patience = 5.0
 
     fileprivate func sayFarewell(_ outcome: Result<Void, any Error>) -> Int32 {
@@ -73,10 +73,10 @@ extension MPICommunicator {
         guard abandonedRequests == 0, let endings = exchange(own) else { endJob(report) }
 
         let failures = endings.indices.filter { [.ownError, .meeting].contains(endings[$0].kind) }
-        // One line for one fault: the lowest rank's. A disk that is full is full for every rank.
+        // Print one error for a common fault, that of the lowest rank: a full disk is full for all ranks.
         let told = failures.filter { endings[$0].messageHash != stableHash("") }
         if rank == told.first {
-            // Which rank says it matters only where the others did not find the same.
+            // Print the rank unless all ranks report the same error.
             let isCommon = endings.allSatisfy { $0.messageHash == own.messageHash }
             let others = told.filter { endings[$0].messageHash != own.messageHash }.count
             let more = others == 0 ? "" : "; \(others) other ranks failed too"
@@ -101,11 +101,11 @@ extension MPICommunicator {
         return endings.allSatisfy { $0.kind == .meeting }
     }
 
-    /// How every rank ended; nil when this rank failed and the others do not come in time.
+    /// The outcomes of all ranks; nil if this rank failed and the others do not respond in time.
     private func exchange(_ own: Ending, patience: Double = patience) -> [Ending]? {
         let mine = UnsafeMutablePointer<Int64>.allocate(capacity: 3)
         let all = UnsafeMutablePointer<Int64>.allocate(capacity: 3 * size)
-        // Not freed when the others do not come: the exchange is still open then, and the job ends.
+        // Not freed if the others do not respond: the request is then still open, and the job ends.
         all.initialize(repeating: 0, count: 3 * size)
         mine.initialize(to: own.kind.rawValue)
         (mine + 1).initialize(to: own.exitStatus)
@@ -119,7 +119,7 @@ extension MPICommunicator {
             guard mpishim_test_all(&request, 1, &done) == 0 else { return nil }
             if done != 0 { break }
             guard monotonicSeconds() < deadline else { return nil }
-            usleep(500)  // The core belongs to ranks that still compute.
+            usleep(500)  // Leave the core to ranks that are still computing.
         }
         defer {
             mine.deallocate()
@@ -141,7 +141,7 @@ extension MPICommunicator {
 }
 
 private func printEnd(_ report: FailureReport, rank: Int?) {
-    // To stop when asked is no error.
+    // A requested stop is not an error.
     guard report.exitStatus == ExitStatus.runAgain else { return printError(report.message, rank: rank) }
     Console.error.write(report.message.prefix(1).uppercased() + report.message.dropFirst() + "\n")
 }
@@ -152,7 +152,7 @@ private func printError(_ message: String, rank: Int?) {
     Console.error.write("Error\(place): \(message)\n")
 }
 
-/// FNV-1a: the same on every rank, which Swift's seeded hash is not.
+/// FNV-1a: identical on all ranks, unlike Swift's seeded hash.
 private func stableHash(_ text: String) -> Int64 {
     var hash: UInt64 = 0xcbf2_9ce4_8422_2325
     for byte in text.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }

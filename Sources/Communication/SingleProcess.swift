@@ -1,7 +1,6 @@
 import Foundation
 
-/// The only rank of a run that no launcher started: every collective is the identity, and MPI is never
-/// initialised.
+/// The only rank of a run without a launcher: every collective is the identity, and MPI is never initialized.
 package final class SingleProcess: Communicator {
     package let rank = 0
     package let size = 1

@@ -10,7 +10,7 @@ package struct AutoencoderLossConfiguration: Sendable, Equatable {
     package var mse = 0.0
     /// Weight of the KL divergence of the posterior from N(0, 1).
     package var kl = 1e-6
-    /// Weight of the absolute error of image gradients, which sharpens edges.
+    /// Weight of the absolute error of image gradients; sharpens edges.
     package var edge = 0.0
 
     enum Key: String, CaseIterable { case l1, mse, kl, edge }
@@ -32,12 +32,12 @@ package struct AutoencoderLossConfiguration: Sendable, Equatable {
     }
 }
 
-/// The whole configuration of an autoencoder's training: `disttrain vae train --config`.
+/// The complete configuration of an autoencoder training run: `disttrain vae train --config`.
 package struct AutoencoderConfiguration: Sendable, Equatable {
-    /// Names the run's folder.
+    /// The run's name, used for its folder.
     package var name: String
     package var seed: UInt64
-    /// Folder of a model whose weights the run starts from; nil for random weights.
+    /// Folder of a model that provides the initial weights; nil for random weights.
     package var initFrom: String?
     package var data: DataConfiguration
     package var model: AutoencoderKLConfig
@@ -56,7 +56,7 @@ package struct AutoencoderConfiguration: Sendable, Equatable {
 
     /// Reads a YAML file and applies `--set` overrides, each `a.b=value`.
     ///
-    /// - Parameter initFrom: goes before the file's `init_from`.
+    /// - Parameter initFrom: overrides the file's `init_from`.
     package static func load(
         path: String, overrides: [String] = [], initFrom: String? = nil
     ) throws(ConfigError) -> AutoencoderConfiguration {
@@ -65,7 +65,7 @@ package struct AutoencoderConfiguration: Sendable, Equatable {
             folder: (path as NSString).deletingLastPathComponent)
     }
 
-    /// Reads YAML text; see `Configuration.init(yaml:source:overrides:folder:)`.
+    /// Parses YAML text; see `Configuration.init(yaml:source:overrides:folder:)`.
     package init(
         yaml: String, source: String, overrides: [String] = [], initFrom: String? = nil,
         folder: String = ""
@@ -98,7 +98,7 @@ package struct AutoencoderConfiguration: Sendable, Equatable {
         try checkAcrossSections(dataNode: dataNode, modelNode: resolvedModel, root: root)
     }
 
-    /// What no section can see alone; fills in the image size from the model's `sample_size`.
+    /// Validates constraints across sections, and sets the image size from the model's `sample_size`.
     private mutating func checkAcrossSections(
         dataNode: ConfigNode, modelNode: ConfigNode, root: ConfigNode
     ) throws(ConfigError) {
@@ -133,13 +133,13 @@ package struct AutoencoderConfiguration: Sendable, Equatable {
                 "found \(size), expected a multiple of \(model.downsamplingFactor), the model's downsampling",
                 location: location)
         }
-        // diffusers' sample_size is the training size; left out, it follows the data.
+        // In diffusers, sample_size is the training size; if it is absent, use the size of the data.
         if modelNode["sample_size"] == nil { model.sampleSize = SpatialSize(size) }
     }
 }
 
 extension AutoencoderConfiguration {
-    /// The whole configuration, defaults and overrides filled in, as a tree.
+    /// The complete configuration as a tree, with defaults and overrides applied.
     package var node: ConfigNode {
         var node = ConfigNode.mapping([
             "name": .string(name), "seed": .integer(Int(clamping: seed)), "data": data.node,
@@ -150,9 +150,9 @@ extension AutoencoderConfiguration {
         return node
     }
 
-    /// The whole configuration as YAML; reading it gives the same configuration.
+    /// The complete configuration as YAML; parsing it yields the same configuration.
     package func resolvedYAML() -> String { YAMLNode.text(node) }
 
-    /// 16 hexadecimal digits that are the same wherever the resolved configuration is the same.
+    /// A hash of the resolved configuration, 16 hexadecimal digits.
     package var stableHash: String { ConfigurationFile.hash(node) }
 }

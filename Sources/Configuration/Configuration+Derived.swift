@@ -2,19 +2,19 @@ import Communication
 import LDMModel
 import TensorCore
 
-// What runs make of their configurations.
+// Values that runs derive from their configurations.
 
 extension Communicator {
-    /// What `precision: auto` stands for in this job: bf16 only if every rank's processor multiplies it natively.
-    /// Collective.
+    /// The type for `precision: auto` in this job: bf16 only if every rank's processor has native bf16
+    /// multiplication. Collective.
     package func automaticDType() throws(CommunicationError) -> DType {
         try allAgree(Processor.hasNativeBFloat16) ? .bfloat16 : .float32
     }
 }
 
 extension TrainConfiguration {
-    /// The type that `precision` names; `auto` is bf16 where every rank's processor multiplies it natively, once the
-    /// ranks have agreed on that, and until then where this one does.
+    /// The type for `precision`. For `auto` it is bf16 if every rank's processor has native bf16
+    /// multiplication; before `agreeOnPrecision`, only this rank's processor is considered.
     package var dtype: DType {
         switch precision {
         case .fp32: return .float32
@@ -23,14 +23,14 @@ extension TrainConfiguration {
         }
     }
 
-    /// Lets `auto` name the same type on every rank. Collective.
+    /// Makes `auto` select the same type on every rank. Collective.
     package mutating func agreeOnPrecision(_ communicator: any Communicator) throws(CommunicationError) {
         automaticDType = try communicator.automaticDType()
     }
 }
 
 extension Configuration {
-    /// The grids of a run show the same noise at every step.
+    /// The settings of sample grids. The seed is fixed, so a run's grids use the same noise at every step.
     package var samplingSettings: SamplingSettings {
         SamplingSettings(
             method: sampling.sampler == .ddpm ? .ddpm : .ddim, steps: sampling.steps, eta: sampling.eta,

@@ -2,17 +2,16 @@ import FileFormats
 import Foundation
 import LDMModel
 
-/// The whole configuration of a diffusion training run, as design and defaults leave it: `disttrain train
-/// --config`.
+/// The complete configuration of a diffusion training run, with defaults applied: `disttrain train --config`.
 ///
 ///     let configuration = try Configuration.load(path: "configs/tiny.yaml", overrides: ["train.steps=100"])
 ///
-/// Every mistake is a `ConfigError` of one line with file, line and key.
+/// Each invalid entry throws a `ConfigError` with a one-line message that has file, line and key.
 package struct Configuration: Sendable, Equatable {
-    /// Names the run's folder.
+    /// The run's name, used for its folder.
     package var name: String
     package var seed: UInt64
-    /// Folder of a model whose weights the run starts from; nil for random weights.
+    /// Folder of a model that provides the initial weights; nil for random weights.
     package var initFrom: String?
     package var data: DataConfiguration
     /// Folder of the autoencoder (diffusers layout); nil for training in pixel space.
@@ -39,7 +38,7 @@ package struct Configuration: Sendable, Equatable {
 
     /// Reads a YAML file and applies `--set` overrides, each `a.b=value`.
     ///
-    /// - Parameter initFrom: goes before the file's `init_from`.
+    /// - Parameter initFrom: overrides the file's `init_from`.
     package static func load(
         path: String, overrides: [String] = [], initFrom: String? = nil
     ) throws(ConfigError) -> Configuration {
@@ -48,11 +47,11 @@ package struct Configuration: Sendable, Equatable {
             folder: (path as NSString).deletingLastPathComponent)
     }
 
-    /// Reads YAML text.
+    /// Parses YAML text.
     ///
     /// - Parameters:
-    ///   - source: what messages call the text.
-    ///   - folder: what `model: {config: FILE.json}` is relative to.
+    ///   - source: the name of the text in messages.
+    ///   - folder: the base of relative paths in `model: {config: FILE.json}`.
     package init(
         yaml: String, source: String, overrides: [String] = [], initFrom: String? = nil,
         folder: String = ""
@@ -104,7 +103,7 @@ package struct Configuration: Sendable, Equatable {
         try checkAcrossSections(dataNode: dataNode, modelNode: resolvedModel, root: root)
     }
 
-    /// What no section can see alone; fills in the image size in pixel space.
+    /// Validates constraints across sections, and sets the image size in pixel space.
     private mutating func checkAcrossSections(
         dataNode: ConfigNode, modelNode: ConfigNode, root: ConfigNode
     ) throws(ConfigError) {
@@ -150,7 +149,7 @@ package struct Configuration: Sendable, Equatable {
 }
 
 extension Configuration {
-    /// The whole configuration, defaults and overrides filled in, as a tree.
+    /// The complete configuration as a tree, with defaults and overrides applied.
     package var node: ConfigNode {
         var node = ConfigNode.mapping([
             "name": .string(name), "seed": .integer(Int(clamping: seed)),
@@ -165,19 +164,19 @@ extension Configuration {
         node["train"] = train.node
         node["checkpoint"] = checkpoint.node
         node["sampling"] = sampling.node
-        // Left out where it is not used, as it was before there was such a section: the configuration's hash stays.
+        // Omitted if unused, so that configurations from before this section existed keep their hash.
         if evaluation.every > 0 { node["evaluation"] = evaluation.node }
         node["logging"] = logging.node
         return node
     }
 
-    /// The whole configuration as YAML; reading it gives the same configuration.
+    /// The complete configuration as YAML; parsing it yields the same configuration.
     package func resolvedYAML() -> String { YAMLNode.text(node) }
 
-    /// 16 hexadecimal digits that are the same wherever the resolved configuration is the same.
+    /// A hash of the resolved configuration, 16 hexadecimal digits.
     package var stableHash: String { ConfigurationFile.hash(node) }
 
-    /// The scheduler that the run trains for, as its model folder describes it.
+    /// The scheduler configuration for the run's model folder.
     package func schedulerConfig(spacing: TimestepSpacing? = nil, sampler: SamplerKind? = nil)
         -> SchedulerConfig
     {

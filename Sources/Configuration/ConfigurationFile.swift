@@ -2,9 +2,9 @@ import FileFormats
 import Foundation
 import Support
 
-/// What the configurations of diffusion models and autoencoders read alike.
+/// Code shared by the configurations of diffusion models and autoencoders.
 package enum ConfigurationFile {
-    /// The text of a file, of at most ``YAMLLimits/bytes``.
+    /// Reads a file of at most ``YAMLLimits/bytes``.
     package static func read(_ path: String) throws(ConfigError) -> String {
         let location = ConfigNode.Location(source: path)
         var isFolder: ObjCBool = false
@@ -26,7 +26,7 @@ package enum ConfigurationFile {
         return text
     }
 
-    /// Parses a configuration and applies overrides in order, `--init-from` last.
+    /// Parses a configuration and applies the overrides in order, then `--init-from`.
     static func tree(
         _ yaml: String, source: String, overrides: [String], initFrom: String?
     ) throws(ConfigError) -> ConfigNode {
@@ -41,7 +41,7 @@ package enum ConfigurationFile {
         return root
     }
 
-    /// The run's name, which must be usable as a folder's name.
+    /// The run's name, which must be a valid folder name.
     static func name<Key>(_ reader: ConfigReader<Key>, _ key: Key) throws(ConfigError) -> String {
         let name: String = try reader.read(required: key)
         let isPlain = name.unicodeScalars.allSatisfy {
@@ -61,16 +61,16 @@ package enum ConfigurationFile {
         return UInt64(seed)
     }
 
-    /// `init_from`: the folder of a model whose weights the run starts from.
+    /// `init_from`: the folder of a model that provides the initial weights.
     static func initFrom<Key>(_ reader: ConfigReader<Key>, _ key: Key) throws(ConfigError) -> String? {
         let path: String? = try reader.read(optional: key)
         try reader.check(path != "", key, "found nothing, expected a model's folder, or null")
         return path
     }
 
-    /// The model's keys; where there is no such section, those of the model that the run starts from.
+    /// The model's keys; if the section is absent, those of the model that provides the initial weights.
     ///
-    /// - Parameter startingModel: the keys of the model in the folder `initFrom`.
+    /// - Parameter startingModel: returns the keys of the model in the folder `initFrom`.
     static func model<Key>(
         _ reader: ConfigReader<Key>, _ key: Key, folder: String, initFrom: String?,
         startingModel: (String) throws -> ConfigNode
@@ -86,7 +86,7 @@ package enum ConfigurationFile {
         }
     }
 
-    /// `config: FILE.json` stands for the keys of that file, and keys beside it go before.
+    /// Expands `config: FILE.json` to the keys of that file; keys next to `config` override them.
     private static func model(
         _ node: ConfigNode, path: [String], folder: String
     ) throws(ConfigError) -> ConfigNode {
@@ -105,9 +105,10 @@ package enum ConfigurationFile {
         return model
     }
 
-    /// FNV-1a over the tree's JSON: 64 bits are plenty to tell configurations apart, and nobody attacks it.
+    /// FNV-1a over the tree's JSON. 64 bits suffice to distinguish configurations; collisions by an attacker
+    /// are not a concern.
     static func hash(_ node: ConfigNode) -> String {
-        // The tree of a checked configuration has finite numbers only.
+        // Serialization cannot fail: a validated configuration has only finite numbers.
         let text = (try? node.json.text()) ?? ""
         var hash: UInt64 = 0xCBF2_9CE4_8422_2325
         for byte in text.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
@@ -117,7 +118,7 @@ package enum ConfigurationFile {
 }
 
 extension ConfigReader {
-    /// A section that may be left out, which means its defaults.
+    /// An optional section; if it is absent, an empty one, so that its defaults apply.
     func section(_ key: Key) -> ConfigNode {
         guard let node = child(key), node.value != .null else {
             return ConfigNode(.mapping([]), at: node.location)

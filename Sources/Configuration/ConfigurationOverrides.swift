@@ -5,8 +5,8 @@ struct ConfigurationOverride {
     let path: [String]
     let node: ConfigNode
 
-    /// Parses `a.b=c`; the value is YAML, so `[0.9, 0.99]`, `null` and `"text"` mean what they do in the
-    /// file.
+    /// Parses `a.b=c`. The value is YAML, so `[0.9, 0.99]`, `null` and `"text"` have the same meaning as in
+    /// the file.
     init(_ text: String) throws(ConfigError) {
         let source = "--set \(text)"
         guard let equals = text.firstIndex(of: "=") else {
@@ -24,7 +24,7 @@ struct ConfigurationOverride {
         self.node = node
     }
 
-    /// Puts the value into a configuration's tree; sections that are not there are made.
+    /// Sets the value in a configuration's tree; creates missing sections.
     func apply(to root: inout ConfigNode) throws(ConfigError) {
         try Self.set(&root, path[...], node, whole: path)
     }

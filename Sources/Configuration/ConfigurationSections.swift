@@ -1,21 +1,21 @@
 import FileFormats
 import LDMModel
 
-/// `data`: what is trained on.
+/// `data`: the training data.
 package struct DataConfiguration: Sendable, Equatable {
-    /// A folder that `disttrain prepare` wrote, a folder or archive of images, or `synthetic-faces`.
+    /// A folder written by `disttrain prepare`, a folder or archive of images, or `synthetic-faces`.
     package var path: String
-    /// Mirror half of the images, chosen anew every epoch.
+    /// Mirror a random half of the images, chosen anew every epoch.
     package var flip = false
-    /// Side of the square images in pixels; nil where the data has a size of its own (prepared latents).
+    /// Side of the square images in pixels; nil if the data determines it (prepared latents).
     package var size: Int?
-    /// Number of images that `synthetic-faces` draws.
+    /// Number of images that `synthetic-faces` generates.
     package var count = 10_000
 
-    /// The path that stands for images drawn by the program.
+    /// The path that selects generated images.
     package static let syntheticFaces = "synthetic-faces"
 
-    /// Whether the images are drawn by the program.
+    /// Whether the images are generated.
     package var isSynthetic: Bool { path == Self.syntheticFaces }
 
     enum Key: String, CaseIterable { case path, flip, size, count }
@@ -25,7 +25,7 @@ package struct DataConfiguration: Sendable, Equatable {
         self.path = try reader.read(required: .path)
         flip = try reader.read(.flip, default: flip)
         size = try reader.read(optional: .size)
-        // null stands for the default, so that --set can take back what a file says.
+        // null restores the default, so that --set can undo a value in the file.
         let givenCount: Int? = try reader.read(optional: .count)
         count = givenCount ?? count
         try reader.check(
@@ -46,17 +46,18 @@ package struct DataConfiguration: Sendable, Equatable {
     }
 }
 
-/// `diffusion`: the forward process, what the model predicts, and how its loss is weighted.
+/// `diffusion`: the forward process, the model's prediction target, and the loss weighting.
 package struct DiffusionConfiguration: Sendable, Equatable {
-    /// T.
+    /// T, the number of training timesteps.
     package var timesteps = 1000
     package var schedule = BetaSchedule.squaredCosine
     package var betaStart = 0.0001
     package var betaEnd = 0.02
     package var prediction = PredictionType.epsilon
-    /// γ of min-SNR weighting; nil weighs all timesteps alike.
+    /// γ of min-SNR weighting; nil weights all timesteps equally.
     package var minSNRGamma: Double?
-    /// Whether samplers clip the predicted x₀ to [-1, 1]: by default in pixel space, where images end there.
+    /// Whether samplers clip the predicted x₀ to [-1, 1], the range of images; by default true in pixel
+    /// space.
     package var clipSample: Bool
 
     enum Key: String, CaseIterable {
@@ -99,25 +100,25 @@ package struct DiffusionConfiguration: Sendable, Equatable {
     }
 }
 
-/// How the learning rate goes on after the warm-up.
+/// The learning-rate schedule after the warmup.
 package enum LearningRateSchedule: String, ConfigChoice {
     case constant, cosine
 }
 
 /// `optimizer`: AdamW and its learning rate.
 package struct OptimizerConfiguration: Sendable, Equatable {
-    /// The rate after the warm-up; absolute, nothing scales it with batch or ranks.
+    /// Learning rate after the warmup. It is not scaled with the batch size or the number of ranks.
     package var learningRate = 1e-4
-    /// Steps over which the rate grows linearly from 0.
+    /// Steps over which the learning rate increases linearly from 0.
     package var warmupSteps = 0
     package var schedule = LearningRateSchedule.constant
-    /// What the cosine schedule ends at.
+    /// Final learning rate of the cosine schedule.
     package var minLearningRate = 0.0
     package var beta1 = 0.9
     package var beta2 = 0.999
     package var eps = 1e-8
     package var weightDecay = 0.0
-    /// Bound on the norm of the whole gradient; nil for none.
+    /// Limit on the norm of the whole gradient; nil disables clipping.
     package var clipNorm: Double? = 1.0
 
     enum Key: String, CaseIterable {
@@ -172,16 +173,17 @@ package struct OptimizerConfiguration: Sendable, Equatable {
     }
 }
 
-/// `ema`: averages of the weights, from which samples are made.
+/// `ema`: averages of the weights, used for sampling.
 package struct EMAConfiguration: Sendable, Equatable {
-    /// One exponential average for each decay. Empty for none.
+    /// Decays of exponential averages, one average each; empty for none.
     package var decays = [0.9999]
-    /// Whether the decay starts low, (1 + step)/(10 + step), so that a short run's average is not its start.
+    /// Whether the decay is limited to (1 + step)/(10 + step), so that the initial weights do not dominate
+    /// the average of a short run.
     package var warmup = true
-    /// One average by a power function for each relative width, from which others are made after training: see
-    /// `PowerProfile`. Empty for none.
+    /// Relative widths of power-function averages, one average each; others can be reconstructed from them
+    /// after training, see `PowerProfile`. Empty for none.
     package var sigmaRel: [Double] = []
-    /// Steps between snapshots of the latter; 0 for none.
+    /// Steps between snapshots of the power-function averages; 0 for none.
     package var snapshotEvery = 0
 
     enum Key: String, CaseIterable {
@@ -190,7 +192,7 @@ package struct EMAConfiguration: Sendable, Equatable {
         case snapshotEvery = "snapshot_every"
     }
 
-    /// Every average; samples are made from the greatest.
+    /// The profiles of all averages. The greatest one, the slowest average, is used for sampling.
     package var profiles: [AverageProfile] {
         decays.map { .exponential(decay: $0) } + sigmaRel.map { .power(sigmaRel: $0) }
     }

@@ -1,21 +1,21 @@
 import FileFormats
 
-/// `evaluation`: judging the model's samples within training, as `disttrain evaluate` does.
+/// `evaluation`: evaluates the model's samples during training, as `disttrain evaluate` does.
 package struct EvaluationConfiguration: Sendable, Equatable {
-    /// Fewer samples measure nothing.
+    /// Minimum number of samples for a meaningful result.
     package static let minimumCount = 16
 
-    /// Steps between two evaluations, and one at the end; 0 for none.
+    /// Steps between two evaluations; there is also one at the end. 0 disables evaluation.
     package var every = 0
-    /// Samples that are judged.
+    /// Number of samples to evaluate.
     package var count = 1000
     /// Denoising steps; by default those of `sampling`.
     package var steps: Int
-    /// nil: Inception where its weights are given, else the first stage's latents, else pixels.
+    /// nil selects Inception if its weights are given, otherwise the first stage's latents, otherwise pixels.
     package var features: FeatureKind?
-    /// Weights of FID's network.
+    /// Weights of the Inception network for FID.
     package var inception: String?
-    /// What samples are compared with; nil for what is trained on.
+    /// The reference images; nil for the training data.
     package var reference: String?
 
     enum Key: String, CaseIterable { case every, count, steps, features, inception, reference }

@@ -1,14 +1,15 @@
-/// What images are compared by.
+/// The features by which images are compared.
 package enum FeatureKind: String, Sendable, CaseIterable {
-    /// FID's network, pooled.
+    /// Pooled features of FID's Inception network.
     case inception
     /// The latents of the run's own first stage.
     case vae
-    /// The pixels of a small picture.
+    /// The pixels of a downscaled image.
     case pixel
 
-    /// What the Fréchet distance is called: FID is Inception's alone, and no other distance may be mistaken for it.
+    /// The name of the Fréchet distance. Only the distance of Inception features is FID; the others have
+    /// different names to prevent confusion.
     package var distanceName: String { self == .inception ? "fid" : "fd_\(rawValue)" }
-    /// What the kernel distance is called, in the same way.
+    /// The name of the kernel distance, by the same rule.
     package var kernelName: String { self == .inception ? "kid" : "kd_\(rawValue)" }
 }

@@ -3,43 +3,43 @@ import FileFormats
 import LDMModel
 import TensorCore
 
-/// The type of activations and compute weights; master weights and optimizer are fp32 always.
+/// The type of activations and compute weights. Master weights and optimizer state are always fp32.
 package enum Precision: String, ConfigChoice {
     case fp32, bf16
-    /// bf16 where the processor multiplies it natively, else fp32.
+    /// bf16 if the processor has native bf16 multiplication, otherwise fp32.
     case auto
 }
 
-/// What gradients are on their way between ranks; they are summed in fp32 always.
+/// The type of gradients in transfer between ranks. Sums are always computed in fp32.
 package enum ReduceDType: String, ConfigChoice {
     case fp32
-    /// Half of the bytes, and each contribution rounded once.
+    /// Halves the bytes; each contribution is rounded once.
     case bf16
 
     package var dtype: DType { self == .bf16 ? .bfloat16 : .float32 }
 }
 
-/// `train`: how long, how much at once, and what happens every so many steps.
+/// `train`: duration, batch sizes, and intervals of periodic actions.
 package struct TrainConfiguration: Sendable, Equatable {
     package var steps: Int
-    /// Images of one step on all ranks together.
+    /// Images per step over all ranks.
     package var batchSize: Int
-    /// Images a rank takes at once; nil for its whole share. Smaller values save memory and change nothing
-    /// else.
+    /// Images per forward and backward pass on a rank; nil for the rank's whole share. Smaller values only
+    /// save memory.
     package var microBatchSize: Int?
     package var precision = Precision.auto
-    /// What `auto` stands for, once the ranks of a job have agreed on it; not written.
+    /// The type that `auto` selects, once the ranks have agreed on it; not serialized.
     var automaticDType: DType?
     package var sharding = Sharding.optimizer
-    /// What gradients are on their way between ranks.
+    /// The type of gradients in transfer between ranks.
     package var reduceDType = ReduceDType.fp32
-    /// A metrics line every so many steps.
+    /// Steps between two metrics lines.
     package var logEvery = 50
-    /// Sample grids every so many steps; 0 for never.
+    /// Steps between two sample grids; 0 for none.
     package var sampleEvery = 1000
-    /// Checkpoints every so many steps; 0 for at the end alone.
+    /// Steps between two checkpoints; 0 for only one at the end.
     package var checkpointEvery = 1000
-    /// Comparison of all ranks' weights every so many steps; 0 for never.
+    /// Steps between two comparisons of all ranks' weights; 0 for none.
     package var checkReplicasEvery = 1000
 
     enum Key: String, CaseIterable {
@@ -96,18 +96,18 @@ package struct TrainConfiguration: Sendable, Equatable {
     }
 }
 
-/// `checkpoint`: which checkpoints stay, and whether training waits for them.
+/// `checkpoint`: checkpoint retention, and whether saves are asynchronous.
 package struct CheckpointConfiguration: Sendable, Equatable {
-    /// How many of the newest are kept.
+    /// Number of newest checkpoints to keep.
     package var keepLast = 3
-    /// Checkpoints at multiples of this step are kept for good; nil for none.
+    /// Checkpoints at multiples of this step are never deleted; nil for none.
     package var keepEvery: Int?
-    /// So many checkpoints of the lowest training loss are kept, whatever their age.
+    /// Number of checkpoints with the lowest training loss to keep, regardless of age.
     package var keepBest = 0
-    /// Seconds for which the last save of a run is retried when it fails, before the run ends with exit code 74. While
-    /// training continues, failed saves are retried without a limit.
+    /// Seconds for which the final save of a run is retried after a failure, before the run ends with exit
+    /// code 74. During training, failed saves are retried without limit.
     package var saveTimeout = 600.0
-    /// Whether a checkpoint is written while training goes on (`async` in the file).
+    /// Whether a checkpoint is written while training continues (`async` in the file).
     package var isAsync = false
 
     enum Key: String, CaseIterable {
@@ -144,25 +144,25 @@ package struct CheckpointConfiguration: Sendable, Equatable {
         var node = ConfigNode.mapping([
             "keep_last": .integer(keepLast), "keep_every": .integer(keepEvery), "async": .bool(isAsync),
         ])
-        // Left out where it is not used, as it was before there was such a key: the configuration's hash stays.
+        // Omitted if unused, so that configurations from before these keys existed keep their hash.
         if keepBest > 0 { node["keep_best"] = .integer(keepBest) }
         if saveTimeout != 600 { node["save_timeout"] = .number(saveTimeout) }
         return node
     }
 }
 
-/// How a trained model is sampled.
+/// The sampler for a trained model.
 package enum SamplerKind: String, ConfigChoice {
     case ddim, ddpm
 }
 
 /// `sampling`: the grids made during training, and the defaults of `disttrain sample`.
 package struct SamplingConfiguration: Sendable, Equatable {
-    /// Samples in a grid.
+    /// Number of samples in a grid.
     package var count = 64
     /// Denoising steps.
     package var steps = 50
-    /// η of DDIM: 0 deterministic, 1 ancestral.
+    /// η of DDIM: 0 is deterministic, 1 is ancestral.
     package var eta = 0.0
     package var spacing = TimestepSpacing.leading
     package var sampler = SamplerKind.ddim
@@ -192,11 +192,11 @@ package struct SamplingConfiguration: Sendable, Equatable {
     }
 }
 
-/// `logging`: where metrics go besides metrics.jsonl, which is always written.
+/// `logging`: outputs for metrics in addition to metrics.jsonl, which is always written.
 package struct LoggingConfiguration: Sendable, Equatable {
-    /// An event file in the run's `tensorboard/`.
+    /// Write an event file to the run's `tensorboard/`.
     package var tensorboard = true
-    /// An offline run of Weights & Biases in the run's `wandb/` (`offline` in the file, else `off`).
+    /// Write an offline Weights & Biases run to the run's `wandb/` (in the file: `offline` or `off`).
     package var wandb = false
 
     enum Key: String, CaseIterable { case tensorboard, wandb }
@@ -204,7 +204,7 @@ package struct LoggingConfiguration: Sendable, Equatable {
     init(config node: ConfigNode, path: [String]) throws(ConfigError) {
         let reader = try ConfigReader<Key>(node, path: path)
         tensorboard = try reader.read(.tensorboard, default: tensorboard)
-        // `off`, `offline` and `online` are words in YAML 1.2, and false means off.
+        // In YAML 1.2, `off`, `offline` and `online` are strings; false also means off.
         guard let value = reader.child(.wandb), value.value != .bool(false), value.value != .null else {
             return
         }
@@ -220,7 +220,7 @@ package struct LoggingConfiguration: Sendable, Equatable {
         wandb = mode == "offline"
     }
 
-    /// Whether gradient norms by block are of use to a record.
+    /// Whether any output uses gradient norms by block.
     package var recordsBlocks: Bool { tensorboard || wandb }
 
     var node: ConfigNode {

@@ -1,18 +1,20 @@
 import CYaml
 import FileFormats
 
-/// Checks YAML text against limits before a tree is made of it, because a few lines of aliases can stand for billions of
-/// values.
+/// Checks YAML text against limits before a tree is built, because a few lines with aliases can expand to
+/// billions of values.
 ///
-/// The text is parsed event by event with libyaml, as Yams does. Yams itself offers only finished trees, and makes them
-/// by comparing the keys of each section, which takes exponential time if keys are made of aliases.
+/// The text is parsed as events with libyaml, the parser behind Yams. Yams itself only provides finished
+/// trees, and builds them by comparing the keys of each section, which takes exponential time if the keys
+/// consist of aliases.
 enum YAMLLimits {
     static let bytes = 1 << 20
-    /// Values and keys, those that aliases repeat included.
+    /// Limit on keys and values, including those repeated by aliases.
     static let nodes = 100_000
     static let depth = 32
 
-    /// - Throws: `ConfigError` where a limit is exceeded or a key is no scalar. Syntax errors are left to the reader.
+    /// - Throws: `ConfigError` if a limit is exceeded or a key is not a scalar. Syntax errors are left to the
+    ///   parser that builds the tree.
     static func check(_ text: String, source: String) throws(ConfigError) {
         let count = text.utf8.count
         guard count <= bytes else {
@@ -32,7 +34,7 @@ enum YAMLLimits {
     }
 }
 
-/// Follows the events of a document and counts the values that they stand for.
+/// Scans the events of a document and counts the values after alias expansion.
 private struct EventScan {
     struct Problem {
         let text: String
@@ -43,18 +45,18 @@ private struct EventScan {
     private struct Collection {
         let anchor: String?
         let isMapping: Bool
-        /// Nodes before it.
+        /// Number of nodes before it.
         let start: Int
-        /// Children so far; in a section keys and values alternate.
+        /// Number of children so far; in a section, keys and values alternate.
         var children = 0
 
         var expectsKey: Bool { isMapping && children % 2 == 0 }
     }
 
-    // libyaml's parser is initialised and freed at one address.
+    // libyaml's parser must be initialized and freed at the same address.
     private let parser = UnsafeMutablePointer<yaml_parser_t>.allocate(capacity: 1)
     private var open: [Collection] = []
-    /// Nodes of a complete anchored value, and whether it is a scalar.
+    /// Number of nodes of each complete anchored value, and whether it is a scalar.
     private var anchored: [String: (nodes: Int, isScalar: Bool)] = [:]
     private var nodes = 0
 
@@ -80,14 +82,14 @@ private struct EventScan {
         }
     }
 
-    /// - Returns: what is wrong.
+    /// - Returns: a description of the problem, or nil.
     private mutating func take(_ event: yaml_event_t) -> String? {
         switch event.type {
         case YAML_SCALAR_EVENT:
             if let anchor = Self.text(event.data.scalar.anchor) { anchored[anchor] = (1, true) }
             return add(1, isScalar: true)
         case YAML_ALIAS_EVENT:
-            // Of an unknown anchor, and of one whose value is not complete, the reader complains.
+            // An alias to an unknown or incomplete anchor is reported later, when the tree is built.
             let value = Self.text(event.data.alias.anchor).flatMap { anchored[$0] } ?? (1, true)
             return add(value.nodes, isScalar: value.isScalar)
         case YAML_SEQUENCE_START_EVENT:
@@ -116,7 +118,7 @@ private struct EventScan {
             if open[parent].expectsKey, !isScalar { return "a key must be a word" }
             open[parent].children += 1
         }
-        // Every summand is at most the limit, so the sum does not overflow.
+        // Each summand is at most the limit, so the sum cannot overflow.
         nodes += count
         guard nodes <= YAMLLimits.nodes else {
             return "stands for more than \(YAMLLimits.nodes) values, those repeated by aliases included; "

@@ -2,13 +2,13 @@ import FileFormats
 import Support
 import Yams
 
-/// YAML text to `ConfigNode` and back.
+/// Converts YAML text to `ConfigNode` and back.
 ///
-/// Plain scalars follow the core schema of YAML 1.2: `true` and `false` are the only truth values (`yes`,
-/// `on` and `off` are strings), `~` and `null` are null, and `2e-4` is a number.
+/// Plain scalars follow the core schema of YAML 1.2: `true` and `false` are the only Booleans (`yes`, `on`
+/// and `off` are strings), `~` and `null` are null, and `2e-4` is a number.
 package enum YAMLNode {
-    /// Reads one document. Duplicate keys, several documents, non-string keys and what exceeds ``YAMLLimits`` are
-    /// refused.
+    /// Parses one document. Duplicate keys, multiple documents, non-string keys and anything that exceeds
+    /// ``YAMLLimits`` are rejected.
     package static func parse(_ text: String, source: String) throws(ConfigError) -> ConfigNode {
         try YAMLLimits.check(text, source: source)
         let document: Yams.Node?
@@ -40,7 +40,7 @@ package enum YAMLNode {
                     throw ConfigError(.syntax, "a key must be a word", location: location)
                 }
                 var child = try convert(value, source: source)
-                // An error about a key is best shown on the key's line, also where its value starts below.
+                // Report an error about an entry at its key's line, even if the value starts on a later line.
                 if let line = key.mark?.line { child.location?.line = line }
                 entries.append(.init(name, child))
             }
@@ -63,7 +63,7 @@ package enum YAMLNode {
             return .string(text)
         }
         if let integer = Int(text) { return .integer(integer) }
-        // Double() also takes hexadecimal floats, which YAML does not know.
+        // Double() also accepts hexadecimal floats, which are not valid in YAML.
         if unsigned.allSatisfy({ $0.isASCII && ($0.isNumber || ".eE+-".contains($0)) }),
             let number = Double(text)
         {
@@ -92,7 +92,7 @@ package enum YAMLNode {
 }
 
 extension YAMLNode {
-    /// The tree as YAML: sections as blocks, lists on one line.
+    /// The tree as YAML: block style for sections, flow style for lists.
     package static func text(_ node: ConfigNode) -> String {
         guard let entries = node.entries else { return flow(node) + "\n" }
         var out = ""
@@ -125,7 +125,7 @@ extension YAMLNode {
         }
     }
 
-    /// A string as a plain scalar where it reads back as itself, else in JSON's quotes, which YAML shares.
+    /// A plain scalar if it parses back to the same string, otherwise JSON quotes, which are valid in YAML.
     private static func word(_ text: String) -> String {
         let isSafe = text.unicodeScalars.allSatisfy {
             $0.isASCII

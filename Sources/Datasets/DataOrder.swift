@@ -1,12 +1,12 @@
 import TensorCore
 
-/// The order in which a run visits its samples: for every epoch a permutation of 0..<count, keyed by (seed,
+/// The order in which a run visits its samples: for each epoch a permutation of 0..<count, keyed by (seed,
 /// epoch).
 ///
-/// Epochs follow each other without a gap, so the cursor of a run is one number: position = step · batch + i,
-/// and a batch may span two epochs. No array is shuffled or kept. The permutation is a Feistel network over
-/// the smallest power of two that holds `count`; a result outside 0..<count is put through the network again
-/// until it falls inside (cycle walking), which keeps it a bijection.
+/// Epochs follow one another without a gap, so the data position of a run is one number, position = step ·
+/// batch + i, and a batch may span two epochs. No array is shuffled or stored. The permutation is a Feistel
+/// network over the smallest power of two that is at least `count`; results outside 0..<count are permuted
+/// again until they are inside (cycle walking), which preserves bijectivity.
 ///
 /// Source: Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002.
 package struct DataOrder: Sendable, Equatable {
@@ -14,12 +14,13 @@ package struct DataOrder: Sendable, Equatable {
     package let count: Int
     package let seed: UInt64
 
-    // Widths of the two halves of a number in the network's domain.
+    // Widths of the two halves of a number in the network's domain, in bits.
     private let leftBits: UInt64
     private let rightBits: UInt64
 
     private static let rounds = 10
-    /// Halves of a bit or two hardly mix, so small sets are permuted inside a domain of this many bits.
+    /// Halves of one or two bits barely mix; small sets are therefore permuted in a domain of at least this
+    /// many bits.
     private static let minimumBits = 6
 
     package init(count: Int, seed: UInt64) {
@@ -31,9 +32,9 @@ package struct DataOrder: Sendable, Equatable {
         rightBits = UInt64(bits - bits / 2)
     }
 
-    /// The sample at a position of the run, counted from its first sample on.
+    /// The sample at a position, counted from the run's first sample.
     ///
-    /// - Complexity: O(1), less than two walks on average where count is 33 or more.
+    /// - Complexity: O(1); fewer than two network evaluations on average if count is at least 33.
     package func index(at position: Int) -> Int {
         precondition(position >= 0, "positions start at 0")
         if count == 1 { return 0 }
@@ -43,11 +44,11 @@ package struct DataOrder: Sendable, Equatable {
         return Int(value)
     }
 
-    /// The epoch that a position lies in, from 0.
+    /// The epoch of a position, from 0.
     package func epoch(at position: Int) -> Int { position / count }
 
     private func permuted(_ value: UInt64, epoch: UInt64) -> UInt64 {
-        // One Philox stream an epoch gives the round keys.
+        // The round keys come from one Philox stream per epoch.
         var keys = CounterRandom(seed: seed, purpose: .dataOrder, step: epoch)
         var left = value >> rightBits
         var right = value & (1 << rightBits - 1)
@@ -62,7 +63,7 @@ package struct DataOrder: Sendable, Equatable {
         return left << rightBits | right
     }
 
-    /// The finalizer of SplitMix64: every input bit reaches every output bit.
+    /// The finalizer of SplitMix64: each input bit affects each output bit.
     private static func mix(_ value: UInt64) -> UInt64 {
         var z = value
         z = (z ^ z >> 30) &* 0xBF58_476D_1CE4_E5B9

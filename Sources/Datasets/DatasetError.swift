@@ -1,17 +1,17 @@
 import Support
 
-/// A dataset, or a prepared folder, that cannot be used; in one line that says what to do.
+/// A dataset or prepared folder that cannot be used; the message is one line with the remedy.
 package struct DatasetError: ReportableError, Equatable, Sendable {
     package enum Kind: Equatable, Sendable {
         /// The folder or file is missing, or cannot be read or written.
         case inaccessible
-        /// A shard or the manifest is cut short, missing or damaged.
+        /// A shard or the manifest is truncated, missing or damaged.
         case damaged
-        /// The data were made from another source, transform or first stage than the one asked for.
+        /// The data was made from another source, transform or first stage than requested.
         case mismatch
         /// Images that cannot be decoded.
         case badImages
-        /// Options that do not go together.
+        /// Incompatible options.
         case usage
     }
 

@@ -7,7 +7,7 @@ extension FacePainter {
     mutating func drawEye(_ side: Float) {
         let center = eyeCenter(side)
         let (half, opening) = (Float(0.142), traits.eyeOpening)
-        // An almond is the overlap of two circles, one for each lid.
+        // The eye is the intersection of two circles, one for each lid.
         let radius = (half * half + opening * opening) / (2 * opening)
         let lid = Point(0, radius - opening)
         let box = Box(center, Point(half, opening))
@@ -28,7 +28,7 @@ extension FacePainter {
             distance: { max(circle($0 - gaze, 0.078), almond($0 - center)) })
         canvas.fill(box, Color(0.05, 0.04, 0.05)) { max(circle($0 - gaze, 0.039), almond($0 - center)) }
         canvas.fillEllipse(gaze + Point(-0.028, -0.03), Point(0.02, 0.02), Color(1, 1, 1))
-        // Lashes along the upper lid, a faint line under the lower one.
+        // Lashes along the upper lid, and a faint line under the lower lid.
         let lashes = mix(traits.hair, Color(0.08, 0.05, 0.05), 0.8)
         canvas.fill(Box(center + Point(0, -0.02), Point(half + 0.03, opening + 0.03)), lashes) { p in
             let q = p - center
@@ -62,7 +62,7 @@ extension FacePainter {
         let tip = Point(turn * 1.5, traits.noseLength)
         let wide = traits.noseWidth
         let dark = skin * Color(0.62, 0.52, 0.50)
-        // The side away from the light, the bridge's highlight, the tip, and the shadow under it.
+        // The side away from the light, the highlight on the bridge, the tip, and the shadow under it.
         canvas.fill(
             Box(Point(tip.x, 0.08), Point(0.2, 0.24)), soft: 0.07, opacity: 0.34, dark
         ) { capsule($0, Point(turn + 0.065, -0.06), tip + Point(wide * 0.75, -0.02), 0.022) }
@@ -84,7 +84,7 @@ extension FacePainter {
         let center = Point(traits.yaw * 1.25, 0.43)
         let (half, smile, open) = (traits.mouthWidth, traits.smile, traits.mouthOpening)
         let box = Box(center, Point(half + 0.02, 0.19))
-        /// How far a point is along the mouth, squared, and its height over the line where the lips meet.
+        /// The squared relative position along the mouth, and the height above the line where the lips meet.
         @inline(__always)
         func place(_ p: Point) -> (square: Float, y: Float) {
             let q = p - center
@@ -93,7 +93,7 @@ extension FacePainter {
         }
         let (upper, lower) = (Float(0.040), Float(0.056))
         let lips = traits.lips
-        // Under the lower lip the face recedes.
+        // A shadow under the lower lip.
         canvas.fillEllipse(
             center + Point(0, 0.115 + open), Point(half * 0.7, 0.035), soft: 0.06, opacity: 0.3,
             traits.skin * 0.5)
@@ -112,7 +112,7 @@ extension FacePainter {
                 return max(-y, y - (lower + open) * (1 - square), square.squareRoot() * half - half)
             })
         if open > 0 {
-            // The dark of the mouth, and the upper teeth before it.
+            // The dark interior of the mouth, then the upper teeth.
             for (color, part) in [(traits.lips * 0.35, Float(1)), (Color(0.97, 0.96, 0.93), 0.72)] {
                 canvas.fill(box, color) { p in
                     let (square, y) = place(p)

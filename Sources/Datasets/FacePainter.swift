@@ -38,7 +38,7 @@ struct FacePainter {
             distance: { _ in -1 })
     }
 
-    /// Lighter where the light from the upper left falls on it.
+    /// Hair is lighter where light from the upper left falls on it.
     private static func hairColor(_ base: Color, _ p: Point) -> Color {
         let light = glow(p - Point(-0.18, -0.56), Point(0.55, 0.34))
         let shade = 0.90 - 0.14 * min(max(p.y + 0.2, 0), 1)
@@ -86,7 +86,7 @@ struct FacePainter {
         }
     }
 
-    /// Bumps around a centre, as of thick curls: the cosine of twelve times the angle, by its polynomials.
+    /// Bumps around a center, for curls: cos 12a, computed with Chebyshev polynomials.
     @inline(__always)
     private static func curl(_ p: Point) -> Float {
         let c = p.y / max((p.x * p.x + p.y * p.y).squareRoot(), 1e-6)
@@ -103,7 +103,7 @@ struct FacePainter {
         canvas.fill(
             Box(neck, Point(0.25, 0.5)),
             color: { p in
-                // The chin's shadow falls on the neck.
+                // The shadow of the chin on the neck.
                 let shadow = min(max(1 - (p.y + 0.5 * p.x * p.x - 0.70) / 0.22, 0), 1)
                 return skin * (0.92 - 0.10 * p.x - 0.34 * shadow)
             }, distance: { p in roundedBox(p - neck, Point(0.25, 0.5), 0.05) })
@@ -136,7 +136,7 @@ struct FacePainter {
 
     // MARK: The head
 
-    /// The head's outline: a skull and a jaw, joined smoothly.
+    /// The outline of the head: a skull and a jaw, joined smoothly.
     @inline(__always)
     private static func head(_ p: Point, _ traits: FaceTraits) -> Float {
         let skull = ellipse(p - Point(0, -0.12), Point(traits.headWidth, 0.58))
@@ -212,7 +212,7 @@ struct FacePainter {
             }
         case .sidePart:
             fillHair(base) { p in
-                // Two arcs that meet at the parting, the wider one swept across the forehead.
+                // Two arcs that meet at the parting; the wider one is swept across the forehead.
                 let wide = ellipse(p - Point(turn - side * 0.16, 0.24), Point(width * 0.86, 0.60))
                 let narrow = ellipse(p - Point(turn + side * 0.26, 0.16), Point(width * 0.62, 0.62))
                 return max(cap(p), -min(wide, narrow), p.y - 0.04)
@@ -230,7 +230,7 @@ struct FacePainter {
             }
         case .long:
             fillHair(base) { p in
-                // Parted in the middle and falling to both sides of the face.
+                // Parted in the middle, on both sides of the face.
                 let left = ellipse(p - Point(turn - 0.14, 0.28), Point(width * 0.66, 0.74))
                 let right = ellipse(p - Point(turn + 0.14, 0.28), Point(width * 0.66, 0.74))
                 let sides = roundedBox(p - Point(0, 0.24), Point(width + 0.09 + volume, 0.76), 0.30)
@@ -251,7 +251,7 @@ struct FacePainter {
     @inline(__always)
     private mutating func fillHair(_ base: Color, _ distance: (Point) -> Float) {
         let box = Box(Point(0, 0.0), Point(0.80, 0.95))
-        // The hair's own shadow on the forehead sets it off from the skin.
+        // A shadow on the forehead separates the hair from the skin.
         let shadow = traits.skin * 0.45
         let traits = traits
         canvas.fill(box, soft: 0.09, opacity: 0.35, shadow) {

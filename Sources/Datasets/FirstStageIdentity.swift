@@ -3,8 +3,8 @@ import Support
 import TensorCore
 
 extension ParameterStore {
-    /// A hash of the tensors' names, shapes and fp32 values, the same on any host and whatever file format
-    /// they came in. 16 hexadecimal digits.
+    /// A hash of the tensors' names, shapes and fp32 values, independent of the host and of the file format
+    /// they were loaded from. 16 hexadecimal digits.
     package var contentHash: String {
         var hash = SourceFingerprint()
         for parameter in parameters.sorted(by: { $0.name < $1.name }) {
@@ -17,10 +17,10 @@ extension ParameterStore {
 }
 
 extension FirstStage {
-    /// A hash of the weights: see `ParameterStore.contentHash`.
+    /// A hash of the weights; see `ParameterStore.contentHash`.
     package var weightsHash: String { model.store.contentHash }
 
-    /// What a prepared folder notes of the first stage that made it.
+    /// The record of this first stage for the manifest of a prepared folder.
     package var record: PreparedManifest.FirstStageRecord {
         switch model {
         case .autoencoderKL(let model):
@@ -34,7 +34,7 @@ extension FirstStage {
         }
     }
 
-    /// What a checkpoint notes of the first stage that its model is trained behind.
+    /// The record of this first stage for a checkpoint of the diffusion model trained with it.
     package func reference(path: String) -> FirstStageReference {
         let record = record
         return FirstStageReference(
@@ -42,7 +42,7 @@ extension FirstStage {
             shiftFactor: record.shiftFactor ?? 0)
     }
 
-    /// Whether latents come as a Gaussian that is to be sampled.
+    /// Whether the encoder outputs a Gaussian from which latents are sampled.
     var hasPosterior: Bool {
         if case .autoencoderKL = model { return true }
         return false

@@ -1,20 +1,20 @@
 import Foundation
 
-/// Latents that `prepare` wrote: only the samples that a rank reads enter its memory.
+/// Latents written by `prepare`. Only the samples that a rank uses are read into its memory.
 ///
-/// A sample is (z - shift)·scaling, where z = mean + exp(logvar / 2)·noise is drawn from the posterior anew
-/// at every visit, or is the latent itself where the first stage has no posterior. A mirrored sample is the
-/// encoder's latent of the mirrored image where the folder holds those, since an encoder commutes with
-/// mirroring only roughly; without them the latent itself is mirrored.
+/// A sample is (z - shift)·scaling, where z = mean + exp(logvar / 2)·noise is drawn from the posterior at
+/// each visit, or is the stored latent if the first stage has no posterior. A mirrored sample is the
+/// encoder's latent of the mirrored image if the folder has those, because an encoder is only approximately
+/// equivariant to mirroring; otherwise the latent itself is mirrored.
 package final class LatentDataset: TrainingDataset {
     package let folder: PreparedFolder
-    /// What latents are multiplied by.
+    /// Latents are multiplied by this.
     package let scalingFactor: Float
-    /// What is subtracted before.
+    /// Subtracted from latents before scaling.
     package let shiftFactor: Float
 
     /// - Parameters:
-    ///   - scalingFactor: nil takes what the first stage's configuration said when the folder was prepared.
+    ///   - scalingFactor: nil for the value in the first stage's configuration when the folder was prepared.
     ///   - shiftFactor: likewise.
     package init(
         _ folder: PreparedFolder, scalingFactor: Double? = nil, shiftFactor: Double? = nil
@@ -57,7 +57,7 @@ package final class LatentDataset: TrainingDataset {
                 var noise = key.posteriorNoise
                 for i in 0..<out.count {
                     let from = source(i, mirror)
-                    // diffusers clamps the log-variance so; it was stored as the encoder gave it.
+                    // diffusers clamps the log-variance to this range; it is stored unclamped.
                     let deviation = exp(0.5 * min(max(float(logvar, from), -30), 20))
                     let z = float(mean, from) + deviation * noise.normal()
                     out[i] = (z - shiftFactor) * scalingFactor
@@ -71,7 +71,7 @@ package final class LatentDataset: TrainingDataset {
             bitPattern: UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 4 * index, as: UInt32.self)))
     }
 
-    /// The element that lands at `i` of [H, W, C].
+    /// The index of the element that is written to index `i` of [H, W, C].
     private func source(_ i: Int, _ mirror: Bool) -> Int {
         guard mirror else { return i }
         let (pixel, c) = i.quotientAndRemainder(dividingBy: channels)

@@ -1,13 +1,13 @@
 import Foundation
 import Support
 
-/// Mean and spread of samples, by channel, gathered in sums that add up over shards and ranks.
+/// Mean and standard deviation of samples, by channel, from sums that can be added over shards and ranks.
 ///
-/// For latents with a posterior the spread is that of z = mean + exp(logvar / 2)·noise, whose variance is
-/// Var(mean) + E[exp(logvar)]: no noise has to be drawn for it.
+/// For latents with a posterior, the standard deviation is that of z = mean + exp(logvar / 2)·noise. Its
+/// variance is Var(mean) + E[exp(logvar)], so no noise needs to be drawn.
 package struct LatentStatistics: Equatable, Sendable {
     package let channels: Int
-    /// Values seen in each channel.
+    /// Number of values in each channel.
     package private(set) var count = 0.0
     private var sum: [Double]
     private var sumOfSquares: [Double]
@@ -49,7 +49,7 @@ package struct LatentStatistics: Equatable, Sendable {
         }
     }
 
-    /// False where a value was NaN or infinite.
+    /// False if any value was NaN or infinite.
     package var isFinite: Bool { (sum + sumOfSquares + sumOfVariances).allSatisfy(\.isFinite) }
 
     /// Mean of each channel.
@@ -62,14 +62,14 @@ package struct LatentStatistics: Equatable, Sendable {
 
     package var mean: Double { sum.reduce(0, +) / max(count * Double(channels), 1) }
 
-    /// Standard deviation of all values together around their one mean.
+    /// Standard deviation of all values around their common mean.
     package var std: Double {
         Self.std(
             count * Double(channels), sum.reduce(0, +), sumOfSquares.reduce(0, +), sumOfVariances.reduce(0, +)
         )
     }
 
-    /// 1/std: what latents are multiplied by to have unit variance.
+    /// 1/std: scales latents to unit variance.
     /// Source: Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", appendix G.
     package var scalingFactor: Double { 1 / max(std, 1e-6) }
 
@@ -81,7 +81,7 @@ package struct LatentStatistics: Equatable, Sendable {
 
     // MARK: JSON
 
-    /// The sums, so that shards add up.
+    /// The sums, to be added over shards.
     var sums: JSONValue {
         [
             "count": .number(count),
@@ -103,7 +103,7 @@ package struct LatentStatistics: Equatable, Sendable {
         }
     }
 
-    /// What a person reads in the manifest.
+    /// The derived values, for readers of the manifest.
     var summary: JSONValue {
         [
             "mean": .number(mean),

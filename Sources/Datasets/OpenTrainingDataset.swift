@@ -4,13 +4,13 @@ import Imaging
 import LDMModel
 import Support
 
-/// What a run trains on: the `data` section of its configuration.
+/// The training data, from the `data` section of a run's configuration.
 package struct DataOptions: Equatable, Sendable {
-    /// A folder that `prepare` wrote; or, in pixel space, also a source as
-    /// ``openImageSource(_:size:seed:skipBad:)`` knows it: a folder of images, a tar archive, CIFAR-10
-    /// batches, or `synthetic-faces:COUNT[:SEED]`.
+    /// A folder written by `prepare`; in pixel space, alternatively a source as in
+    /// ``openImageSource(_:size:seed:skipBad:)``: a folder of images, a tar archive, CIFAR-10 batches, or
+    /// `synthetic-faces:COUNT[:SEED]`.
     package var path: String
-    /// Side of a training image where the source's images are resized at loading.
+    /// Side of a training image, to which the source's images are resized when they are loaded.
     package var imageSize: Int
     package var filter: ResizeFilter
 
@@ -21,16 +21,16 @@ package struct DataOptions: Equatable, Sendable {
     }
 }
 
-/// Opens what a run trains on together on all ranks, and refuses data that do not fit the first stage. A prepared
-/// folder's shards are verified from now on in the background, which rank 0 reports when it is done. Collective.
+/// Opens the training data on all ranks, and throws if it does not match the first stage. Starts to verify a
+/// prepared folder's shards in the background; rank 0 reports when this is done. Collective.
 ///
 /// - Parameters:
-///   - firstStage: nil trains in pixel space.
-/// - Throws: `DatasetError` in one line.
+///   - firstStage: nil for training in pixel space.
+/// - Throws: `DatasetError` with a one-line message.
 package func openTrainingDataset(
     _ options: DataOptions, firstStage: FirstStage?, on communicator: any Communicator
 ) throws -> any TrainingDataset {
-    // With a first stage a source of images is refused, so nothing is read of it.
+    // With a first stage, an image source is rejected; do not read it.
     let isPrepared = try communicator.anyAgree(
         firstStage != nil || PreparedManifest.isIn(options.path))
     let sources = try SharedSources(
@@ -43,14 +43,15 @@ package func openTrainingDataset(
     return dataset
 }
 
-/// The same on one rank alone, without verification in the background: shards are verified when they are first used.
+/// Opens the training data on one rank, without background verification: shards are verified when they are
+/// first used.
 package func openTrainingDataset(
     _ options: DataOptions, firstStage: FirstStage?
 ) throws(DatasetError) -> any TrainingDataset {
     try openTrainingDataset(options, firstStage: firstStage, nil)
 }
 
-/// - Parameter sources: what the ranks have opened together.
+/// - Parameter sources: the sources that the ranks have opened together.
 private func openTrainingDataset(
     _ options: DataOptions, firstStage: FirstStage?, _ sources: SharedSources?
 ) throws(DatasetError) -> any TrainingDataset {
@@ -59,7 +60,7 @@ private func openTrainingDataset(
         let unfinished = FileManager.default.fileExists(atPath: "\(path)/\(PrepareRecord.folderName)")
         let isDrawn = path.hasPrefix("synthetic-faces")
         if unfinished || firstStage != nil && !isDrawn && !FileManager.default.fileExists(atPath: path) {
-            // Says that the folder is missing or not finished.
+            // Throws an error that the folder is missing or unfinished.
             _ = try PreparedManifest.read(folder: path)
         }
         guard firstStage == nil else {
@@ -114,7 +115,7 @@ private func openTrainingDataset(
     }
 }
 
-/// Opens a source of images; of drawn faces also with their seed, as `synthetic-faces:COUNT:SEED`.
+/// Opens an image source; for synthetic faces, also with their seed, as `synthetic-faces:COUNT:SEED`.
 func openSource(
     _ specification: String, size: Int, skipBad: Bool, limits: ImageLimits = .standard
 ) throws(ImageError) -> any ImageSource {

@@ -3,7 +3,7 @@ import Imaging
 import Support
 import Synchronization
 
-/// Images that `prepare` wrote as bytes; a sample is pixel / 127.5 - 1.
+/// Images that `prepare` has stored as bytes; a sample is pixel / 127.5 - 1.
 package final class PixelDataset: TrainingDataset {
     package let folder: PreparedFolder
 
@@ -33,10 +33,10 @@ package final class PixelDataset: TrainingDataset {
     }
 }
 
-/// Images decoded, cropped and resized when they are first touched, and kept as bytes: what a pixel-space run
-/// reads that names its images directly. Nothing is written to disk.
+/// Images that are decoded, cropped and resized on first use, and cached as bytes: the dataset of a
+/// pixel-space run that reads images directly. Nothing is written to disk.
 package final class ImageDataset: TrainingDataset {
-    /// Bytes kept by default; images past it are decoded again at every visit.
+    /// Default size of the cache in bytes; images that do not fit are decoded at each visit.
     package static let defaultCacheBytes = 4 << 30
 
     package let source: any ImageSource
@@ -46,8 +46,8 @@ package final class ImageDataset: TrainingDataset {
     private let cache: Mutex<[Int: [UInt8]]>
 
     /// - Parameters:
-    ///   - limit: take the first images alone.
-    ///   - cacheBytes: memory for decoded images.
+    ///   - limit: use only the first images.
+    ///   - cacheBytes: memory for decoded images, in bytes.
     package init(
         _ source: any ImageSource, transform: ImageTransform, limit: Int? = nil,
         cacheBytes: Int = ImageDataset.defaultCacheBytes
@@ -67,7 +67,7 @@ package final class ImageDataset: TrainingDataset {
         }
     }
 
-    /// Of the version that the source's fingerprint is of.
+    /// Has the version prefix of the source's fingerprint.
     private static func fingerprint(_ source: String, _ transform: ImageTransform, _ count: Int) -> String {
         let prefix = source.hasPrefix(SourceFingerprint.prefix) ? SourceFingerprint.prefix : ""
         return prefix + contentHash([source, transform.description, String(count)])
@@ -98,21 +98,21 @@ package final class ImageDataset: TrainingDataset {
                 "\(error.description); remove it, or make a clean set: disttrain prepare --skip-bad",
                 code: error.code)
         }
-        // Two threads may decode the same image once each; both results are the same.
+        // Two threads may decode the same image concurrently; the results are identical.
         if index < cachedCount { cache.withLock { $0[index] = image.pixels } }
         return image.pixels
     }
 }
 
 extension ImageDataset {
-    /// Faces of `size` by `size` pixels, drawn when they are first touched.
+    /// Faces of `size` by `size` pixels, drawn on first use.
     package convenience init(syntheticFaces count: Int, size: Int, seed: UInt64 = 0) {
         self.init(
             SyntheticFacesSource(count: count, size: size, seed: seed), transform: ImageTransform(size: size))
     }
 }
 
-/// Bytes [H, W, 3] as floats in [-1, 1], mirrored or not.
+/// Converts bytes [H, W, 3] to floats in [-1, 1], optionally mirrored.
 private func writePixels(
     _ pixels: UnsafeBufferPointer<UInt8>, width: Int, flipped: Bool,
     into out: UnsafeMutableBufferPointer<Float>

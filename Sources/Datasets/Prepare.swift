@@ -6,10 +6,10 @@ import LDMModel
 import Support
 import TensorCore
 
-/// What `disttrain prepare` is asked for.
+/// The options of `disttrain prepare`.
 package struct PrepareOptions: Sendable {
     package enum Precision: String, CaseIterable, Sendable {
-        /// bf16 where every rank's processor multiplies it natively, else fp32.
+        /// bf16 if every rank's processor has native bf16 multiplication, otherwise fp32.
         case auto
         case fp32
         case bf16
@@ -21,17 +21,17 @@ package struct PrepareOptions: Sendable {
     /// Side of an image in pixels.
     package var size: Int
     package var filter = ResizeFilter.lanczos
-    /// A diffusers folder of an AutoencoderKL or VQModel; nil prepares pixels.
+    /// A diffusers folder of an AutoencoderKL or VQModel; nil to prepare pixels.
     package var firstStage: String?
-    /// Store latents of the mirrored images too.
+    /// Also store latents of the mirrored images.
     package var flip = false
-    /// Leave out what cannot be decoded, rather than failing.
+    /// Skip images that cannot be decoded instead of failing.
     package var skipBad = false
-    /// Larger images cannot be decoded.
+    /// Images above these limits cannot be decoded.
     package var limits = ImageLimits.standard
-    /// Images encoded together.
+    /// Images per encoder pass.
     package var batch = 8
-    /// Take the first images alone.
+    /// Use only the first images.
     package var limit: Int?
     package var precision = Precision.auto
 
@@ -42,15 +42,15 @@ package struct PrepareOptions: Sendable {
     }
 }
 
-/// Turns images into sharded training samples on all ranks; all ranks call it and all get the same result.
+/// Converts images to sharded training samples on all ranks. Collective; all ranks get the same result.
 ///
-/// A shard is written whole, with a record of what it was made from, so a run that was cut off goes on where
-/// it stopped, on any number of ranks. After every round of shards the ranks tell each other how far they are
-/// and whether an image could not be decoded: the rest is then only looked through, so that the error names
-/// all.
+/// Each shard is written atomically, with a record of its inputs, so an interrupted run resumes where it
+/// stopped, on any number of ranks. After each round of shards the ranks exchange their progress and whether
+/// any image could not be decoded. In that case the remaining images are only checked, so that the error
+/// lists all bad images.
 ///
 /// - Parameter showsProgress: rank 0 writes a progress line to standard error.
-/// - Throws: `DatasetError` in one line, or `RemoteFailure` where another rank failed.
+/// - Throws: `DatasetError` with a one-line message, or `RemoteFailure` if another rank failed.
 package func prepare(
     _ options: PrepareOptions, on communicator: any Communicator, showsProgress: Bool = true
 ) throws -> PrepareSummary {
@@ -58,7 +58,7 @@ package func prepare(
     let maker = try openMaker(options, communicator)
     let job = maker.job
 
-    // Which shards are there already; each rank verifies its share.
+    // Find the finished shards; each rank verifies its share.
     try communicator.collectively("looking at the output folder") {
         if communicator.isRoot { try takeOutputFolder(options.output, job) }
     }
@@ -75,7 +75,7 @@ package func prepare(
     let preview = "\(options.output)/preview.png"
     if !pending.isEmpty {
         try communicator.collectively("replacing the manifest") {
-            // The manifest says that the folder is whole, which it is not now.
+            // Delete the manifest first, because it marks the folder as complete.
             if communicator.isRoot, unlink(manifestPath) != 0, errno != ENOENT {
                 let code = errno
                 throw DatasetError(
@@ -105,7 +105,7 @@ package func prepare(
 
 // MARK: Opening
 
-/// Opens source and first stage on every rank, and sees that all have the same.
+/// Opens source and first stage on every rank, and checks that they are identical on all ranks.
 private func openMaker(_ options: PrepareOptions, _ communicator: any Communicator) throws -> ShardMaker {
     try communicator.collectively("reading the options") { try options.validate() }
     let hasNativeBFloat16 = try communicator.allAgree(Processor.hasNativeBFloat16)
@@ -156,7 +156,7 @@ private func openMaker(_ options: PrepareOptions, _ communicator: any Communicat
     return maker
 }
 
-/// The source's fingerprint, by the rule that work of earlier versions in the output folder has begun with. Collective.
+/// The source's fingerprint, by the rule that existing work in the output folder used. Collective.
 private func sourceFingerprint(_ maker: ShardMaker, _ communicator: any Communicator) throws -> String {
     let earlier = try communicator.fromRoot("looking at the output folder") {
         earlierSourceFingerprint(maker.folder) ?? ""
@@ -168,7 +168,7 @@ private func sourceFingerprint(_ maker: ShardMaker, _ communicator: any Communic
     return maker.source.fingerprint
 }
 
-/// The classes, sorted by their bytes, where every image has one and there are two or more.
+/// The class names, sorted bytewise, if every image has a class and there are at least two classes.
 private func classNames(of source: any ImageSource, count: Int) -> [String] {
     var names = Set<String>()
     for index in 0..<count {
@@ -194,8 +194,8 @@ extension PrepareOptions {
 
 // MARK: Shards
 
-/// Whether a shard is there, whole, made by the same work, and without left-out images that are not to be
-/// left out.
+/// Whether a shard exists, is complete, was made by the same job, and skipped no images unless skipping is
+/// allowed.
 private func isFinished(_ shard: Int, _ maker: ShardMaker) throws(DatasetError) -> Bool {
     guard let record = PrepareRecord.read(folder: maker.folder, shard: shard) else { return false }
     guard record.job == maker.job else {
@@ -207,7 +207,7 @@ private func isFinished(_ shard: Int, _ maker: ShardMaker) throws(DatasetError) 
     return (record.skipped.isEmpty || maker.skipBad) && record.matchesFile(folder: maker.folder, shard: shard)
 }
 
-/// Makes the shards in rounds, one of each rank.
+/// Makes the shards in rounds of one shard per rank.
 private func makeShards(
     _ pending: [Int], _ maker: ShardMaker, _ communicator: any Communicator, showsProgress: Bool
 ) throws {
@@ -224,7 +224,7 @@ private func makeShards(
         try communicator.collectively("making a shard") {
             guard communicator.rank < round.count else { return }
             let shard = round[first + communicator.rank]
-            // What rank 0 has done stands for all of this round.
+            // Estimate the progress of the whole round from rank 0's.
             let report = { (own: Int) in progress?.update(min(done + own * round.count, done + images)) ?? ()
             }
             bad += try asDatasetError {
@@ -258,7 +258,7 @@ private func writeManifest(_ maker: ShardMaker, to path: String) throws {
     }
     for shard in 0..<job.shardCount {
         let name = PrepareJob.shardName(shard)
-        // Another host may have written it: a network file system can show it with a delay.
+        // The record may have been written on another host; a network file system can show it with a delay.
         let record = try awaiting("\(maker.folder)/\(name)") {
             guard let record = PrepareRecord.read(folder: maker.folder, shard: shard), record.job == job
             else {

@@ -1,7 +1,7 @@
 import Support
 
-/// What decides the bytes of a prepared folder. Every finished shard keeps it beside itself, so that a
-/// restart can tell that the shard belongs to the same work; the number of ranks has no part in it.
+/// All inputs that determine the bytes of a prepared folder, independent of the number of ranks. It is stored
+/// with each finished shard, so that a restart can verify that the shard belongs to the same job.
 package struct PrepareJob: Equatable, Sendable {
     package enum Kind: String, Sendable {
         case latents
@@ -11,16 +11,16 @@ package struct PrepareJob: Equatable, Sendable {
     package var kind: Kind
     /// Content hash of the source; see ``SourceContent``.
     package var sourceFingerprint: String
-    /// Items of the source that are prepared; damaged ones count too.
+    /// Number of items of the source to prepare, including damaged ones.
     package var itemCount: Int
-    /// Side of a transformed image in pixels, and ``ImageTransform``'s text.
+    /// Side of a transformed image in pixels, and the description of the ``ImageTransform``.
     package var imageSize: Int
     package var transform: String
     /// Hash of the first stage's weights; nil for pixels.
     package var firstStageHash: String?
-    /// Whether latents of the mirrored images are stored too.
+    /// Whether latents of the mirrored images are also stored.
     package var flip: Bool
-    /// What the first stage computed in: fp32 or bf16; nil for pixels.
+    /// The compute precision of the first stage, fp32 or bf16; nil for pixels.
     package var precision: String?
 
     package init(
@@ -37,15 +37,15 @@ package struct PrepareJob: Equatable, Sendable {
         self.precision = precision
     }
 
-    /// Items of every shard but the last: at most 256, few enough that 256 images already make 32 shards for
-    /// as many ranks, and that pixels stay below 128 MiB. A multiple of 8, and no matter of the number of
-    /// ranks.
+    /// Items per shard, except for the last one. At most 256; small enough that 256 images already make 32
+    /// shards for as many ranks, and that a shard of pixels stays below 128 MiB. A multiple of 8, independent
+    /// of the number of ranks.
     package var shardSize: Int {
         let most = kind == .pixels ? min(256, (128 << 20) / (3 * imageSize * imageSize)) : 256
         return max(8, min(most / 8 * 8, (itemCount + 511) / 512 * 8))
     }
     package var shardCount: Int { (itemCount + shardSize - 1) / shardSize }
-    /// The source's items in a shard.
+    /// The source items of a shard.
     package func items(ofShard shard: Int) -> Range<Int> {
         shard * shardSize..<min(itemCount, (shard + 1) * shardSize)
     }
@@ -61,7 +61,7 @@ package struct PrepareJob: Equatable, Sendable {
 
     // MARK: JSON
 
-    /// Keys with what a person calls them, in order.
+    /// The keys and their display names, in order.
     private static let titles = [
         ("kind", "kind"), ("source_fingerprint", "source content"), ("items", "number of images"),
         ("size", "--size"), ("transform", "transform"), ("first_stage_hash", "first stage"),
@@ -101,10 +101,10 @@ package struct PrepareJob: Equatable, Sendable {
         }
     }
 
-    /// The largest side that images are prepared at.
+    /// Limit on the side of prepared images, in pixels.
     package static let maximumImageSize = 8192
 
-    /// What differs, for a person: `transform was "…", now "…"`.
+    /// Describes the differences for the user: `transform was "…", now "…"`.
     func difference(from earlier: PrepareJob) -> String {
         func show(_ value: JSONValue?) -> String { (try? value?.text()) ?? "absent" }
         let parts = Self.titles.compactMap { key, title -> String? in
@@ -115,7 +115,7 @@ package struct PrepareJob: Equatable, Sendable {
     }
 }
 
-/// Fields of a JSON object with errors that name the file and the key.
+/// Fields of a JSON object. Errors name the file and the key.
 struct JSONFields {
     let value: JSONValue
     let file: String
@@ -137,7 +137,7 @@ struct JSONFields {
         return found
     }
 
-    /// Hexadecimal digits.
+    /// A checksum from hexadecimal digits.
     func checksum(_ key: String) throws(DatasetError) -> UInt32 {
         guard let found = UInt32(try string(key), radix: 16) else {
             throw wrong(key, "a checksum in hexadecimal digits")
@@ -145,7 +145,7 @@ struct JSONFields {
         return found
     }
 
-    /// The same, nil where there is none.
+    /// A checksum from hexadecimal digits; nil if the key is absent.
     func optionalChecksum(_ key: String) throws(DatasetError) -> UInt32? {
         value[key] == nil ? nil : try checksum(key)
     }

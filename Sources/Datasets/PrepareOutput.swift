@@ -4,7 +4,7 @@ import Imaging
 import LDMModel
 import Support
 
-/// Makes the output folder, or takes one that the same work has begun; clears what a crash left half-written.
+/// Creates the output folder, or reuses one of the same job; removes incomplete files of a crash.
 func takeOutputFolder(_ folder: String, _ job: PrepareJob) throws(DatasetError) {
     let manager = FileManager.default
     let progress = "\(folder)/\(PrepareRecord.folderName)"
@@ -35,7 +35,7 @@ func takeOutputFolder(_ folder: String, _ job: PrepareJob) throws(DatasetError) 
             unlink("\(inside)/\(name)")
         }
     }
-    // Tried now and not after an hour of encoding.
+    // Detect an unwritable folder now, not after an hour of encoding.
     let probe = "\(progress)/.write-test"
     do {
         try AtomicFile.write([0], to: probe)
@@ -46,7 +46,7 @@ func takeOutputFolder(_ folder: String, _ job: PrepareJob) throws(DatasetError) 
     unlink(probe)
 }
 
-/// Makes a folder and those above it; errno tells why it could not.
+/// Creates a folder and its missing parents; sets errno on failure.
 private func makeFolder(_ path: String) -> Bool {
     if mkdir(path, 0o777) == 0 { return true }
     if errno == EEXIST {
@@ -61,13 +61,14 @@ private func makeFolder(_ path: String) -> Bool {
     return mkdir(path, 0o777) == 0 || errno == EEXIST
 }
 
-/// Tries again for a few seconds what fails while a network file system still hides another host's file.
+/// Waits up to 3 s for a file to appear, because a network file system may show another host's file with a
+/// delay.
 package func awaiting<Value>(_ path: String, _ body: () throws -> Value) throws -> Value {
     for _ in 0..<10 where !FileManager.default.fileExists(atPath: path) { usleep(300_000) }
     return try body()
 }
 
-/// The `errno` behind an error of files; 0 if there is none.
+/// The `errno` behind a file error; 0 if there is none.
 func fileErrorCode(_ error: any Error) -> Int32 {
     switch error {
     case let error as DatasetError: error.code
@@ -78,8 +79,8 @@ func fileErrorCode(_ error: any Error) -> Int32 {
     }
 }
 
-/// The fingerprint of the source that earlier work in an output folder was made from: its manifest's, or that of the
-/// first finished shard; nil if there is none.
+/// The source fingerprint of existing work in an output folder: that of its manifest, or of the first
+/// finished shard; nil if there is none.
 func earlierSourceFingerprint(_ folder: String) -> String? {
     if let manifest = try? PreparedManifest.read(folder: folder) { return manifest.job.sourceFingerprint }
     let names =
@@ -90,7 +91,7 @@ func earlierSourceFingerprint(_ folder: String) -> String? {
     .first?.job.sourceFingerprint
 }
 
-/// Turns errors of images, files and models into refused data, or, where storage failed, into a storage fault.
+/// Converts errors of images, files and models to `DatasetError`, or to a storage fault if storage failed.
 package func asDatasetError<Value>(_ body: () throws -> Value) throws -> Value {
     do {
         return try body()

@@ -2,13 +2,14 @@ import Communication
 import Imaging
 import LDMModel
 
-// B: pictures, H, W: image, h, w, c: latent.
+// B: images; H, W: image; h, w, c: latent.
 
-/// Writes a picture of the first images that can be decoded: up to 8 by 8, as they go into training; for
-/// latents with what the first stage makes of them beside. All ranks decode a share, rank 0 writes.
+/// Writes a preview of the first decodable images, up to 8 by 8, as they are used in training; for latents,
+/// next to their reconstructions by the first stage. All ranks decode a share; rank 0 writes.
 func writePreview(_ maker: ShardMaker, to path: String, _ communicator: any Communicator) throws {
     let size = maker.job.imageSize
-    // Decoding costs about as much as 100 training samples' encoding a megapixel: keep it within seconds.
+    // Decoding costs, per megapixel, about as much as encoding 100 training samples; limit the preview to a
+    // few seconds.
     let budget = maker.firstStage == nil ? 64 : (64 * 128 * 128) / (size * size)
     let most = [64, 36, 16, 9, 4].first { $0 <= budget } ?? 1
     var originals: [Image] = []
@@ -48,7 +49,7 @@ func writePreview(_ maker: ShardMaker, to path: String, _ communicator: any Comm
             }
         }
         let grids = (maker.firstStage == nil ? [originals] : [originals, rebuilt]).map { images in
-            // A grid that nobody can open is no use.
+            // Limit the size, so that image viewers can open the grid.
             let cells =
                 size > 256 ? images.map { $0.resized(width: 256, height: 256, filter: .area) } : images
             return ImageGrid.square(of: cells.count).render(cells)
@@ -57,7 +58,7 @@ func writePreview(_ maker: ShardMaker, to path: String, _ communicator: any Comm
     }
 }
 
-/// An image through the first stage and back: [H, W, 3] to [h, w, c] to [H, W, 3].
+/// Encodes and decodes an image: [H, W, 3] to [h, w, c] to [H, W, 3].
 private func rebuild(_ image: Image, _ firstStage: FirstStage) throws -> Image {
     let encoded = try image.floats().withUnsafeBufferPointer {
         try firstStage.encode($0, batch: 1, height: image.height, width: image.width)

@@ -3,13 +3,13 @@ import Foundation
 import Imaging
 import Support
 
-/// What is noted beside a finished shard, in `progress/shard-00000.json`: a restart skips the shard, and the
-/// manifest is put together from all of them.
+/// The record of a finished shard, in `progress/shard-00000.json`. A restart skips shards with a record, and
+/// the manifest is assembled from all records.
 struct PrepareRecord: Equatable {
     static let folderName = "progress"
 
     var job: PrepareJob
-    /// Samples in the shard, its size and CRC-32.
+    /// Number of samples in the shard, its size in bytes and its CRC-32.
     var count: Int
     var bytes: Int
     var crc32: UInt32
@@ -18,12 +18,12 @@ struct PrepareRecord: Equatable {
     var skipped: [PreparedManifest.Skipped]
     var statistics: LatentStatistics
 
-    /// The record of a shard; nil where the shard is not finished, or not readable as this format.
+    /// The record of a shard; nil if the shard is unfinished or the record cannot be parsed.
     static func read(folder: String, shard: Int) -> PrepareRecord? {
         read(path(folder, shard))
     }
 
-    /// The record in a file; nil where there is none, or none of this format.
+    /// The record in a file; nil if the file is missing or cannot be parsed.
     static func read(_ file: String) -> PrepareRecord? {
         guard let bytes = try? readWholeFile(file, limit: PreparedManifest.Limits.fileBytes) else {
             return nil
@@ -35,7 +35,7 @@ struct PrepareRecord: Equatable {
         try AtomicFile.write(Array(json.text(pretty: true).utf8), to: Self.path(folder, shard))
     }
 
-    /// Whether the shard that it describes lies there whole: its size and checksum are compared.
+    /// Whether the described shard exists and its size and checksum match.
     func matchesFile(folder: String, shard: Int) -> Bool {
         guard let found = try? fileChecksum("\(folder)/\(PrepareJob.shardName(shard))") else { return false }
         return found.bytes == bytes && found.crc32 == crc32 && (crc32c == nil || found.crc32c == crc32c)

@@ -7,11 +7,11 @@ import Support
 import Synchronization
 import TensorCore
 
-// n: images of a shard, b: images encoded together; H, W: image; h, w, c: latent.
+// n: images of a shard; b: images per encoder pass; H, W: image; h, w, c: latent.
 
-/// Makes the shards of one rank: decodes and transforms images, encodes them, writes the file.
+/// Makes the shards of one rank: decodes, transforms and encodes images, and writes the files.
 struct ShardMaker {
-    /// What the user called the source.
+    /// The source as given by the user.
     let sourceName: String
     var job: PrepareJob
     let source: any ImageSource
@@ -19,7 +19,7 @@ struct ShardMaker {
     let firstStage: FirstStage?
     let classNames: [String]
     let folder: String
-    /// Images decoded and encoded together.
+    /// Images per decoder and encoder pass.
     let batch: Int
     let skipBad: Bool
 
@@ -42,13 +42,12 @@ struct ShardMaker {
     /// Makes a shard and its record.
     ///
     /// - Parameter progress: called with the number of images finished so far.
-    /// - Returns: the images that cannot be decoded. Where there are some and they are not to be skipped, nothing
+    /// - Returns: the images that cannot be decoded. If there are any and they must not be skipped, nothing
     ///   is written.
     func make(_ shard: Int, progress: (Int) -> Void) throws -> [BadItem] {
         var bad: [BadItem] = []
         var content = ShardContent(channels: try sampleShape().channels)
-        // Whole batches go to the encoder, whatever is skipped between, since each batch size costs a
-        // recording.
+        // Fill batches even if images are skipped, because each batch size requires a separate recording.
         var waiting: [(index: Int, image: Image)] = []
         var done = 0
         for items in batches(shard) {
@@ -78,7 +77,7 @@ struct ShardMaker {
         return bad
     }
 
-    /// Decodes a shard's images alone, to count the bad ones.
+    /// Only decodes a shard's images, to find the bad ones.
     func scan(_ shard: Int, progress: (Int) -> Void) throws(ImageError) -> [BadItem] {
         var bad: [BadItem] = []
         var done = 0
@@ -99,14 +98,14 @@ struct ShardMaker {
         }
     }
 
-    /// An item's error with its name once. A storage fault does not make an image a bad one, which could be left out, but
-    /// ends the work.
+    /// An item's error without a repeated name. A storage fault is rethrown: it must not mark an image as
+    /// bad, which would allow skipping it.
     private func badItem(_ index: Int, _ error: ImageError) throws(ImageError) -> BadItem {
         if StorageFault.includes(error.code) { throw error }
         return BadItem(index: index, item: source.itemName(at: index), reason: error.detail)
     }
 
-    /// Decodes and transforms on all of this process's threads.
+    /// Decodes and transforms images on all threads of this process.
     func decode(_ items: Range<Int>) -> [(index: Int, result: Result<Image, ImageError>)] {
         let results = Mutex<[Int: Result<Image, ImageError>]>([:])
         let threads = max(1, min(items.count, Processor.threads))
@@ -199,7 +198,7 @@ struct ShardMaker {
     }
 }
 
-/// What a shard will hold, in memory.
+/// The content of a shard, in memory.
 private struct ShardContent {
     var count = 0
     /// [n, h, w, c] by tensor name.

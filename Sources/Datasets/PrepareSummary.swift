@@ -1,21 +1,23 @@
 import Foundation
 import Support
 
-/// What `prepare` did.
+/// The result of `prepare`.
 package struct PrepareSummary: Sendable {
     package let manifest: PreparedManifest
-    /// Shards that were there already.
+    /// Number of shards that already existed.
     package let reusedShards: Int
     package let seconds: Double
-    /// Where the picture of the first images lies.
+    /// Path of the preview image.
     package let preview: String
 
-    /// How far a configured scaling factor may be from the measured one before a warning: 25 %.
+    /// Relative deviation of the configured from the measured scaling factor above which a warning is
+    /// printed: 25 %.
     static let tolerance = 0.25
-    /// How many left-out images are listed.
+    /// Number of skipped images to list.
     private static let listed = 20
 
-    /// A warning where the first stage's `scaling_factor` is far from what its latents want.
+    /// A warning if the first stage's `scaling_factor` differs much from the one that gives its latents unit
+    /// variance.
     package var scalingWarning: String? {
         guard let configured = manifest.firstStage?.scalingFactor else { return nil }
         let measured = manifest.statistics.scalingFactor
@@ -26,7 +28,7 @@ package struct PrepareSummary: Sendable {
             + "continue training of a U-Net that was made for \(Self.short(configured))"
     }
 
-    /// The lines that a person sees at the end.
+    /// The summary for the user.
     package func text(output: String) -> String {
         let (m, s) = (manifest, manifest.statistics)
         var lines: [String] = []

@@ -2,18 +2,18 @@ import FileFormats
 import Foundation
 import Support
 
-/// A folder that `disttrain prepare` wrote, open for reading: the manifest and its shards.
+/// A folder written by `disttrain prepare`, open for reading: the manifest and its shards.
 ///
-/// Opening checks that every shard is there and has the size and the tensors that the manifest gives, and reads no more
-/// than headers and labels. All bytes of a shard are verified before its first sample is used.
+/// Opening checks that each shard exists and has the size and the tensors listed in the manifest; it reads
+/// only headers and labels. All bytes of a shard are verified before its first sample is used.
 package final class PreparedFolder: Sendable {
     package let path: String
     package let manifest: PreparedManifest
     private let shards: [ShardFile]
     private let verification: ShardVerification
-    /// The first sample of each shard.
+    /// Index of the first sample of each shard.
     private let starts: [Int]
-    /// The sample's class of every sample; empty where there are none.
+    /// The class of each sample; empty if there are no classes.
     private let labels: [Int]
 
     package init(_ path: String) throws(DatasetError) {
@@ -42,7 +42,7 @@ package final class PreparedFolder: Sendable {
 
     deinit { verification.cancel() }
 
-    /// Verifies all shards in the background, so that later steps need not wait for it.
+    /// Verifies all shards in the background, so that later steps need not wait for verification.
     ///
     /// - Parameter report: called with a line when all shards have been verified.
     package func verifyInBackground(report: @escaping @Sendable (String) -> Void) {
@@ -53,13 +53,13 @@ package final class PreparedFolder: Sendable {
         }
     }
 
-    /// A hash of all bytes, by way of the shards' checksums, without reading them.
+    /// A hash of all bytes, computed from the shards' checksums without reading them.
     package var fingerprint: String {
         contentHash(
             manifest.shards.map { "\($0.name) \($0.count) \($0.crc32)" } + [manifest.job.kind.rawValue])
     }
 
-    /// The class of a sample as a place in the manifest's class names.
+    /// The class of a sample as an index into the manifest's class names.
     package func label(_ index: Int) -> Int? { labels.isEmpty ? nil : labels[index] }
 
     /// Calls `body` with the bytes of one sample of a tensor.
@@ -76,8 +76,8 @@ package final class PreparedFolder: Sendable {
         }
     }
 
-    /// The last shard that starts at or before the sample, by bisection; empty shards start where the next
-    /// does.
+    /// Binary search for the last shard that starts at or before the sample; an empty shard has the same
+    /// start as the next one.
     private func shard(of index: Int) -> Int {
         var (low, high) = (0, starts.count)
         while high - low > 1 {
@@ -110,7 +110,7 @@ extension PreparedManifest {
     }
 }
 
-/// A hash of texts, the same on any host: 16 hexadecimal digits.
+/// A hash of texts, identical on all hosts: 16 hexadecimal digits.
 package func contentHash(_ texts: [String]) -> String {
     var hash = SourceFingerprint()
     for text in texts { hash.add(text) }

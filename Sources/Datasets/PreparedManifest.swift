@@ -1,22 +1,22 @@
 import Foundation
 import Support
 
-/// `manifest.json` of a prepared folder: what the samples are and how they were made. It is written last, so
-/// its presence says that the folder is whole.
+/// `manifest.json` of a prepared folder: describes the samples and how they were made. It is written last, so
+/// its presence marks the folder as complete.
 package struct PreparedManifest: Sendable {
     package static let fileName = "manifest.json"
     package static let formatVersion = 1
 
     /// The first stage that made latents.
     package struct FirstStageRecord: Sendable, Equatable {
-        /// diffusers' class: AutoencoderKL or VQModel.
+        /// The diffusers class: AutoencoderKL or VQModel.
         package var className: String
         /// Its config.json.
         package var config: JSONValue
-        /// Hash of the tensors, whatever file they came from.
+        /// Hash of the tensors, independent of the file they came from.
         package var weightsHash: String
         package var scalingFactor: Double
-        /// Subtracted before scaling, where the first stage has one.
+        /// Subtracted before scaling; nil if the first stage has none.
         package var shiftFactor: Double?
 
         package init(
@@ -35,30 +35,31 @@ package struct PreparedManifest: Sendable {
         package var name: String
         package var count: Int
         package var bytes: Int
-        /// Of the whole file, as zlib computes it. Fingerprints cover it.
+        /// CRC-32 of the whole file, as computed by zlib. Included in fingerprints.
         package var crc32: UInt32
-        /// Of the whole file, which processors compute several times faster; nil in folders of earlier versions.
+        /// CRC-32C of the whole file, which is several times faster to compute; nil in folders of earlier
+        /// versions.
         package var crc32c: UInt32?
     }
 
-    /// An image that was left out.
+    /// A skipped image.
     package struct Skipped: Sendable, Equatable {
         package var item: String
         package var reason: String
     }
 
     package var job: PrepareJob
-    /// What the source was called.
+    /// The source as given by the user.
     package var sourceName: String
     /// Shape of a sample: [height, width, channels].
     package var height: Int
     package var width: Int
     package var channels: Int
-    /// Whether latents come with a log-variance, so that training draws from the posterior.
+    /// Whether latents have a log-variance, so that training draws from the posterior.
     package var hasPosterior: Bool
     package var firstStage: FirstStageRecord?
     package var statistics: LatentStatistics
-    /// Sorted; empty where the source has no classes.
+    /// Sorted; empty if the source has no classes.
     package var classNames: [String]
     package var shards: [Shard]
     package var skipped: [Skipped]
@@ -66,7 +67,7 @@ package struct PreparedManifest: Sendable {
     /// Number of samples.
     package var count: Int { shards.reduce(0) { $0 + $1.count } }
 
-    /// Limits on what a manifest may say. Within them no product or sum of its numbers overflows.
+    /// Limits on values in a manifest. Within them no product or sum overflows.
     enum Limits {
         /// Bytes of the file: 100 for each of a million shards.
         static let fileBytes = 100 << 20
@@ -77,7 +78,7 @@ package struct PreparedManifest: Sendable {
         static let channels = 1 << 12
     }
 
-    /// Whether a folder holds a manifest.
+    /// Whether a folder contains a manifest.
     package static func isIn(_ folder: String) -> Bool {
         FileManager.default.fileExists(atPath: "\(folder)/\(fileName)")
     }
@@ -216,7 +217,7 @@ package struct PreparedManifest: Sendable {
 }
 
 extension PreparedManifest.Shard {
-    /// - Throws: where the name is no plain file name, or a number exceeds ``PreparedManifest/Limits``.
+    /// - Throws: if the name is not a plain file name, or a number exceeds ``PreparedManifest/Limits``.
     fileprivate init(_ fields: JSONFields) throws(DatasetError) {
         let name = try fields.string("name")
         guard name.isPlainFileName, name.utf8.count <= 255 else {

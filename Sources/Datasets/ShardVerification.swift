@@ -3,14 +3,14 @@ import FileFormats
 import Foundation
 import Support
 
-/// Compares the shards of a prepared folder with the checksums of its manifest, each once and before its first sample is
-/// used.
+/// Verifies each shard of a prepared folder once against the checksums in its manifest, before its first
+/// sample is used.
 ///
-/// A thread of low priority goes through all shards. A shard that is needed before its turn is verified by the thread
-/// that needs it, so the first steps wait only for the shards that they read.
-// What changes is guarded by the condition's lock.
+/// A low-priority thread verifies all shards. A shard that is needed earlier is verified by the thread that
+/// needs it, so the first steps wait only for the shards that they read.
+// Unchecked: the condition's lock guards all mutable state.
 final class ShardVerification: @unchecked Sendable {
-    /// What was verified, and how long that took.
+    /// The amount of verified data, and the time in seconds.
     struct Summary: Sendable {
         let shards: Int
         let bytes: Int
@@ -23,7 +23,7 @@ final class ShardVerification: @unchecked Sendable {
     private let condition = NSCondition()
     private var states: [State]
     private var left: Int
-    /// The first error, which ends the use of all shards.
+    /// The first error; no shard can be used after it.
     private var failure: DatasetError?
     private var isCancelled = false
     private var startedAt: Double?
@@ -34,7 +34,7 @@ final class ShardVerification: @unchecked Sendable {
         left = files.count
     }
 
-    /// Returns when the shard has been verified, by this thread if need be.
+    /// Returns when the shard has been verified, if necessary by this thread.
     func require(_ shard: Int) throws(DatasetError) {
         condition.lock()
         while states[shard] == .running, failure == nil { condition.wait() }
@@ -48,17 +48,18 @@ final class ShardVerification: @unchecked Sendable {
         if isPending { try verify(shard) }
     }
 
-    /// Verifies what is left in a thread of its own.
+    /// Verifies the remaining shards on a separate thread.
     ///
-    /// - Parameter whenDone: called once, on that thread, if no shard is damaged and ``cancel()`` was not called before.
+    /// - Parameter whenDone: called once, on that thread, if no shard is damaged and ``cancel()`` was not
+    ///   called before.
     func start(whenDone: @escaping @Sendable (Summary) -> Void) {
         condition.withLock { startedAt = monotonicSeconds() }
         let thread = Thread { [self] in
-            // Of this thread alone on Linux. Training needs the processors more.
+            // On Linux this only affects the calling thread. Training has priority.
             _ = setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, 10)
             for shard in files.indices {
                 guard condition.withLock({ !isCancelled && failure == nil }) else { return }
-                // The error is kept for those who use the folder.
+                // `failure` keeps the error for users of the folder.
                 if condition.withLock({ claim(shard) }) { try? verify(shard) }
             }
             if let summary = waitForOthers() { whenDone(summary) }
@@ -67,7 +68,7 @@ final class ShardVerification: @unchecked Sendable {
         thread.start()
     }
 
-    /// Stops the thread after the shard that it verifies.
+    /// Stops the thread after its current shard.
     func cancel() {
         condition.withLock {
             isCancelled = true
@@ -107,21 +108,21 @@ final class ShardVerification: @unchecked Sendable {
     }
 }
 
-/// One shard of a prepared folder: where its tensors lie, and how its bytes are read.
+/// One shard of a prepared folder: the byte ranges of its tensors, and access to its bytes.
 ///
-/// Files are opened when they are needed and at most ``OpenShards/limit`` are kept open, because a set of a million images
-/// has 4,000 shards.
+/// Files are opened on demand and at most ``OpenShards/limit`` are kept open, because a dataset of a million
+/// images has 4,000 shards.
 final class ShardFile: Sendable {
     let path: String
     let entry: PreparedManifest.Shard
-    /// Place of every tensor in the file.
+    /// Byte range of each tensor in the file.
     private let tensors: [String: Range<Int>]
     private let identity: PositionedFile.Identity
     private let pool: OpenShards
 
     static let advice = "run `disttrain prepare` with the same options again: it makes only what is missing"
 
-    /// Opens a shard and checks its size and header; `labels` is filled with the tensor of that name, where one is
+    /// Opens a shard and checks its size and header; fills `labels` from the tensor of that name, if one is
     /// expected.
     init(
         _ path: String, _ entry: PreparedManifest.Shard, _ manifest: PreparedManifest, _ pool: OpenShards,
@@ -166,7 +167,7 @@ final class ShardFile: Sendable {
         }
     }
 
-    /// Fills `buffer` with sample `index` of the shard.
+    /// Reads sample `index` of the shard into `buffer`.
     func read(_ tensor: String, _ index: Int, into buffer: UnsafeMutableRawBufferPointer) throws(DatasetError)
     {
         guard let range = tensors[tensor] else { preconditionFailure("\(path) has no tensor \(tensor)") }
@@ -181,7 +182,7 @@ final class ShardFile: Sendable {
     /// Bytes of one sample.
     func sampleBytes(_ tensor: String) -> Int { (tensors[tensor]?.count ?? 0) / max(1, entry.count) }
 
-    /// Compares the checksum of the whole file.
+    /// Verifies the checksum of the whole file.
     fileprivate func verify() throws(DatasetError) {
         let file = try open()
         let name = entry.crc32c == nil ? "CRC-32" : "CRC-32C"
@@ -208,7 +209,7 @@ final class ShardFile: Sendable {
         }
     }
 
-    /// The file that was opened first, open.
+    /// Opens the file; throws if it is no longer the file that was opened first.
     private func open() throws(DatasetError) -> PositionedFile {
         do throws(FileError) {
             let file = try pool.file(path)
@@ -227,13 +228,13 @@ final class ShardFile: Sendable {
     }
 }
 
-/// The shards that are open: those used last.
-// What changes is guarded by the lock.
+/// The most recently used shards, open.
+// Unchecked: the lock guards all mutable state.
 final class OpenShards: @unchecked Sendable {
     static let limit = 256
 
     private let lock = NSLock()
-    /// With the turn of the last use.
+    /// Files with the turn of their last use.
     private var files: [String: (file: PositionedFile, turn: Int)] = [:]
     private var turn = 0
 

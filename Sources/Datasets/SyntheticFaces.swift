@@ -1,19 +1,21 @@
 import Imaging
 import TensorCore
 
-/// Portraits drawn from a seed: a data set without a download, whose samples anybody can judge at a glance.
+/// Portraits generated from a seed: a dataset that requires no download and whose samples are easy to judge
+/// by eye.
 ///
-/// A face is a pure function of (seed, index), the same on any host, and the same picture at any size. Features are
-/// bold, smooth and stand where a diffusion model of a few million parameters can learn them in minutes.
+/// A face is a pure function of (seed, index): the same on all hosts, and with the same content at any size.
+/// Its features are bold, smooth and positioned so that a diffusion model with a few million parameters can
+/// learn them in minutes.
 package struct SyntheticFaces: Sendable {
-    /// Changes whenever the same seed would draw different pictures.
+    /// Must change whenever the images for a seed change.
     package static let version = 1
 
     package let seed: UInt64
 
     package init(seed: UInt64) { self.seed = seed }
 
-    /// Face number `index`, `size` by `size` pixels.
+    /// Draws face number `index` with `size` by `size` pixels.
     package func draw(_ index: Int, size: Int) -> Image {
         precondition(index >= 0 && size > 0)
         var random = CounterRandom(seed: seed, purpose: .syntheticImage, sample: UInt64(index))
@@ -21,8 +23,8 @@ package struct SyntheticFaces: Sendable {
     }
 }
 
-/// Everything that tells one drawn face from another. Lengths are in the face's own frame, where the head is about
-/// 1.1 wide and 1.4 high around the origin.
+/// The parameters of a face. Lengths are in the face's own frame, in which the head is about 1.1 wide and 1.4
+/// high around the origin.
 struct FaceTraits {
     enum HairStyle: CaseIterable { case short, sidePart, bald, fringe, bob, long, curly, bun }
     enum Neckline: CaseIterable { case round, vee, collar }
@@ -30,7 +32,7 @@ struct FaceTraits {
     var origin: Point
     var tilt: Float
     var scale: Float
-    /// How far the features turn to a side.
+    /// Horizontal rotation of the features.
     var yaw: Float
 
     var skin: Color
@@ -56,7 +58,7 @@ struct FaceTraits {
     var lips: Color
     var mouthWidth: Float
     var smile: Float
-    /// How far the lips are open; teeth show where it is more than 0.
+    /// How far the lips are open; teeth are visible above 0.
     var mouthOpening: Float
 
     var glasses: Color?
@@ -75,7 +77,7 @@ struct FaceTraits {
 
         let tone = random.uniform()
         skin = Self.gradient(Self.skinTones, tone)
-        // Dark skin mostly has dark hair; the light colours stand at the end of the list.
+        // Dark skin mostly has dark hair; light hair colors are at the end of the list.
         let hairColors = tone > 0.6 ? Self.hairColors.prefix(3) + [Self.grey] : Self.hairColors[...]
         hair = hairColors[random.integer(below: hairColors.count)] * random.uniform(0.9, 1.1)
         hairStyle = Self.pick(

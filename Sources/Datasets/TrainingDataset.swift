@@ -2,11 +2,11 @@ import Support
 
 // H, W, C: height, width and channels of a training sample.
 
-/// Samples as the U-Net is trained on them: scaled latents, or pixels in [-1, 1], in NHWC fp32.
+/// Training samples for the U-Net: scaled latents, or pixels in [-1, 1], in NHWC fp32.
 ///
-/// Datasets are read from the training thread and from a prefetching one, hence Sendable.
+/// `Sendable`, because the training thread and a prefetch thread read them.
 package protocol TrainingDataset: Sendable {
-    /// What the dataset is called in messages and reports.
+    /// The dataset's name in messages and reports.
     var name: String { get }
     /// Number of samples.
     var count: Int { get }
@@ -14,34 +14,34 @@ package protocol TrainingDataset: Sendable {
     var height: Int { get }
     var width: Int { get }
     var channels: Int { get }
-    /// A hash of what the samples are made from; equal on every host, so ranks and resumed runs can compare
-    /// it.
+    /// A hash of the content that the samples are made from; identical on all hosts, so that ranks and
+    /// resumed runs can compare it.
     var fingerprint: String { get }
-    /// The same as versions made it that did not hash all bytes of images, where they made another; see
+    /// The fingerprint of earlier versions, which did not hash all bytes of images, if it differs; see
     /// ``ImageSource/sampledFingerprint``.
     var earlierFingerprint: EarlierFingerprint? { get }
-    /// What `prepare` wrote, where the samples come from there.
+    /// The prepared folder that the samples come from, if any.
     var preparedFolder: PreparedFolder? { get }
-    /// The class names, where the source has classes; sorted.
+    /// The sorted class names; empty if the source has no classes.
     var classNames: [String] { get }
 
     /// Writes one training sample.
     ///
     /// - Parameters:
     ///   - index: 0..<count.
-    ///   - flipped: mirrored left to right; the caller decides it, see ``SampleKey/isFlipped``.
-    ///   - key: what the posterior's noise is drawn by.
+    ///   - flipped: whether to mirror it left to right; decided by the caller, see ``SampleKey/isFlipped``.
+    ///   - key: the key of the posterior's noise.
     ///   - out: [H, W, C], H·W·C values.
-    /// - Throws: an error in one line where the sample cannot be read or decoded.
+    /// - Throws: an error with a one-line message if the sample cannot be read or decoded.
     func read(
         _ index: Int, flipped: Bool, key: SampleKey, into out: UnsafeMutableBufferPointer<Float>) throws
 
-    /// The sample's class as a place in ``classNames``.
+    /// The sample's class as an index into ``classNames``.
     func label(_ index: Int) -> Int?
 }
 
 extension TrainingDataset {
-    /// Values of a sample: H·W·C.
+    /// Number of values in a sample: H·W·C.
     package var sampleSize: Int { height * width * channels }
     package var earlierFingerprint: EarlierFingerprint? { nil }
     package var preparedFolder: PreparedFolder? { nil }

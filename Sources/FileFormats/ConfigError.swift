@@ -1,27 +1,27 @@
 import Support
 
-/// What is wrong with a configuration, in one line: file, line, key, what was found, what was expected.
+/// An invalid configuration. The message is one line: file, line, key, found value, expected value.
 package struct ConfigError: ReportableError, Equatable, Sendable {
-    /// The sort of mistake.
+    /// The category of an error.
     package enum Kind: Sendable, Equatable {
         /// The file cannot be read.
         case file
         /// The text is not YAML or JSON.
         case syntax
-        /// A key that nothing reads.
+        /// An unrecognized key.
         case unknownKey
-        /// A key that must be given is not.
+        /// A required key is missing.
         case missingKey
-        /// A string where a number belongs, and the like.
+        /// A value of the wrong type, such as a string instead of a number.
         case wrongType
-        /// Right type, impossible value.
+        /// A value of the right type that is out of range or otherwise invalid.
         case invalidValue
-        /// Valid for diffusers, but not built here.
+        /// Valid in diffusers, but not implemented here.
         case unsupported
     }
 
     package var kind: Kind
-    /// Keys from the root of the configuration to the mistake.
+    /// Keys from the root of the configuration to the invalid entry.
     package var path: [String]
     package var detail: String
     package var location: ConfigNode.Location?
@@ -43,8 +43,8 @@ package struct ConfigError: ReportableError, Equatable, Sendable {
         return (text + detail).oneLine()
     }
 
-    /// The same error, for a configuration that stands under `prefix` in a larger one: the path grows, and
-    /// the location is looked up in the section's node.
+    /// The same error for a section embedded under `prefix` in a larger configuration: the path is prefixed,
+    /// and a missing location is looked up in `node`, the section.
     package func placed(in node: ConfigNode, under prefix: [String]) -> ConfigError {
         var error = self
         error.path = prefix + path

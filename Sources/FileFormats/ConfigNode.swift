@@ -1,10 +1,10 @@
 import Support
 
-/// A configuration as a tree, before it has meaning: what JSON and YAML files are both read into.
+/// An untyped configuration tree, parsed from JSON or YAML.
 ///
-/// Every node remembers where it stood, so that an error found later can name file and line.
+/// Each node records its location, so that later errors can report file and line.
 package struct ConfigNode: Sendable, Equatable {
-    /// What a node holds.
+    /// The content of a node.
     package indirect enum Value: Sendable, Equatable {
         case null
         case bool(Bool)
@@ -26,11 +26,11 @@ package struct ConfigNode: Sendable, Equatable {
         }
     }
 
-    /// Where a node was read.
+    /// Where a node was read from.
     package struct Location: Sendable, Equatable, CustomStringConvertible {
-        /// A file's path, or what stands for it ("--set model.dropout=0.1").
+        /// A file's path, or another source such as "--set model.dropout=0.1".
         package var source: String
-        /// Line from 1, where the format gives one.
+        /// Line from 1; nil if the format does not provide one.
         package var line: Int?
 
         package init(source: String, line: Int? = nil) {
@@ -49,7 +49,7 @@ package struct ConfigNode: Sendable, Equatable {
         self.location = location
     }
 
-    /// The tree of a JSON document. JSON carries no lines, so every node has the same location.
+    /// Converts a JSON document. JSON values have no line numbers, so all nodes have the same location.
     package init(_ json: JSONValue, source: String? = nil) {
         let location = source.map { Location(source: $0) }
         switch json {
@@ -88,8 +88,8 @@ package struct ConfigNode: Sendable, Equatable {
         return nil
     }
 
-    /// The value of a key in a mapping. Setting a new key appends it; setting on anything else makes a
-    /// mapping.
+    /// The value of a key in a mapping. Setting a new key appends it; setting a key of any other node turns
+    /// the node into a mapping.
     package subscript(key: String) -> ConfigNode? {
         get { entries?.first { $0.key == key }?.node }
         set {
@@ -105,7 +105,7 @@ package struct ConfigNode: Sendable, Equatable {
         }
     }
 
-    /// What an error message says was found here: the value itself where it is short, else its kind.
+    /// The found value as error messages show it: the value itself if it is short, otherwise its kind.
     package var found: String {
         switch value {
         case .null: return "null"

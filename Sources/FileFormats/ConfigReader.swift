@@ -1,12 +1,12 @@
 import Support
 
-/// A value that a configuration can hold.
+/// A type that can be read from a configuration value.
 package protocol ConfigDecodable: Sendable {
-    /// Reads the value, or throws a `ConfigError` with what was found and what was expected.
+    /// Reads the value, or throws a `ConfigError` with the found and the expected value.
     init(config node: ConfigNode, path: [String]) throws(ConfigError)
 }
 
-/// A value out of a fixed list of words, such as `prediction: epsilon`.
+/// A value from a fixed list of words, such as `prediction: epsilon`.
 package protocol ConfigChoice: ConfigDecodable, CaseIterable, RawRepresentable where RawValue == String {}
 
 extension ConfigChoice {
@@ -25,7 +25,7 @@ extension ConfigChoice {
 
 /// Reads one section of a configuration whose keys are the cases of `Key`.
 ///
-/// Keys that are no case of `Key` are refused when the reader is made, with the nearest valid key.
+/// The initializer rejects keys that are not a case of `Key`, and suggests the nearest valid key.
 package struct ConfigReader<Key: CaseIterable & RawRepresentable> where Key.RawValue == String {
     /// The section.
     package let node: ConfigNode
@@ -58,22 +58,22 @@ package struct ConfigReader<Key: CaseIterable & RawRepresentable> where Key.RawV
         self.path = path
     }
 
-    /// Whether the key is given (even as null).
+    /// Whether the key is present, even with a null value.
     package func has(_ key: Key) -> Bool { node[key.rawValue] != nil }
 
-    /// The node of a key, if it is given.
+    /// The node of a key, or nil if the key is absent.
     package func child(_ key: Key) -> ConfigNode? { node[key.rawValue] }
 
     /// Keys from the root to this key.
     package func path(of key: Key) -> [String] { path + [key.rawValue] }
 
-    /// The key's value, or the default where it is not given; null is refused.
+    /// The key's value, or the default if the key is absent; throws for null.
     package func read<Value: ConfigDecodable>(_ key: Key, default value: Value) throws(ConfigError) -> Value {
         guard let node = child(key) else { return value }
         return try Value(config: node, path: path(of: key))
     }
 
-    /// The key's value, nil where it is null, or the default where it is not given.
+    /// The key's value, nil for null, or the default if the key is absent.
     package func read<Value: ConfigDecodable>(
         optional key: Key, default value: Value? = nil
     ) throws(ConfigError) -> Value? {
@@ -82,18 +82,18 @@ package struct ConfigReader<Key: CaseIterable & RawRepresentable> where Key.RawV
         return try Value(config: node, path: path(of: key))
     }
 
-    /// The key's value; an error where it is not given.
+    /// The key's value; throws if the key is absent.
     package func read<Value: ConfigDecodable>(required key: Key) throws(ConfigError) -> Value {
         guard let node = child(key) else { throw missing(key) }
         return try Value(config: node, path: path(of: key))
     }
 
-    /// The error for a key that must be given.
+    /// The error for a missing required key.
     package func missing(_ key: Key) -> ConfigError {
         ConfigError(.missingKey, at: path(of: key), "this key must be given", location: node.location)
     }
 
-    /// Throws `message` for the key unless the condition holds.
+    /// Throws an error with `message` for the key if the condition is false.
     package func check(_ condition: Bool, _ key: Key, _ message: @autoclosure () -> String)
         throws(ConfigError)
     {

@@ -1,6 +1,8 @@
-/// Conversions between fp32 and the floating-point types of files, little-endian, of any alignment.
+/// Conversions between fp32 and the floating-point types of files. File data is little-endian and may be
+/// unaligned.
 enum FloatConversion {
-    /// Converts `source`, elements of `dtype`, into `destination` of as many elements.
+    /// Converts elements of type `dtype` in `source` to fp32 in `destination`, which has the same number of
+    /// elements.
     static func decode(
         _ source: UnsafeRawBufferPointer, as dtype: SafetensorsDType,
         into destination: UnsafeMutableBufferPointer<Float>
@@ -29,7 +31,7 @@ enum FloatConversion {
         }
     }
 
-    /// The bytes of `source` as elements of `dtype`, rounded to nearest even.
+    /// Converts `source` to elements of type `dtype`, rounded to nearest even.
     static func encode(_ source: UnsafeBufferPointer<Float>, as dtype: SafetensorsDType) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: source.count * dtype.size)
         bytes.withUnsafeMutableBytes { out in
@@ -57,7 +59,7 @@ enum FloatConversion {
         return bytes
     }
 
-    /// The upper half of the bits, rounded to nearest even; NaN stays NaN.
+    /// Converts to bfloat16 bits, rounded to nearest even; NaN stays NaN.
     static func bfloat16(_ value: Float) -> UInt16 {
         let bits = value.bitPattern
         if value.isNaN { return UInt16(bits >> 16) | 0x0040 }

@@ -2,17 +2,18 @@ import CZlib
 import Foundation
 import Support
 
-/// Why a file of statistics cannot be used, in one line.
+/// Why a statistics file cannot be used; the message is one line.
 package struct StatisticsError: ReportableError, Equatable {
     package let message: String
     package init(_ path: String, _ detail: String) { message = "\(path): \(detail)" }
     package var exitStatus: Int32 { ExitStatus.refused }
 }
 
-/// An .npz file: a zip archive of .npy files, stored or deflated, as numpy's `savez` and `savez_compressed` write it.
+/// An .npz file: a zip archive of stored or deflated .npy files, as written by numpy's `savez` and
+/// `savez_compressed`.
 ///
-/// Everything is checked against the file's size before it is used. Zip64 is read where numpy writes it, in local
-/// headers; archives of 4 GB are refused.
+/// All offsets and sizes are checked against the file size before use. Zip64 is supported in local headers,
+/// where numpy writes it; archives of 4 GB or more are rejected.
 ///
 /// - Source: PKWARE's APPNOTE 6.3.10, sections 4.3.7, 4.3.12 and 4.3.16.
 package struct NumpyArchive {
@@ -28,7 +29,7 @@ package struct NumpyArchive {
         let header: Int
     }
 
-    /// The largest archive, and the largest array in it: statistics of 8,192 values take half of it.
+    /// Limit in bytes on the archive and on each array in it. Statistics of 8,192 features take half of it.
     private static let maximumBytes = 1 << 30
 
     package init(_ path: String) throws {
@@ -37,7 +38,8 @@ package struct NumpyArchive {
         try readDirectory()
     }
 
-    /// The central directory, found by its end record, which comes last but for a comment.
+    /// Reads the central directory. Its end record is at the end of the file, followed only by an optional
+    /// comment.
     private mutating func readDirectory() throws {
         let earliest = max(0, bytes.count - 22 - 65535)
         let end = stride(from: bytes.count - 22, through: earliest, by: -1).first {
@@ -65,8 +67,7 @@ package struct NumpyArchive {
         entries.keys.filter { $0.hasSuffix(".npy") }.map { String($0.dropLast(4)) }.sorted()
     }
 
-    /// An array's values in row-major order, with its shape. A matrix that was written in Fortran's order comes
-    /// transposed.
+    /// An array's shape and its values in row-major order. A matrix in Fortran order is returned transposed.
     package func array(_ name: String) throws -> (shape: [Int], values: [Double]) {
         guard let entry = entries["\(name).npy"] else {
             throw StatisticsError(
@@ -99,13 +100,13 @@ package struct NumpyArchive {
         return content
     }
 
-    /// Raw deflate; as many bytes as could be had where the data are damaged.
+    /// Inflates raw deflate data; returns the bytes before the first error if the data is damaged.
     private func inflate(_ packed: ArraySlice<UInt8>, size: Int) -> [UInt8] {
         var input = Array(packed)
         return [UInt8](unsafeUninitializedCapacity: max(1, size)) { output, count in
             count = 0
             var stream = z_stream()
-            // Negative window bits: no header of zlib's.
+            // Negative window bits select raw deflate without a zlib header.
             guard inflateInit2_(&stream, -15, ZLIB_VERSION, Int32(MemoryLayout<z_stream>.size)) == Z_OK else {
                 return
             }
@@ -125,19 +126,19 @@ package struct NumpyArchive {
         StatisticsError(path, "\(what.oneLine()) is damaged or cut short; save or fetch the file again")
     }
 
-    /// A little-endian number; nil beyond the end.
+    /// Reads a little-endian integer of `length` bytes; nil if it extends beyond the end.
     private func number(_ offset: Int, _ length: Int) -> Int? {
         guard offset >= 0, offset + length <= bytes.count else { return nil }
         return (0..<length).reduce(0) { $0 | Int(bytes[offset + $1]) << (8 * $1) }
     }
 }
 
-/// An .npy file's array of fp32 or fp64.
+/// An fp32 or fp64 array of an .npy file.
 ///
 /// - Source: numpy.lib.format, versions 1.0 to 3.0.
 struct NumpyArray {
     private let bytes: [UInt8]
-    /// What errors call it.
+    /// The name in error messages.
     private let name: String
 
     init(_ bytes: [UInt8], _ name: String) { (self.bytes, self.name) = (bytes, name) }

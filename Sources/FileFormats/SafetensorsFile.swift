@@ -1,10 +1,10 @@
 import Foundation
 import Support
 
-/// A safetensors file: opening it reads the header alone, and a tensor's bytes are read when they are asked for.
+/// A safetensors file. Opening it reads only the header; each tensor's bytes are read on request.
 ///
-/// Everything in the header is checked before anything is used, so a hostile or damaged file is refused with
-/// one line. A file that is cut short, or whose disk fails, while it is open is an error, too.
+/// The whole header is validated before use, so a hostile or damaged file is rejected with a one-line error.
+/// Truncation or a disk failure while the file is open also throws an error.
 package final class SafetensorsFile: Sendable {
     package let path: String
     /// The tensors in the order of their bytes.
@@ -36,7 +36,8 @@ package final class SafetensorsFile: Sendable {
         index = Dictionary(uniqueKeysWithValues: tensors.enumerated().map { ($0.element.name, $0.offset) })
     }
 
-    /// The header with its length. Of a length that the header's checks will refuse, only the length.
+    /// The header with its length prefix. If the length is invalid, only the prefix, so that the header's own
+    /// checks report the error.
     private static func head(of file: PositionedFile) throws(SafetensorsError) -> [UInt8] {
         do throws(FileError) {
             let head = try file.read(at: 0, count: min(8, file.size))
@@ -51,17 +52,18 @@ package final class SafetensorsFile: Sendable {
     /// The tensors' names in the order of their bytes.
     package var names: [String] { tensors.map(\.name) }
 
-    /// Whether there is a tensor of this name.
+    /// Whether a tensor of this name exists.
     package func contains(_ name: String) -> Bool { index[name] != nil }
 
-    /// Type, shape and place of a tensor.
+    /// Type, shape and byte range of a tensor.
     package func info(of name: String) throws(SafetensorsError) -> SafetensorsInfo {
         if let position = index[name] { return tensors[position] }
         let hint = nearestName(to: name, among: names).map { "; did you mean '\($0)'?" } ?? ""
         throw SafetensorsError(.missing, path, "has no tensor '\(name)'\(hint)")
     }
 
-    /// Calls `body` with a copy of the tensor's bytes as they lie in the file (little-endian), valid only inside `body`.
+    /// Calls `body` with a copy of the tensor's bytes as stored in the file (little-endian), valid only
+    /// inside `body`.
     ///
     /// - Parameter rows: rows of the first dimension; nil for all.
     package func withBytes<Result>(
@@ -74,7 +76,7 @@ package final class SafetensorsFile: Sendable {
         return try body(UnsafeRawBufferPointer(buffer))
     }
 
-    /// The tensor as fp32, converted from F16, BF16 or F64 where need be, in row-major order.
+    /// The tensor as fp32 in row-major order, converted from F16, BF16 or F64 if necessary.
     package func floats(of name: String) throws(SafetensorsError) -> [Float] {
         try floats(of: info(of: name), rows: nil)
     }
@@ -84,22 +86,22 @@ package final class SafetensorsFile: Sendable {
         try floats(of: info(of: name), rows: rows)
     }
 
-    /// Converts the tensor to fp32 into `destination`, which must have room for exactly its elements.
+    /// Converts the tensor to fp32 into `destination`, whose count must equal the number of elements.
     package func copyFloats(
         of name: String, into destination: UnsafeMutableBufferPointer<Float>
     ) throws(SafetensorsError) {
         try copy(info(of: name), rows: nil, into: destination)
     }
 
-    /// Converts rows of the first dimension to fp32 into `destination`, of exactly `rows.count * rowCount`
-    /// elements.
+    /// Converts rows of the first dimension to fp32 into `destination`, whose count must be `rows.count *
+    /// rowCount`.
     package func copyFloats(
         of name: String, rows: Range<Int>, into destination: UnsafeMutableBufferPointer<Float>
     ) throws(SafetensorsError) {
         try copy(info(of: name), rows: rows, into: destination)
     }
 
-    /// The tensor as whole numbers, from any integer type or BOOL.
+    /// The tensor as integers, from any integer type of up to 63 bits or BOOL.
     package func integers(of name: String) throws(SafetensorsError) -> [Int] {
         let info = try info(of: name)
         guard [.bool, .u8, .i8, .i16, .u16, .i32, .u32, .i64].contains(info.dtype) else {
@@ -133,13 +135,13 @@ package final class SafetensorsFile: Sendable {
         }
     }
 
-    /// Checks that a tensor has the shape that a model wants.
+    /// Throws if the tensor's shape is not the expected one.
     package func expectShape(_ shape: [Int], of name: String) throws(SafetensorsError) {
         let info = try info(of: name)
         if info.shape != shape { throw mismatch(info, "expected shape \(shape)") }
     }
 
-    /// Asks the system to read the tensor's bytes ahead (all of the file where no name is given).
+    /// Asks the kernel to read the tensor's bytes ahead, or the whole file if `name` is nil.
     package func prefetch(_ name: String? = nil) throws(SafetensorsError) {
         file.prefetch(
             try name.map { name throws(SafetensorsError) in
@@ -149,7 +151,7 @@ package final class SafetensorsFile: Sendable {
 }
 
 extension SafetensorsFile {
-    /// Where a tensor, or rows of its first dimension, lie in the file.
+    /// The byte range in the file of a tensor, or of rows of its first dimension.
     private func byteRange(
         of info: SafetensorsInfo, rows: Range<Int>?
     ) throws(SafetensorsError) -> Range<Int> {
@@ -187,7 +189,7 @@ extension SafetensorsFile {
         return result
     }
 
-    /// fp32 is read in place, other types by way of a small buffer.
+    /// Reads fp32 directly into `destination`; other types are converted through a small buffer.
     private func copy(
         _ info: SafetensorsInfo, rows: Range<Int>?, into destination: UnsafeMutableBufferPointer<Float>
     ) throws(SafetensorsError) {

@@ -1,8 +1,9 @@
 import Support
 
-/// The table of a safetensors file: 8 bytes of length, then JSON of that length, then the tensors' bytes.
+/// The header of a safetensors file: 8 bytes of length, then JSON of that length, then the tensors' bytes.
 ///
-/// Source: https://github.com/huggingface/safetensors (format section); the checks are its, and then some.
+/// Source: https://github.com/huggingface/safetensors (format section). The checks include the official ones
+/// and further ones.
 package struct SafetensorsHeader {
     /// Tensors in file order.
     package var tensors: [SafetensorsInfo]
@@ -10,15 +11,15 @@ package struct SafetensorsHeader {
     /// Offset of the first tensor byte in the file.
     package var dataStart: Int
 
-    /// The official limit on the header, 100 MB.
+    /// The official limit on the header in bytes, 100 MB.
     package static let maximumLength = 100_000_000
     private static let metadataKey = "__metadata__"
 
-    /// Parses and checks the head of a file.
+    /// Parses and validates the beginning of a file.
     ///
     /// - Parameters:
-    ///   - bytes: the file's first bytes: the header with its length, and any more.
-    ///   - fileSize: bytes of the whole file.
+    ///   - bytes: the beginning of the file: at least the length prefix and the header.
+    ///   - fileSize: size of the whole file in bytes.
     package init(head bytes: [UInt8], fileSize: Int, path: String) throws(SafetensorsError) {
         let result = bytes.withUnsafeBytes { raw in
             Result { () throws(SafetensorsError) in
@@ -48,7 +49,7 @@ package struct SafetensorsHeader {
         let dataLength = fileSize - dataStart
         let json: JSONValue
         do {
-            // name -> {dtype, shape: [..]}: three levels are all there can be.
+            // name -> {dtype, shape: [..]}: a valid header has at most three levels.
             json = try JSONValue(parsing: Array(bytes[8..<dataStart])[...], maximumDepth: 4)
         } catch {
             throw SafetensorsError(.header, path, "header: \(error)")
@@ -152,10 +153,10 @@ package struct SafetensorsHeader {
         return SafetensorsInfo(name: name, dtype: dtype, shape: shape, byteRange: begin..<end)
     }
 
-    /// Bytes of a tensor, or nil where the product does not fit an `Int`.
+    /// Bytes of a tensor, or nil if the product does not fit into an `Int`.
     static func byteCount(shape: [Int], dtype: SafetensorsDType) -> Int? {
         var count = dtype.size
-        // A zero anywhere must not hide an overflow elsewhere.
+        // Skip zeros: they must not hide an overflow in other dimensions.
         for dimension in shape where dimension != 0 {
             let (product, overflow) = count.multipliedReportingOverflow(by: dimension)
             if overflow { return nil }
@@ -164,8 +165,7 @@ package struct SafetensorsHeader {
         return shape.contains(0) ? 0 : count
     }
 
-    /// The header's bytes, length prefix included, padded with spaces so that the data starts on a cache
-    /// line.
+    /// The header's bytes with the length prefix, padded with spaces so that the data starts on a cache line.
     static func encode(
         _ tensors: [SafetensorsInfo], metadata: [String: String]
     ) throws(JSONError) -> [UInt8] {

@@ -33,12 +33,12 @@ package enum SafetensorsDType: String, Sendable, CaseIterable {
     package var isFloatingPoint: Bool { [.f16, .bf16, .f32, .f64].contains(self) }
 }
 
-/// Name, type and shape of one tensor, and where its bytes lie.
+/// Name, type, shape and byte range of one tensor.
 package struct SafetensorsInfo: Sendable, Equatable {
     package let name: String
     package let dtype: SafetensorsDType
     package let shape: [Int]
-    /// Byte range counted from the first byte after the header.
+    /// Byte range relative to the first byte after the header.
     package let byteRange: Range<Int>
 
     package init(name: String, dtype: SafetensorsDType, shape: [Int], byteRange: Range<Int>) {
@@ -48,28 +48,28 @@ package struct SafetensorsInfo: Sendable, Equatable {
     /// Number of elements; 1 for a scalar.
     package var count: Int { byteRange.count / dtype.size }
 
-    /// Elements of one index of the first dimension; the whole tensor for a scalar.
+    /// Number of elements per index of the first dimension; the whole tensor for a scalar.
     package var rowCount: Int { shape.dropFirst().reduce(1, *) }
 
-    /// The shape as an error message writes it.
+    /// The shape as it is formatted in error messages.
     package var shapeText: String { "[\(shape.map(String.init).joined(separator: ", "))]" }
 }
 
-/// Why a safetensors file cannot be read or written, in one line.
+/// Why a safetensors file cannot be read or written; the message is one line.
 package struct SafetensorsError: ReportableError, Equatable, Sendable {
-    /// The sort of failure.
+    /// The category of a failure.
     package enum Kind: Sendable, Equatable {
-        /// Opening, mapping, reading or writing failed.
+        /// Opening, reading or writing failed.
         case file
-        /// The header's length or text is wrong.
+        /// The header's length or text is invalid.
         case header
-        /// A tensor's type, shape or byte range is wrong.
+        /// A tensor's type, shape or byte range is invalid.
         case tensor
-        /// Byte ranges overlap, leave holes, or do not end where the file ends.
+        /// Byte ranges overlap, leave gaps, or do not end at the end of the file.
         case layout
-        /// There is no tensor of that name.
+        /// No tensor has the requested name.
         case missing
-        /// The tensor is there, but not as asked for.
+        /// The tensor exists, but its type or shape is not the requested one.
         case mismatch
         /// The writer was used out of order or left unfinished.
         case incomplete

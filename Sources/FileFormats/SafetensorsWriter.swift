@@ -1,7 +1,7 @@
 import Foundation
 import Support
 
-/// What a tensor in a file to be written will be.
+/// Name, type and shape of a tensor to write.
 package struct SafetensorsEntry: Sendable, Equatable {
     package var name: String
     package var dtype: SafetensorsDType
@@ -12,20 +12,21 @@ package struct SafetensorsEntry: Sendable, Equatable {
     }
 }
 
-/// Writes a safetensors file of any size in one pass: the table first, then the tensors' data in its order.
+/// Writes a safetensors file of any size in one pass: first the header, then the tensors' data in header
+/// order.
 ///
-/// The data goes to a temporary name beside the file; `finish()` checks that every tensor is whole, waits
-/// until the bytes are on the disk and only then gives the file its name. A writer that is dropped before
-/// leaves nothing.
+/// The data is written to a temporary file in the same folder. `finish()` checks that all tensors are
+/// complete, makes the bytes durable and then renames the file. A writer that is dropped before `finish()`
+/// deletes its temporary file.
 package struct SafetensorsWriter: ~Copyable {
-    /// Where the file will be.
+    /// The final path of the file.
     package let path: String
     private let output: Output
     private let tensors: [SafetensorsInfo]
     private var current = 0
     private var written = 0
 
-    /// The file on its way; removed when dropped before it was finished.
+    /// The unfinished file; deleted when it is dropped without a commit.
     private final class Output {
         let creation: FileCreation
         /// Its name until it is finished.
@@ -44,7 +45,7 @@ package struct SafetensorsWriter: ~Copyable {
         deinit { if !isCommitted { unlink(temporary) } }
     }
 
-    /// Starts a file with this table.
+    /// Creates a file with a header for these tensors.
     package init(
         path: String, tensors entries: [SafetensorsEntry], metadata: [String: String] = [:],
         as creation: FileCreation = .replacing
@@ -57,7 +58,7 @@ package struct SafetensorsWriter: ~Copyable {
         skipEmptyTensors()
     }
 
-    /// Gives each tensor its byte range, one after the other.
+    /// Assigns consecutive byte ranges to the tensors.
     private static func layOut(
         _ entries: [SafetensorsEntry], path: String
     ) throws(SafetensorsError) -> [SafetensorsInfo] {
@@ -111,8 +112,8 @@ package struct SafetensorsWriter: ~Copyable {
         return output
     }
 
-    /// Appends bytes to the named tensor, which must be the next one in the table. A tensor may come in
-    /// pieces.
+    /// Appends bytes to the named tensor, which must be the next one in the header. A tensor may be appended
+    /// in pieces.
     package mutating func append(_ name: String, bytes: UnsafeRawBufferPointer) throws(SafetensorsError) {
         if bytes.isEmpty { return }
         let tensor = try next(name, adding: bytes.count)
@@ -136,7 +137,7 @@ package struct SafetensorsWriter: ~Copyable {
                 .mismatch, path, "tensor '\(name)' is \(dtype.rawValue), floats were appended")
         }
         if dtype == .f32 { return try append(name, bytes: UnsafeRawBufferPointer(floats)) }
-        // Converted in pieces, so that a large tensor needs no second copy.
+        // Convert in pieces to avoid a second copy of a large tensor.
         var rest = floats[...]
         while !rest.isEmpty {
             let piece = FloatConversion.encode(UnsafeBufferPointer(rebasing: rest.prefix(1 << 18)), as: dtype)
@@ -156,7 +157,8 @@ package struct SafetensorsWriter: ~Copyable {
         try result.get()
     }
 
-    /// Completes the file: all tensors whole, bytes on the disk, name given and, unless it was fresh, on the disk.
+    /// Completes the file: checks that all tensors are complete, makes the bytes durable, renames the file
+    /// and, unless it was created as `.fresh`, makes the name durable.
     package consuming func finish() throws(SafetensorsError) {
         guard current == tensors.count else {
             let tensor = tensors[current]
@@ -208,7 +210,7 @@ package struct SafetensorsWriter: ~Copyable {
 }
 
 extension SafetensorsWriter {
-    /// Writes small tensors in one call, fp32 unless another floating-point type is given.
+    /// Writes small tensors in one call, as fp32 or another floating-point type.
     package static func write(
         _ tensors: [(name: String, shape: [Int], values: [Float])], dtype: SafetensorsDType = .f32,
         to path: String,

@@ -1,19 +1,19 @@
 import Foundation
 import Support
 
-/// The index of a set of shards: which file holds which tensor (`….safetensors.index.json`).
+/// The index of a sharded model, which maps each tensor to its file (`….safetensors.index.json`).
 package struct SafetensorsIndex: Sendable, Equatable {
-    /// File name, in the index's folder, of each tensor.
+    /// The file of each tensor, as a name in the index's folder.
     package var weightMap: [String: String]
-    /// Bytes of all tensors together.
+    /// Total size of all tensors in bytes.
     package var totalSize: Int?
 
     package init(weightMap: [String: String], totalSize: Int?) {
         (self.weightMap, self.totalSize) = (weightMap, totalSize)
     }
 
-    /// Reads and checks an index; file names must be plain names, so an index cannot reach outside its
-    /// folder.
+    /// Reads and validates an index. File names must be single path components, so that an index cannot refer
+    /// to files outside its folder.
     package init(contentsOf path: String) throws(SafetensorsError) {
         let json: JSONValue
         do {
@@ -58,23 +58,23 @@ package struct SafetensorsIndex: Sendable, Equatable {
     }
 }
 
-/// A model's weights by name, whether they lie in one safetensors file or in shards with an index.
+/// A model's weights by name, from one safetensors file or from shards with an index.
 package final class WeightFiles: Sendable {
     /// The file, index or folder that was opened.
     package let path: String
-    /// The files, opened.
+    /// The open files.
     package let files: [SafetensorsFile]
     private let owner: [String: SafetensorsFile]
 
-    /// Base names that diffusers and transformers give to weights, tried in this order.
+    /// Base names of weight files in diffusers and transformers, tried in this order.
     package static let baseNames = ["diffusion_pytorch_model", "model"]
 
-    /// Variants of a base name, tried in this order: the full weights, then what is nearest to them.
+    /// Variants of a base name, tried in this order: full precision first, then the closest to it.
     static let variants = ["", ".fp32", ".fp16", ".bf16"]
 
-    /// Opens a `.safetensors` file, a `.safetensors.index.json`, or a folder that holds either under a name
-    /// of `baseNames`, plain or as a variant (`….fp16.safetensors`, `….safetensors.index.fp16.json`), or
-    /// exactly one of them under any name.
+    /// Opens a `.safetensors` file, a `.safetensors.index.json`, or a folder. A folder must contain either of
+    /// them under a name from `baseNames`, plain or as a variant (`….fp16.safetensors`,
+    /// `….safetensors.index.fp16.json`), or exactly one of them under any name.
     package init(path: String) throws(SafetensorsError) {
         self.path = path
         let file = try Self.locate(path)
@@ -111,7 +111,7 @@ package final class WeightFiles: Sendable {
     /// All names, sorted.
     package var names: [String] { owner.keys.sorted() }
 
-    /// Whether there is a tensor of this name.
+    /// Whether a tensor of this name exists.
     package func contains(_ name: String) -> Bool { owner[name] != nil }
 
     /// The file that holds a tensor.
@@ -131,14 +131,14 @@ package final class WeightFiles: Sendable {
         try file(of: name).floats(of: name)
     }
 
-    /// Converts the tensor to fp32 into `destination`, which must have room for exactly its elements.
+    /// Converts the tensor to fp32 into `destination`, whose count must equal the number of elements.
     package func copyFloats(
         of name: String, into destination: UnsafeMutableBufferPointer<Float>
     ) throws(SafetensorsError) {
         try file(of: name).copyFloats(of: name, into: destination)
     }
 
-    /// Calls `body` with the tensor's bytes, valid only inside it.
+    /// Calls `body` with the tensor's bytes, valid only inside `body`.
     package func withBytes<Result>(
         of name: String, _ body: (UnsafeRawBufferPointer) throws -> Result
     ) throws -> Result {

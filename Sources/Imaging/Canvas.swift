@@ -1,7 +1,7 @@
-/// Red, green and blue, 0 to 1.
+/// Red, green and blue, each in [0, 1].
 package typealias Color = SIMD3<Float>
 
-/// A point, or a vector.
+/// A point or a vector.
 package typealias Point = SIMD2<Float>
 
 /// An axis-aligned rectangle.
@@ -9,22 +9,22 @@ package struct Box {
     package var low: Point
     package var high: Point
 
-    /// Around a centre.
+    /// The box with this center and half extents.
     package init(_ center: Point, _ half: Point) {
         low = center - half
         high = center + half
     }
 }
 
-/// A square drawing surface for shapes given by signed distance: anti-aliased by the part of a pixel that a shape
-/// covers, so a picture is the same at any size but for its sharpness.
+/// A square drawing surface for shapes given by signed distance functions. Anti-aliasing uses the part of
+/// each pixel that a shape covers, so the image size only affects sharpness.
 ///
-/// Positions are in [-1, 1] over the surface, y downwards; shapes stand in a frame that may be shifted, turned and
-/// scaled against it.
+/// Positions are in [-1, 1] over the surface, with y pointing down. Shapes are given in a frame that may be
+/// translated, rotated and scaled relative to the surface.
 package struct Canvas {
     package let size: Int
     private var pixels: [Color]
-    /// The frame's origin on the surface, and the image of its x axis (its length is the scale).
+    /// The frame's origin on the surface, and its x axis, whose length is the scale.
     private var origin = Point(0, 0)
     private var axis = Point(1, 0)
 
@@ -33,10 +33,12 @@ package struct Canvas {
         pixels = [Color](repeating: Color(repeating: 0), count: size * size)
     }
 
-    /// Places the frame in which shapes are given.
+    /// Sets the frame in which shapes are given.
+    ///
+    /// - Parameter angle: in radians; must be small.
     package mutating func setFrame(origin: Point, angle: Float, scale: Float) {
         self.origin = origin
-        // A sine by its series: the angle is small, and the result must not depend on the host's libm.
+        // Taylor series for the sine: the angle is small, and the result must not depend on the host's libm.
         let sine = angle - angle * angle * angle / 6
         axis = Point((1 - sine * sine).squareRoot(), sine) * scale
     }
@@ -44,10 +46,10 @@ package struct Canvas {
     /// Fills a shape.
     ///
     /// - Parameters:
-    ///   - box: holds the shape, in the frame.
-    ///   - soft: the width of the edge's transition; at least a pixel.
-    ///   - opacity: of the shape's inside.
-    ///   - color: the colour at a point.
+    ///   - box: bounds of the shape, in the frame.
+    ///   - soft: width of the edge's transition; at least one pixel.
+    ///   - opacity: of the shape's interior.
+    ///   - color: the color at a point.
     ///   - distance: the signed distance of a point to the shape's edge, negative inside.
     @inline(__always)
     package mutating func fill(
@@ -58,7 +60,7 @@ package struct Canvas {
         let perWidth = 1 / max(soft, pixel / scale)
         let margin = 0.5 / perWidth
 
-        // The box's corners on the surface bound the pixels to visit.
+        // The pixels to visit are bounded by the box's corners on the surface.
         var low = Point(repeating: .infinity)
         var high = Point(repeating: -.infinity)
         for corner in [
@@ -90,7 +92,8 @@ package struct Canvas {
                         inverse.x * from.x + inverse.y * from.y, inverse.x * from.y - inverse.y * from.x)
                     let coverage = min(max(0.5 - distance(point) * perWidth, 0), 1)
                     if coverage > 0 {
-                        // A wide edge as a smooth ramp; a pixel's edge stays linear, which is its coverage.
+                        // Use smoothstep for a soft edge; for a one-pixel edge, linear interpolation is the
+                        // coverage.
                         let alpha = opacity * (soft > 0 ? coverage * coverage * (3 - 2 * coverage) : coverage)
                         let index = y * size + x
                         pixels[index] += (color(point) - pixels[index]) * alpha
@@ -100,7 +103,7 @@ package struct Canvas {
         }
     }
 
-    /// Fills a shape with one colour.
+    /// Fills a shape with one color.
     @inline(__always)
     package mutating func fill(
         _ box: Box, soft: Float = 0, opacity: Float = 1, _ color: Color, distance: (Point) -> Float
@@ -108,7 +111,7 @@ package struct Canvas {
         fill(box, soft: soft, opacity: opacity, color: { _ in color }, distance: distance)
     }
 
-    /// Fills an ellipse with one colour.
+    /// Fills an ellipse with one color.
     package mutating func fillEllipse(
         _ center: Point, _ radii: Point, soft: Float = 0, opacity: Float = 1, _ color: Color
     ) {
@@ -128,7 +131,8 @@ package struct Canvas {
 
 // MARK: Signed distances
 
-/// To an ellipse around the origin; exact at its edge to first order, which is all that coverage needs.
+/// Signed distance to an ellipse around the origin; exact to first order at its edge, which suffices for
+/// coverage.
 @inline(__always)
 package func ellipse(_ p: Point, _ radii: Point) -> Float {
     let q = p / radii
@@ -138,11 +142,11 @@ package func ellipse(_ p: Point, _ radii: Point) -> Float {
     return gradient > 1e-6 ? k * (k - 1) / gradient : -min(radii.x, radii.y)
 }
 
-/// To a circle around the origin.
+/// Signed distance to a circle around the origin.
 @inline(__always)
 package func circle(_ p: Point, _ radius: Float) -> Float { (p.x * p.x + p.y * p.y).squareRoot() - radius }
 
-/// To a rectangle with round corners around the origin.
+/// Signed distance to a rectangle with rounded corners around the origin.
 @inline(__always)
 package func roundedBox(_ p: Point, _ half: Point, _ radius: Float) -> Float {
     let q = Point(abs(p.x), abs(p.y)) - half + radius
@@ -150,7 +154,7 @@ package func roundedBox(_ p: Point, _ half: Point, _ radius: Float) -> Float {
     return (outside.x * outside.x + outside.y * outside.y).squareRoot() + min(max(q.x, q.y), 0) - radius
 }
 
-/// To the line between two points, `radius` thick on either side.
+/// Signed distance to the line segment between two points, thickened by `radius` on both sides.
 @inline(__always)
 package func capsule(_ p: Point, _ a: Point, _ b: Point, _ radius: Float) -> Float {
     let (pa, ba) = (p - a, b - a)
@@ -158,14 +162,14 @@ package func capsule(_ p: Point, _ a: Point, _ b: Point, _ radius: Float) -> Flo
     return circle(pa - ba * t, radius)
 }
 
-/// To the union of two shapes, with the corner between them filled over a width of `k`.
+/// Signed distance to the union of two shapes, with a fillet of width `k` where they meet.
 @inline(__always)
 package func smoothUnion(_ a: Float, _ b: Float, _ k: Float) -> Float {
     let h = max(k - abs(a - b), 0) / k
     return min(a, b) - h * h * k / 4
 }
 
-/// 1 at the origin, falling smoothly to 0 at the ellipse's edge.
+/// 1 at the origin, decreasing smoothly to 0 at the ellipse's edge.
 @inline(__always)
 package func glow(_ p: Point, _ radii: Point) -> Float {
     let q = p / radii

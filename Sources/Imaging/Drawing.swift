@@ -1,4 +1,5 @@
-/// A surface for charts: lines, frames and text with smooth edges, positions in pixels from the top left.
+/// A drawing surface for charts: anti-aliased lines, frames and text. Positions are in pixels from the top
+/// left.
 struct Drawing {
     package let width: Int
     package let height: Int
@@ -11,10 +12,11 @@ struct Drawing {
         pixels = [Color](repeating: background, count: width * height)
     }
 
-    /// Lines through each stroke's points, `thickness` wide, with round ends. Where strokes overlap they do not
-    /// darken each other, so a faint line crosses itself unseen. Points that are not finite break the line.
+    /// Draws polylines through each stroke's points, `thickness` pixels wide, with round caps. Overlapping
+    /// strokes of one call do not darken each other, so a translucent line does not show its
+    /// self-intersections. Points that are not finite interrupt the line.
     ///
-    /// - Parameter clip: nothing is drawn outside it.
+    /// - Parameter clip: clips the drawing to this frame.
     package mutating func stroke(
         _ strokes: [[SIMD2<Double>]], thickness: Double, color: Color, opacity: Float = 1, clip: Frame? = nil
     ) {
@@ -32,7 +34,7 @@ struct Drawing {
                 let b = points[min(index + 1, points.count - 1)]
                 if index == points.count - 1 && points.count > 1 { break }
                 guard a.x.isFinite, a.y.isFinite, b.x.isFinite, b.y.isFinite else { continue }
-                // Clamped as Double first: far outside, an Int of the coordinate would overflow.
+                // Clamp as Double first: the Int conversion of a coordinate far outside would overflow.
                 let firstX = Int(
                     min(max((min(a.x, b.x) - reach).rounded(.down), Double(minX)), Double(width)))
                 let firstY = Int(
@@ -61,7 +63,7 @@ struct Drawing {
         }
     }
 
-    /// A filled rectangle.
+    /// Fills a rectangle.
     package mutating func fill(_ frame: Frame, color: Color, opacity: Float = 1) {
         let columns = max(0, Int(frame.x.rounded()))..<max(0, min(width, Int(frame.right.rounded())))
         for y in max(0, Int(frame.y.rounded()))..<max(0, min(height, Int(frame.bottom.rounded()))) {
@@ -71,12 +73,12 @@ struct Drawing {
 
     package enum Alignment { case left, center, right }
 
-    /// One line of text.
+    /// Draws one line of text.
     ///
     /// - Parameters:
-    ///   - at: the anchor: the text's left end, centre or right end, at the capitals' middle height.
-    ///   - size: the height of capitals.
-    ///   - upwards: turned by 90 degrees, to be read from below.
+    ///   - at: the anchor: the text's left end, center or right end, at half the cap height.
+    ///   - size: cap height in pixels.
+    ///   - upwards: rotate by 90 degrees, to read from bottom to top.
     package mutating func text(
         _ text: String, at: SIMD2<Double>, size: Double, color: Color, alignment: Alignment = .left,
         bold: Bool = false, upwards: Bool = false

@@ -1,10 +1,10 @@
 import CZlib
 
-/// The orientation that EXIF metadata of a JPEG (APP1 segment) or PNG (eXIf chunk) gives: 1 (upright, or nothing found)
-/// to 8.
+/// The orientation in the EXIF metadata of a JPEG (APP1 segment) or PNG (eXIf chunk): 1 (upright, or no
+/// metadata) to 8.
 ///
-/// It is read here and not by a library because it is one number in a well-defined place; every step checks its bounds,
-/// and malformed metadata counts as none.
+/// It is parsed here rather than with a library because it is a single number at a well-defined place. Each
+/// step checks its bounds, and malformed metadata is ignored.
 /// Source: Exif 2.32, section 4.5.4; TIFF 6.0, tag 274; PNG, third edition, section 11.3.3.
 package func exifOrientation(of bytes: [UInt8]) -> Int {
     switch Image.Format(bytes) {
@@ -25,9 +25,9 @@ private func exifBlock(jpeg bytes: [UInt8]) -> ArraySlice<UInt8>? {
     return found
 }
 
-/// Walks the segments before the pixels of a JPEG.
+/// Iterates over the segments of a JPEG before the image data.
 ///
-/// - Parameter body: gets the marker and the segment's content; returns whether to continue.
+/// - Parameter body: called with the marker and the segment's content; returns whether to continue.
 private func forEachSegment(jpeg bytes: [UInt8], _ body: (UInt8, ArraySlice<UInt8>) -> Bool) {
     var at = 2
     while at + 4 <= bytes.count, bytes[at] == 0xFF {
@@ -37,9 +37,9 @@ private func forEachSegment(jpeg bytes: [UInt8], _ body: (UInt8, ArraySlice<UInt
             at += 1
             continue
         }
-        // After the start of scan there are only pixels.
+        // Only image data follows the start of scan.
         if marker == 0xDA || marker == 0xD9 { return }
-        // The length counts its own two bytes; libjpeg takes less for an empty segment.
+        // The length includes its own two bytes; libjpeg treats a smaller value as an empty segment.
         let length = max(2, Int(bytes[at + 2]) << 8 | Int(bytes[at + 3]))
         guard at + 2 + length <= bytes.count,
             body(marker, bytes[(at + 4)..<(at + 2 + length)])
@@ -48,7 +48,7 @@ private func forEachSegment(jpeg bytes: [UInt8], _ body: (UInt8, ArraySlice<UInt
     }
 }
 
-/// The eXIf chunk of a PNG; one with a wrong checksum is ignored, as libpng does.
+/// The eXIf chunk of a PNG; a chunk with a wrong checksum is ignored, as in libpng.
 private func exifBlock(png bytes: [UInt8]) -> ArraySlice<UInt8>? {
     var at = 8
     while at + 12 <= bytes.count {
@@ -67,7 +67,7 @@ private func exifBlock(png bytes: [UInt8]) -> ArraySlice<UInt8>? {
     return nil
 }
 
-/// Four bytes, which must be there.
+/// Reads four bytes; all must be within bounds.
 private func bigEndian(_ bytes: [UInt8], _ at: Int) -> Int {
     bytes[at..<at + 4].reduce(0) { $0 << 8 | Int($1) }
 }
@@ -97,8 +97,8 @@ private func tiffOrientation(_ tiff: ArraySlice<UInt8>) -> Int? {
 }
 
 extension Image {
-    /// Width and height of an upright PNG or JPEG, from its header alone; nil where there is none. The file may still be
-    /// damaged elsewhere.
+    /// Width and height of a PNG or JPEG after its EXIF orientation is applied, from its header and metadata
+    /// only; nil if it has no valid header. The rest of the file may still be damaged.
     package static func size(of bytes: [UInt8]) -> (width: Int, height: Int)? {
         var size: (width: Int, height: Int)?
         switch Format(bytes) {
@@ -107,7 +107,7 @@ extension Image {
             size = (bigEndian(bytes, 16), bigEndian(bytes, 20))
         case .jpeg:
             forEachSegment(jpeg: bytes) { marker, body in
-                // Start of frame, of any coding process; C4, C8 and CC are tables and reserved.
+                // Start of frame, of any coding process; C4, C8 and CC are tables or reserved.
                 guard (0xC0...0xCF).contains(marker), ![0xC4, 0xC8, 0xCC].contains(marker) else {
                     return true
                 }

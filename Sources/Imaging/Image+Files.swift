@@ -2,7 +2,7 @@ import CImageFiles
 import Foundation
 
 extension Image {
-    /// The file formats that are read, told apart by their first bytes.
+    /// The supported file formats, detected by their first bytes.
     enum Format {
         case png, jpeg
 
@@ -19,13 +19,14 @@ extension Image {
 
     /// Decodes a PNG or JPEG to upright 8-bit RGB.
     ///
-    /// Grey and palette pictures are expanded, alpha is composited on white, 16 bits are scaled to 8, CMYK is
-    /// converted, and an EXIF orientation is applied. A picture cut short is an error, never a half-grey result.
+    /// Grayscale and palette images are expanded, alpha is composited on white, 16 bits are scaled to 8, CMYK
+    /// is converted, and the EXIF orientation is applied. A truncated image throws an error and is never
+    /// returned incomplete.
     ///
     /// - Parameters:
     ///   - name: the file's name, for errors.
-    ///   - minimumSide: pictures with a shorter side are refused.
-    ///   - limits: larger pictures are refused.
+    ///   - minimumSide: images with a shorter side are rejected.
+    ///   - limits: larger images are rejected.
     package static func decode(
         _ bytes: [UInt8], name: String, minimumSide: Int = Image.minimumSide, limits: ImageLimits = .standard
     ) throws(ImageError) -> Image {
@@ -73,14 +74,14 @@ extension Image {
             ReadOnlyFile(path).image(limits: limits), name: path, minimumSide: minimumSide, limits: limits)
     }
 
-    /// The picture as a PNG file, with text chunks (which `exiftool` and image viewers show).
+    /// The image as a PNG file with text chunks, which `exiftool` and image viewers show.
     ///
     /// - Parameter text: keys are 1 to 79 ASCII characters; values are any text.
     package func pngData(text: KeyValuePairs<String, String> = [:]) -> [UInt8] {
         pngData(text: text.map { ($0.key, $0.value) })
     }
 
-    /// The picture as a PNG file, with text chunks in the order given.
+    /// The image as a PNG file, with text chunks in the given order.
     package func pngData(text: [(key: String, value: String)]) -> [UInt8] {
         for (key, _) in text {
             precondition((1...79).contains(key.utf8.count) && key.utf8.allSatisfy { (32..<127).contains($0) })
@@ -98,17 +99,17 @@ extension Image {
         return [UInt8](UnsafeBufferPointer(start: file.bytes, count: file.count))
     }
 
-    /// Writes a PNG. The file appears whole or not at all: it is written beside and then renamed.
+    /// Writes a PNG file atomically, through a temporary file.
     package func write(to path: String, text: KeyValuePairs<String, String> = [:]) throws(ImageError) {
         try Image.write(png: pngData(text: text), to: path)
     }
 
-    /// The same with text chunks in the order given.
+    /// Writes a PNG file with text chunks in the given order.
     package func write(to path: String, text: [(key: String, value: String)]) throws(ImageError) {
         try Image.write(png: pngData(text: text), to: path)
     }
 
-    /// The same for a picture that is a PNG already.
+    /// Writes an already encoded PNG file.
     package static func write(png bytes: [UInt8], to path: String) throws(ImageError) {
         let temporary = "\(path).\(getpid()).tmp"
         func fail(_ what: String, _ code: Int32) -> ImageError {
@@ -125,7 +126,7 @@ extension Image {
         guard rename(temporary, path) == 0 else { throw fail("put the file in its place", errno) }
     }
 
-    /// The text chunks (tEXt, and uncompressed iTXt) of a PNG, in their order.
+    /// The text chunks (tEXt, and uncompressed iTXt) of a PNG, in file order.
     package static func pngText(_ bytes: [UInt8]) -> [(key: String, value: String)] {
         var found: [(key: String, value: String)] = []
         var at = 8
@@ -137,7 +138,7 @@ extension Image {
             if type == "tEXt" || type == "iTXt", let end = data.firstIndex(of: 0) {
                 var value = data[(end + 1)...]
                 if type == "iTXt" {
-                    // Compression flag and method, then language and translated key, each ended by 0.
+                    // Compression flag and method, then language and translated key, each terminated by 0.
                     guard value.first == 0 else {
                         at += 12 + length
                         continue
@@ -153,7 +154,7 @@ extension Image {
         return found
     }
 
-    /// What a file that is no image looks like, for its error.
+    /// Describes a file that is not a supported image, for its error.
     private static func describe(_ bytes: [UInt8]) -> String {
         if bytes.isEmpty { return "the file is empty" }
         if bytes.starts(with: Array("GIF8".utf8)) { return "a GIF" }

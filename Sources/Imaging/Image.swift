@@ -1,13 +1,13 @@
-/// A picture of 8-bit RGB: rows from the top, [height, width, 3], without padding.
+/// An 8-bit RGB image [height, width, 3]: rows from top to bottom, without padding.
 package struct Image: Equatable, Sendable {
     package let width: Int
     package let height: Int
     /// [height, width, 3] in row-major order.
     package var pixels: [UInt8]
 
-    /// Pictures of more pixels are refused by default, before anything is allocated for them (134 megapixels).
+    /// Default limit on the number of pixels, checked before memory is allocated (134 megapixels).
     package static let maximumPixels = 1 << 27
-    /// Pictures with a shorter side are refused: there is nothing to learn from them.
+    /// Images with a shorter side are rejected, because they have no content to learn.
     package static let minimumSide = 8
 
     package init(width: Int, height: Int, pixels: [UInt8]) {
@@ -18,7 +18,7 @@ package struct Image: Equatable, Sendable {
         self.pixels = pixels
     }
 
-    /// A picture of one colour.
+    /// An image of one color.
     package init(width: Int, height: Int, red: UInt8, green: UInt8, blue: UInt8) {
         var pixels = [UInt8](repeating: red, count: 3 * width * height)
         if green != red || blue != red {
@@ -30,7 +30,7 @@ package struct Image: Equatable, Sendable {
         self.init(width: width, height: height, pixels: pixels)
     }
 
-    /// The colour at a pixel.
+    /// The color of a pixel.
     package subscript(x: Int, y: Int) -> (red: UInt8, green: UInt8, blue: UInt8) {
         get {
             let index = 3 * (y * width + x)
@@ -53,7 +53,7 @@ extension Image {
         rearranged(width: width, height: height) { x, y in (width - 1 - x, y) }
     }
 
-    /// The rectangle from (x, y), which must lie inside.
+    /// The rectangle with its top left corner at (x, y); it must lie inside the image.
     package func cropped(x: Int, y: Int, width: Int, height: Int) -> Image {
         precondition(x >= 0 && y >= 0 && x + width <= self.width && y + height <= self.height)
         if width == self.width && height == self.height { return self }
@@ -66,13 +66,13 @@ extension Image {
         return Image(width: width, height: height, pixels: out)
     }
 
-    /// The largest square in the middle; where the margin is odd, the extra line is cut at the right or bottom.
+    /// The largest centered square; for an odd margin, the extra line is cut at the right or bottom.
     package func centerCroppedToSquare() -> Image {
         let side = min(width, height)
         return cropped(x: (width - side) / 2, y: (height - side) / 2, width: side, height: side)
     }
 
-    /// Turned and mirrored upright, from an EXIF orientation of 1 to 8 (TIFF 6.0, tag 274).
+    /// Rotates and mirrors the image to upright, from an EXIF orientation of 1 to 8 (TIFF 6.0, tag 274).
     func upright(orientation: Int) -> Image {
         let (w, h) = (width, height)
         return switch orientation {
@@ -87,7 +87,7 @@ extension Image {
         }
     }
 
-    /// A picture whose pixel (x, y) is this one's pixel `source(x, y)`.
+    /// An image whose pixel (x, y) is this image's pixel `source(x, y)`.
     private func rearranged(width: Int, height: Int, from source: (Int, Int) -> (Int, Int)) -> Image {
         let out = [UInt8](unsafeUninitializedCapacity: 3 * width * height) { out, count in
             pixels.withUnsafeBufferPointer { from in
@@ -109,7 +109,7 @@ extension Image {
 // MARK: Floats
 
 extension Image {
-    /// The pixels as a model sees them: [height, width, 3], in [-1, 1], value / 127.5 - 1.
+    /// The pixels as model input: [height, width, 3] in [-1, 1], value / 127.5 - 1.
     package func floats() -> [Float] {
         [Float](unsafeUninitializedCapacity: pixels.count) { out, count in
             writeFloats(to: out)
@@ -117,7 +117,7 @@ extension Image {
         }
     }
 
-    /// Writes the pixels into one image's place in a batch: [height, width, 3], in [-1, 1].
+    /// Writes the pixels to one image of a batch: [height, width, 3] in [-1, 1].
     package func writeFloats(to out: UnsafeMutableBufferPointer<Float>) {
         precondition(out.count >= pixels.count, "the destination is smaller than the image")
         pixels.withUnsafeBufferPointer { pixels in
@@ -125,7 +125,7 @@ extension Image {
         }
     }
 
-    /// From a model's output: [height, width, 3], clamped to [-1, 1] and rounded; NaN becomes black.
+    /// Converts a model's output, [height, width, 3], clamped to [-1, 1] and rounded; NaN becomes black.
     package init(width: Int, height: Int, floats: UnsafeBufferPointer<Float>) {
         precondition(floats.count == 3 * width * height, "an RGB image has 3 values a pixel")
         let pixels = floats.map { value -> UInt8 in
@@ -135,7 +135,7 @@ extension Image {
         self.init(width: width, height: height, pixels: pixels)
     }
 
-    /// From a model's output: [height, width, 3], clamped to [-1, 1] and rounded; NaN becomes black.
+    /// Converts a model's output, [height, width, 3], clamped to [-1, 1] and rounded; NaN becomes black.
     package init(width: Int, height: Int, floats: [Float]) {
         self = floats.withUnsafeBufferPointer { Image(width: width, height: height, floats: $0) }
     }

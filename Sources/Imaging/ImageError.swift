@@ -1,32 +1,32 @@
 import Support
 
-/// What is wrong with a picture, or with a collection of pictures, in one line that names it.
+/// An error in an image or a collection of images; the message is one line that names it.
 package struct ImageError: ReportableError, Equatable, Sendable {
     package enum Kind: Equatable, Sendable {
         /// The file or folder is missing or cannot be read or written.
         case inaccessible
-        /// Neither PNG nor JPEG by its first bytes.
+        /// The first bytes are neither those of a PNG nor of a JPEG.
         case notAnImage
-        /// PNG or JPEG, but damaged or cut short.
+        /// PNG or JPEG, but damaged or truncated.
         case corrupt
-        /// A side is below the least that makes sense for training.
+        /// A side is below the minimum for training.
         case tooSmall
-        /// More pixels than is allowed: a mistake, or an attack.
+        /// More pixels than allowed, by mistake or in an attack.
         case tooLarge
-        /// The archive or record file is damaged, cut short, or of another format.
+        /// The archive or record file is damaged, truncated, or of another format.
         case badArchive
-        /// There is no image in the source.
+        /// The source contains no images.
         case empty
-        /// Files that are no images lie among the images.
+        /// The source also contains files that are not images.
         case mixed
-        /// The source's name is none that is known.
+        /// The source's name is not recognized.
         case unknownSource
     }
 
     package let kind: Kind
-    /// The file, archive member or source concerned.
+    /// The affected file, archive member or source.
     package let name: String
-    /// What was found, what was expected, and what to do.
+    /// The found and the expected value, and the remedy.
     package let detail: String
     /// `errno` of the failed file operation; 0 for any other reason.
     package let code: Int32

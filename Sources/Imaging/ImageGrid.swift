@@ -1,9 +1,9 @@
-/// Pictures side by side in rows, as sample grids are shown.
+/// Tiles images in rows, as in sample grids.
 package struct ImageGrid: Sendable {
     package let columns: Int
-    /// The gap between pictures and around them, in pixels.
+    /// The gap between and around the images, in pixels.
     package let padding: Int
-    /// The brightness of the gap.
+    /// The gray level of the gap, 0 to 255.
     package let background: UInt8
 
     package init(columns: Int, padding: Int = 2, background: UInt8 = 255) {
@@ -13,14 +13,14 @@ package struct ImageGrid: Sendable {
         self.background = background
     }
 
-    /// A grid about as wide as it is high.
+    /// An approximately square grid.
     package static func square(of count: Int, padding: Int = 2) -> ImageGrid {
         var columns = 1
         while columns * columns < count { columns += 1 }
         return ImageGrid(columns: columns, padding: padding)
     }
 
-    /// Tiles the pictures row by row. A cell is as large as the largest picture; places left over stay empty.
+    /// Tiles the images row by row. All cells have the size of the largest image; unused cells stay empty.
     package func render(_ images: [Image]) -> Image {
         precondition(!images.isEmpty, "a grid has at least one picture")
         let cellWidth = images.map(\.width).max() ?? 1

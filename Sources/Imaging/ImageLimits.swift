@@ -1,12 +1,12 @@
-/// The largest image that is read. Both limits are checked before anything is allocated, so that neither a mistake nor a
-/// hostile file can fill the memory.
+/// Size limits for images. They are checked before memory is allocated, so that neither a mistake nor a
+/// hostile file can exhaust memory.
 package struct ImageLimits: Equatable, Sendable {
     /// Width times height.
     package var maximumPixels: Int
 
     /// 134 megapixels.
     package static let standard = ImageLimits(maximumPixels: Image.maximumPixels)
-    /// What `--max-megapixels` accepts: a JPEG has at most 65,535 pixels on each side.
+    /// The range of `--max-megapixels`: a JPEG has at most 65,535 pixels on each side.
     package static let megapixels = 1...4_295
 
     package init(maximumPixels: Int) { self.maximumPixels = maximumPixels }
@@ -16,18 +16,19 @@ package struct ImageLimits: Equatable, Sendable {
         self = megapixels.map { ImageLimits(maximumPixels: $0 * 1_000_000) } ?? .standard
     }
 
-    /// Bytes of a file: 8 a pixel, which is 16-bit RGBA without any compression, and 64 MiB for the rest.
+    /// Limit on the file size in bytes: 8 per pixel, as for uncompressed 16-bit RGBA, and 64 MiB for the
+    /// remainder.
     package var maximumFileBytes: Int { 8 * maximumPixels + 64 << 20 }
 
-    /// How messages write the limit.
+    /// The limit as it is formatted in messages.
     var text: String { "\(maximumPixels / 1_000_000) megapixels" }
 }
 
 extension ReadOnlyFile {
-    /// The bytes of an image: all of a file, or a part of it. Of what is no image by its first bytes, only those, from
-    /// which `Image.decode` describes what was found.
+    /// Reads the bytes of an image: the whole file, or a part of it. If the first bytes are not those of an
+    /// image, only they are returned, which suffices for `Image.decode` to describe the file.
     ///
-    /// - Parameter name: what errors call the image; nil for the file's name.
+    /// - Parameter name: the image's name in errors; nil for the file's name.
     package func image(_ range: Range<Int>? = nil, name: String? = nil, limits: ImageLimits)
         throws(ImageError)
         -> [UInt8]

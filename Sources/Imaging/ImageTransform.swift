@@ -1,6 +1,6 @@
-/// How an image of a dataset becomes a training image: centre crop to a square, then resizing.
+/// Converts a dataset image to a training image: center crop to a square, then resize.
 package struct ImageTransform: Equatable, Sendable, CustomStringConvertible {
-    /// The side of the result in pixels.
+    /// Side of the result in pixels.
     package let size: Int
     package let filter: ResizeFilter
 
@@ -10,12 +10,13 @@ package struct ImageTransform: Equatable, Sendable, CustomStringConvertible {
         self.filter = filter
     }
 
-    /// A stable text: equal texts mean equal pixels, so it may stand in a manifest and be compared.
+    /// A stable description: equal descriptions imply equal pixels, so a manifest can store it for
+    /// comparison.
     package var description: String {
         "center-crop square, resize \(size)x\(size) \(filter.rawValue) antialias"
     }
 
-    /// A picture of `size` by `size`.
+    /// Returns an image of `size` by `size` pixels.
     package func apply(_ image: Image) -> Image {
         image.centerCroppedToSquare().resized(width: size, height: size, filter: filter)
     }

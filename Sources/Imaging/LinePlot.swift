@@ -8,9 +8,10 @@ import Foundation
 package struct LinePlot: Sendable {
     package struct Series: Sendable {
         package let name: String
-        /// In the order of x. Values that are not finite (or not positive, on a logarithmic axis) leave a gap.
+        /// Points in order of x. Values that are not finite (or not positive, on a logarithmic axis) leave a
+        /// gap.
         package let points: [(x: Double, y: Double)]
-        /// Draw the points faintly and a smoothed curve over them.
+        /// Whether to draw the points faintly, with a smoothed curve on top.
         package let smooth: Bool
 
         package init(_ name: String, points: [(x: Double, y: Double)], smooth: Bool = false) {
@@ -25,7 +26,7 @@ package struct LinePlot: Sendable {
     package let yLabel: String
     package let series: [Series]
     package let logY: Bool
-    /// A linear y axis that begins at 0, for values that are positive.
+    /// Use a linear y axis that starts at 0, for positive values.
     package let startsAtZero: Bool
 
     package init(
@@ -40,7 +41,7 @@ package struct LinePlot: Sendable {
         self.logY = logY
     }
 
-    /// Draws the chart. Below about 240 by 160 pixels there is no room for the labels.
+    /// Draws the chart. Below about 240 by 160 pixels the labels do not fit.
     package func render(width: Int = 960, height: Int = 540) -> Image {
         let curves = series.map { PlotCurve($0, logY: logY) }
         let text = max(7, Double(height) / 54)
@@ -56,7 +57,7 @@ package struct LinePlot: Sendable {
 
         var drawing = Drawing(width: width, height: height, background: Color(1, 1, 1))
         drawAxes(&drawing, frame, xAxis, yAxis, text)
-        // All raw points first, so that no smoothed curve is hidden.
+        // Draw all raw points first, so that they do not hide smoothed curves.
         for (index, curve) in curves.enumerated() where curve.smoothed != nil {
             draw(&drawing, curve.points, frame, xAxis, yAxis, text * 0.12, Self.color(index), opacity: 0.28)
         }
@@ -68,7 +69,7 @@ package struct LinePlot: Sendable {
         return drawing.image
     }
 
-    /// The two axes with about so many marks each.
+    /// The two axes with approximately the given number of ticks.
     package func axes(_ curves: [PlotCurve], xTicks: Int, yTicks: Int) -> (x: PlotAxis, y: PlotAxis) {
         let xAxis = PlotAxis.linear(curves.xRange, ticks: xTicks)
         if logY { return (xAxis, PlotAxis.logarithmic(curves.yRange, ticks: yTicks)) }
@@ -96,7 +97,7 @@ package struct LinePlot: Sendable {
         let grid = Color(0.90, 0.91, 0.93)
         let label = Color(0.36, 0.39, 0.44)
         for tick in xAxis.ticks {
-            // On pixel centres, so that a line one pixel wide is crisp.
+            // Align to pixel centers, so that one-pixel lines are sharp.
             let x = (frame.x + xAxis.place(tick.value) * frame.width).rounded() + 0.5
             drawing.stroke([[SIMD2(x, frame.y), SIMD2(x, frame.bottom)]], thickness: 1, color: grid)
             drawing.text(
@@ -136,7 +137,8 @@ package struct LinePlot: Sendable {
         drawing.stroke([placed], thickness: max(1, thickness), color: color, opacity: opacity, clip: frame)
     }
 
-    /// At the top right, where falling losses leave room; none for a single series without a name.
+    /// Draws the legend at the top right, where decreasing losses leave space; none if all series are
+    /// unnamed.
     private func drawLegend(_ drawing: inout Drawing, _ frame: Frame, _ text: Double) {
         guard series.contains(where: { !$0.name.isEmpty }) else { return }
         let widest = series.map { StrokeFont.layout($0.name, capHeight: text).width }.max() ?? 0

@@ -1,14 +1,14 @@
 import Foundation
 
-/// One axis of a chart: where a value stands on it, and the values that are marked.
+/// One axis of a chart: maps values to positions, and selects the ticks.
 package struct PlotAxis {
     private let range: ClosedRange<Double>
     private let isLogarithmic: Bool
     package private(set) var ticks: [(value: Double, label: String)] = []
 
     /// - Parameters:
-    ///   - ticks: about how many there should be.
-    ///   - margin: room beyond the data at both ends, as a part of the range.
+    ///   - ticks: approximate number of ticks.
+    ///   - margin: space beyond the data at both ends, as a fraction of the range.
     package static func linear(_ range: ClosedRange<Double>, ticks: Int, margin: Double = 0) -> PlotAxis {
         let span = range.upperBound - range.lowerBound
         var axis = PlotAxis(
@@ -23,7 +23,7 @@ package struct PlotAxis {
         var axis = PlotAxis(range: range.lowerBound / grow...range.upperBound * grow, isLogarithmic: true)
         let decades = log10(axis.range.upperBound / axis.range.lowerBound)
         if decades < 1 {
-            // Powers of ten would be too few.
+            // Powers of ten would be too few ticks.
             axis.ticks = niceValues(axis.range, count: ticks).map {
                 ($0.value, label($0.value, step: $0.step))
             }
@@ -42,7 +42,7 @@ package struct PlotAxis {
         return axis
     }
 
-    /// The value's place, 0 at the low end and 1 at the high end.
+    /// The value's relative position, 0 at the lower end and 1 at the upper end.
     package func place(_ value: Double) -> Double {
         isLogarithmic
             ? log(value / range.lowerBound) / log(range.upperBound / range.lowerBound)
@@ -68,7 +68,7 @@ package struct PlotAxis {
         return stride(from: first, through: last, by: 1).map { ($0 * step, step) }
     }
 
-    /// As short as the step allows: 0.25, 12, 15k, 2.5M, 1e-6.
+    /// The shortest label that the step allows: 0.25, 12, 15k, 2.5M, 1e-6.
     private static func label(_ value: Double, step: Double) -> String {
         if value == 0 { return "0" }
         let size = abs(value)
@@ -81,14 +81,14 @@ package struct PlotAxis {
     }
 }
 
-/// A series ready to be drawn: what cannot be shown is NaN.
+/// A series prepared for drawing: values that cannot be shown are NaN.
 package struct PlotCurve {
     package let points: [SIMD2<Double>]
     package let smoothed: [SIMD2<Double>]?
 
     package init(_ series: LinePlot.Series, logY: Bool) {
         points = series.points.map { point in
-            // Beyond 1e100 the axis' own arithmetic would overflow; no loss is there and worth a look.
+            // Above 1e100 the axis arithmetic would overflow; such losses are not worth showing.
             let inside = abs(point.x) < 1e100 && abs(point.y) < 1e100
             let visible = inside && (!logY || point.y > 1e-100)
             return visible ? SIMD2(point.x, point.y) : SIMD2(.nan, .nan)
@@ -96,8 +96,8 @@ package struct PlotCurve {
         smoothed = series.smooth ? Self.smooth(points.filter { $0.x.isFinite }, logY: logY) : nil
     }
 
-    /// A local linear fit with Gaussian weights, so without lag, after a reduction to at most 1000 points. On a logarithmic
-    /// axis logarithms are averaged, as the eye does there.
+    /// A local linear fit with Gaussian weights, which has no lag, after binning to at most 1000 points. On a
+    /// logarithmic axis it averages logarithms.
     private static func smooth(_ points: [SIMD2<Double>], logY: Bool) -> [SIMD2<Double>] {
         guard points.count > 2 else { return points }
         let values = logY ? points.map { SIMD2($0.x, log($0.y)) } : points
@@ -109,8 +109,8 @@ package struct PlotCurve {
         let sigma = max(0.8, Double(bins) / 70)
         let reach = Int((3 * sigma).rounded(.up))
         return binned.indices.map { center in
-            // The value at the centre of a line fitted to the neighbours: at the ends, where they lie on one side
-            // only, a plain average would bend the curve towards them.
+            // The value at the center of a line fitted to the neighbors. At the ends, where all neighbors are
+            // on one side, a weighted mean would bend the curve towards them.
             var (w, wz, wzz, wy, wzy) = (0.0, 0.0, 0.0, 0.0, 0.0)
             for index in max(0, center - reach)...min(bins - 1, center + reach) {
                 let z = Double(index - center) / sigma
@@ -128,10 +128,10 @@ package struct PlotCurve {
 }
 
 extension [PlotCurve] {
-    /// From the least to the greatest x; 0 to 1 where there is nothing.
+    /// The range of x; 0 to 1 if there are no points.
     package var xRange: ClosedRange<Double> { Self.widened(flatMap(\.points).map(\.x).filter(\.isFinite)) }
 
-    /// All of a plain curve, and of one that is smoothed what is no rare spike.
+    /// The range of y. It covers all points of a plain curve; for a smoothed curve, rare spikes are excluded.
     package var yRange: ClosedRange<Double> {
         Self.widened(
             flatMap { curve -> [Double] in

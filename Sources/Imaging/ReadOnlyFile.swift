@@ -1,14 +1,14 @@
 import Foundation
 import Support
 
-/// A file of images, open for reading at any position from several threads; see ``PositionedFile``.
+/// An image file, open for reading at any position from several threads; see ``PositionedFile``.
 package final class ReadOnlyFile: Sendable {
     package let name: String
     private let file: PositionedFile
 
     package var size: Int { file.size }
 
-    /// Opens a regular file. Pipes, sockets, devices and folders are refused, without waiting for another process.
+    /// Opens a regular file. Pipes, sockets, devices and folders are rejected without blocking.
     package init(_ path: String) throws(ImageError) {
         do throws(FileError) {
             file = try PositionedFile(path)
@@ -18,7 +18,7 @@ package final class ReadOnlyFile: Sendable {
         name = path
     }
 
-    /// Takes over a descriptor, and closes it in the end.
+    /// Takes ownership of a descriptor and closes it eventually.
     package init(adopting descriptor: Int32, name: String) throws(ImageError) {
         do throws(FileError) {
             file = try PositionedFile(adopting: descriptor, path: name)
@@ -31,7 +31,7 @@ package final class ReadOnlyFile: Sendable {
     package var identity: PositionedFile.Identity { file.identity }
     package var descriptor: Int32 { file.descriptor }
 
-    /// The whole file, which must not be larger than `limit`.
+    /// Reads the whole file; throws if it is larger than `limit` bytes.
     package func readAll(limit: Int) throws(ImageError) -> [UInt8] {
         guard size <= limit else {
             throw ImageError(.tooLarge, name: name, "\(size) bytes, expected at most \(limit)")
@@ -39,7 +39,7 @@ package final class ReadOnlyFile: Sendable {
         return try read(at: 0, count: size)
     }
 
-    /// Exactly `count` bytes from `offset`.
+    /// Reads exactly `count` bytes from `offset`.
     package func read(at offset: Int, count: Int) throws(ImageError) -> [UInt8] {
         do throws(FileError) {
             return try file.read(at: offset, count: count)

@@ -1,15 +1,16 @@
 import Foundation
 
-/// A resampling filter; both widen with the scale when shrinking, so neither aliases.
+/// A resampling filter. Both filters are widened when downscaling, to avoid aliasing.
 package enum ResizeFilter: String, CaseIterable, Codable, Sendable {
-    /// The exact average over the area that a result's pixel covers, with fractional coverage at its rim.
+    /// The exact average over the area that an output pixel covers, with fractional coverage at its border.
     case area
-    /// Windowed sinc with three lobes: sharper than `area`, with a little ringing at hard edges. Pillow's LANCZOS.
+    /// Windowed sinc with three lobes, Pillow's LANCZOS: sharper than `area`, with slight ringing at hard
+    /// edges.
     case lanczos
 }
 
 extension Image {
-    /// Resized by convolution in two passes, bit for bit as Pillow's `Image.resize` with LANCZOS does it.
+    /// Resizes by convolution in two passes, bit-identical to Pillow's `Image.resize` with LANCZOS.
     ///
     /// - Source: Pillow, src/libImaging/Resample.c: 8-bit intermediate, weights in fixed point of 22 bits.
     package func resized(width: Int, height: Int, filter: ResizeFilter = .lanczos) -> Image {
@@ -66,7 +67,8 @@ extension Image {
                     for y in 0..<outHeight {
                         let span = weights.spans[y]
                         sums.update(repeating: ResampleWeights.half)
-                        // A row at a time, so that the inner loop runs over neighbours and vectorises.
+                        // Process one row per weight, so that the inner loop runs over adjacent values and
+                        // vectorizes.
                         for (offset, tap) in span.weights.enumerated() {
                             let weight = weights.values[tap]
                             let from = pixels.baseAddress! + row * (span.first + offset)
@@ -82,13 +84,14 @@ extension Image {
     }
 }
 
-/// For each output position the run of input positions it is made of, and their weights, which sum to one.
+/// For each output position, the range of input positions and their weights, which sum to one.
 private struct ResampleWeights {
-    /// Eight bits are the pixel, two the headroom for negative lobes and overshoot.
+    /// Fractional bits: an Int32 also holds 8 bits of pixel value and 2 bits of headroom for negative lobes
+    /// and overshoot.
     static let bits: Int32 = 22
     static let half: Int32 = 1 << (bits - 1)
 
-    /// The input positions start at `first`; their weights stand at `weights` in `values`.
+    /// For each output position: the first input position, and the range of its weights in `values`.
     private(set) var spans: [(first: Int, weights: Range<Int>)] = []
     private(set) var values: [Int32] = []
 
@@ -115,7 +118,7 @@ private struct ResampleWeights {
         let first = min(Int(low), inSize - 1)
         let end = max(first + 1, min(Int(high.rounded(.up)), inSize))
         let weights = (first..<end).map { max(0, min(high, Double($0 + 1)) - max(low, Double($0))) }
-        // A sliver left by rounding must not make the sum zero.
+        // The sum must not be zero if rounding leaves an empty overlap.
         return (first, weights.contains { $0 > 0 } ? weights : weights.map { _ in 1 })
     }
 

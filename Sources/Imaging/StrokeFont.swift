@@ -1,17 +1,17 @@
-/// The program's own letters for plots: printable ASCII as pen strokes, so they are smooth at any size and need no
-/// font file on the machine.
+/// A built-in font for plots: printable ASCII as pen strokes, which are smooth at any size and need no font
+/// file on the host.
 ///
-/// A glyph's strokes are separated by blanks. The first sign is the kind: `-` a line through points, `~` a smooth
-/// curve (quadratic B-spline) from the first to the last of them, `o` a closed smooth curve. Points follow as pairs
-/// x, y in base 36, where capitals stand from y = 0 to the base line at 12, small letters start at 4, and
-/// descenders reach to 16.
+/// A glyph's strokes are separated by blanks. The first character is the kind: `-` a polyline, `~` a smooth
+/// curve (quadratic B-spline) from the first to the last point, `o` a closed smooth curve. It is followed by
+/// points as pairs x, y in base 36. Capitals extend from y = 0 to the baseline at 12, lower-case letters
+/// start at 4, and descenders reach to 16.
 struct StrokeFont {
-    /// Height of capitals in the strokes' unit.
+    /// Cap height in stroke units.
     static let capHeight = 12.0
-    /// Between two glyphs.
+    /// Space between two glyphs, in stroke units.
     private static let spacing = 3.6
 
-    /// A text as lines to draw, with y = 0 at the capitals' top, scaled so that capitals are `capHeight` high.
+    /// Converts a text to strokes, with y = 0 at the top of capitals, scaled to the cap height `capHeight`.
     ///
     /// - Returns: the strokes and the text's width.
     static func layout(_ text: String, capHeight: Double) -> (strokes: [[SIMD2<Double>]], width: Double) {
@@ -19,7 +19,7 @@ struct StrokeFont {
         var strokes: [[SIMD2<Double>]] = []
         var x = 0.0
         for character in text {
-            // What the font lacks shows as a frame, as elsewhere.
+            // Characters without a glyph are shown as a box.
             let (width, glyph) = glyphs[character] ?? (7, "-00707c0c00")
             for stroke in glyph.split(separator: " ") {
                 strokes.append(points(of: stroke).map { ($0 + SIMD2(x, 0)) * scale })
@@ -29,13 +29,14 @@ struct StrokeFont {
         return (strokes, max(0, x - spacing) * scale)
     }
 
-    /// The points of one stroke; curves become short lines.
+    /// The points of one stroke; curves are approximated by short lines.
     private static func points(of stroke: Substring) -> [SIMD2<Double>] {
         let digits = stroke.dropFirst().map { Double($0.hexOrLetterValue) }
         let control = stride(from: 0, to: digits.count - 1, by: 2).map { SIMD2(digits[$0], digits[$0 + 1]) }
         guard stroke.first != "-", control.count > 2 else { return control }
         let closed = stroke.first == "o"
-        // Each inner control point bends a piece that runs between the middles of its two legs.
+        // Each inner control point defines a piece of the curve between the midpoints of its two adjacent
+        // segments.
         let count = control.count
         let bends = closed ? Array(0..<count) : Array(1..<count - 1)
         var points: [SIMD2<Double>] = []
@@ -100,7 +101,7 @@ struct StrokeFont {
 }
 
 extension Character {
-    /// 0 to 9 and a to z as 0 to 35.
+    /// Maps 0 to 9 and a to z to 0 to 35.
     fileprivate var hexOrLetterValue: Int {
         guard let ascii = asciiValue else { return 0 }
         return ascii < 58 ? Int(ascii) - 48 : Int(ascii) - 87

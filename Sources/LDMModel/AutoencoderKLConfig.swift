@@ -1,38 +1,38 @@
 import FileFormats
 
-/// The kinds of encoder level of an autoencoder.
+/// The encoder block types of an autoencoder.
 package enum EncoderBlockType: String, ConfigChoice {
     case plain = "DownEncoderBlock2D"
 }
 
-/// The kinds of decoder level of an autoencoder.
+/// The decoder block types of an autoencoder.
 package enum DecoderBlockType: String, ConfigChoice {
     case plain = "UpDecoderBlock2D"
 }
 
-/// The configuration of diffusers' `AutoencoderKL`: the same keys, defaults and meaning.
+/// The configuration of diffusers' `AutoencoderKL`, with the same keys, defaults and semantics.
 ///
-/// Source: diffusers 0.42, models/autoencoders/autoencoder_kl.py. Norms use eps 1e-6 throughout, the
-/// downsampling is asymmetric (padding 0), and attention has one head: diffusers fixes these in code.
+/// Source: diffusers 0.42, models/autoencoders/autoencoder_kl.py. As in diffusers, where these are
+/// hard-coded, norms use eps 1e-6, downsampling is asymmetric (padding 0), and attention has one head.
 package struct AutoencoderKLConfig: DiffusersConfig {
     package var inChannels = 3
     package var outChannels = 3
     package var downBlockTypes: [EncoderBlockType] = [.plain]
     package var upBlockTypes: [DecoderBlockType] = [.plain]
-    /// Channels of each level, from the pixels inwards.
+    /// Channels of each level, from the highest resolution to the lowest.
     package var blockOutChannels = [64]
     /// Residual blocks of an encoder level; a decoder level has one more.
     package var layersPerBlock = 1
     package var activation = Activation.silu
     package var latentChannels = 4
     package var normNumGroups = 32
-    /// Image size it was trained on; informative.
+    /// Training image size; informative.
     package var sampleSize = SpatialSize(32)
     /// Latents are multiplied by this before diffusion, so that they have unit variance.
     package var scalingFactor = 0.18215
     /// Subtracted from latents before scaling; nil for none.
     package var shiftFactor: Double?
-    /// Informative: here the first stage's precision is chosen by the program.
+    /// Informative: here the program chooses the first stage's precision.
     package var forceUpcast = true
     package var useQuantConv = true
     package var usePostQuantConv = true
@@ -118,8 +118,8 @@ package struct AutoencoderKLConfig: DiffusersConfig {
         ])
     }
 
-    /// What another model's weights would not fit, or would compute otherwise: keys that differ, a phrase each.
-    /// What only says how latents are used may differ.
+    /// Differences to a model whose weights are incompatible with this one or compute something else: one
+    /// phrase per differing key. Keys that only affect how latents are used are ignored.
     package func differences(from other: AutoencoderKLConfig) -> [String] {
         mathematics.node.differences(from: other.mathematics.node)
     }
@@ -132,7 +132,7 @@ package struct AutoencoderKLConfig: DiffusersConfig {
         return config
     }
 
-    /// How much smaller a latent is than its image along each side: f = 2^(levels - 1).
+    /// f = 2^(levels - 1), the ratio of image size to latent size along each side.
     package var downsamplingFactor: Int { 1 << (blockOutChannels.count - 1) }
 
     package func validate() throws(ConfigError) {

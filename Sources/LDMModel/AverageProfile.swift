@@ -1,10 +1,11 @@
-/// How an average of the weights weighs their past; its name is that of its folder in a checkpoint.
+/// How an average of the weights weights their history. Its name is the name of its folder in a checkpoint.
 package enum AverageProfile: Sendable, Equatable {
-    /// Exponential: each update's weights count `decay` times as much as the next one's. "ema-0.9999".
+    /// Exponential: the weights of each update count `decay` times as much as those of the following update.
+    /// Example name: "ema-0.9999".
     case exponential(decay: Double)
-    /// A power of the time, whose width is `sigmaRel` of the training so far, however long that is.
-    /// "ema-power-0.05". Source: Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion
-    /// Models", section 3.1.
+    /// A power function of training time whose width is the fraction `sigmaRel` of the training so far.
+    /// Example name: "ema-power-0.05". Source: Karras et al. 2024, "Analyzing and Improving the Training
+    /// Dynamics of Diffusion Models", section 3.1.
     case power(sigmaRel: Double)
 
     private static let powerPrefix = "ema-power-"
@@ -17,7 +18,7 @@ package enum AverageProfile: Sendable, Equatable {
         }
     }
 
-    /// nil for the name of anything else.
+    /// nil if the name is not that of an average.
     package init?(name: String) {
         if name.hasPrefix(Self.powerPrefix), let width = Double(name.dropFirst(Self.powerPrefix.count)) {
             self = .power(sigmaRel: width)
@@ -28,7 +29,7 @@ package enum AverageProfile: Sendable, Equatable {
         }
     }
 
-    /// The relative width of a power function; nil for an exponential one.
+    /// The relative width of a power function; nil for an exponential average.
     package var sigmaRel: Double? {
         if case .power(let sigmaRel) = self { return sigmaRel }
         return nil
@@ -36,8 +37,9 @@ package enum AverageProfile: Sendable, Equatable {
 }
 
 extension AverageProfile: Comparable {
-    /// By slowness: samples are made from the slowest of several averages. A power function is slow at one time and fast
-    /// at another; it stands behind every exponential one, so that it changes nothing where it is one more.
+    /// Orders averages by slowness; of several averages, the slowest is used for sampling. The speed of a
+    /// power function changes during training; power functions sort below all exponential averages, so that
+    /// adding one to a run does not change which average is sampled.
     package static func < (a: AverageProfile, b: AverageProfile) -> Bool {
         switch (a, b) {
         case (.exponential(let first), .exponential(let second)), (.power(let first), .power(let second)):

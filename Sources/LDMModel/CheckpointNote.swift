@@ -2,28 +2,28 @@ import FileFormats
 import Foundation
 import Support
 
-/// What every reader of a checkpoint looks at first.
+/// Identifies checkpoints and their format version; every reader checks it first.
 package enum CheckpointFormat {
     /// `kind` in the manifest.
     package static let kind = "disttrain checkpoint"
     /// `format_version` of the manifests that this program writes and reads.
     package static let version = 2
 
-    /// Whether a folder's manifest says that it is a checkpoint.
+    /// Whether a folder's manifest identifies it as a checkpoint.
     package static func isCheckpoint(_ folder: String) -> Bool {
         let file = PipelineFolder.join(folder, CheckpointNote.fileName)
         return PipelineFolder.exists(file)
             && (try? ConfigNode(jsonFile: file).json)?["kind"]?.stringValue == kind
     }
 
-    /// Why a checkpoint of another version cannot be read; nil for the one that can.
+    /// Why a checkpoint of this version cannot be read; nil for the supported version.
     package static func refusal(of version: Int) -> String? {
         version == Self.version
             ? nil : "has format version \(version), expected \(Self.version); use the program that wrote it"
     }
 }
 
-/// What sampling reads of a checkpoint's manifest.
+/// The part of a checkpoint's manifest that sampling uses.
 struct CheckpointNote {
     static let fileName = "manifest.json"
 
@@ -43,10 +43,10 @@ struct CheckpointNote {
         try self.init(path, json)
     }
 
-    /// The checkpoint that a folder of weights lies in; nil where it lies in none, whatever else is there.
+    /// The checkpoint that contains a folder of weights; nil if `path` has no checkpoint manifest.
     ///
-    /// - Throws: where it is a checkpoint that this program does not read: without its manifest the weights would be
-    ///   taken for a bare model.
+    /// - Throws: if it is a checkpoint that this program cannot read; otherwise its weights would be treated
+    ///   as a bare model.
     static func around(_ path: String) throws -> CheckpointNote? {
         let file = PipelineFolder.join(path, fileName)
         guard PipelineFolder.exists(file), let json = try? ConfigNode(jsonFile: file).json,
@@ -75,12 +75,12 @@ struct CheckpointNote {
         schedulerText = json["scheduler_config"]?.stringValue
     }
 
-    /// The weights asked for, else the slowest average, else the model's own.
+    /// The requested weights, otherwise the slowest average, otherwise the model's own weights.
     func weights(_ asked: String?) throws(ModelFolderError) -> ModelFolder {
         let averages = folders.compactMap { folder in AverageProfile(name: folder).map { (folder, $0) } }
         let choices = folders.filter { $0 == modelFolder } + averages.map(\.0)
         let slowest = averages.max { $0.1 < $1.1 }?.0
-        // A number may be written in several ways: ema-power-0.10 is ema-power-0.1.
+        // Compare numbers, not strings: ema-power-0.10 is ema-power-0.1.
         let named = asked.flatMap(AverageProfile.init(name:)).flatMap { profile in
             averages.first { $0.1 == profile }?.0
         }
@@ -103,13 +103,14 @@ struct CheckpointNote {
         return try SchedulerConfig(config: ConfigNode(json, source: path), path: ["scheduler_config"])
     }
 
-    /// The autoencoder's folder: the one given, else the noted one, which was relative to where the run was started.
+    /// The autoencoder's folder: the given one, otherwise the recorded one, whose path is relative to the
+    /// run's working directory.
     func firstStageFolder(_ given: String?) throws -> ModelFolder? {
         if let given { return try PipelineFolder.locateAutoencoder(given) }
         guard let noted = firstStage?.path else { return nil }
         var places = [noted]
         if !noted.hasPrefix("/") {
-            // Where a run's folder is runs/NAME, the start was two folders up.
+            // For a run's folder runs/NAME, the working directory was two levels up.
             var folder = PipelineFolder.absolute(path)
             for _ in 0..<5 {
                 folder = (folder as NSString).deletingLastPathComponent

@@ -2,28 +2,28 @@ import FileFormats
 import Foundation
 import Support
 
-/// A part of a diffusers pipeline described by a JSON file (`config.json`, `scheduler_config.json`).
+/// A component of a diffusers pipeline described by a JSON file (`config.json`, `scheduler_config.json`).
 ///
-/// Reading is strict: an unknown key or a value this program does not build is an error, because a model
-/// built from half its configuration loads without complaint and computes something else.
+/// Parsing is strict: an unknown key or an unsupported value is an error. A model that silently ignored part
+/// of its configuration would load without an error but compute something else.
 package protocol DiffusersConfig: Sendable, Equatable {
-    /// Reads and validates a section; `path` is the section's place in a larger configuration.
+    /// Reads and validates a section; `path` is the section's path in a larger configuration.
     init(config node: ConfigNode, path: [String]) throws(ConfigError)
-    /// The section with every key, in diffusers' names and order.
+    /// The section with all keys, in diffusers' names and order.
     var node: ConfigNode { get }
-    /// What diffusers writes as `_class_name`.
+    /// The value of diffusers' `_class_name`.
     var className: String { get }
-    /// Checks what the types alone cannot; the error's path starts at this section.
+    /// Validates constraints that the types do not express; the error's path is relative to this section.
     func validate() throws(ConfigError)
 }
 
 extension DiffusersConfig {
-    /// Reads a JSON file as diffusers writes it. Keys that start with "_" are ignored.
+    /// Reads a JSON file in diffusers' format. Keys that start with "_" are ignored.
     package init(contentsOf path: String) throws(ConfigError) {
         try self.init(config: ConfigNode(jsonFile: path), path: [])
     }
 
-    /// The configuration as JSON text, with `_class_name`, as diffusers' `from_pretrained` wants it.
+    /// The configuration as JSON text with `_class_name`, as diffusers' `from_pretrained` expects it.
     package func jsonText() throws(JSONError) -> String {
         var object = JSONObject()
         object["_class_name"] = .string(className)
@@ -36,7 +36,7 @@ extension DiffusersConfig {
         try AtomicFile.write(Array(jsonText().utf8), to: path)
     }
 
-    /// Refuses a file that describes another class.
+    /// Throws if the file describes another class.
     static func checkClassName(_ node: ConfigNode, path: [String], expected: [String]) throws(ConfigError) {
         guard let found = node["_class_name"] else { return }
         if case .string(let name) = found.value, expected.contains(name) { return }
@@ -47,12 +47,12 @@ extension DiffusersConfig {
 }
 
 extension ConfigNode {
-    /// The keys of two sections whose values differ, "KEY is A, there B" each.
+    /// The keys of two sections whose values differ, each as "KEY is A, there B".
     func differences(from other: ConfigNode) -> [String] {
         (entries ?? []).compactMap { entry in
             let (here, there) = (entry.node.json, other[entry.key]?.json ?? .null)
             guard here != there else { return nil }
-            // Configurations hold finite numbers only, which JSON can say.
+            // Serialization cannot fail, because configurations contain only finite numbers.
             return "\(entry.key) is \((try? here.text()) ?? ""), there \((try? there.text()) ?? "")"
         }
     }
@@ -74,7 +74,7 @@ extension ConfigNode {
     }
 }
 
-/// Height and width in pixels (or latent cells); diffusers writes one number where both are equal.
+/// Height and width in pixels or latent cells; diffusers writes a single number if both are equal.
 package struct SpatialSize: Sendable, Equatable, ConfigDecodable {
     package var height: Int
     package var width: Int
@@ -100,26 +100,27 @@ package struct SpatialSize: Sendable, Equatable, ConfigDecodable {
     var node: ConfigNode { height == width ? .integer(height) : .integers([height, width]) }
 }
 
-/// The activation: `silu` alone is built. diffusers also calls it `swish`.
+/// The activation. Only `silu` is implemented; diffusers also calls it `swish`.
 package enum Activation: String, ConfigChoice {
     case silu, swish
 }
 
-/// Checks that are the same for every model.
+/// Validation shared by all models.
 enum ModelChecks {
-    /// Far above what any model has. Within them no product of sizes overflows, and a hostile file cannot have
-    /// memory filled by layers.
+    /// Limits far above any real model. Within them, no product of sizes overflows, and a hostile file cannot
+    /// exhaust memory with layers.
     static let mostChannels = 1 << 16
     static let mostLayers = 64
 
-    /// Checks a number of channels, of pixels or the like.
+    /// Validates a number of channels, pixels or similar.
     static func positive(_ value: Int, _ key: String, limit: Int = mostChannels) throws(ConfigError) {
         if value < 1 || value > limit {
             throw ConfigError(.invalidValue, at: [key], "found \(value), expected 1 to \(limit)")
         }
     }
 
-    /// Block lists of one length, channels of each level divisible by the groups of GroupNorm.
+    /// Validates that block lists have the same length, and that the channels of each level are divisible by
+    /// the groups of GroupNorm.
     static func levels(
         channels: [Int], down: Int, up: Int, groups: Int, groupsKey: String = "norm_num_groups"
     ) throws(ConfigError) {

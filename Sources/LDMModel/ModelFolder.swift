@@ -3,19 +3,19 @@ import Foundation
 import Support
 import TensorCore
 
-/// Why a model's folder cannot be used, in one line, with everything that does not fit at once.
+/// Why a model's folder cannot be used. The message is one line that lists all mismatches.
 package struct ModelFolderError: ReportableError, Equatable, Sendable {
     /// The folder or file.
     package var path: String
-    /// What is wrong besides tensors, or empty.
+    /// A problem other than mismatched tensors, or empty.
     package var detail: String
-    /// Parameters of the model that the files do not have.
+    /// Parameters of the model that are not in the files.
     package var missing: [String] = []
-    /// Tensors of the files that the model does not have.
+    /// Tensors in the files that are not in the model.
     package var unexpected: [String] = []
-    /// Tensors of another shape or of a type that is no floating-point number, with what was expected.
+    /// Tensors with another shape or a type that is not floating-point, with the expected one.
     package var misshapen: [String] = []
-    /// The system's error number; 0 where the reason is another.
+    /// The `errno` of the operation; 0 for any other reason.
     package var code: Int32
 
     package init(_ path: String, _ detail: String = "", code: Int32 = 0) {
@@ -24,7 +24,7 @@ package struct ModelFolderError: ReportableError, Equatable, Sendable {
 
     package var exitStatus: Int32 { ExitStatus.forSystemError(code, otherwise: ExitStatus.refused) }
 
-    /// One line; of long lists the first eight.
+    /// One line; long lists are cut to their first eight entries.
     package var message: String {
         var parts = detail.isEmpty ? [] : [detail]
         for (title, names) in [("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)]
@@ -35,14 +35,14 @@ package struct ModelFolderError: ReportableError, Equatable, Sendable {
     }
 }
 
-/// The configuration of a folder, by its class.
+/// The configuration of a folder, by model class.
 package enum ModelConfig: Sendable, Equatable {
     case unet(UNet2DConfig)
     case autoencoderKL(AutoencoderKLConfig)
     case vqModel(VQModelConfig)
 }
 
-/// A model as diffusers keeps it on disk: `config.json`, and the weights in
+/// A model in diffusers' layout on disk: `config.json`, and the weights in
 /// `diffusion_pytorch_model.safetensors` or in shards with an index.
 package struct ModelFolder: Sendable {
     package let path: String
@@ -57,7 +57,7 @@ package struct ModelFolder: Sendable {
 
     // MARK: Configuration
 
-    /// Reads `config.json`; its `_class_name` decides the class.
+    /// Reads `config.json`; its `_class_name` determines the class.
     ///
     /// - Throws: `ModelFolderError` or `ConfigError`.
     package func readModelConfig() throws -> ModelConfig {
@@ -126,10 +126,10 @@ package struct ModelFolder: Sendable {
         }
     }
 
-    /// Writes configuration and weights so that diffusers' `from_pretrained` opens the folder; the folder is
-    /// made where it is not there. Each file is written whole or not at all.
+    /// Writes configuration and weights so that diffusers' `from_pretrained` can load the folder; creates the
+    /// folder if necessary. Each file is written atomically.
     ///
-    /// - Parameter values: values in place of the store's own, in its layout (an average of the weights).
+    /// - Parameter values: replace the store's own values, in its layout (an average of the weights).
     package func save(
         _ config: some DiffusersConfig, _ store: ParameterStore, values: UnsafePointer<Float>? = nil
     ) throws {
@@ -142,7 +142,7 @@ package struct ModelFolder: Sendable {
         try weights.write(to: self, format)
     }
 
-    /// Makes the folder where it is not there.
+    /// Creates the folder if it does not exist.
     func make() throws(ModelFolderError) {
         do {
             try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)

@@ -3,18 +3,18 @@ import Foundation
 import TensorCore
 
 extension ModelFolder {
-    /// Loads the folder's weights into a model's parameters, converted to fp32 from F16, BF16 or F64. Nothing is
-    /// loaded unless everything fits.
+    /// Loads the folder's weights into a model's parameters, converted to fp32 from F16, BF16 or F64. Nothing
+    /// is loaded unless all tensors match.
     ///
-    /// Attention weights may have diffusers' old names (`query`, `key`, `value`, `proj_attn`), and may be those
+    /// Attention weights may have diffusers' old names (`query`, `key`, `value`, `proj_attn`) and the shape
     /// of 1×1 convolutions, [C, C, 1, 1].
     ///
-    /// - Throws: `ModelFolderError` that names all tensors that do not fit, or `SafetensorsError`.
+    /// - Throws: `ModelFolderError` that lists all mismatched tensors, or `SafetensorsError`.
     package func loadWeights(into store: ParameterStore) throws {
         try WeightLoading.load(WeightFiles(path: path), into: store)
     }
 
-    /// diffusers' names of weight files: one plain file, or numbered shards.
+    /// diffusers' names of weight files: a single file, or numbered shards.
     package static func shardName(_ index: Int, of count: Int) -> String {
         if count == 1 { return weightsFile }
         func five(_ number: Int) -> String {
@@ -31,7 +31,7 @@ package enum WeightLoading {
         ("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0"),
     ]
 
-    /// The present name of a tensor that may have an old one.
+    /// Translates an old tensor name to the current one.
     package static func presentName(_ name: String) -> String {
         for (old, new) in renamed {
             for kind in ["weight", "bias"] where name.hasSuffix(".\(old).\(kind)") {
@@ -51,12 +51,12 @@ package enum WeightLoading {
         store.valuesChanged()
     }
 
-    /// The file's tensor for each of a store's parameters, by the parameter's name.
+    /// Maps each of a store's parameters, by name, to the file's tensor.
     ///
-    /// - Throws: `ModelFolderError` that names all tensors that do not fit.
+    /// - Throws: `ModelFolderError` that lists all mismatched tensors.
     static func match(_ files: WeightFiles, _ store: ParameterStore) throws -> [String: String] {
         let expected = Dictionary(uniqueKeysWithValues: store.parameters.map { ($0.name, $0) })
-        var sources: [String: String] = [:]  // parameter's name to the file's
+        var sources: [String: String] = [:]  // parameter name to tensor name in the file
         var error = ModelFolderError(files.path)
         for name in files.names {
             let target = expected[name] == nil ? presentName(name) : name
@@ -79,17 +79,17 @@ package enum WeightLoading {
         return sources
     }
 
-    /// Whether a tensor of the file is the parameter: the same shape, or a 1×1 convolution for a linear layer.
+    /// Whether a tensor matches the parameter: the same shape, or a 1×1 convolution for a linear layer.
     private static func fits(_ shape: [Int], _ parameter: Parameter) -> Bool {
         shape == parameter.shape || parameter.shape.count == 2 && shape == parameter.shape + [1, 1]
     }
 }
 
 extension ParameterStore {
-    /// Refuses a model whose values alone exceed the machine's memory; to be called before they are first used, since
-    /// allocating them would end the process.
+    /// Throws if a model's values alone exceed the host's memory. Call it before the values are first used,
+    /// because a failed allocation would end the process.
     ///
-    /// - Parameter source: what the error names, such as the file that asked for the model.
+    /// - Parameter source: the subject of the error message, such as the file that describes the model.
     package func checkMemory(of source: String? = nil) throws(ConfigError) {
         let (need, memory) = (Double(count) * 4, Double(ProcessInfo.processInfo.physicalMemory))
         if need <= memory { return }

@@ -2,16 +2,16 @@ import FileFormats
 import Foundation
 import Support
 
-// The first stage's part of a written pipeline.
+// Writing the first stage of a pipeline.
 
 extension ModelFolder {
-    /// Copies an autoencoder into a pipeline: weights byte for byte, and the configuration with the scaling that the
-    /// diffusion model was trained with.
+    /// Copies an autoencoder into a pipeline: the weight files unchanged, and the configuration with the
+    /// scaling that the diffusion model was trained with.
     ///
-    /// diffusers' LDMPipeline divides latents by `scaling_factor` and knows nothing of `shift_factor`, so a shift is
-    /// moved into the weights; see `AutoencoderKL.absorbingShift`.
+    /// diffusers' LDMPipeline divides latents by `scaling_factor` but ignores `shift_factor`, so a shift is
+    /// folded into the weights; see `AutoencoderKL.absorbingShift`.
     ///
-    /// - Parameter trained: scaling and shift in place of the autoencoder's own.
+    /// - Parameter trained: scaling and shift that replace the autoencoder's own.
     /// - Returns: the autoencoder's class.
     func copyAutoencoder(to target: ModelFolder, trained: FirstStageReference?) throws -> String {
         switch try readModelConfig() {
@@ -42,13 +42,13 @@ extension ModelFolder {
         try target.make()
         try config.write(to: target.file(Self.configFile))
         let weights = try WeightFiles(path: path)
-        // One file may have any name; shards are named by their index.
+        // A single file gets the standard name; shards keep the names in their index.
         let names =
             weights.files.count == 1
             ? [Self.weightsFile] : weights.files.map { ($0.path as NSString).lastPathComponent }
         var map: [String: String] = [:]
         for (file, name) in zip(weights.files, names) {
-            // The cache of a model hub is made of links.
+            // The cache of a model hub consists of symbolic links.
             let original = URL(fileURLWithPath: file.path).resolvingSymlinksInPath().path
             do {
                 try FileManager.default.copyItem(atPath: original, toPath: target.file(name))
@@ -67,10 +67,11 @@ extension ModelFolder {
 }
 
 extension AutoencoderKL {
-    /// The same autoencoder without a shift: one whose latents are this one's minus `shift_factor`.
+    /// The same autoencoder without a shift: its latents are this autoencoder's latents minus `shift_factor`.
     ///
-    /// The 1×1 convolutions at either end of the latent space take it up: quant_conv's bias for the mean loses the
-    /// shift s, and post_quant_conv, W·z + b, becomes W·(z + s) + b. Where they are missing, identities are put in.
+    /// The 1×1 convolutions at both ends of the latent space absorb the shift s: s is subtracted from the
+    /// mean's bias in quant_conv, and post_quant_conv, W·z + b, becomes W·(z + s) + b. Missing convolutions
+    /// are inserted as identities.
     func absorbingShift() throws -> AutoencoderKL {
         let shift = Float(config.shiftFactor ?? 0)
         var shiftless = config

@@ -1,12 +1,12 @@
 import Support
 
-/// The first stage that a diffusion model was trained behind, as a checkpoint's manifest names it.
+/// The first stage that a diffusion model was trained with, as recorded in a checkpoint's manifest.
 package struct FirstStageReference: Sendable, Equatable {
-    /// The autoencoder's folder, as the run's configuration gave it.
+    /// The autoencoder's folder, as given in the run's configuration.
     package var path: String
-    /// Hash of the autoencoder's weights, where one was taken.
+    /// Hash of the autoencoder's weights, if one was computed.
     package var weightsHash: String?
-    /// Latents are multiplied by this for training, and divided by it before they are decoded.
+    /// Latents are multiplied by this for training, and divided by it before decoding.
     package var scalingFactor: Double
     /// Subtracted from latents before scaling.
     package var shiftFactor: Double
@@ -18,7 +18,7 @@ package struct FirstStageReference: Sendable, Equatable {
         self.shiftFactor = shiftFactor
     }
 
-    /// Reads what `json` wrote; nil for null or anything else.
+    /// Parses the value written by `json`; nil for null or anything else.
     package init?(_ json: JSONValue?) {
         guard let path = json?["path"]?.stringValue, let scale = json?["scaling_factor"]?.doubleValue else {
             return nil

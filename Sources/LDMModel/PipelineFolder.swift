@@ -1,36 +1,36 @@
 import Foundation
 import TensorCore
 
-/// Everything that sampling needs, found in any folder that holds it: a diffusers pipeline, a run, one of its
-/// checkpoints, or a bare `UNet2DModel`.
+/// The components for sampling, located in a diffusers pipeline, a run, one of its checkpoints, or a bare
+/// `UNet2DModel`.
 package struct PipelineFolder: Sendable {
     package static let indexFile = PipelineIndex.fileName
 
-    /// What was asked for.
+    /// The requested path.
     package let path: String
-    /// The U-Net's weights and configuration; of a checkpoint its slowest average.
+    /// The U-Net's weights and configuration; for a checkpoint, its slowest average.
     package let unet: ModelFolder
     package let unetConfig: UNet2DConfig
-    /// nil where the folder says nothing of it, as a bare U-Net's.
+    /// nil if the folder does not specify it, as for a bare U-Net.
     package let scheduler: SchedulerConfig?
     /// The autoencoder; nil in pixel space.
     package let firstStage: ModelFolder?
-    /// Scaling of latents that the U-Net was trained with, where the folder tells it apart from the autoencoder's
-    /// own configuration.
+    /// Scaling of latents that the U-Net was trained with, if the folder records it separately from the
+    /// autoencoder's own configuration.
     package let firstStageReference: FirstStageReference?
-    /// Updates made, of a checkpoint.
+    /// Number of updates; only for a checkpoint.
     package let step: Int?
-    /// What the U-Net's weights are in place of `unet`'s.
+    /// Replaces the weights in `unet`, unless nil.
     private(set) var mixture: WeightMixture?
 
-    /// The same pipeline with other weights of its U-Net.
+    /// The same pipeline with other weights for its U-Net.
     package func with(_ mixture: WeightMixture) -> PipelineFolder {
         var pipeline = self
         pipeline.mixture = mixture
         return pipeline
     }
 
-    /// "unet", "ema-0.9999" or what a mixture is called.
+    /// "unet", "ema-0.9999", or the name of a mixture.
     package var weightsName: String { mixture?.name ?? (unet.path as NSString).lastPathComponent }
 
     /// The U-Net with its weights.
@@ -43,11 +43,12 @@ package struct PipelineFolder: Sendable {
         return model
     }
 
-    /// Opens whatever `path` is. A run gives its newest checkpoint, or its finished model where it has none.
+    /// Opens a folder of any supported kind. For a run, this is its newest checkpoint, or its finished model
+    /// if it has none.
     ///
     /// - Parameters:
-    ///   - weights: folder of a checkpoint in place of the average, for example "unet".
-    ///   - firstStage: the autoencoder's folder in place of the one that is noted.
+    ///   - weights: a folder in the checkpoint to use instead of the average, for example "unet".
+    ///   - firstStage: the autoencoder's folder, instead of the recorded one.
     /// - Throws: `ModelFolderError` or `ConfigError`.
     package static func read(
         _ path: String, weights: String? = nil, firstStage: String? = nil
@@ -62,7 +63,7 @@ package struct PipelineFolder: Sendable {
         }
     }
 
-    /// The U-Net's folder alone, as `read` finds it; what else belongs to the pipeline may be missing.
+    /// Only the U-Net's folder, located as in `read`; the other components of the pipeline may be missing.
     package static func locateUNet(_ path: String) throws -> ModelFolder {
         switch try PipelinePlace(path) {
         case .model(let folder): return ModelFolder(folder)
@@ -71,8 +72,8 @@ package struct PipelineFolder: Sendable {
         }
     }
 
-    /// The folder of an autoencoder: `path` itself, or the one in a pipeline, in a checkpoint or run of
-    /// `vae train`, or behind which a run was trained.
+    /// The folder of an autoencoder: `path` itself, or the autoencoder of a pipeline, of a checkpoint or run
+    /// of `vae train`, or of a diffusion run.
     package static func locateAutoencoder(_ path: String) throws -> ModelFolder {
         switch try PipelinePlace(path) {
         case .model(let folder): return ModelFolder(folder)
@@ -86,16 +87,16 @@ package struct PipelineFolder: Sendable {
         }
     }
 
-    /// The weights of an autoencoder's training, where `path` is a run or a checkpoint of `vae train`; else nil.
+    /// The trained autoencoder's weights if `path` is a run or a checkpoint of `vae train`; otherwise nil.
     ///
-    /// - Parameter weights: folder of a checkpoint in place of the slowest average.
+    /// - Parameter weights: a folder in the checkpoint to use instead of the slowest average.
     package static func trainedAutoencoder(_ path: String, weights: String? = nil) throws -> ModelFolder? {
         guard case .checkpoint(let folder) = try PipelinePlace(path) else { return nil }
         let note = try CheckpointNote(folder)
         return note.modelFolder == "unet" ? nil : try note.weights(weights)
     }
 
-    /// The first stage, ready to decode, with the scaling that the U-Net was trained with; nil in pixel space.
+    /// The first stage for decoding, with the scaling that the U-Net was trained with; nil in pixel space.
     package func loadFirstStage(dtype: DType) throws -> FirstStage? {
         guard let firstStage else { return nil }
         let stage = try FirstStage(folder: firstStage, dtype: dtype)
@@ -129,7 +130,8 @@ package struct PipelineFolder: Sendable {
             step: note.step)
     }
 
-    /// A model's folder; where it lies in a pipeline or a checkpoint, that tells the rest.
+    /// Opens a model's folder. If it belongs to a pipeline or a checkpoint, that provides the other
+    /// components.
     private static func readModel(
         _ folder: String, asked: String, weights: String?, firstStage: String?
     ) throws -> PipelineFolder {
@@ -148,7 +150,7 @@ package struct PipelineFolder: Sendable {
             firstStage: try firstStage.map(locateAutoencoder), firstStageReference: nil, step: nil)
     }
 
-    /// Only a checkpoint has several weights to choose from.
+    /// Throws if weights are selected outside a checkpoint; only a checkpoint has several.
     private static func checkNoChoice(
         _ weights: String?, _ folder: String, _ what: String
     ) throws(ModelFolderError) {

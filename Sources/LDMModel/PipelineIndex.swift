@@ -1,6 +1,6 @@
 import FileFormats
 
-/// `model_index.json` of a diffusers pipeline: which parts it has, and where they lie.
+/// `model_index.json` of a diffusers pipeline: its components and their folders.
 struct PipelineIndex {
     static let fileName = "model_index.json"
 
@@ -22,26 +22,27 @@ struct PipelineIndex {
         return ModelFolder(path)
     }
 
-    /// The autoencoder's folder; nil in pixel space. LDMPipeline calls it `vqvae`, whatever its class; others call it
-    /// `vae`.
+    /// The autoencoder's folder; nil in pixel space. LDMPipeline names it `vqvae` regardless of its class;
+    /// other pipelines name it `vae`.
     var autoencoder: ModelFolder? {
         ["vqvae", "vae"].first(where: has).map { ModelFolder(PipelineFolder.join(folder, $0)) }
     }
 
-    /// nil where the pipeline names none.
+    /// nil if the pipeline has none.
     func scheduler() throws(ConfigError) -> SchedulerConfig? {
         guard let path = part("scheduler") else { return nil }
         return try SchedulerConfig(contentsOf: PipelineFolder.join(path, "scheduler_config.json"))
     }
 
-    /// Whether the index names a part; one that a pipeline does without is [null, null].
+    /// Whether the index has a component; an absent one may be listed as [null, null].
     private func has(_ name: String) -> Bool {
         guard case .sequence(let entry)? = node[name]?.value, entry.count == 2, case .string = entry[1].value
         else { return false }
         return true
     }
 
-    /// Early pipelines, such as google/ddpm-cifar10-32, keep model and scheduler beside the index.
+    /// Early pipelines, such as google/ddpm-cifar10-32, have model and scheduler in the same folder as the
+    /// index.
     private func part(_ name: String) -> String? {
         guard has(name) else { return nil }
         let own = PipelineFolder.join(folder, name)

@@ -1,6 +1,6 @@
 import Foundation
 
-/// What kind of folder a path names.
+/// The kind of folder at a path.
 enum PipelinePlace {
     /// Has a model_index.json.
     case pipeline(String)
@@ -38,7 +38,7 @@ enum PipelinePlace {
         }
     }
 
-    /// The finished checkpoint of the highest step.
+    /// The completed checkpoint with the highest step.
     private static func newestCheckpoint(in folder: String) -> String? {
         let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
         let steps = names.compactMap { name -> (step: Int, name: String)? in

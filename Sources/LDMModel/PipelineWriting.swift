@@ -3,18 +3,20 @@ import Foundation
 import Support
 
 extension PipelineFolder {
-    /// Writes a folder that diffusers' `DiffusionPipeline.from_pretrained` opens, from the store's present values.
+    /// Writes a folder that diffusers' `DiffusionPipeline.from_pretrained` can load, from the store's current
+    /// values.
     ///
-    /// In pixel space it is a DDIMPipeline (or DDPMPipeline, after the scheduler's class). Behind a first stage it is
-    /// an LDMPipeline, whose autoencoder is called `vqvae` whatever its class: with an AutoencoderKL diffusers says
-    /// that it expected a VQModel, and works; it has no other pipeline of a UNet2DModel and an autoencoder.
+    /// In pixel space it is a DDIMPipeline or DDPMPipeline, depending on the scheduler's class. With a first
+    /// stage it is an LDMPipeline, whose autoencoder is named `vqvae` regardless of its class: for an
+    /// AutoencoderKL, diffusers warns that it expected a VQModel, but works. diffusers has no other pipeline
+    /// with a UNet2DModel and an autoencoder.
     ///
-    /// The folder is there whole or not at all; an earlier pipeline of that name is replaced.
+    /// The folder is written atomically; an earlier pipeline of that name is replaced.
     ///
     /// - Parameters:
-    ///   - values: in place of the store's present ones, fp32 in its layout: an average.
+    ///   - values: replace the store's current ones, fp32 in its layout: an average.
     ///   - firstStage: the autoencoder's folder, which is copied; nil in pixel space.
-    ///   - trained: scaling of the latents in training, in place of the autoencoder's own.
+    ///   - trained: scaling of the latents in training, instead of the autoencoder's own.
     /// - Throws: `ModelFolderError`, `SafetensorsError`, `ConfigError` or `FileError`.
     package static func write(
         _ path: String, unet: UNet2DModel, values: UnsafePointer<Float>? = nil, scheduler: SchedulerConfig,
@@ -26,9 +28,9 @@ extension PipelineFolder {
             firstStage: try firstStage.map(locateAutoencoder), trained: trained)
     }
 
-    /// Writes this pipeline anew as `write` does, one tensor of the U-Net in memory at a time.
+    /// Writes this pipeline to a new folder, see `write`, with one tensor of the U-Net in memory at a time.
     ///
-    /// - Parameter format: of the U-Net's weights; an autoencoder's files are copied as they are.
+    /// - Parameter format: of the U-Net's weights; an autoencoder's files are copied unchanged.
     package func write(to path: String, _ format: WeightFormat = WeightFormat()) throws {
         let weights = try WeightSource(
             mixture ?? WeightMixture(of: unet), fitting: UNet2DModel(unetConfig).store)
@@ -66,8 +68,8 @@ extension PipelineFolder {
 }
 
 extension PipelineFolder {
-    /// Completes or undoes what a crash has interrupted in writing a model's folder at this path, and removes what it
-    /// left. For the one process that may write there.
+    /// Completes or reverts an interrupted write of a model's folder at this path, and removes temporary
+    /// files. Only for the single process that may write there.
     package static func recoverInterruptedWrite(at path: String) {
         WholeFolder.recover(path)
         let (parent, name) = (
@@ -81,10 +83,10 @@ extension PipelineFolder {
 }
 
 extension ModelFolder {
-    /// Writes the autoencoder of another folder here, one tensor in memory at a time. The folder is there whole or not
-    /// at all; an earlier model of that name is replaced.
+    /// Writes the autoencoder of another folder to this one, with one tensor in memory at a time. The folder
+    /// is written atomically; an earlier model of that name is replaced.
     ///
-    /// - Parameter mixture: the weights in place of the other folder's.
+    /// - Parameter mixture: weights that replace those of the other folder.
     package func write(
         autoencoderOf source: ModelFolder, _ format: WeightFormat = WeightFormat(),
         mixture: WeightMixture? = nil
@@ -105,11 +107,12 @@ extension ModelFolder {
     }
 }
 
-/// Folders that are there whole or not at all.
+/// Writes folders atomically.
 enum WholeFolder {
-    /// Puts a folder together beside `path`, and gives it the name when it is whole.
+    /// Assembles a folder next to `path`, and renames it when it is complete.
     ///
-    /// - Parameter marker: a file by which an earlier folder of this kind is known; any other is not replaced.
+    /// - Parameter marker: a file that identifies an earlier folder of this kind; any other folder is not
+    ///   replaced.
     static func write(
         _ path: String, replacing marker: String, _ body: (_ draft: String) throws -> Void
     ) throws {
@@ -132,16 +135,16 @@ enum WholeFolder {
         try replace(PipelineFolder.absolute(path), by: draft)
     }
 
-    /// Gives the finished draft its name, in place of what had it. A crash at any moment leaves either the old folder or
-    /// the new one under the name.
+    /// Renames the finished draft, replacing an existing folder. A crash at any point leaves either the old
+    /// or the new folder under the name, or a state that `recover` reverts.
     private static func replace(_ path: String, by draft: String) throws {
         var status = stat()
         guard lstat(path, &status) == 0 else { return try AtomicFile.commit(draft, to: path) }
         if ck_exchange_names(draft, path) == 0 {
-            // What has the draft's name now is the old folder; the caller removes it.
+            // The draft's name now refers to the old folder; the caller removes it.
             return try AtomicFile.synchronizeFolder(of: path)
         }
-        // Some network file systems cannot exchange two names.
+        // Some network file systems do not support exchanging two names.
         guard errno == EINVAL || errno == ENOSYS || errno == ENOTSUP else {
             throw FileError.system(path, "cannot be replaced")
         }
@@ -159,7 +162,8 @@ enum WholeFolder {
 
     private static let oldSuffix = ".replaced"
 
-    /// Brings the old folder back where a crash came between the two renames of a file system that cannot exchange names.
+    /// Restores the old folder after a crash between the two renames, on a file system that cannot exchange
+    /// names.
     static func recover(_ path: String) {
         if access(path, F_OK) != 0 { rename(path + oldSuffix, path) }
     }

@@ -1,13 +1,13 @@
 import Foundation
 
-/// How much an average of a power function takes of each moment of the training: p(τ) = (γ + 1) τ^γ / t^(γ + 1) up to its
-/// time t, and nothing after it.
+/// The density of a power-function average over training time: p(τ) = (γ + 1) τ^γ / t^(γ + 1) up to its time
+/// t, and 0 after it.
 ///
-/// Update by update it is exact: of the weights between the updates s − 1 and s it takes the integral of p over that
-/// step, which is what `WeightAverage` does.
+/// `WeightAverage` applies it exactly: the weights between the updates s − 1 and s contribute with the
+/// integral of p over that step.
 ///
-/// Source: Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion Models", section 3.1 and
-/// appendix C.
+/// Source: Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion Models", section
+/// 3.1 and appendix C.
 package struct PowerProfile: Sendable, Equatable {
     package let gamma: Double
     /// t, in updates.
@@ -18,21 +18,21 @@ package struct PowerProfile: Sendable, Equatable {
         self.step = Double(step)
     }
 
-    /// Standard deviation of a profile, in parts of its time: σ² = (γ + 1)/((γ + 2)² (γ + 3)). It falls as γ grows, from
-    /// that of the mean of all weights, γ = 0.
+    /// Standard deviation of a profile relative to its time: σ² = (γ + 1)/((γ + 2)² (γ + 3)). It decreases
+    /// with γ; γ = 0 is the mean of all weights.
     package static func sigmaRel(gamma: Double) -> Double {
         ((gamma + 1) / (gamma + 3)).squareRoot() / (gamma + 2)
     }
 
-    /// Above every width that a power function has: 1/√12.
+    /// Supremum of the widths of power functions: 1/√12.
     package static let sigmaLimit = sigmaRel(gamma: 0)
 
-    /// The γ > 0 of a width, 0 < σ < 1/√12: the largest root of γ³ + 7γ² + (16 − σ⁻²)γ + 12 − σ⁻².
+    /// The γ > 0 for a width 0 < σ < 1/√12: the largest root of γ³ + 7γ² + (16 − σ⁻²)γ + 12 − σ⁻².
     package static func gamma(sigmaRel: Double) -> Double {
         precondition(sigmaRel > 0 && sigmaRel < sigmaLimit, "width \(sigmaRel)")
         let square = 1 / (sigmaRel * sigmaRel)
-        // The cubic is convex from its largest root on, and 1/σ lies above that: Newton comes down to it, and ends where
-        // rounding stops it.
+        // The cubic is convex from its largest root upwards, and 1/σ is above that root: Newton's method
+        // decreases monotonically to it; stop when rounding prevents a further decrease.
         var gamma = 1 / sigmaRel
         while true {
             let value = ((gamma + 7) * gamma + (16 - square)) * gamma + (12 - square)
@@ -46,7 +46,8 @@ package struct PowerProfile: Sendable, Equatable {
     /// ∫ p q dτ of two profiles; appendix C.3.
     package func product(_ other: PowerProfile) -> Double {
         let (early, late) = step < other.step ? (self, other) : (other, self)
-        // Both reach to the earlier time; there the later one has come to (early.t / late.t)^γ of its height.
+        // The product is nonzero up to the earlier time; there the later profile has reached (early.t /
+        // late.t)^γ of its height.
         return (gamma + 1) * (other.gamma + 1) * pow(early.step / late.step, late.gamma)
             / ((gamma + other.gamma + 1) * late.step)
     }

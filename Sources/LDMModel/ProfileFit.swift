@@ -1,19 +1,21 @@
-/// The sum of stored profiles that is nearest to a wanted one: Σ xᵢ pᵢ ≈ p, by least squares over all of the training.
+/// The linear combination of stored profiles that best approximates a target profile: Σ xᵢ pᵢ ≈ p, in the
+/// least-squares sense over the whole training.
 ///
-/// With Aᵢⱼ = ∫ pᵢ pⱼ and bᵢ = ∫ pᵢ p, in double, A x = b + λ 1, where λ makes Σ xᵢ = 1. Weights are linear in their
-/// profiles, so the same sum of stored averages is the wanted average, as nearly as the profiles agree.
+/// With Aᵢⱼ = ∫ pᵢ pⱼ and bᵢ = ∫ pᵢ p, in double precision, A x = b + λ 1, where λ enforces Σ xᵢ = 1.
+/// Averages of weights are linear in their profiles, so the same combination of stored averages approximates
+/// the target average to the same accuracy.
 ///
-/// Source: Karras et al. 2024, appendix C.3, which has no λ. Without it a fit to few snapshots multiplies all weights by
-/// a Σ xᵢ of 0.95, say; with it, what stays the same during the training, as most of the weights of a short one, is met
-/// however few there are. With many snapshots λ vanishes.
+/// Source: Karras et al. 2024, appendix C.3, which has no λ. Without it, a fit to few snapshots scales all
+/// weights by Σ xᵢ, for example 0.95. With it, weights that do not change during training (most weights of a
+/// short run) are exact for any number of snapshots. With many snapshots λ vanishes.
 package struct ProfileFit: Sendable {
-    /// One for each stored profile.
+    /// One factor per stored profile.
     package let factors: [Double]
-    /// ‖Σ xᵢ pᵢ − p‖ / ‖p‖: 0 where the profile is met.
+    /// ‖Σ xᵢ pᵢ − p‖ / ‖p‖: 0 if the fit is exact.
     package let residual: Double
 
     package init(_ wanted: PowerProfile, from stored: [PowerProfile]) {
-        // Profiles of length 1, so that early ones, which are narrow and high, do not rule the sums.
+        // Normalize the profiles, so that early ones, which are narrow and high, do not dominate.
         let lengths = stored.map { $0.product($0).squareRoot() }
         let matrix = stored.indices.map { i in
             (0...i).map { j in stored[i].product(stored[j]) / (lengths[i] * lengths[j]) }
@@ -26,7 +28,8 @@ package struct ProfileFit: Sendable {
         let size = Self.dot(shift, ones)
         let lambda = (1 - Self.dot(nearest, ones)) / size
         factors = stored.indices.map { (nearest[$0] + lambda * shift[$0]) * ones[$0] }
-        // Without λ, 1 − x·b is left of ‖p − Σ xᵢ pᵢ‖²; λ adds what is orthogonal to it. To some 1e-16 in the square.
+        // Without λ, ‖p − Σ xᵢ pᵢ‖² is 1 − x·b; the contribution of λ is orthogonal to it. The error of the
+        // square is about 1e-16.
         residual = (max(0, 1 - Self.dot(nearest, target)) + lambda * lambda * size).squareRoot()
     }
 
@@ -34,8 +37,8 @@ package struct ProfileFit: Sendable {
         zip(a, b).reduce(0) { $0 + $1.0 * $1.1 }
     }
 
-    /// Solves a symmetric, positive definite system by Cholesky's decomposition. A row that depends on those before it to
-    /// rounding is left out: its unknown is 0.
+    /// Solves a symmetric positive definite system by Cholesky decomposition. A row that is linearly
+    /// dependent on earlier ones up to rounding is skipped, and its unknown is 0.
     ///
     /// - Parameter matrix: its lower triangle, row by row, with ones on the diagonal.
     private static func solve(_ matrix: [[Double]], _ target: [Double]) -> [Double] {

@@ -1,50 +1,51 @@
 import FileFormats
 
-/// The kinds of encoder level of a U-Net: residual blocks, with or without self-attention after each.
+/// The down block types of a U-Net: residual blocks, with or without self-attention after each.
 package enum UNetDownBlockType: String, ConfigChoice {
     case plain = "DownBlock2D"
     case attention = "AttnDownBlock2D"
 }
 
-/// The kinds of decoder level of a U-Net.
+/// The up block types of a U-Net.
 package enum UNetUpBlockType: String, ConfigChoice {
     case plain = "UpBlock2D"
     case attention = "AttnUpBlock2D"
 }
 
-/// How the timestep embedding enters a residual block: added, or as scale and shift after the norm.
+/// How residual blocks apply the timestep embedding: added, or as scale and shift after the norm.
 package enum TimeScaleShift: String, ConfigChoice {
     case add = "default"
     case scaleShift = "scale_shift"
 }
 
-/// The configuration of diffusers' `UNet2DModel`: the same keys, defaults and meaning.
+/// The configuration of diffusers' `UNet2DModel`, with the same keys, defaults and semantics.
 ///
 /// Source: diffusers 0.42, models/unets/unet_2d.py.
 package struct UNet2DConfig: DiffusersConfig {
-    /// Size of input and output; nil if the model takes any.
+    /// Size of input and output; nil if the model accepts any.
     package var sampleSize: SpatialSize?
     package var inChannels = 3
     package var outChannels = 3
-    /// Maps the input from [0, 1] to [-1, 1] first: `2x - 1`.
+    /// Maps the input from [0, 1] to [-1, 1]: `2x - 1`.
     package var centerInputSample = false
     /// Width of the timestep embedding; nil means four times the first level's channels.
     package var timeEmbeddingDim: Int?
-    /// Subtracted from the half width in the exponent of the sinusoidal embedding (0 or 1).
+    /// Subtracted from half the channels in the exponent of the sinusoidal embedding (0 or 1).
     package var freqShift = 0
-    /// Cosines before sines in the sinusoidal embedding.
+    /// Whether cosines precede sines in the sinusoidal embedding.
     package var flipSinToCos = true
     package var downBlockTypes: [UNetDownBlockType] = [.plain, .attention, .attention, .attention]
-    /// Whether there is a middle block (`UNetMidBlock2D`; null in the file for none).
+    /// Whether there is a middle block (`UNetMidBlock2D`; null in the file if there is none).
     package var hasMidBlock = true
     package var upBlockTypes: [UNetUpBlockType] = [.attention, .attention, .attention, .plain]
-    /// Channels of each level, from the outermost inwards.
+    /// Channels of each level, from the highest resolution to the lowest.
     package var blockOutChannels = [224, 448, 672, 896]
     /// Residual blocks of a down level; an up level has one more.
     package var layersPerBlock = 2
-    /// Divides the residual sums of the middle block.
+    /// Divisor of the residual sums in the middle block.
     package var midBlockScaleFactor = 1.0
-    /// Padding of the stride-2 convolutions: 1 is symmetric, 0 pads one row and column at the far end.
+    /// Padding of the stride-2 convolutions: 1 is symmetric, 0 pads one row at the bottom and one column on
+    /// the right.
     package var downsamplePadding = 1
     package var dropout = 0.0
     package var activation = Activation.silu
@@ -118,7 +119,7 @@ package struct UNet2DConfig: DiffusersConfig {
 
         let midBlock: String? = try reader.read(optional: .midBlockType, default: "UNetMidBlock2D")
         hasMidBlock = midBlock != nil
-        // Only the learned time embedding reads it, so any value may stand here.
+        // Accept any value: only the learned time embedding uses it.
         let _: Int? = try reader.read(optional: .numTrainTimesteps)
         let conventions = [
             (Key.timeEmbeddingType, "positional"), (.downsampleType, "conv"), (.upsampleType, "conv"),
@@ -130,7 +131,7 @@ package struct UNet2DConfig: DiffusersConfig {
                 unsupported = ModelChecks.unsupported(key.rawValue, "'\(found)'", supported)
             }
         }
-        // What diffusers offers and this program does not build is refused by name, never skipped.
+        // Report features of diffusers that are not implemented by name; never ignore them.
         do throws(ConfigError) {
             if let unsupported { throw unsupported }
             if let midBlock, midBlock != "UNetMidBlock2D" {
@@ -189,14 +190,15 @@ extension UNet2DConfig {
     /// Attention heads over `channels` channels.
     package func headCount(channels: Int) -> Int { channels / (attentionHeadDim ?? channels) }
 
-    /// Groups of the norm before the middle block's attention; nil means that it has no norm, which diffusers
-    /// chooses for `scale_shift` without `attn_norm_num_groups`.
+    /// Groups of the norm before the middle block's attention; nil for no norm, as in diffusers for
+    /// `scale_shift` without `attn_norm_num_groups`.
     package var midAttentionNumGroups: Int? {
         attnNormNumGroups ?? (resnetTimeScaleShift == .add ? normNumGroups : nil)
     }
 
-    /// What another model's weights would not fit, or would compute otherwise: keys that differ, a phrase each.
-    /// `sample_size` and `dropout` may differ; keys that say the same in two ways do not.
+    /// Differences to a model whose weights are incompatible with this one or compute something else: one
+    /// phrase per differing key. `sample_size` and `dropout` are ignored, and equivalent values are not
+    /// reported.
     package func differences(from other: UNet2DConfig) -> [String] {
         mathematics.node.differences(from: other.mathematics.node)
     }
@@ -211,7 +213,7 @@ extension UNet2DConfig {
         return config
     }
 
-    /// The factor by which height and width must divide: 2 for each level but the last.
+    /// Height and width must be multiples of this factor: 2 for each level except the last.
     package var downsamplingFactor: Int { 1 << (blockOutChannels.count - 1) }
 
     package func validate() throws(ConfigError) {

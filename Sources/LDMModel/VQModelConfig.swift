@@ -1,36 +1,37 @@
 import FileFormats
 
-/// The configuration of diffusers' `VQModel`: the same keys and meaning, and but for `scaling_factor` the same
+/// The configuration of diffusers' `VQModel`, with the same keys, semantics and, except for `scaling_factor`,
 /// defaults.
 ///
-/// Source: diffusers 0.42, models/autoencoders/vq_model.py. Structure as in `AutoencoderKLConfig`, with a
-/// codebook between encoder and decoder instead of a Gaussian.
+/// Source: diffusers 0.42, models/autoencoders/vq_model.py. The structure is that of `AutoencoderKLConfig`,
+/// with a codebook between encoder and decoder instead of a Gaussian.
 package struct VQModelConfig: DiffusersConfig {
     package var inChannels = 3
     package var outChannels = 3
     package var downBlockTypes: [EncoderBlockType] = [.plain]
     package var upBlockTypes: [DecoderBlockType] = [.plain]
-    /// Channels of each level, from the pixels inwards.
+    /// Channels of each level, from the highest resolution to the lowest.
     package var blockOutChannels = [64]
     /// Residual blocks of an encoder level; a decoder level has one more.
     package var layersPerBlock = 1
     package var activation = Activation.silu
     package var latentChannels = 3
-    /// Image size it was trained on; informative.
+    /// Training image size; informative.
     package var sampleSize = SpatialSize(32)
     /// Number of codebook vectors.
     package var numVQEmbeddings = 256
     package var normNumGroups = 32
     /// Width of a codebook vector; nil means `latentChannels`. See `codebookWidth`.
     package var vqEmbedDim: Int?
-    /// Latents are multiplied by this before diffusion, and divided by it before they are decoded.
+    /// Latents are multiplied by this before diffusion, and divided by it before decoding.
     ///
-    /// The one default that is not diffusers', which says 0.18215 as for an AutoencoderKL: the VQ models of latent
-    /// diffusion were trained unscaled, and their files do not have the key. It is always written out.
+    /// The only default that differs from diffusers, which has 0.18215 as for an AutoencoderKL: the VQ models
+    /// of latent diffusion were trained without scaling, and their files do not have the key. It is always
+    /// written.
     package var scalingFactor = 1.0
     /// Whether the middle blocks have attention.
     package var midBlockAddAttention = true
-    /// Informative: here the first stage's precision is chosen by the program.
+    /// Informative: here the program chooses the first stage's precision.
     package var forceUpcast = false
 
     package init() {}
@@ -108,7 +109,7 @@ package struct VQModelConfig: DiffusersConfig {
         ])
     }
 
-    /// How much smaller a latent is than its image along each side: f = 2^(levels - 1).
+    /// f = 2^(levels - 1), the ratio of image size to latent size along each side.
     package var downsamplingFactor: Int { 1 << (blockOutChannels.count - 1) }
 
     /// Width of a codebook vector, which is also the number of channels of a latent.

@@ -1,7 +1,8 @@
-/// Weights that are a sum of others, each times a factor: an average that was not kept, from averages that were.
+/// A weighted sum of stored weights, for example an average that was not stored, reconstructed from averages
+/// that were.
 package struct WeightMixture: Sendable {
     package struct Part: Sendable {
-        /// Holds a model's weights.
+        /// The folder with a model's weights.
         package let folder: ModelFolder
         package let factor: Double
 
@@ -11,7 +12,7 @@ package struct WeightMixture: Sendable {
         }
     }
 
-    /// What the sum is called.
+    /// The name of the sum.
     package let name: String
     package let parts: [Part]
 
@@ -20,7 +21,7 @@ package struct WeightMixture: Sendable {
         self.parts = parts
     }
 
-    /// A folder's weights as they are.
+    /// A folder's weights, unchanged.
     init(of folder: ModelFolder) {
         self.init(name: folder.path, parts: [Part(folder, factor: 1)])
     }

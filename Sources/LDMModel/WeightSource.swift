@@ -1,11 +1,11 @@
 import FileFormats
 import TensorCore
 
-/// How weights are written: their type, and whether in one file or in shards.
+/// The format of written weights: their type, and whether they are in one file or in shards.
 package struct WeightFormat: Sendable, Equatable {
     /// F32, F16 or BF16.
     package var dtype: SafetensorsDType
-    /// Most bytes of tensors in one file, but for a tensor that is larger by itself; nil for one file.
+    /// Limit on the bytes of tensors in one file, unless a single tensor exceeds it; nil for one file.
     package var maxShardBytes: Int?
 
     package init(dtype: SafetensorsDType = .f32, maxShardBytes: Int? = nil) {
@@ -14,13 +14,13 @@ package struct WeightFormat: Sendable, Equatable {
     }
 }
 
-/// A model's tensors on their way into files, wherever their values are; one tensor is in memory at a time.
+/// A model's tensors to be written to files, from any source of values; one tensor is in memory at a time.
 struct WeightSource {
-    /// Under diffusers' present names, sorted.
+    /// Sorted, with diffusers' current names.
     let tensors: [(name: String, shape: [Int])]
-    /// Where the values come from, for error messages.
+    /// The source of the values, for error messages.
     let path: String
-    /// Fills a buffer of exactly the tensor's elements.
+    /// Copies the named tensor's values to a buffer of exactly its number of elements.
     private let copy: (_ name: String, _ destination: UnsafeMutableBufferPointer<Float>) throws -> Void
 
     /// The values of a store, or others in its layout (an average of the weights).
@@ -36,9 +36,10 @@ struct WeightSource {
         }
     }
 
-    /// The values of weight files, each of which must hold what `store` declares; the store itself stays empty.
+    /// The values of weight files, each of which must contain all parameters of `store`; the store itself
+    /// remains empty.
     ///
-    /// - Throws: `ModelFolderError` that names all tensors that do not fit.
+    /// - Throws: `ModelFolderError` that lists all mismatched tensors.
     init(_ mixture: WeightMixture, fitting store: ParameterStore) throws {
         let parts = try mixture.parts.map { part in
             let files = try WeightFiles(path: part.folder.path)
@@ -51,7 +52,7 @@ struct WeightSource {
                 try parts[index].files.copyFloats(of: parts[index].names[name] ?? name, into: destination)
             }
             if parts.count == 1, parts[0].factor == 1 { return try copyPart(0) }
-            // Factors may be large and of both signs: fp32 would lose digits.
+            // Sum in double precision: factors may be large and of both signs, so fp32 would lose digits.
             var sums = [Double](repeating: 0, count: destination.count)
             for (index, part) in parts.enumerated() {
                 try copyPart(index)
@@ -72,8 +73,8 @@ struct WeightSource {
         store.parameters.map { ($0.name, $0.shape) }.sorted { $0.name < $1.name }
     }
 
-    /// Writes the tensors into a folder under diffusers' names: `diffusion_pytorch_model.safetensors`, or numbered
-    /// shards with an index.
+    /// Writes the tensors to a folder under diffusers' names: `diffusion_pytorch_model.safetensors`, or
+    /// numbered shards with an index.
     func write(to folder: ModelFolder, _ format: WeightFormat) throws {
         let shards = Self.shards(
             tensors.map { SafetensorsEntry($0.name, dtype: format.dtype, shape: $0.shape) },
@@ -85,7 +86,7 @@ struct WeightSource {
         var bytes = 0
         for (index, shard) in shards.enumerated() {
             let name = ModelFolder.shardName(index, of: shards.count)
-            // diffusers refuses a file that does not say which framework wrote it.
+            // diffusers rejects a file whose metadata does not name the framework.
             var writer = try SafetensorsWriter(
                 path: folder.file(name), tensors: shard, metadata: ["format": "pt"])
             for tensor in shard {
@@ -104,7 +105,7 @@ struct WeightSource {
         }
     }
 
-    /// Refuses what would become infinite: fp16 ends at 65504.
+    /// Throws if a value would overflow to infinity: the largest fp16 value is 65504.
     private func check(_ values: UnsafeMutableBufferPointer<Float>, _ tensor: SafetensorsEntry) throws {
         guard tensor.dtype == .f16, let value = values.first(where: { abs($0) >= 65520 && $0.isFinite })
         else {
@@ -114,7 +115,7 @@ struct WeightSource {
             path, "\(tensor.name) has the value \(value), which fp16 cannot hold; choose bf16 or fp32")
     }
 
-    /// Fills shard after shard in the tensors' order, as diffusers does.
+    /// Fills the shards in tensor order, as diffusers does.
     private static func shards(_ tensors: [SafetensorsEntry], _ limit: Int?) -> [[SafetensorsEntry]] {
         guard let limit else { return [tensors] }
         var shards: [[SafetensorsEntry]] = [[]]

@@ -1,36 +1,37 @@
 import Foundation
 
-/// A file that grows by whole records, of which it never holds half. For one rank, and any of its threads.
+/// An append-only file of complete records; a partially written record is truncated away. Used by one rank,
+/// from any of its threads.
 ///
-/// A record that cannot be written, on a full disk for example, is reported and does not stop training: it stays in
-/// memory and is written before the next one. Records since the last `commit` stay in memory as well, because after an
-/// fsync that failed the system may have discarded them.
+/// A failed write, for example on a full disk, is reported but does not stop training: the record stays in
+/// memory and is written before the next one. Records since the last `commit` also stay in memory, because
+/// after a failed fsync the kernel may have discarded their pages.
 package final class AppendedFile: @unchecked Sendable {
     // Unchecked: `lock` guards `state`; `onProblem` is only called by `append`, `lose` and `synchronize`.
     package let path: String
-    /// Bytes of whole records, those in memory included.
+    /// Size in bytes of all complete records, including those still in memory.
     package var size: Int { withLock { $0.size } }
-    /// Records that do not fit into memory, or could not be encoded.
+    /// Number of lost records: those that exceeded the memory limit or could not be encoded.
     package var lost: Int { withLock { $0.lost } }
 
-    /// What a record is called.
+    /// The word for a record in messages, such as "line".
     private let noun: String
     private let onProblem: (String) -> Void
     private let lock = NSLock()
     private var state: State
 
-    /// Bytes of unwritten records beyond which further ones are lost.
+    /// Limit on unwritten records in memory, in bytes; further records are lost.
     private static let mostUnwritten = 64 << 20
-    /// Bytes of written records that are kept in memory until they are committed.
+    /// Limit on written but uncommitted records in memory, in bytes.
     private static let mostUncommitted = 16 << 20
 
     private struct State {
         package var descriptor: Int32
-        /// Bytes that are on the disk.
+        /// Bytes that precede `tail` in the file; no copy of them is kept in memory.
         var committed: Int
-        /// The records behind them.
+        /// The records after `committed`.
         var tail: [UInt8] = []
-        /// Bytes of the tail that are in the file.
+        /// Number of bytes of `tail` that have been written to the file.
         var written = 0
         var lost = 0
         var isFailing = false
@@ -44,11 +45,11 @@ package final class AppendedFile: @unchecked Sendable {
         return body(&state)
     }
 
-    /// Opens the file as it is, or makes an empty one.
+    /// Opens an existing file, or creates an empty one.
     ///
     /// - Parameters:
-    ///   - noun: what a record is called in messages, such as "line".
-    ///   - onProblem: called with records that could not be written, once a series.
+    ///   - noun: the word for a record in messages, such as "line".
+    ///   - onProblem: called with a message when records cannot be written, once per series of failures.
     package init(path: String, noun: String, onProblem: @escaping (String) -> Void) throws(FileError) {
         self.path = path
         self.noun = noun
@@ -66,13 +67,14 @@ package final class AppendedFile: @unchecked Sendable {
     }
 
     private static func open(_ path: String) -> Int32 {
-        // Without O_NONBLOCK, opening a pipe that stands in the file's place would wait for a reader.
+        // Without O_NONBLOCK, opening a pipe at this path would block until it has a reader.
         Glibc.open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0o644)
     }
 
     deinit { close(state.descriptor) }
 
-    /// The bytes from `offset` on; fewer than `count` at the end of the file. For a file that nothing was appended to.
+    /// Returns the bytes from `offset`; fewer than `count` at the end of the file. Only valid before the
+    /// first append.
     package func read(at offset: Int, count: Int) throws(FileError) -> [UInt8] {
         let (descriptor, size) = withLock { ($0.descriptor, $0.committed) }
         var bytes = [UInt8](repeating: 0, count: max(0, min(count, size - offset)))
@@ -92,8 +94,8 @@ package final class AppendedFile: @unchecked Sendable {
         return bytes
     }
 
-    /// Makes the file shorter, before anything is appended. One change of its length, which happens whole or not at
-    /// all, and is on the disk when this returns: a curve that continues from here never forks.
+    /// Truncates the file, before the first append, so that a resumed run continues its curve from here
+    /// without duplicate steps. The truncation is atomic and durable when this returns.
     package func cut(to size: Int) throws(FileError) {
         let code = withLock { state -> Int32 in
             guard ftruncate(state.descriptor, off_t(size)) == 0, fsync(state.descriptor) == 0 else {
@@ -107,7 +109,9 @@ package final class AppendedFile: @unchecked Sendable {
         }
     }
 
-    /// - Returns: false where the record is lost.
+    /// Appends a record.
+    ///
+    /// - Returns: false if the record is lost.
     @discardableResult
     package func append(_ record: [UInt8]) -> Bool {
         let (isKept, code) = withLock { state -> (Bool, Int32) in
@@ -123,7 +127,7 @@ package final class AppendedFile: @unchecked Sendable {
         return isKept
     }
 
-    /// Reports a record that could not even be made.
+    /// Reports and counts a record that could not be encoded.
     package func lose(_ reason: String) {
         let isFirst = withLock { state in
             state.lost += 1
@@ -132,10 +136,10 @@ package final class AppendedFile: @unchecked Sendable {
         if isFirst { onProblem("\(path): a \(noun) is lost: \(reason)") }
     }
 
-    /// Tries to get all records onto the disk; a failure is reported once a series.
+    /// Tries to make all records durable; a failure is reported once per series.
     package func synchronize() { report(commitRecords()) }
 
-    /// Waits until all records are on the disk. For any thread.
+    /// Waits until all records are durable. Safe to call from any thread.
     package func commit() throws(FileError) {
         let code = commitRecords()
         guard code == 0 else {
@@ -149,7 +153,8 @@ package final class AppendedFile: @unchecked Sendable {
             guard code == 0 else { return code }
             guard fdatasync(state.descriptor) == 0 else {
                 let code = errno
-                // A descriptor whose fsync has failed says nothing about what was written before: write it again.
+                // After a failed fsync the kernel may have dropped dirty pages: reopen the file and write all
+                // of `tail` again.
                 let again = Self.open(path)
                 if again >= 0 {
                     close(state.descriptor)
@@ -163,15 +168,15 @@ package final class AppendedFile: @unchecked Sendable {
         }
     }
 
-    /// Drops the copy of records that are in the file.
+    /// Drops the in-memory copy of records that are in the file.
     private static func forget(_ state: inout State) {
         state.committed += state.tail.count
         (state.tail, state.written) = ([], 0)
     }
 
-    /// Writes what is not in the file yet.
+    /// Writes the part of `tail` that is not in the file yet.
     ///
-    /// - Returns: 0, or why the file is as it was before.
+    /// - Returns: 0, or an `errno` value; on failure the file is truncated to its previous size.
     private static func write(_ state: inout State) -> Int32 {
         let start = state.written
         while state.written < state.tail.count {
@@ -181,7 +186,7 @@ package final class AppendedFile: @unchecked Sendable {
             if count < 0 && errno == EINTR { continue }
             guard count > 0 else {
                 let code = count < 0 ? errno : ENOSPC
-                // Also without room, a file can be made shorter.
+                // Truncation succeeds even when the disk is full.
                 _ = ftruncate(state.descriptor, off_t(state.committed + start))
                 state.written = start
                 return code

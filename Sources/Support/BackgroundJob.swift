@@ -1,6 +1,6 @@
 import Foundation
 
-/// Work on a thread of its own, whose result is asked for later. It makes no MPI call.
+/// Work on a separate thread; `wait` returns its result. The work must not call MPI.
 ///
 /// `@unchecked Sendable`: the lock guards the only mutable state, `result`.
 package final class BackgroundJob<Value: Sendable>: @unchecked Sendable {
@@ -26,7 +26,7 @@ package final class BackgroundJob<Value: Sendable>: @unchecked Sendable {
         return result != nil
     }
 
-    /// Waits for the end of the work.
+    /// Waits for the work to finish and returns its result, or throws its error.
     package func wait() throws -> Value {
         condition.lock()
         defer { condition.unlock() }

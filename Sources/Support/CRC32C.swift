@@ -1,8 +1,8 @@
 import CKernels
 import Foundation
 
-/// The checksum of checkpoint files, CRC-32C: finds every damaged bit of a disk or network, and costs less than
-/// reading. It is no defence against somebody who changes a file on purpose.
+/// The CRC-32C checksum of checkpoint files. It detects corruption by disks and networks and costs less than
+/// reading the file. It does not protect against deliberate changes.
 package struct CRC32C: Sendable, Equatable {
     /// The checksum of the bytes so far.
     package private(set) var value: UInt32 = 0
@@ -11,7 +11,8 @@ package struct CRC32C: Sendable, Equatable {
 
     package init() {}
 
-    /// A checksum that is known, of so many bytes; nil unless `text` is eight hexadecimal digits in lower case.
+    /// Creates a checksum from a known value over `count` bytes; nil unless `text` is eight lower-case
+    /// hexadecimal digits.
     package init?(text: String, count: Int) {
         guard let value = UInt32(text, radix: 16) else { return nil }
         self.value = value
@@ -25,7 +26,7 @@ package struct CRC32C: Sendable, Equatable {
         count += bytes.count
     }
 
-    /// Appends bytes of which only the checksum is known.
+    /// Appends bytes that are given only by their checksum.
     package mutating func append(_ other: CRC32C) {
         value = ck_crc32c_combine(value, other.value, other.count)
         count += other.count
@@ -37,7 +38,7 @@ package struct CRC32C: Sendable, Equatable {
         return checksum
     }
 
-    /// Eight hexadecimal digits.
+    /// The value as eight lower-case hexadecimal digits.
     package var text: String {
         let digits = String(value, radix: 16)
         return String(repeating: "0", count: 8 - digits.count) + digits

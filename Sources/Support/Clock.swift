@@ -1,13 +1,13 @@
 import Foundation
 
-/// Seconds on a clock that never goes back.
+/// Seconds on the monotonic clock, CLOCK_MONOTONIC.
 package func monotonicSeconds() -> Double {
     var time = timespec()
     clock_gettime(CLOCK_MONOTONIC, &time)
     return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
 }
 
-/// A time as a person says it: `45 s`, `12 min`, `3 h 20 min`, `2 d 5 h`.
+/// Formats a duration for users: `45 s`, `12 min`, `3 h 20 min`, `2 d 5 h`.
 package func duration(_ seconds: Double) -> String {
     guard seconds.isFinite, seconds >= 0, seconds < 1e9 else { return "unknown" }
     let whole = Int(seconds.rounded())

@@ -1,11 +1,11 @@
 import Foundation
 
-/// Standard output and error of a program that must not be stopped by those who read them.
+/// Standard output or standard error of a program that a slow or dead reader must not block.
 ///
-/// A reader that has gone away is no error, and one that has fallen asleep (a paused pager, a log collector that
-/// hangs) is waited for once: after that, lines are left out until it reads again. Text that somebody asked for, such
-/// as a table, does not belong here: `print` waits for its reader.
-package final class Console: @unchecked Sendable {  // `isStalled` is used under the lock alone.
+/// A closed reader is not an error. A reader that has stopped reading (a paused pager, a hung log collector)
+/// is waited for once, for `patience` seconds; after that, lines are dropped until it reads again. Use
+/// `print` instead for requested output such as a table: `print` waits for its reader.
+package final class Console: @unchecked Sendable {  // `isStalled` is accessed only under the lock.
     package static let output = Console(descriptor: STDOUT_FILENO)
     package static let error = Console(descriptor: STDERR_FILENO)
 
@@ -14,21 +14,21 @@ package final class Console: @unchecked Sendable {  // `isStalled` is used under
     private let lock = NSLock()
     private var isStalled = false
 
-    /// - Parameter patience: seconds to wait for a reader.
+    /// - Parameter patience: seconds to wait for a stalled reader.
     package init(descriptor: Int32, patience: Double = 2) {
         self.descriptor = descriptor
         self.patience = patience
     }
 
-    /// Writes the text, or leaves it out where nobody takes it.
+    /// Writes the text; drops it if the reader is gone or stalled.
     package func write(_ text: String) {
         lock.lock()
         defer { lock.unlock() }
         var rest = Array(text.utf8)[...]
         while !rest.isEmpty {
             guard waitForRoom() else { return }
-            // A pipe that has room takes so much at once, and more would have to wait: PIPE_BUF, which Swift
-            // does not see.
+            // PIPE_BUF (4096), which Swift does not import: poll guarantees room for this many bytes, and a
+            // larger write could block.
             let count = rest.withUnsafeBytes {
                 Foundation.write(descriptor, $0.baseAddress, min($0.count, 4096))
             }
@@ -38,7 +38,7 @@ package final class Console: @unchecked Sendable {  // `isStalled` is used under
         }
     }
 
-    /// Whether a write would not wait; one that fails does not.
+    /// Whether a write would not block. True also for a write that would fail at once.
     private func waitForRoom() -> Bool {
         let deadline = monotonicSeconds() + (isStalled ? 0 : patience)
         while true {
@@ -52,5 +52,5 @@ package final class Console: @unchecked Sendable {  // `isStalled` is used under
     }
 }
 
-/// Prints a line on standard output at once, whether it is a terminal or a file.
+/// Prints a line on standard output without buffering, whether it is a terminal or a file.
 package func printLine(_ line: String) { Console.output.write(line + "\n") }

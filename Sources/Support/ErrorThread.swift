@@ -1,18 +1,18 @@
 import Foundation
 
-/// A detached thread that takes no signals.
+/// Starts a detached thread with all signals blocked.
 ///
-/// - Parameter name: 15 bytes of it are shown.
+/// - Parameter name: the thread name; Linux shows its first 15 bytes.
 package func startThread(_ name: String, _ body: @escaping @Sendable () -> Void) {
     let thread = Thread {
-        // For top and debuggers, which do not see Foundation's name.
+        // Foundation's thread name is not visible to top and debuggers.
         if let file = fopen("/proc/thread-self/comm", "w") {
             fputs(name, file)
             fclose(file)
         }
         body()
     }
-    // Signals are for the thread that has set up their handlers.
+    // Signals are handled by the thread that installed the handlers.
     var all = sigset_t()
     var previous = sigset_t()
     sigfillset(&all)

@@ -1,11 +1,11 @@
 import Foundation
 
-/// What any error amounts to for the user: a line and an exit code.
+/// An error as it is reported to the user: a one-line message and an exit code.
 package struct FailureReport: Codable, Equatable, Sendable {
     package let message: String
     package let exitStatus: Int32
 
-    /// The message becomes one line, whatever names out of files it quotes.
+    /// Reduces the message to one line, because it may quote names from untrusted files.
     package init(message: String, exitStatus: Int32) {
         self.message = message.oneLine()
         self.exitStatus = exitStatus
@@ -16,7 +16,7 @@ package struct FailureReport: Codable, Equatable, Sendable {
         case let error as any ReportableError:
             self.init(message: error.message, exitStatus: error.exitStatus)
         case let error as CocoaError:
-            // Foundation's message leaves out the file.
+            // Foundation's message omits the path.
             let place = error.filePath.map { "\($0): " } ?? ""
             let code = systemCode(of: error)
             let status = ExitStatus.forSystemError(code, otherwise: ExitStatus.crash)

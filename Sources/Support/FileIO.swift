@@ -1,11 +1,11 @@
 import Foundation
 
-/// A failed file operation, in one line: what, which file, why.
+/// A failed file operation. Its message is one line with the file, the operation and the reason.
 package struct FileError: ReportableError, Equatable, Sendable {
     package var path: String
-    /// The operation and the system's reason, without the path.
+    /// The operation and the system's error text, without the path.
     package var detail: String
-    /// The system's error number; 0 where the reason is another.
+    /// The `errno` of the operation; 0 for any other reason.
     package var code: Int32
 
     package init(_ path: String, _ detail: String, code: Int32 = 0) {
@@ -15,12 +15,12 @@ package struct FileError: ReportableError, Equatable, Sendable {
     package var message: String { "\(path): \(detail)".oneLine() }
     package var exitStatus: Int32 { ExitStatus.forSystemError(code, otherwise: ExitStatus.refused) }
 
-    /// An error from `errno`, which must not have been overwritten since.
+    /// Creates an error from `errno`; call it before anything else can overwrite `errno`.
     package static func system(_ path: String, _ operation: String, code: Int32 = errno) -> FileError {
         FileError(path, "\(operation): \(String(cString: strerror(code)))", code: code)
     }
 
-    /// Something else is in a file's place.
+    /// The error for a path that is not a regular file.
     static func unexpectedKind(_ path: String, _ mode: mode_t) -> FileError {
         let kind =
             switch mode & S_IFMT {
@@ -40,13 +40,13 @@ package struct FileHandleDescriptor: ~Copyable {
     let path: String
 
     package init(path: String, flags: Int32, mode: mode_t = 0o644) throws(FileError) {
-        // Without O_NONBLOCK, opening a pipe that stands in a file's place would wait for a writer.
+        // Without O_NONBLOCK, opening a pipe at this path would block until it has a writer.
         descriptor = open(path, flags | O_CLOEXEC | O_NONBLOCK, mode)
         self.path = path
         if descriptor < 0 {
             let code = errno
             var status = stat()
-            // Sockets, and devices without a driver. Of a regular file these are faults of the storage.
+            // Sockets, and devices without a driver. For a regular file these codes are storage faults.
             if code == ENXIO || code == ENODEV, stat(path, &status) == 0, status.st_mode & S_IFMT != S_IFREG {
                 throw .unexpectedKind(path, status.st_mode)
             }
@@ -56,14 +56,14 @@ package struct FileHandleDescriptor: ~Copyable {
         }
     }
 
-    /// Takes over an open descriptor.
+    /// Takes ownership of an open descriptor.
     package init(adopting descriptor: Int32, path: String) {
         (self.descriptor, self.path) = (descriptor, path)
     }
 
     deinit { _ = close(descriptor) }
 
-    /// Size in bytes; refuses folders, pipes, sockets and devices.
+    /// Size in bytes; throws for folders, pipes, sockets and devices.
     func regularFileSize() throws(FileError) -> Int { Int(try regularFileStatus().st_size) }
 
     func regularFileStatus() throws(FileError) -> stat {
@@ -73,10 +73,10 @@ package struct FileHandleDescriptor: ~Copyable {
         return status
     }
 
-    /// Writes all bytes, however many calls that takes.
+    /// Writes all bytes, in as many calls as necessary.
     ///
-    /// Of a large file all but the last bytes are on the disk when this returns. So the final fsync is short, and
-    /// `StorageProgress` shows what the disk takes, not what memory does.
+    /// For a large file, all but the last 16 pieces are durable when this returns. This keeps the final fsync
+    /// short, and makes `StorageProgress` reflect the disk rather than the page cache.
     package func write(_ bytes: UnsafeRawBufferPointer) throws(FileError) {
         var rest = bytes[...]
         while !rest.isEmpty {
@@ -88,47 +88,47 @@ package struct FileHandleDescriptor: ~Copyable {
             }
             rest = rest.dropFirst(written)
             let end = Int(lseek(descriptor, 0, SEEK_CUR))
-            // The disk begins while more is written. Only a hint: some file systems do not know it.
+            // Start writeback while further bytes are written. This is a hint; some file systems ignore it.
             if Self.hasPassed(Self.piece, end, written) { startWriting() }
             if Self.hasPassed(Self.unwritten, end, written) { try synchronizeData() }
             StorageProgress.advance()
         }
     }
 
-    /// Bytes of one call: a single one writes 2 GB at most on Linux.
+    /// Bytes per write call. Linux writes at most 2 GB in one call.
     private static let piece = StorageProgress.pieceBytes
-    /// Bytes that may be in memory and not yet on the disk.
+    /// Limit on written bytes that are not yet durable.
     private static let unwritten = 16 * piece
 
-    /// Whether the last `count` bytes before `end` have crossed a multiple of `size`.
+    /// Whether the `count` bytes before `end` cross a multiple of `size`.
     private static func hasPassed(_ size: Int, _ end: Int, _ count: Int) -> Bool {
         end >= count && end / size != (end - count) / size
     }
 
-    /// Linux starts to write what it is told is not needed in memory.
+    /// Starts writeback: for POSIX_FADV_DONTNEED, Linux first writes the dirty pages.
     private func startWriting() { _ = posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED) }
 
     private func synchronizeData() throws(FileError) {
         if fdatasync(descriptor) != 0 { throw .system(path, "fdatasync failed") }
     }
 
-    /// Waits until the file's bytes are on the disk.
+    /// Waits until the file's bytes are durable.
     package func synchronize() throws(FileError) {
-        // After a failed fsync the kernel may have dropped the bytes: never try again, report it.
+        // Do not retry a failed fsync: the kernel may have dropped the bytes.
         if fsync(descriptor) != 0 { throw .system(path, "fsync failed") }
         StorageProgress.advance()
     }
 }
 
 extension String {
-    /// Whether this names a file in a folder, and is no path: what a file says must not reach into other folders.
+    /// Whether this is a single path component. A name from a file must not refer to another folder.
     package var isPlainFileName: Bool {
-        // Bytes, because "/" and an accent that follows it are one character, which is no "/".
+        // Compare bytes: "/" followed by a combining accent is one `Character` that is not equal to "/".
         !isEmpty && self != "." && self != ".." && !utf8.contains { $0 == UInt8(ascii: "/") || $0 == 0 }
     }
 }
 
-/// Reads a small file whole, refusing more than `limit` bytes.
+/// Reads a whole small file; throws if it has more than `limit` bytes.
 package func readWholeFile(_ path: String, limit: Int) throws(FileError) -> [UInt8] {
     let file = try FileHandleDescriptor(path: path, flags: O_RDONLY)
     let size = try file.regularFileSize()
@@ -150,31 +150,31 @@ package func readWholeFile(_ path: String, limit: Int) throws(FileError) -> [UIn
     return bytes
 }
 
-/// How a file comes to be.
+/// How a new file gets its name.
 package enum FileCreation: Sendable {
-    /// Beside its name, which it takes when it is whole; an earlier file of that name is replaced.
+    /// Written under a temporary name and renamed when complete; replaces an existing file of that name.
     case replacing
-    /// Under its name, which must be free: for a folder that nobody reads before all of it is on the disk. The
-    /// folder's own entry is left to the caller to synchronize.
+    /// Written directly under its name, which must not exist. For a folder that is not read before all of it
+    /// is durable; the caller synchronizes the folder's own entry.
     case fresh
 }
 
-/// Files that are there whole or not at all, also after a power cut.
+/// Writes files atomically: after a power failure a file is either absent (or its old version) or complete.
 package enum AtomicFile {
-    /// Where a file is written before it gets its name: in the same folder, so that the rename is atomic.
+    /// The path to write to before the rename, in the same folder so that the rename is atomic.
     package static func temporaryPath(for path: String) -> String {
         path + temporarySuffix + String(getpid())
     }
 
-    /// Between a file's name and the number of the process that is writing it.
+    /// Separates the file name from the writer's process ID in a temporary name.
     package static let temporarySuffix = ".partial-"
 
-    /// Writes a file and waits until it is on the disk under its name.
+    /// Writes a file and waits until its bytes and its name are durable.
     package static func write(_ bytes: [UInt8], to path: String) throws(FileError) {
         let temporary = temporaryPath(for: path)
         do {
             let file = try FileHandleDescriptor(path: temporary, flags: O_WRONLY | O_CREAT | O_TRUNC)
-            // Typed throws do not pass through withUnsafeBytes yet.
+            // `withUnsafeBytes` does not support typed throws yet.
             let result = bytes.withUnsafeBytes { raw -> Result<Void, FileError> in
                 do throws(FileError) { return .success(try file.write(raw)) } catch { return .failure(error) }
             }
@@ -187,7 +187,7 @@ package enum AtomicFile {
         try commit(temporary, to: path)
     }
 
-    /// Writes a file under a name that must be free and waits until its bytes, though not its name, are on the disk.
+    /// Creates a file that must not exist and waits until its bytes, but not its name, are durable.
     package static func writeFresh(_ bytes: [UInt8], to path: String) throws(FileError) {
         let file = try FileHandleDescriptor(path: path, flags: O_WRONLY | O_CREAT | O_EXCL)
         let result = bytes.withUnsafeBytes { raw in
@@ -197,7 +197,7 @@ package enum AtomicFile {
         try file.synchronize()
     }
 
-    /// Gives a finished, synchronized file its name, and waits until the name is on the disk.
+    /// Renames a finished, synchronized file to its final name, and waits until the name is durable.
     package static func commit(_ temporary: String, to path: String) throws(FileError) {
         if rename(temporary, path) != 0 {
             let error = FileError.system(path, "cannot be renamed from \(temporary)")
@@ -207,12 +207,12 @@ package enum AtomicFile {
         try synchronizeFolder(of: path)
     }
 
-    /// Waits until the folder that holds `path` is on the disk with its names.
+    /// Waits until the entries of the folder that holds `path` are durable.
     package static func synchronizeFolder(of path: String) throws(FileError) {
         let folder = (path as NSString).deletingLastPathComponent
         let handle = try FileHandleDescriptor(
             path: folder.isEmpty ? "." : folder, flags: O_RDONLY | O_DIRECTORY)
-        // Some file systems (FUSE, some network mounts) know no fsync of folders.
+        // Some file systems (FUSE, some network mounts) do not support fsync of folders.
         if fsync(handle.descriptor) != 0, errno != EINVAL, errno != ENOTSUP {
             throw .system(handle.path, "fsync failed")
         }

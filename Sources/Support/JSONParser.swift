@@ -1,22 +1,22 @@
 extension JSONValue {
-    /// Reads one JSON document (RFC 8259), strictly: UTF-8 only, no duplicate keys, no NaN, nothing after it.
+    /// Parses one JSON document (RFC 8259) strictly: UTF-8 only, no duplicate keys, no NaN, no trailing data.
     ///
     /// - Parameters:
     ///   - text: the document.
-    ///   - maximumDepth: how deep arrays and objects may nest.
+    ///   - maximumDepth: the limit on nested arrays and objects.
     /// - Throws: `JSONError` with line and column.
     package init(parsing text: String, maximumDepth: Int = 64) throws(JSONError) {
         try self.init(parsing: Array(text.utf8)[...], maximumDepth: maximumDepth)
     }
 
-    /// Reads one JSON document from bytes; see `init(parsing:maximumDepth:)`.
+    /// Parses one JSON document from bytes; see `init(parsing:maximumDepth:)`.
     package init(parsing bytes: ArraySlice<UInt8>, maximumDepth: Int = 64) throws(JSONError) {
         var parser = JSONParser(bytes: bytes, maximumDepth: maximumDepth)
         self = try parser.document()
     }
 }
 
-/// A recursive-descent parser over bytes; depth is bounded, so hostile input cannot exhaust the stack.
+/// A recursive-descent parser over bytes. Its depth is bounded, so hostile input cannot exhaust the stack.
 private struct JSONParser {
     let bytes: ArraySlice<UInt8>
     let maximumDepth: Int
@@ -191,7 +191,7 @@ private struct JSONParser {
             try digits()
         }
         let text = String(decoding: bytes[start..<position], as: UTF8.self)
-        // "-0" keeps its sign only as a floating-point number.
+        // Only a floating-point number can represent the sign of "-0".
         if isWhole, text != "-0", let integer = Int(text) { return .integer(integer) }
         guard let double = Double(text), double.isFinite else {
             position = start
@@ -263,9 +263,9 @@ private struct JSONParser {
 }
 
 extension String {
-    /// Whether no more than 30 combining marks stand in a row, as in the Unicode standard's stream-safe text format
-    /// (UAX #15, section 13). Comparing and hashing strings brings such marks into order, in quadratic time: a name
-    /// of 100 KB would take ten seconds, each time that it is looked up.
+    /// Whether at most 30 combining marks follow one another, as in the Unicode standard's stream-safe text
+    /// format (UAX #15, section 13). Comparing and hashing strings sorts such marks in quadratic time: each
+    /// lookup of a 100 KB name would take ten seconds.
     fileprivate var isStreamSafe: Bool {
         if utf8.allSatisfy({ $0 < 0x80 }) { return true }
         var run = 0

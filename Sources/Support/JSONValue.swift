@@ -1,11 +1,11 @@
-/// A JSON document, with the order of object keys kept and whole numbers told apart from others.
+/// A JSON document. It keeps the order of object keys and distinguishes integers from other numbers.
 ///
-/// This is the one JSON of the project: model configurations, checkpoint manifests, safetensors headers and
-/// metrics lines all go through it, because Foundation's reader hides duplicate keys and its writer reorders.
+/// All JSON of the project uses this type: model configurations, checkpoint manifests, safetensors headers
+/// and metrics lines. Foundation's reader hides duplicate keys and its writer reorders keys.
 package enum JSONValue: Sendable, Equatable {
     case null
     case bool(Bool)
-    /// A number written without fraction or exponent that fits 64 bits.
+    /// A number without fraction or exponent that fits into 64 bits.
     case integer(Int)
     /// Any other number; always finite when it comes from a file.
     case number(Double)
@@ -13,7 +13,7 @@ package enum JSONValue: Sendable, Equatable {
     case array([JSONValue])
     case object(JSONObject)
 
-    /// A number that prints with the shortest digits that give back the same `Float`.
+    /// A number that is written with the shortest digits that round-trip to the same `Float`.
     package static func float(_ value: Float) -> JSONValue {
         guard value.isFinite else { return .number(Double(value)) }
         return .number(Double(value.description) ?? Double(value))
@@ -22,19 +22,19 @@ package enum JSONValue: Sendable, Equatable {
     /// Whether this is `null`.
     package var isNull: Bool { self == .null }
 
-    /// The truth value, or nil if this is another kind.
+    /// The Boolean, or nil if this is another kind.
     package var boolValue: Bool? {
         if case .bool(let value) = self { return value }
         return nil
     }
 
-    /// The whole number, or nil if this is another kind.
+    /// The integer, or nil if this is another kind.
     package var intValue: Int? {
         if case .integer(let value) = self { return value }
         return nil
     }
 
-    /// The number, whole or not, or nil if this is another kind.
+    /// The number, integer or not, or nil if this is another kind.
     package var doubleValue: Double? {
         switch self {
         case .integer(let value): return Double(value)
@@ -61,10 +61,10 @@ package enum JSONValue: Sendable, Equatable {
         return nil
     }
 
-    /// The member of an object; nil if there is none or this is no object.
+    /// The member of an object; nil if the key is absent or this is not an object.
     package subscript(key: String) -> JSONValue? { objectValue?[key] }
 
-    /// What an error message calls this kind of value.
+    /// The name of this kind of value in error messages.
     package var kind: String {
         switch self {
         case .null: return "null"
@@ -78,7 +78,7 @@ package enum JSONValue: Sendable, Equatable {
     }
 }
 
-/// The members of a JSON object, in file order, with each key once.
+/// The members of a JSON object, in file order, with unique keys.
 package struct JSONObject: Sendable, Equatable {
     /// Keys in order.
     package private(set) var keys: [String] = []
@@ -108,7 +108,7 @@ package struct JSONObject: Sendable, Equatable {
         }
     }
 
-    /// Appends a member; returns false, and changes nothing, if the key is there already.
+    /// Appends a member. Returns false and changes nothing if the key exists.
     package mutating func append(_ key: String, _ value: JSONValue) -> Bool {
         guard values[key] == nil else { return false }
         values[key] = value
@@ -118,7 +118,7 @@ package struct JSONObject: Sendable, Equatable {
 }
 
 extension JSONObject: ExpressibleByDictionaryLiteral {
-    /// Of two equal keys the later wins.
+    /// For equal keys, the last value applies.
     package init(dictionaryLiteral elements: (String, JSONValue)...) {
         for (key, value) in elements { self[key] = value }
     }
@@ -141,15 +141,15 @@ extension JSONValue: ExpressibleByDictionaryLiteral, ExpressibleByArrayLiteral, 
     package init(nilLiteral: ()) { self = .null }
 }
 
-/// Why a JSON text could not be read or written, in one line.
+/// Why a JSON text could not be read or written; the description is one line.
 package enum JSONError: Error, Equatable, CustomStringConvertible {
-    /// The text is not JSON: what is wrong, at which line and column (both from 1).
+    /// The text is not JSON: the reason, with line and column (both from 1).
     case syntax(String, line: Int, column: Int)
-    /// The same key stands twice in one object.
+    /// A key occurs twice in one object.
     case duplicateKey(String, line: Int, column: Int)
-    /// Arrays and objects are nested beyond the limit.
+    /// Arrays and objects are nested more deeply than the limit.
     case tooDeep(limit: Int, line: Int, column: Int)
-    /// NaN or an infinity was to be written; JSON has no such number.
+    /// A value to write is NaN or infinite; JSON cannot represent it.
     case nonFinite(path: String)
 
     package var description: String { text.oneLine() }

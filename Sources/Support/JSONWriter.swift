@@ -1,7 +1,7 @@
 extension JSONValue {
-    /// The value as JSON text. Numbers come with the shortest digits that read back as the same `Double`.
+    /// The value as JSON text. Numbers have the shortest digits that round-trip to the same `Double`.
     ///
-    /// - Parameter pretty: one member a line, indented by two spaces as diffusers does; else all on one line.
+    /// - Parameter pretty: one member per line, indented by two spaces as in diffusers; otherwise one line.
     /// - Throws: `JSONError.nonFinite` for NaN and infinities, with the path of the value.
     package func text(pretty: Bool = false) throws(JSONError) -> String {
         var writer = JSONWriter(pretty: pretty)
@@ -33,7 +33,7 @@ private struct JSONWriter {
             text += value.description
         case .string(let value): write(value)
         case .array(let elements):
-            // Lists of plain values stay on one line: channel lists are read by people.
+            // Lists of scalars, such as channel lists, stay on one line for readability.
             let spread = pretty && elements.contains { $0.arrayValue != nil || $0.objectValue != nil }
             text += "["
             for (index, element) in elements.enumerated() {

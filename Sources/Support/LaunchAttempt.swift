@@ -1,12 +1,13 @@
 import Foundation
 
-/// The start of a run that this process belongs to, as its launcher names it.
+/// Identifies the launch that this process belongs to, from its launcher's environment variables.
 package enum LaunchAttempt {
-    /// Variables by which a launcher tells ranks which start they are, and which one before is over.
+    /// Environment variables that the launcher sets for its ranks: the ID of this launch, and of the earlier
+    /// launch that has ended.
     package static let variable = "DISTTRAIN_ATTEMPT"
     package static let supersededVariable = "DISTTRAIN_SUPERSEDES"
 
-    /// This process's; nil where no launcher has started it.
+    /// The ID of this launch; nil if the process was not started by a launcher.
     package static var current: String? { ProcessInfo.processInfo.environment[variable] }
     package static var superseded: String? { ProcessInfo.processInfo.environment[supersededVariable] }
 }

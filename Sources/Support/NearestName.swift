@@ -1,10 +1,11 @@
-/// The candidate nearest to a misspelt name, or nil if none is near.
+/// The candidate nearest to a misspelled name, or nil if none is close.
 ///
-/// Distance is optimal string alignment (insertions, deletions, substitutions, swaps of neighbours); a third
-/// of the name's length may differ, two letters at least. A name that contains the other counts as near, too.
+/// The distance is optimal string alignment (insertions, deletions, substitutions, transpositions of adjacent
+/// letters). A candidate is close if its distance is at most a third of the name's length, or two letters for
+/// short names, or if one of the two names contains the other.
 ///
-/// A hint is worth little time: no name of more than 200 bytes has one, and of many candidates the first 10,000 are
-/// looked at.
+/// To bound the cost, names of more than 200 bytes are ignored and only the first 10,000 candidates are
+/// compared.
 package func nearestName(to name: String, among candidates: [String]) -> String? {
     let longest = 200
     guard name.utf8.count <= longest else { return nil }

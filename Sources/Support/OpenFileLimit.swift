@@ -1,21 +1,22 @@
 import Foundation
 
-/// How many files and connections a process may have open.
+/// The limit on open files and connections of this process.
 package enum OpenFileLimit {
-    /// Raises the soft limit to the hard limit: the usual 1,024 is for programs that use select(2).
+    /// Raises the soft limit to the hard limit. The usual soft limit of 1,024 exists for programs that use
+    /// select(2).
     package static func raise() {
         var limit = rlimit()
         guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0,
             limit.rlim_cur < limit.rlim_max
         else { return }
         limit.rlim_cur = limit.rlim_max
-        // Where that fails, the limit stays what it was, and `shortage` says so.
+        // If this fails, the limit stays unchanged and `shortage` reports it.
         _ = setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
     }
 
-    /// A line that says that so many more cannot be opened; nil where they can.
+    /// A message if `count` more files cannot be opened; nil if they can.
     ///
-    /// - Parameter purpose: what they are for, such as "connections to 2000 ranks".
+    /// - Parameter purpose: what they are used for, such as "connections to 2000 ranks".
     package static func shortage(of count: Int, for purpose: String) -> String? {
         var limit = rlimit()
         guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return nil }
@@ -26,6 +27,6 @@ package enum OpenFileLimit {
             + "\(purpose): raise the limit"
     }
 
-    /// Files that a run opens besides: checkpoints, records, data.
+    /// Allowance for other files of a run: checkpoints, records, data.
     private static let reserve = 32
 }

@@ -1,6 +1,6 @@
 import Foundation
 
-/// Makes the folder that a command writes to.
+/// Creates the output folder of a command.
 package func makeOutputFolder(_ path: String) throws(RunError) {
     do {
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
@@ -11,7 +11,7 @@ package func makeOutputFolder(_ path: String) throws(RunError) {
     }
 }
 
-/// Makes a folder with those above it, where it is not there.
+/// Creates a folder and its missing parents.
 package func makeFolder(_ path: String) throws(FileError) {
     do {
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
@@ -20,7 +20,7 @@ package func makeFolder(_ path: String) throws(FileError) {
     }
 }
 
-/// A number as file names have it: 00042.
+/// A number with leading zeros as in file names: 00042.
 package func fiveDigits(_ number: Int) -> String {
     String(repeating: "0", count: max(0, 5 - "\(number)".count)) + "\(number)"
 }

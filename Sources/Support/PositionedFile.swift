@@ -1,11 +1,11 @@
 import Foundation
 
-/// A regular file that any number of threads read at any position.
+/// A regular file that any number of threads can read at any position.
 ///
-/// It is read with `pread` and not mapped into memory: when a mapped file is truncated or its disk fails, the system
-/// ends the process with SIGBUS, whereas `pread` returns an error that names the file.
+/// Reads use `pread` rather than mmap: if a mapped file is truncated or its disk fails, the process ends with
+/// SIGBUS, whereas `pread` returns an error that can name the file.
 package final class PositionedFile: Sendable {
-    /// What makes a file the same file as one opened earlier under its name.
+    /// Identifies a file, to detect that another file now has the same name.
     package struct Identity: Equatable, Sendable {
         package let device: UInt64
         package let inode: UInt64
@@ -23,7 +23,7 @@ package final class PositionedFile: Sendable {
         try self.init(FileHandleDescriptor(path: path, flags: O_RDONLY))
     }
 
-    /// Takes over an open descriptor.
+    /// Takes ownership of an open descriptor.
     ///
     /// - Parameter path: the name for error messages.
     package convenience init(adopting descriptor: Int32, path: String) throws(FileError) {
@@ -39,10 +39,10 @@ package final class PositionedFile: Sendable {
         self.file = file
     }
 
-    /// The descriptor's number, by which other processes of the host can open a file that has no name any more.
+    /// The descriptor number. Other processes on the host use it to open a file that has been unlinked.
     package var descriptor: Int32 { file.descriptor }
 
-    /// Fills the buffer with the bytes from `offset` on.
+    /// Fills the buffer with the bytes from `offset`.
     package func read(at offset: Int, into buffer: UnsafeMutableRawBufferPointer) throws(FileError) {
         var filled = 0
         while filled < buffer.count {
@@ -63,7 +63,7 @@ package final class PositionedFile: Sendable {
         }
     }
 
-    /// Exactly `count` bytes from `offset`.
+    /// Reads exactly `count` bytes from `offset`.
     package func read(at offset: Int, count: Int) throws(FileError) -> [UInt8] {
         var failure: FileError?
         let bytes = [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
@@ -98,7 +98,7 @@ package final class PositionedFile: Sendable {
 
     private static let piece = 4 << 20
 
-    /// Asks the system to read a range ahead. Only a hint: a failure changes nothing.
+    /// Asks the kernel to read a range ahead. This is a hint; a failure is ignored.
     package func prefetch(_ range: Range<Int>) {
         _ = posix_fadvise(
             file.descriptor, off_t(range.lowerBound), off_t(range.count), POSIX_FADV_WILLNEED)

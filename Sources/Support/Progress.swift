@@ -1,6 +1,6 @@
 import Foundation
 
-/// The progress of work that is counted: images prepared, samples drawn.
+/// The progress of counted work: images prepared, samples drawn.
 ///
 ///     sample: 1024/30000 images (3 %)  12.3 images/s  ETA 39 min
 package final class CountProgress {
@@ -14,10 +14,10 @@ package final class CountProgress {
     private var shownCount: Int?
     private var pace: Pace
 
-    /// Seconds between two shows, on a terminal and elsewhere.
+    /// Seconds between two updates of the display, on a terminal and elsewhere.
     private static let intervals = (terminal: 0.2, elsewhere: 10.0)
 
-    /// - Parameter first: how much was done before this start; it does not count in the speed.
+    /// - Parameter first: the count at the start of this process; it does not contribute to the rate.
     package init(
         _ title: String, unit: String, total: Int, first: Int = 0, status: StatusLine = StatusLine(),
         clock: @escaping () -> Double = { ProcessInfo.processInfo.systemUptime }
@@ -31,7 +31,7 @@ package final class CountProgress {
         pace = Pace(count: first, time: start)
     }
 
-    /// Tells that `done` of the total are done; cheap to call often.
+    /// Reports that `done` of the total are done. It is cheap enough to call for every item.
     package func update(_ done: Int) {
         guard done != shownCount else { return }
         let now = clock()
@@ -42,13 +42,13 @@ package final class CountProgress {
         show(done, now)
     }
 
-    /// Shows the end and goes to the next line.
+    /// Shows the final count and ends the line.
     package func finish(_ done: Int) {
         if shownCount != done { show(done, clock()) }
         status.finish()
     }
 
-    /// Prints a line that stays.
+    /// Prints a permanent line.
     package func note(_ line: String) { status.print(line) }
 
     private func show(_ done: Int, _ now: Double) {
@@ -68,12 +68,12 @@ package final class CountProgress {
     }
 }
 
-/// The recent speed of something counted: over the last moments, not since the beginning, so that an estimate
-/// forgets a slow start.
+/// The recent rate of counted work. It covers only the last updates, so that a slow start does not distort
+/// the estimate.
 package struct Pace {
     private var moments: [(count: Int, time: Double)]
 
-    /// Updates that the speed is taken over.
+    /// Number of updates that the rate covers.
     private static let window = 50
 
     package init(count: Int, time: Double) { moments = [(count, time)] }
@@ -83,7 +83,7 @@ package struct Pace {
         if moments.count > Self.window { moments.removeFirst() }
     }
 
-    /// Seconds that `count` more will take; nil before anything was done.
+    /// Estimated seconds for `count` more; nil before there is any progress.
     package func seconds(for count: Int) -> Double? {
         let done = moments[moments.count - 1].count - moments[0].count
         guard done > 0 else { return nil }

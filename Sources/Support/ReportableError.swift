@@ -1,24 +1,24 @@
 import Foundation
 
-/// The exit codes of `disttrain`. Anything else is a crash.
+/// The exit codes of `disttrain`. Any other code is a crash.
 package enum ExitStatus {
     package static let success: Int32 = 0
-    /// A failure that nobody foresaw.
+    /// An unexpected failure.
     package static let crash: Int32 = 1
-    /// Bad usage or configuration.
+    /// Invalid usage or configuration.
     package static let usage: Int32 = 2
-    /// Data or a checkpoint was refused.
+    /// Data or a checkpoint was rejected.
     package static let refused: Int32 = 3
-    /// Training was stopped by a numerical fault.
+    /// A numerical fault stopped training.
     package static let numericalFault: Int32 = 4
-    /// A disk or file system failed (EX_IOERR): the same command may succeed later, and the launcher restarts it.
+    /// A disk or file system failed (EX_IOERR). The same command may succeed later; the launcher restarts it.
     package static let storageFault: Int32 = 74
-    /// Stopped early with a checkpoint; run me again (EX_TEMPFAIL).
+    /// Stopped early with a checkpoint; the same command resumes the run (EX_TEMPFAIL).
     package static let runAgain: Int32 = 75
 }
 
-/// The system errors after which the same operation may succeed later, or on another host: a full, failing, slow or
-/// unmounted file system, or too many open files.
+/// System errors after which the same operation may succeed later or on another host: a full, failing, slow
+/// or unmounted file system, or too many open files.
 package enum StorageFault {
     private static let codes: Set<Int32> = [
         EIO, ENOSPC, EDQUOT, ESTALE, EROFS, ENODEV, ENXIO, ETIMEDOUT, EREMOTEIO, ENOTCONN, EHOSTDOWN,
@@ -28,14 +28,14 @@ package enum StorageFault {
 
     package static func includes(_ code: Int32) -> Bool { codes.contains(code) }
 
-    /// Whether any error, of this rank or another, comes from a storage fault.
+    /// Whether an error, of this rank or another, is a storage fault.
     package static func includes(_ error: any Error) -> Bool {
         FailureReport(error).exitStatus == ExitStatus.storageFault
     }
 }
 
 extension ExitStatus {
-    /// For an error that would end with `otherwise` but may come from a storage fault.
+    /// The exit code for an error that would end with `otherwise` unless it is a storage fault.
     ///
     /// - Parameter code: `errno` of the failed operation; 0 for any other reason.
     package static func forSystemError(_ code: Int32, otherwise: Int32) -> Int32 {
@@ -43,9 +43,9 @@ extension ExitStatus {
     }
 }
 
-/// An error that knows what to tell the user and which code the process ends with.
+/// An error with a message for the user and the exit code of the process.
 package protocol ReportableError: Error, CustomStringConvertible {
-    /// One line: what, where, found, expected, what to do. Empty when everything has been said already.
+    /// One line: what, where, found, expected, remedy. Empty if everything has been reported already.
     var message: String { get }
     /// One of `ExitStatus`.
     var exitStatus: Int32 { get }

@@ -1,4 +1,4 @@
-/// A run that cannot start as it was asked to.
+/// A run that cannot start as requested.
 package struct RunError: ReportableError {
     package let message: String
     package let exitStatus: Int32

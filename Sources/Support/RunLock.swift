@@ -1,7 +1,7 @@
 import Foundation
 import Synchronization
 
-/// Why a run's folder cannot be had, or is no longer this run's, in one line.
+/// Why a run folder's lock cannot be taken or has been lost; the message is one line.
 package struct RunLockError: ReportableError, Equatable {
     package let path: String
     package let detail: String
@@ -12,28 +12,28 @@ package struct RunLockError: ReportableError, Equatable {
     package var exitStatus: Int32 { ExitStatus.forSystemError(code, otherwise: ExitStatus.usage) }
 }
 
-/// The right to write into a run's folder, which one process of all hosts has at a time. For one rank.
+/// An exclusive lock on a run's folder, across all hosts. Held by one rank.
 ///
-/// The holder shows that it lives by rewriting its file every few seconds. A lock is free
+/// The holder rewrites its lock file every few seconds as a heartbeat. The lock is free
 /// - when its holder has released it;
-/// - when the holder's process is seen to be dead, which a process on the same host sees at once;
-/// - when whoever waits, on another host, has itself seen no change of the file for a time. Clocks of two hosts are
-///   never compared, and clocks that are set are of no matter.
+/// - when the holder's process is dead, which a process on the same host detects at once;
+/// - when a waiting process on another host has itself observed no heartbeat for the heartbeat timeout.
+///   Clocks of two hosts are never compared, and changes of the wall clock have no effect.
 ///
-/// So a process that was stopped for minutes may wake up and find its lock taken by another host. It sees that at
-/// its next heartbeat, and before it writes where `check` is asked. What it may have begun to write by then does no
-/// harm: a checkpoint is put together in a folder of its own attempt.
+/// A process that was suspended for minutes may therefore resume after another host has taken its lock. It
+/// detects this at its next heartbeat, and in `check` before it writes. A write that was already in progress
+/// is harmless: each attempt assembles its checkpoint in a separate folder.
 ///
-/// The lock stays until `release` is called, or the process ends.
+/// The lock is held until `release` is called or the process ends.
 package final class RunLock: Sendable {
     package struct Timing: Sendable {
-        /// Seconds between two signs of life.
+        /// Seconds between two heartbeats.
         package var interval = 10.0
-        /// Seconds without one after which a holder on another host is taken for dead. Several intervals: the file
-        /// server may be busy with a checkpoint, and its clients may remember a file's state for a while.
+        /// Heartbeat timeout in seconds for a holder on another host. It spans several intervals, because a
+        /// file server may be busy with a checkpoint and its clients may cache a file's attributes.
         package var grace = 90.0
-        /// Seconds that a live holder on this host is given to end: when mpirun is killed, its ranks die a few
-        /// seconds later, and who starts again at once should not be refused.
+        /// Seconds to wait for a live holder on this host to end: after mpirun is killed, its ranks exit a
+        /// few seconds later, and an immediate restart should succeed.
         package var patience = 5.0
 
         package init() {}
@@ -45,7 +45,7 @@ package final class RunLock: Sendable {
         }
     }
 
-    /// This start of the run.
+    /// The ID of this launch.
     package var attempt: String { record.owner.attempt }
 
     private let run: String
@@ -54,23 +54,25 @@ package final class RunLock: Sendable {
     private let timing: Timing
     private let descriptor: Int32
     private let record: RunLockRecord
-    /// What the heartbeats leave for other threads.
+    /// State that the heartbeat thread shares with other threads.
     private struct State {
         var loss: RunLockError?
-        /// On a clock that also counts while the machine sleeps.
+        /// Time of the last successful check, in seconds on CLOCK_BOOTTIME, which includes system suspend.
         var confirmedAt: Double
     }
     private let state: Mutex<State>
     private let heartbeats: Mutex<Heartbeats?>
 
-    /// Takes the lock of a run's folder, which must exist, or waits to see whether its holder still lives.
+    /// Takes the lock of a run's folder, which must exist; first waits to observe whether a current holder is
+    /// alive.
     ///
     /// - Parameters:
-    ///   - attempt: names this start of the run; by default as its launcher does, or drawn at random.
-    ///   - superseded: a start that is known to be over, whose lock on another host need not be waited for.
-    ///   - wayOut: what the user can do where it is held.
-    ///   - note: told, in a line, why the start takes long.
-    /// - Throws: `RunLockError`, with who holds it, where it is held.
+    ///   - attempt: the ID of this launch; by default from the launcher, or random.
+    ///   - superseded: the ID of a launch that has ended; its lock is taken without waiting, even from
+    ///     another host.
+    ///   - wayOut: what the user can do if the lock is held.
+    ///   - note: called with a line that explains a long wait.
+    /// - Throws: `RunLockError` that names the holder, if the lock is held.
     package static func take(
         _ run: String, attempt: String? = LaunchAttempt.current,
         superseded: String? = LaunchAttempt.superseded,
@@ -107,12 +109,12 @@ package final class RunLock: Sendable {
         heartbeats.withLock { $0 = started }
     }
 
-    /// Lets others have the folder, where it is still this run's. The second time it does nothing.
+    /// Releases the lock if this run still holds it. Idempotent.
     package func release() {
         guard let beating = heartbeats.withLock({ $0.take() }) else { return }
         var last = sign(beating.stop() + 1)
         last.isReleased = true
-        // Where it cannot be written, the end of this process releases the lock.
+        // If this write fails, the end of the process releases the lock.
         if confirm() == nil { _ = RunLockFolder.write(last, to: descriptor) }
         close(descriptor)
         state.withLock {
@@ -120,25 +122,27 @@ package final class RunLock: Sendable {
         }
     }
 
-    /// Whether the folder is still this run's, as of the last heartbeat. Cheap, and for any thread.
+    /// Whether this run still holds the lock, as of the last heartbeat. Cheap, and safe to call from any
+    /// thread.
     package var isHeld: Bool {
         let (isLost, confirmedAt) = state.withLock { ($0.loss != nil, $0.confirmedAt) }
         if isLost { return false }
-        // Heartbeats stand still with the process: after a stop the last one tells nothing.
+        // Heartbeats stop while the process is suspended, so the last result may be stale; check again.
         return secondsSinceBoot() - confirmedAt < 2 * timing.interval || confirm() == nil
     }
 
-    /// Looks whether the folder is still this run's; to be asked before anything is written. For any thread.
+    /// Checks that this run still holds the lock; call it before each write. Safe to call from any thread.
     ///
-    /// - Throws: `RunLockError` with who has taken it.
+    /// - Throws: `RunLockError` that names the new holder.
     package func check() throws(RunLockError) {
         if let loss = confirm() { throw loss }
     }
 
-    /// A sign of life, on the thread of the heartbeats.
+    /// One heartbeat; runs on the heartbeat thread.
     private func beat(_ count: Int) {
         guard confirm() == nil else { return }
-        // A failure is tried again by the next beat. Others will take the lock after some, and `confirm` finds it.
+        // The next beat retries a failed write. After a series of failures another process takes the lock,
+        // and `confirm` detects it.
         _ = RunLockFolder.write(sign(count), to: descriptor)
     }
 
@@ -149,7 +153,7 @@ package final class RunLock: Sendable {
         return record
     }
 
-    /// Looks at the folder, and notes what it finds.
+    /// Checks the lock folder and records the result.
     private func confirm() -> RunLockError? {
         if let loss = state.withLock({ $0.loss }) { return loss }
         let now = secondsSinceBoot()
@@ -157,7 +161,8 @@ package final class RunLock: Sendable {
         do throws(RunLockError) {
             loss = try findLoss()
         } catch {
-            // A disk that cannot be asked holds nobody up, until others must take this run for dead.
+            // A failing file system does not block this run until the heartbeat timeout: from then on, others
+            // may consider this run dead and take its lock.
             let silence = now - state.withLock { $0.confirmedAt }
             guard silence > timing.grace else { return nil }
             loss = RunLockError(
@@ -194,12 +199,12 @@ package final class RunLock: Sendable {
     }
 }
 
-/// Seconds on a clock that never goes back and also counts while the machine sleeps.
+/// Seconds on CLOCK_BOOTTIME: monotonic, and includes system suspend.
 private func secondsSinceBoot() -> Double {
     var time = timespec()
     clock_gettime(CLOCK_BOOTTIME, &time)
     return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
 }
 
-/// The time for people, UTC.
+/// The current UTC time in ISO 8601, for display.
 private func timeStamp() -> String { Date().formatted(.iso8601) }

@@ -1,11 +1,12 @@
 import Foundation
 
-/// `RUN/.lock`: a file for each holder of the run's folder, numbered in order.
+/// `RUN/.lock`: one numbered file for each successive holder of the run's folder.
 ///
-/// The file with the highest number is the lock; who makes the next one has it. A number is made once, by an
-/// exclusive create that the file server decides, so of many that see a dead owner one succeeds; there is no moment
-/// without a lock, and none at which a lock that somebody just took could be taken away by mistake. Older files are
-/// deleted when a newer one is there, the newest never, so that numbers only grow.
+/// The file with the highest number is the lock; the process that creates the next one takes the lock. An
+/// exclusive create on the file server guarantees that each number is created once, so exactly one of several
+/// processes that detect a dead owner succeeds. At no time is the folder unlocked, and a lock that was just
+/// taken cannot be removed by mistake. A new holder deletes older files but the newest file is never deleted,
+/// so numbers only increase.
 package struct RunLockFolder: Sendable, Equatable {
     package let path: String
 
@@ -15,7 +16,7 @@ package struct RunLockFolder: Sendable, Equatable {
 
     package func file(_ number: Int) -> String { "\(path)/\(number).json" }
 
-    /// The numbers in use, ascending; none where there is no folder.
+    /// The numbers in use, ascending; empty if there is no folder.
     package func numbers() throws(RunLockError) -> [Int] {
         guard let folder = opendir(path) else {
             if errno == ENOENT { return [] }
@@ -39,8 +40,8 @@ package struct RunLockFolder: Sendable, Equatable {
         return numbers.sorted()
     }
 
-    /// The bytes of a lock file; nil where it is gone. Opened anew each time, which makes a network file system ask
-    /// its server.
+    /// The bytes of a lock file; nil if it no longer exists. Reopening the file each time makes a network
+    /// file system revalidate its cache with the server.
     package func read(_ number: Int) throws(RunLockError) -> [UInt8]? {
         let descriptor = open(file(number), O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else {
@@ -57,9 +58,9 @@ package struct RunLockFolder: Sendable, Equatable {
         return Array(bytes.prefix(count))
     }
 
-    /// Makes the lock file of a number with a record in it.
+    /// Creates the lock file of a number and writes a record to it.
     ///
-    /// - Returns: the open file; nil where somebody else has made it or a later one.
+    /// - Returns: the open descriptor; nil if another process has created this file or a later one.
     func create(_ number: Int, _ record: RunLockRecord) throws(RunLockError) -> Int32? {
         if mkdir(path, 0o755) != 0, errno != EEXIST { throw cannotBeWritten() }
         let descriptor = open(file(number), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
@@ -73,8 +74,8 @@ package struct RunLockFolder: Sendable, Equatable {
             unlink(file(number))
             throw error
         }
-        // Whoever was stopped since it saw the lock before may have made the file of a number that others have used
-        // and deleted since.
+        // A process that was suspended since it last listed the folder may have created a number that others
+        // have used and deleted in the meantime.
         guard let found = try? numbers(), found.last == number else {
             close(descriptor)
             unlink(file(number))
@@ -84,7 +85,7 @@ package struct RunLockFolder: Sendable, Equatable {
         return descriptor
     }
 
-    /// Writes a record in place, on the disk when this returns. False, and errno tells why, where that fails.
+    /// Writes a record in place; it is durable when this returns. Returns false and sets errno on failure.
     static func write(_ record: RunLockRecord, to descriptor: Int32) -> Bool {
         let bytes = record.encoded()
         var written = 0
@@ -103,7 +104,7 @@ package struct RunLockFolder: Sendable, Equatable {
         let descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard descriptor >= 0 else { return false }
         defer { close(descriptor) }
-        // Some file systems know no fsync of folders.
+        // Some file systems do not support fsync of folders.
         return fsync(descriptor) == 0 || errno == EINVAL || errno == ENOTSUP
     }
 

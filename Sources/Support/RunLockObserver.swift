@@ -1,6 +1,6 @@
 import Foundation
 
-/// Watches a lock that somebody holds, to learn whether that somebody still lives.
+/// Observes a lock held by another process, to determine whether the holder is alive.
 struct RunLockObserver {
     let run: String
     let folder: RunLockFolder
@@ -10,18 +10,22 @@ struct RunLockObserver {
     /// See `RunLock.take`.
     var superseded: String?
 
-    /// Changes of the file after which a holder on another host is believed to live. One may have been its last.
+    /// Number of observed heartbeats after which a holder on another host is considered alive. A single one
+    /// may have been its last.
     private static let convincing = 2
 
-    /// - Returns: true when the lock is free; false when it is no longer the newest.
-    /// - Throws: who holds it, when that is sure.
+    /// Waits until the lock is free.
+    ///
+    /// - Returns: true if the lock is free; false if it is no longer the newest.
+    /// - Throws: `RunLockError` that names the holder, once it is known to be alive.
     func waitUntilFree(note: (String) -> Void) throws(RunLockError) -> Bool {
         let began = monotonicSeconds()
         var seen: [UInt8]?
         var seenAt = began
         var changes = 0
         while true {
-            // In this order: what is read below is no older than `now`, however long this process was stopped.
+            // Read the clock first: the data read below is then no older than `now`, even if this process is
+            // suspended in between.
             let now = monotonicSeconds()
             guard let bytes = try folder.read(number), try folder.numbers().last == number else {
                 return false
@@ -34,8 +38,8 @@ struct RunLockObserver {
                 if now - began >= timing.patience || record?.owner.pid == getpid() { throw held(by: record) }
                 sleep(min(0.1, timing.patience / 10))
             case .unknown:
-                // A launcher has seen it end, or has given it up with its host: should it wake up, it finds its lock
-                // taken.
+                // The launcher has seen this launch end, or has abandoned it with its host. If its process
+                // resumes, it detects that its lock has been taken.
                 if let superseded, record?.owner.attempt == superseded { return true }
                 if let seen {
                     if seen != bytes {

@@ -1,16 +1,17 @@
 import Foundation
 
-/// A process that holds, or has held, a run's folder: enough to tell it from every other process of every host.
+/// A current or former holder of a run's folder, with enough data to identify one process among all hosts.
 package struct RunLockOwner: Sendable, Equatable {
-    /// This start of the run.
+    /// The ID of this launch.
     package var attempt: String
     package var host: String
     package var pid: Int32
-    /// When the process started, in clock ticks since the host did: another process may get the same number later.
+    /// Start time of the process in clock ticks since boot; distinguishes processes that reuse the same ID.
     package var processStart: UInt64?
-    /// One boot of one kernel.
+    /// The kernel's boot ID; changes with each boot.
     package var bootID: String?
-    /// Numbers of processes mean something within one namespace alone: containers share a kernel and its boot id.
+    /// The PID namespace: process IDs are valid only within one, and containers share a kernel and its boot
+    /// ID.
     package var processNamespace: String?
 
     package init(
@@ -25,10 +26,10 @@ package struct RunLockOwner: Sendable, Equatable {
         self.processNamespace = processNamespace
     }
 
-    /// What this process can know of an owner.
+    /// The state of an owner as seen by this process.
     package enum State: Equatable {
         case alive, dead
-        /// Out of sight: on another host or in another container.
+        /// Not visible from here: on another host or in another container.
         case unknown
     }
 
@@ -41,7 +42,7 @@ package struct RunLockOwner: Sendable, Equatable {
 
     private static var thisHost: String {
         var name = [CChar](repeating: 0, count: 256)
-        // Cut short, it is still closed by the zero behind it.
+        // A truncated name is still terminated by the last byte.
         gethostname(&name, 255)
         return String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
@@ -55,32 +56,34 @@ package struct RunLockOwner: Sendable, Equatable {
         try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/ns/pid")
     }
 
-    /// Whether the owner's process is one that this process could see, and whether it lives.
+    /// Whether the owner's process is alive; `.unknown` if it is not visible to this process.
     package var state: State {
         guard let bootID, let processNamespace, host == Self.thisHost,
             bootID == Self.thisBootID, processNamespace == Self.thisNamespace
         else { return .unknown }
         if kill(pid, 0) != 0, errno == ESRCH { return .dead }
-        // /proc may hide the processes of other users; one that can be signalled, or not by us, is there.
+        // /proc may hide processes of other users. The process exists if kill succeeds or fails with anything
+        // but ESRCH.
         guard let entry = ProcessEntry(of: pid) else { return .alive }
         if entry.isEnded { return .dead }
         if let processStart, entry.start != processStart { return .dead }
         return .alive
     }
 
-    /// What the kernel says of a process on this host.
+    /// The state of a process on this host, from /proc/PID/stat.
     private struct ProcessEntry {
-        /// In clock ticks since boot.
+        /// Start time in clock ticks since boot.
         let start: UInt64
-        /// Its parent has not yet asked how it ended.
+        /// Whether the process is a zombie or dead.
         let isEnded: Bool
 
-        /// nil where there is none, or it is hidden.
+        /// nil if the process does not exist or is hidden.
         package init?(of pid: Int32) {
             guard let text = try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8),
                 let name = text.lastIndex(of: ")")
             else { return nil }
-            // After the name, which may hold anything: state is field 3 and starttime field 22 of proc(5).
+            // Parse after the command name, which may contain any character: state is field 3 and starttime
+            // field 22 of proc(5).
             let fields = text[text.index(after: name)...].split(separator: " ")
             guard fields.count > 19, let start = UInt64(fields[19]) else { return nil }
             self.start = start
@@ -89,43 +92,46 @@ package struct RunLockOwner: Sendable, Equatable {
     }
 }
 
-/// What a lock file says.
+/// The content of a lock file.
 struct RunLockRecord: Sendable, Equatable {
     package var owner: RunLockOwner
-    /// When it was taken, by the owner's clock, and its last sign of life: for people, and never compared.
+    /// When the lock was taken and its last heartbeat, by the owner's clock. For display only; never
+    /// compared.
     package var since: String
     package var heartbeatAt: String
-    /// Grows with every sign of life.
+    /// Increases with each heartbeat.
     package var heartbeat = 0
-    /// The run has ended.
+    /// Whether the owner has released the lock.
     package var isReleased = false
 
-    /// "process 12 on node7 since 2030-01-02T03:04:05Z, last heartbeat 2030-01-02T03:05:05Z".
+    /// Example: "process 12 on node7 since 2030-01-02T03:04:05Z, last heartbeat 2030-01-02T03:05:05Z".
     package var summary: String {
         "process \(owner.pid) on \(owner.host) since \(since), last heartbeat \(heartbeatAt)"
     }
 
-    /// Bytes of a record, whatever it says: it is rewritten in place, and must not change its length.
+    /// Fixed size of an encoded record in bytes: the record is rewritten in place and its length must not
+    /// change.
     private static let length = 1024
 
     package func encoded() -> [UInt8] {
         let json: JSONValue = [
             "kind": "disttrain lock", "attempt_id": .string(owner.attempt), "host": .string(owner.host),
             "pid": .integer(Int(owner.pid)),
-            // As text: JSON numbers end at 63 bits.
+            // As text, because JSON integers are limited to 63 bits here.
             "process_start": owner.processStart.map { .string(String($0)) } ?? .null,
             "boot_id": owner.bootID.map { .string($0) } ?? .null,
             "process_namespace": owner.processNamespace.map { .string($0) } ?? .null,
             "since": .string(since), "heartbeat": .integer(heartbeat), "heartbeat_at": .string(heartbeatAt),
             "released": .bool(isReleased),
         ]
-        // Without floating-point numbers, JSON can say anything.
+        // Encoding cannot fail, because there are no floating-point numbers.
         let text = Array(((try? json.text()) ?? "").utf8)
         return text + [UInt8](repeating: UInt8(ascii: " "), count: max(0, Self.length - 1 - text.count))
             + [UInt8(ascii: "\n")]
     }
 
-    /// nil where the bytes are no whole record: a lock that was never finished, or not written by this program.
+    /// nil if the bytes are not a complete record: a lock file that was never finished, or was not written by
+    /// this program.
     package init?(_ bytes: [UInt8]) {
         guard let json = try? JSONValue(parsing: bytes[...]), json["kind"]?.stringValue == "disttrain lock",
             let attempt = json["attempt_id"]?.stringValue, let host = json["host"]?.stringValue,

@@ -1,8 +1,8 @@
 import COpenSSL
 
-/// The SHA-256 of bytes (FIPS 180-4), by which Weights & Biases names pictures.
+/// SHA-256 (FIPS 180-4). Weights & Biases names images by it.
 package enum SHA256 {
-    /// 64 hexadecimal digits.
+    /// The digest as 64 hexadecimal digits.
     package static func text(of bytes: [UInt8]) -> String {
         var digest = [UInt8](repeating: 0, count: 32)
         let isDone = EVP_Digest(bytes, bytes.count, &digest, nil, EVP_sha256(), nil) == 1

@@ -1,11 +1,11 @@
-/// A hash of what a source holds, the same on any host and at any path: no times, no absolute names. A folder and the
-/// tar archive of it have the same fingerprint.
+/// A hash of a source's content that is the same on any host and at any path: it covers no times and no
+/// absolute names. A folder and the tar archive of it have the same fingerprint.
 ///
-/// The hash is FNV-1a over 64-bit words (a byte at a time would be slow), 64 bits: it finds mistakes, and is no
-/// defence against somebody who makes a collision on purpose.
+/// The hash is 64-bit FNV-1a over 64-bit words (byte by byte would be slow). It detects mistakes, not
+/// deliberate collisions.
 package struct SourceFingerprint {
-    /// Marks fingerprints of all bytes. Those of earlier versions, which cover the whole bytes of up to 64 items, are 16
-    /// hexadecimal digits alone.
+    /// Prefix of fingerprints that cover all bytes. Fingerprints of earlier versions, which cover the bytes
+    /// of up to 64 items, are 16 hexadecimal digits without a prefix.
     package static let prefix = "v2-"
     private static let sampledItems = 64
 
@@ -15,7 +15,8 @@ package struct SourceFingerprint {
 
     private mutating func add(_ word: UInt64) {
         state = (state ^ word) &* 0x0000_0100_0000_01B3
-        // FNV's multiplication carries upwards only; the shift lets high bits reach low ones, which words need.
+        // FNV's multiplication propagates bits upwards only; with words instead of bytes, the shift is needed
+        // to propagate high bits to low ones.
         state ^= state >> 32
     }
 
@@ -42,10 +43,10 @@ package struct SourceFingerprint {
         return String(repeating: "0", count: 16 - digits.count) + digits
     }
 
-    /// The fingerprint that versions before `SourceContent.prefix` wrote: of the name and the size of every item, and of
-    /// the whole bytes of up to 64 items spread evenly.
+    /// The fingerprint of versions before `SourceFingerprint.prefix`: it covers the name and the size of
+    /// every item, and the bytes of up to 64 evenly spaced items.
     ///
-    /// - Parameter bytes: nil for an item that cannot be read.
+    /// - Parameter bytes: returns nil for an item that cannot be read.
     package static func sampled(
         count: Int, name: (Int) -> String, size: (Int) -> Int, bytes: (Int) -> [UInt8]?
     ) -> String {

@@ -1,21 +1,21 @@
 import Foundation
 
-/// One line on standard error that tells how things stand: redrawn in place on a terminal, a line each time
-/// elsewhere.
+/// A status line on standard error: redrawn in place on a terminal, otherwise one new line per update.
 package final class StatusLine {
     private let write: (String) -> Void
     private let width: () -> Int?
     private var shown: String?
 
-    /// On a file: standard error unless told otherwise.
+    /// Creates a status line on a descriptor, by default standard error.
     package convenience init(descriptor: Int32 = STDERR_FILENO) {
         let console = descriptor == STDERR_FILENO ? Console.error : Console(descriptor: descriptor)
         self.init(width: { Self.terminalWidth(descriptor) }, write: { console.write($0) })
     }
 
     /// - Parameters:
-    ///   - width: columns of the terminal, asked for each time since windows change; nil where it is none.
-    ///   - write: takes the text, control characters included.
+    ///   - width: returns the columns of the terminal, or nil if there is none; called for each update
+    ///     because windows are resized.
+    ///   - write: writes the text, including control characters.
     package init(width: @escaping () -> Int?, write: @escaping (String) -> Void) {
         self.width = width
         self.write = write
@@ -24,13 +24,13 @@ package final class StatusLine {
     /// Whether the line is redrawn in place.
     package var isTerminal: Bool { width() != nil }
 
-    /// Shows the fields in place of those shown before. On a terminal, fields that do not fit are left out from the
-    /// end: the first ones matter most.
+    /// Replaces the displayed fields. On a terminal, fields that do not fit are omitted from the end; put the
+    /// most important fields first.
     package func show(_ fields: [String], separator: String = "  ") {
         guard let width = width() else {
             return write(fields.joined(separator: separator) + "\n")
         }
-        // The last column stays free: some terminals wrap when it is written.
+        // Leave the last column free: some terminals wrap when it is written.
         let room = max(1, width - 1)
         var fitting = fields
         while fitting.count > 1, fitting.joined(separator: separator).count > room { fitting.removeLast() }
@@ -39,19 +39,19 @@ package final class StatusLine {
         write("\r\u{1B}[K\(text)")
     }
 
-    /// Prints a line that stays, above the one that is redrawn.
+    /// Prints a permanent line above the status line.
     package func print(_ line: String) {
         guard let shown else { return write(line + "\n") }
         write("\r\u{1B}[K\(line)\n\(shown)")
     }
 
-    /// Leaves the line as it is and goes to the next.
+    /// Keeps the current line and ends it.
     package func finish() {
         if shown != nil { write("\n") }
         shown = nil
     }
 
-    /// nil where the file is no terminal that can redraw.
+    /// Columns of the terminal; nil if the descriptor is not a terminal that supports redrawing.
     static func terminalWidth(_ descriptor: Int32) -> Int? {
         guard isatty(descriptor) == 1, ProcessInfo.processInfo.environment["TERM"] != "dumb" else {
             return nil

@@ -1,17 +1,18 @@
 import Foundation
 import Synchronization
 
-/// Somebody wants the job to end: SIGTERM, SIGINT or SIGUSR1, to any of its processes.
+/// A request to end the job: SIGTERM, SIGINT or SIGUSR1, sent to any of its processes.
 ///
-/// Training then ends after a step on which all ranks agree, with a checkpoint and exit code 75. A second SIGINT ends
-/// the process at once.
+/// Training then stops after a step that all ranks agree on, with a checkpoint and exit code 75. A second
+/// SIGINT ends the process at once.
 package enum StopRequest {
     private static let received = Atomic<Int32>(0)
     private static let signals = [SIGTERM, SIGINT, SIGUSR1]
 
-    /// Takes these signals from now on. To be called before MPI starts, which would else have them its own way.
+    /// Installs handlers for these signals. Call it before MPI starts, because MPI would otherwise install
+    /// its own handlers.
     package static func listen() {
-        // A lazy global must not be made by a signal handler.
+        // Initialize the lazy global here, because a signal handler must not do so.
         _ = received.load(ordering: .relaxed)
         for signal in signals where !isIgnored(signal) {
             var action = sigaction()
@@ -19,13 +20,13 @@ package enum StopRequest {
                 let earlier = StopRequest.received.exchange(number, ordering: .relaxed)
                 if earlier == SIGINT && number == SIGINT { _exit(128 + SIGINT) }
             }
-            // What waits for a file or a message goes on waiting.
+            // Restart interrupted system calls.
             action.sa_flags = SA_RESTART
             sigaction(signal, &action, nil)
         }
     }
 
-    /// The signal that asked for it; nil while nobody has.
+    /// The name of the received signal; nil if none has arrived.
     package static var signal: String? {
         switch received.load(ordering: .relaxed) {
         case 0: nil
@@ -35,7 +36,7 @@ package enum StopRequest {
         }
     }
 
-    /// What nohup and its like have set to be ignored stays ignored.
+    /// Signals that are already ignored, for example under nohup, stay ignored.
     private static func isIgnored(_ signal: Int32) -> Bool {
         var action = sigaction()
         sigaction(signal, nil, &action)
@@ -44,11 +45,11 @@ package enum StopRequest {
     }
 }
 
-/// Training ended early, as it was asked to, with a checkpoint.
+/// Training stopped early on request, with a checkpoint.
 package struct StoppedEarly: ReportableError {
     package let step: Int
     package let steps: Int
-    /// "SIGUSR1 on rank 2", "the time limit".
+    /// Example: "SIGUSR1 on rank 2", "the time limit".
     package let reason: String
 
     package init(step: Int, steps: Int, reason: String) {

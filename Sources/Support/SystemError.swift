@@ -1,10 +1,10 @@
 import Foundation
 
-/// The system's words for `errno`.
+/// The system's error text for an `errno` value.
 package func systemReason(_ code: Int32 = errno) -> String { String(cString: strerror(code)) }
 
-/// The reason behind an error of Foundation's file functions, whose own message often has none ("The operation could
-/// not be completed").
+/// The error text behind an error of Foundation's file functions, whose own message often gives no reason
+/// ("The operation could not be completed").
 package func systemReason(of error: any Error) -> String {
     let code = systemCode(of: error)
     return code == 0 ? error.localizedDescription : String(cString: strerror(code))
@@ -12,7 +12,7 @@ package func systemReason(of error: any Error) -> String {
 
 /// The `errno` behind an error of Foundation's file functions; 0 if there is none.
 package func systemCode(of error: any Error) -> Int32 {
-    // On Linux the cause is a Swift error, which becomes an NSError only by the cast.
+    // On Linux the underlying error is a Swift error; only the cast makes it an NSError.
     let cause = (error as NSError).userInfo[NSUnderlyingErrorKey] as? any Error
     for error in [cause ?? error, error] as [NSError] where error.domain == NSPOSIXErrorDomain {
         return Int32(error.code)

@@ -1,31 +1,31 @@
-/// When training has to stop so that its last checkpoint is on the disk in time.
+/// Decides when training must stop so that its last checkpoint is durable before the time limit.
 ///
-/// Measured as it goes: the longest stretch between two chances to stop (a step, with the samples and records after
-/// it) and the longest save. What happens next may take half as long again.
+/// The estimate uses the longest measured interval between two calls of `isDue` (a step with the samples and
+/// records after it) and the longest measured save, both multiplied by a safety factor of 1.5.
 package struct TimeLimit {
-    /// On the clock of `monotonicSeconds`.
+    /// In seconds on the clock of `monotonicSeconds`.
     private let end: Double
-    /// Seconds that a save is taken for until one has been measured.
+    /// Assumed duration of a save in seconds until one has been measured.
     private let guess: Double
     private var lastChance: Double?
     private var longestStretch = 0.0
-    /// nil until one has been measured.
+    /// In seconds; nil until a save has been measured.
     private var longestSave: Double?
 
-    /// Seconds for leaving MPI and the launcher.
+    /// Seconds for shutting down MPI and the launcher.
     package static let margin = 3.0
     private static let caution = 1.5
 
-    /// - Parameter seconds: from now on.
+    /// - Parameter seconds: the time limit, counted from now.
     package init(seconds: Double, now: Double = monotonicSeconds()) {
         end = now + seconds
-        // Of a short time no large part may be kept back for it.
+        // For a short limit, do not reserve a large part of it.
         guess = min(5, seconds / 20)
     }
 
     package mutating func saved(in seconds: Double) { longestSave = max(longestSave ?? 0, seconds) }
 
-    /// Whether to stop now, asked after each step.
+    /// Whether to stop now; call it after each step.
     package mutating func isDue(now: Double = monotonicSeconds()) -> Bool {
         if let lastChance { longestStretch = max(longestStretch, now - lastChance) }
         lastChance = now

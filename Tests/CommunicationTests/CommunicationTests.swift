@@ -3,7 +3,7 @@ import Foundation
 import Support
 import Testing
 
-// The collectives themselves run under mpirun, in Tests/Integration/test_communication.sh.
+// Tests/Integration/test_communication.sh tests the collectives under mpirun.
 
 @Suite struct LaunchEnvironmentTests {
     @Test(arguments: [
@@ -13,7 +13,7 @@ import Testing
         (["PMIX_RANK": "0"], .rank(of: nil)),
         (["PMIX_RANK": "0", "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"], .rank(of: 2)),
         (["SLURM_PROCID": "0", "PMI_FD": "7", "SLURM_STEP_NUM_TASKS": "2"], .rank(of: 2)),
-        // A bare program in a batch script, which Slurm calls task 0 of its own.
+        // A program that a batch script runs without srun: Slurm's batch step sets SLURM_PROCID=0.
         (["SLURM_PROCID": "0", "SLURM_NTASKS": "8"], .alone),
         (["SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"], .alone),
     ])

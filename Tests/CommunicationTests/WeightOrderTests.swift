@@ -3,7 +3,8 @@ import LDMModel
 import TensorCore
 import Testing
 
-/// In what order weights are read, and by which way they come: what lets them travel while a forward pass computes.
+/// The order in which the forward pass reads weights, and the routes by which they are sent: the basis for
+/// overlapping their all-gather with the forward pass.
 @Suite struct WeightOrderTests {
     private static func model() throws -> UNet2DModel {
         var config = UNet2DConfig()
@@ -28,8 +29,8 @@ import Testing
         #expect(zip(sorted, sorted.dropFirst()).allSatisfy { $0.upperBound == $1.lowerBound })
     }
 
-    /// A pass whose weights are no numbers until the instruction that is said to read them first: output and gradients
-    /// are those of a pass that had them all, to the bit.
+    /// Sets all weights to NaN until the instruction that is supposed to read them first: output and
+    /// gradients must be bit-identical to those of a normal pass.
     @Test(arguments: [DType.float32, .bfloat16])
     func nothingIsReadBeforeItsFirstUse(_ dtype: DType) throws {
         let model = try Self.model()
@@ -89,22 +90,22 @@ import Testing
                     #expect(rank == owner)
                     continue
                 }
-                // Who receives from a rank is sent to by it, once, and nobody else sends to it.
+                // A rank's source sends to it exactly once, and no other rank does.
                 for other in ranks {
                     let sent = map.targets(of: owner, from: other).filter { $0 == rank }.count
                     #expect(sent == (other == source ? 1 : 0))
                 }
                 if leaders[source] != leaders[rank] { crossings[leaders[rank], default: 0] += 1 }
-                // At most one rank hands it on.
+                // At most one rank forwards a piece.
                 #expect(source == owner || map.source(of: owner, for: source) == owner)
             }
-            // A host's link carries a piece once.
+            // The link of a host carries each piece once.
             #expect(crossings.values.allSatisfy { $0 == 1 })
             #expect(crossings.count == Set(leaders).count - 1)
         }
     }
 
-    /// Not all pieces come to a host through one of its ranks.
+    /// Several ranks of a host receive pieces from other hosts.
     @Test func ranksOfAHostShareTheReceiving() {
         let map = HostMap(leaders: [0, 0, 2, 2])
         #expect(map.source(of: 0, for: 2) == 0 && map.source(of: 0, for: 3) == 2)

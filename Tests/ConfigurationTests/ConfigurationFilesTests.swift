@@ -5,7 +5,7 @@ import LDMModel
 import Testing
 import TestSupport
 
-/// The configurations that ship with the program.
+/// The configurations that are shipped with the program.
 private let folder = repositoryPath("configs")
 
 @Suite struct ConfigurationFilesTests {
@@ -45,9 +45,9 @@ private let folder = repositoryPath("configs")
         let path = folder + "/unet_70m.yaml"
         let configuration = try Configuration.load(path: path)
         #expect(try configuration.model == UNet2DConfig(contentsOf: folder + "/unet_70m.json"))
-        // Keys beside `config` go before those of the file.
+        // Keys next to `config` override those of the file.
         #expect(try Configuration.load(path: path, overrides: ["model.dropout=0.1"]).model.dropout == 0.1)
-        // The resolved configuration needs the file no more.
+        // The resolved configuration no longer needs the file.
         #expect(!configuration.resolvedYAML().contains("unet_70m.json"))
         let typo = try #require(throws: ConfigError.self) {
             try Configuration.load(path: path, overrides: ["model.dropuot=0.1"])

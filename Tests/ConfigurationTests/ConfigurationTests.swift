@@ -5,7 +5,7 @@ import LDMModel
 import Testing
 import TestSupport
 
-/// A configuration that is valid as it stands.
+/// A minimal valid configuration.
 private let minimal = """
     name: test
     data: {path: synthetic-faces, size: 16}
@@ -85,7 +85,8 @@ private func failure(_ yaml: String, _ overrides: [String] = []) throws -> Confi
         #expect(plain.stableHash.count == 16)
         #expect(try read(minimal + "\noptimizer: {learning_rate: 0.0001}").stableHash == plain.stableHash)
         #expect(try read(minimal, ["optimizer.learning_rate=2e-4"]).stableHash != plain.stableHash)
-        // Written down, so that it changes only where a default does: the last was ema.sigma_rel, [].
+        // A fixed value, so that the hash changes only if a default changes; the last change was
+        // ema.sigma_rel, [].
         #expect(plain.stableHash == "73f0b01a1bd53ee6")
     }
 
@@ -254,7 +255,7 @@ private func failure(_ yaml: String, _ overrides: [String] = []) throws -> Confi
         #expect(try read(minimal + "\ninit_from: a", ["init_from=null"]).initFrom == nil)
         #expect(try failure(minimal + "\ninit_from: ''").path == ["init_from"])
 
-        // Without a section of its own, the model is the one that the run starts from.
+        // Without a model section, the model is that of `init_from`.
         let bare = "name: test\ndata: {path: synthetic-faces}\ntrain: {steps: 10, batch_size: 4}"
         #expect(try failure(bare).kind == .missingKey)
         let taken = try Configuration(yaml: bare, source: "test.yaml", initFrom: scratch.file("unet"))

@@ -5,7 +5,7 @@ import Foundation
 import Testing
 import TestSupport
 
-/// YAML that is small as text and large as a tree.
+/// Small YAML texts that expand to large trees.
 @Suite struct YAMLLimitsTests {
     private func refusal(_ yaml: String) -> String? {
         do {
@@ -16,7 +16,7 @@ import TestSupport
         }
     }
 
-    /// Levels of ten aliases of the one before.
+    /// Nested levels, each with ten aliases of the previous one.
     private static func bomb(levels: Int, _ line: (String, String) -> String) -> String {
         var text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
         for level in 1...levels {
@@ -35,7 +35,7 @@ import TestSupport
 
     @Test("aliases in keys are refused before the keys are compared", .timeLimit(.minutes(1)))
     func keys() {
-        // Four levels stay below the limit of values; keys of lists are refused whatever their size.
+        // Four levels are below the limit on values; list keys are rejected regardless of their size.
         let text = Self.bomb(levels: 3) { "\($0): &\($0) [\($1)]\n" } + "? *a3\n: 1\n"
         #expect(refusal(text)?.contains("a key must be a word") == true)
         #expect(refusal("*a : 1\n")?.contains("undefined alias") == true)
@@ -56,7 +56,7 @@ import TestSupport
     @Test("aliases of a common configuration are read")
     func commonAliases() throws {
         let text = "a: &a [1, 2]\nb: *a\nc: &c {d: *a}\ne: *c\n"
-        // The keys are unknown to a configuration, so the reader has come that far.
+        // The error about unknown keys shows that the text passed the limits.
         #expect(refusal(text)?.contains("unknown") == true || refusal(text)?.contains("a.yaml:1") == true)
     }
 

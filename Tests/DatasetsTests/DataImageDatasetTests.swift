@@ -10,7 +10,7 @@ import TestSupport
         #expect(dataset.count == 5 && hasShape(dataset, 16, 16, 3))
         for index in 0..<5 {
             let image = SyntheticFaces(seed: 4).draw(index, size: 16)
-            // Twice: drawn, then from the cache.
+            // Twice: generated, then from the cache.
             for _ in 0..<2 {
                 #expect(try dataset.sample(index, key: firstKey) == image.floats())
                 #expect(

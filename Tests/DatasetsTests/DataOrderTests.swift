@@ -18,14 +18,14 @@ import Testing
         let first = (0..<1000).map { a.index(at: $0) }
         let second = (1000..<2000).map { a.index(at: $0) }
         let other = (0..<1000).map { b.index(at: $0) }
-        // Two random permutations of 1000 share one fixed place on average.
+        // Two random permutations of 1000 elements agree at one position on average.
         for (x, y) in [(first, second), (first, other), (first, Array(0..<1000))] {
             #expect(zip(x, y).count { $0 == $1 } < 10)
         }
         #expect(a.epoch(at: 999) == 0 && a.epoch(at: 1000) == 1)
     }
 
-    /// Where each sample lands first, and which sample follows it, are uniform over epochs.
+    /// The first position of each sample, and its successor, are uniformly distributed over epochs.
     @Test(arguments: [2, 3, 10, 38])
     func placesAreUniform(count: Int) {
         let epochs = 20_000
@@ -42,7 +42,7 @@ import Testing
                 let difference = Double(places[place * count + index]) - expected
                 return sum + difference * difference / expected
             }
-            // Mean count - 1, variance 2 (count - 1): five deviations.
+            // Mean count - 1, variance 2 (count - 1); allow five standard deviations.
             let freedom = Double(count - 1)
             #expect(chiSquare < freedom + 5 * (2 * freedom).squareRoot(), "place \(place) of \(count)")
         }
@@ -72,7 +72,7 @@ import Testing
         #expect(chiSquare < cells - 1 + 5 * (2 * (cells - 1)).squareRoot())
     }
 
-    /// A resumed run must go on in the order in which it began, also with a later version of the program.
+    /// A resumed run must continue in the same order, even with a later version of the program.
     @Test func orderIsFixedForEver() {
         let small = DataOrder(count: 38, seed: 0)
         #expect((0..<6).map { small.index(at: $0) } == [27, 14, 20, 11, 33, 6])
@@ -91,7 +91,7 @@ import Testing
             differences[1] += flip != SampleKey(seed: 5, step: i / 64 + 1, sample: i % 64).isFlipped ? 1 : 0
             differences[2] += flip != SampleKey(seed: 5, step: i / 64, sample: i % 64 + 1).isFlipped ? 1 : 0
         }
-        // Six deviations of a fair coin.
+        // Six standard deviations of a fair coin.
         let spread = 3 * Double(n).squareRoot()
         for count in differences + [heads] { #expect(abs(Double(count) - Double(n) / 2) < spread) }
     }

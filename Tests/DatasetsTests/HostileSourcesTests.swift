@@ -4,7 +4,7 @@ import Imaging
 import Testing
 import TestSupport
 
-/// Files that are no images although their names say so, and archives that lie.
+/// Files with an image name that are not images, and archives with false headers.
 @Suite struct HostileSourcesTests {
     private static let limit = "expected at most \(8 * (1 << 27) + 64 << 20)"
 
@@ -183,7 +183,7 @@ import TestSupport
         #expect(error?.detail.contains("over 200 times") == true && error?.detail.contains("gunzip") == true)
     }
 
-    // MARK: Limits of images
+    // MARK: Image limits
 
     @Test("the largest image is a matter of choice")
     func megapixels() throws {
@@ -214,10 +214,10 @@ import TestSupport
         #expect((decoded.width == upright.height) == (orientation >= 5))
         #expect(try #require(Image.size(of: bytes)) == (decoded.width, decoded.height))
         if orientation == 6 {
-            // Turned clockwise: the first row is the last column.
+            // Rotated clockwise: the first row becomes the last column.
             #expect(decoded[decoded.width - 1, 3] == upright[3, 0])
         }
-        // A chunk with a wrong checksum is ignored, as libpng does.
+        // A chunk with a wrong checksum is ignored, as in libpng.
         var damaged = bytes
         damaged[bytes.count - 13] ^= 1
         #expect(exifOrientation(of: damaged) == 1)
@@ -240,7 +240,7 @@ import TestSupport
     }
 }
 
-/// A PNG with an eXIf chunk before its end.
+/// A PNG with an eXIf chunk inserted before its end.
 private func pngWithOrientation(_ image: Image, _ orientation: UInt8) -> [UInt8] {
     let tiff: [UInt8] = [
         0x4D, 0x4D, 0, 42, 0, 0, 0, 8, 0, 1, 0x01, 0x12, 0, 3, 0, 0, 0, 1, 0, orientation, 0, 0, 0, 0, 0, 0,
@@ -275,7 +275,7 @@ func tarHeader(name: String, size: [UInt8], type: Character) -> [UInt8] {
     return block
 }
 
-/// Makes a socket file; false where the system refuses, for example because the path is too long.
+/// Creates a socket file; false if the system does not allow it, for example because the path is too long.
 private func bindSocket(_ path: String) -> Bool {
     let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
     defer { close(descriptor) }

@@ -7,8 +7,8 @@ import Testing
 import TestSupport
 
 @Suite struct PrepareLatentsTests {
-    /// z = mean + exp(logvar / 2)·noise, less the shift, times the scaling factor, from the encoder's own
-    /// numbers.
+    /// z = mean + exp(logvar / 2)·noise, minus the shift, times the scaling factor, computed from the
+    /// encoder's output.
     @Test(arguments: [false, true])
     func samplesFollowThePosterior(storesFlipped: Bool) throws {
         let scratch = try ScratchFolder()
@@ -65,7 +65,8 @@ import TestSupport
         }
     }
 
-    /// The measured std is that of posterior samples, and 1/std gives them unit variance.
+    /// The measured standard deviation is that of posterior samples, and scaling them by 1/std yields unit
+    /// variance.
     @Test func measuredScalingFactorGivesUnitVariance() throws {
         let scratch = try ScratchFolder()
         try writeAutoencoder(to: scratch.file("vae"), scalingFactor: 100)
@@ -121,7 +122,7 @@ import TestSupport
                 _ = try openTrainingDataset(
                     DataOptions(path: "synthetic-faces:9", imageSize: 16), firstStage: same)
             }.contains("disttrain prepare"))
-        // The same folder cannot take latents of two first stages.
+        // One folder cannot hold latents of two first stages.
         #expect(
             datasetError(.mismatch) {
                 try prepareAlone(
@@ -173,7 +174,7 @@ import TestSupport
                 .contains("shard-00001.safetensors: \(whole.count - 1) bytes, expected \(whole.count)"))
         try FileManager.default.removeItem(atPath: shard)
         #expect(datasetError(.damaged) { _ = try PreparedFolder(work.output) }.contains("No such file"))
-        // The right size, but no such file.
+        // The right size, but invalid content.
         try Data(count: whole.count).write(to: URL(fileURLWithPath: shard))
         #expect(datasetError(.damaged) { _ = try PreparedFolder(work.output) }.contains("shard-00001"))
         try whole.write(to: URL(fileURLWithPath: shard))

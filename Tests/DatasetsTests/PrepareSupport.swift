@@ -11,7 +11,8 @@ func truncate(_ path: String, by count: Int) throws {
     try data.dropLast(count).write(to: URL(fileURLWithPath: path))
 }
 
-/// Drawn faces as PNG files `0.png` …, in a folder with the given number of class folders (0: none).
+/// Writes synthetic faces as PNG files `0.png` …, in a folder with the given number of class folders (0:
+/// none).
 func writeFaces(_ count: Int, to folder: String, size: Int = 24, classes: Int = 0) throws {
     let faces = SyntheticFaces(seed: 1)
     for index in 0..<count {
@@ -24,7 +25,7 @@ func writeFaces(_ count: Int, to folder: String, size: Int = 24, classes: Int = 
     }
 }
 
-/// A very small AutoencoderKL of f = 2 and two latent channels, saved as diffusers does.
+/// Writes a tiny AutoencoderKL with f = 2 and two latent channels, in diffusers' layout.
 func writeAutoencoder(to folder: String, seed: UInt64 = 0, scalingFactor: Double = 0.5) throws {
     var config = AutoencoderKLConfig()
     config.blockOutChannels = [8, 8]
@@ -40,7 +41,7 @@ func writeAutoencoder(to folder: String, seed: UInt64 = 0, scalingFactor: Double
     try ModelFolder(folder).save(config, model.store)
 }
 
-/// A very small VQModel of f = 2 and three latent channels.
+/// Writes a tiny VQModel with f = 2 and three latent channels.
 func writeVQModel(to folder: String) throws {
     var config = VQModelConfig()
     config.blockOutChannels = [8, 8]
@@ -53,7 +54,7 @@ func writeVQModel(to folder: String) throws {
     try ModelFolder(folder).save(config, model.store)
 }
 
-/// Options of the tests: 16 pixels, fp32.
+/// Options for tests: 16 pixels, fp32.
 func options(_ source: String, _ output: String, firstStage: String? = nil, size: Int = 16) -> PrepareOptions
 {
     var options = PrepareOptions(source: source, output: output, size: size)
@@ -67,7 +68,7 @@ func prepareAlone(_ options: PrepareOptions) throws -> PrepareSummary {
     try prepare(options, on: SingleProcess(), showsProgress: false)
 }
 
-/// The one line of a `DatasetError` that `body` has to throw.
+/// The message of the `DatasetError` that `body` must throw.
 func datasetError(
     _ kind: DatasetError.Kind? = nil, sourceLocation: SourceLocation = #_sourceLocation,
     _ body: () throws -> Void

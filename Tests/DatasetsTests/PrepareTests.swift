@@ -28,7 +28,7 @@ import TestSupport
                     == image.flippedHorizontally().floats())
             #expect(dataset.label(index) == index / 7)
         }
-        // The measured numbers are those of the samples.
+        // The statistics must be those of the samples.
         let all = try (0..<21).flatMap { try dataset.sample($0, key: firstKey) }.map(Double.init)
         let mean = all.reduce(0, +) / Double(all.count)
         let std = (all.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / Double(all.count)).squareRoot()
@@ -45,8 +45,8 @@ import TestSupport
         let names = whole.manifest.shards.map { scratch.file("out/\($0.name)") }
         let before = try names.map(bytes)
 
-        // As a crash may leave it: no manifest, a shard missing, one cut short, one without record, one
-        // half-written.
+        // The state after a crash: no manifest, one shard missing, one truncated, one without a record, and
+        // one partially written.
         for name in ["manifest.json", "shard-00000.safetensors", "progress/shard-00002.json"] {
             try FileManager.default.removeItem(atPath: scratch.file("out/\(name)"))
         }
@@ -76,12 +76,12 @@ import TestSupport
             try prepareAlone(options("synthetic-faces:10:9", work.output))
         }
         #expect(source.contains("source content"))
-        // Also where a crash came before the manifest.
+        // Also if the crash occurred before the manifest was written.
         try FileManager.default.removeItem(atPath: scratch.file("out/manifest.json"))
         #expect(
             datasetError(.mismatch) { try prepareAlone(options(work.source, work.output, size: 32)) }
                 .contains("--size was 16, now 32"))
-        // Somebody else's folder is not written into.
+        // A folder with other content is not written to.
         try writeFaces(2, to: try scratch.makeFolder("photos"))
         let foreign = datasetError(.mismatch) {
             try prepareAlone(options(work.source, scratch.file("photos")))
@@ -106,7 +106,7 @@ import TestSupport
 
         work.skipBad = true
         let summary = try prepareAlone(work)
-        // What was finished before the first bad image is kept.
+        // Shards that were finished before the first bad image are kept.
         #expect(summary.reusedShards == 1)
         #expect(summary.manifest.count == 18)
         #expect(summary.manifest.shards.map(\.count) == [8, 7, 3])
@@ -114,7 +114,7 @@ import TestSupport
         #expect(summary.text(output: work.output).contains("18 images of 16x16x3"))
         #expect(summary.text(output: work.output).contains("2 left out"))
 
-        // Samples after a gap are the right ones.
+        // Samples after a gap have the right content.
         let dataset = try PixelDataset(PreparedFolder(work.output))
         let transform = ImageTransform(size: 16)
         for (index, item) in (0..<20).filter({ $0 != 11 && $0 != 17 }).enumerated() {
@@ -122,7 +122,7 @@ import TestSupport
             #expect(try dataset.sample(index, key: firstKey) == image.floats())
         }
 
-        // Leaving out was allowed then; without the word for it, it is not now.
+        // The skipped images were allowed then; without `skipBad` they are now an error.
         work.skipBad = false
         #expect(datasetError(.badImages) { try prepareAlone(work) }.contains("2 such images"))
     }

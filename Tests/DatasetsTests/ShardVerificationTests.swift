@@ -6,7 +6,7 @@ import Support
 import Testing
 import TestSupport
 
-/// Prepared folders whose bytes have changed, and manifests that lie.
+/// Prepared folders with modified bytes, and manifests with false values.
 @Suite struct ShardVerificationTests {
     /// Two shards of pixels.
     private func prepared(_ scratch: ScratchFolder) throws -> String {
@@ -28,15 +28,15 @@ import TestSupport
         let shard = "\(folder)/shard-00001.safetensors"
         let size = try bytes(shard).count
         try flipByte(shard, at: size - 5)
-        // The header is whole, so that the folder can be opened; and the first shard is whole.
+        // The header and the first shard are intact, so the folder can be opened.
         let dataset = try PixelDataset(PreparedFolder(folder))
         _ = try dataset.sample(0, key: firstKey)
         let message = datasetError(.damaged) { _ = try dataset.sample(12, key: firstKey) }
         #expect(message.contains("\(shard): CRC-32C is ") && message.contains("expected"))
         #expect(message.contains("disttrain prepare"))
-        // A damaged shard ends the use of the others, too.
+        // One damaged shard also makes the others unusable.
         #expect(!datasetError { _ = try dataset.sample(0, key: firstKey) }.isEmpty)
-        // What the message advises mends it.
+        // The remedy in the message repairs the folder.
         try prepareAlone(options("synthetic-faces:16", folder))
         _ = try PixelDataset(PreparedFolder(folder)).sample(12, key: firstKey)
     }
@@ -61,7 +61,7 @@ import TestSupport
         try #require(truncate("\(path)/shard-00000.safetensors", 200) == 0)
         let message = datasetError(.damaged) { _ = try dataset.sample(7, key: firstKey) }
         #expect(message.contains("shard-00000.safetensors: is 200 bytes, expected at least"))
-        // This one has not been opened for reading yet.
+        // This shard has not been opened for reading yet.
         try FileManager.default.removeItem(atPath: "\(path)/shard-00001.safetensors")
         #expect(
             datasetError { _ = try dataset.sample(12, key: firstKey) }.contains("shard-00001.safetensors"))
@@ -73,7 +73,7 @@ import TestSupport
             ("\"shard-00000.safetensors\"", "\"../../x\"", "the name of a file in the same folder"),
             ("\"shard-00000.safetensors\"", "\"..\"", "the name of a file in the same folder"),
             ("\"shard-00000.safetensors\"", "\"/etc/passwd\"", "the name of a file in the same folder"),
-            // A slash with a combining accent is one character, and still a path.
+            // A slash with a combining accent is one `Character`, but still a path separator.
             ("\"shard-00000.safetensors\"", "\"a/\u{301}b\"", "the name of a file in the same folder"),
             ("\"shard-00000.safetensors\"", "\"\"", "the name of a file in the same folder"),
             ("\"shard-00001.safetensors\"", "\"shard-00000.safetensors\"", "each named once"),
@@ -112,17 +112,17 @@ import TestSupport
     func everyByte() throws {
         let scratch = try ScratchFolder()
         let folder = try scratch.makeFolder("faces")
-        // More than the 64 items that earlier versions read.
+        // More than the 64 items that earlier versions sampled.
         try writeFaces(100, to: folder, size: 8)
         let before = try openImageSource(folder)
         let (fingerprint, earlier) = (before.fingerprint, before.sampledFingerprint)
         #expect(fingerprint.hasPrefix("v2-") && earlier.count == 16)
-        // Item 2 is none of the 64 of 100.
+        // Item 2 is not among the 64 sampled of 100.
         let size = try bytes("\(folder)/002.png").count
         try flipByte("\(folder)/002.png", at: size - 20)
         let after = try openImageSource(folder)
         #expect(after.sampledFingerprint == earlier && after.fingerprint != fingerprint)
-        // prepare refuses to go on in the folder of the other images.
+        // prepare does not continue in a folder made from other images.
         let other = try scratch.makeFolder("other")
         try writeFaces(100, to: other, size: 8)
         let work = options(other, scratch.file("out"), size: 8)
@@ -139,7 +139,7 @@ import TestSupport
         let work = options(faces, scratch.file("out"))
         try prepareAlone(work)
         let source = try openImageSource(faces)
-        // As the earlier version would have written it.
+        // The content that the earlier version would have written.
         for name in ["manifest.json", "progress/shard-00000.json", "progress/shard-00001.json"] {
             let path = scratch.file("out/\(name)")
             let text = String(decoding: try bytes(path), as: UTF8.self)
@@ -165,7 +165,7 @@ import TestSupport
                 earlierDatasetFingerprint: dataset.earlierFingerprint, programVersion: "0")
         }
         let dataset = ImageDataset(try openImageSource(faces), transform: ImageTransform(size: 16))
-        // Of version 0.1, of these images.
+        // The fingerprint of version 0.1 for these images.
         let source = try openImageSource(faces)
         let earlier = earlierImageFingerprint(source.sampledFingerprint, size: 16, count: 9)
         let now = identity(dataset, dataset.fingerprint)
@@ -187,7 +187,8 @@ import TestSupport
     }
 }
 
-/// What version 0.1 made of a source's fingerprint, the transform and the count: FNV-1a over words, written anew here.
+/// The fingerprint that version 0.1 computed from a source's fingerprint, the transform and the count: an
+/// independent implementation of FNV-1a over words.
 private func earlierImageFingerprint(_ source: String, size: Int, count: Int) -> String {
     var state: UInt64 = 0xCBF2_9CE4_8422_2325
     func add(_ word: UInt64) {

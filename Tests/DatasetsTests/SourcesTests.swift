@@ -5,7 +5,7 @@ import Testing
 import TestSupport
 
 @Suite struct SourcesTests {
-    /// Three pictures in nested class folders, with files of the system around them.
+    /// Three images in nested class folders, among operating system files.
     private func classFolders() throws -> ScratchFolder {
         let folder = try ScratchFolder()
         try folder.write("set/cats/b.PNG", patternImage(seed: 1).pngData())
@@ -85,7 +85,7 @@ import TestSupport
     @Test(arguments: ["gnu", "pax", "ustar"], ["", "z"])
     func archiveEqualsItsFolder(format: String, compression: String) throws {
         let folder = try classFolders()
-        // ustar has room for 255 bytes only, split at a slash.
+        // ustar limits paths to 255 bytes, split at a slash.
         let deep = format == "ustar" ? String(Self.longName.dropFirst(40)) : Self.longName
         try folder.write("set/\(deep)", patternImage(seed: 3).pngData())
         let archive = "\(folder.path)/set.\(compression.isEmpty ? "tar" : "tgz")"
@@ -125,7 +125,7 @@ import TestSupport
         try folder.run("tar", "-b", "1", "-cf", "set.tar", "set")
         try folder.run("tar", "-czf", "set.tgz", "set")
         let tar = try [UInt8](Data(contentsOf: URL(fileURLWithPath: "\(folder.path)/set.tar")))
-        // Archives end in two blocks of zeros, of which one is enough.
+        // Archives end with two blocks of zeros; one is sufficient.
         for count in stride(from: 0, through: tar.count - 1024, by: 64) {
             let path = try folder.write("cut.tar", Array(tar[..<count]))
             #expect(imageError { try TarSource(path) }?.kind == .badArchive, "\(count) of \(tar.count) bytes")
@@ -199,7 +199,7 @@ import TestSupport
         #expect(source.label(at: 0) == nil)
     }
 
-    // MARK: Drawn faces
+    // MARK: Synthetic faces
 
     @Test func syntheticFacesAreNamedByASpecification() throws {
         let source = try openImageSource("synthetic-faces:10", size: 32, seed: 5)
@@ -231,7 +231,7 @@ import TestSupport
 
 /// A counter shared by threads.
 private final class Tally: @unchecked Sendable {
-    // Guarded by the lock.
+    // Unchecked: the lock guards `count`.
     private var count = 0
     private let lock = NSLock()
 

@@ -14,7 +14,7 @@ import TestSupport
         #expect(try image.pixels == imageFixture("\(name).rgb"))
     }
 
-    // libjpeg-turbo's versions round colour conversion and chroma upsampling differently by a level or two.
+    // Versions of libjpeg-turbo differ by one or two levels in color conversion and chroma upsampling.
     @Test(arguments: [
         "rgb.jpg", "progressive.jpg", "gray.jpg", "cmyk.jpg", "cmyk_plain.jpg", "ycck.jpg", "exif3.jpg",
     ])
@@ -68,7 +68,7 @@ import TestSupport
         }
     }
 
-    /// Whatever a damaged file decodes to, it must be an image or an ``ImageError``, and not a crash.
+    /// Decoding damaged files must return an image or throw ``ImageError``, and must never crash.
     @Test(arguments: ["palette.png", "interlaced.png", "rgb.jpg", "progressive.jpg", "ycck.jpg", "exif6.jpg"])
     func damagedBytesNeverCrash(name: String) throws {
         let bytes = try imageFixture(name)

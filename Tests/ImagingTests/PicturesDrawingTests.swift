@@ -12,7 +12,8 @@ import TestSupport
         #expect(faces.draw(12, size: 64) != SyntheticFaces(seed: 8).draw(12, size: 64))
     }
 
-    /// Changing what a seed draws must raise ``SyntheticFaces/version``, and with it the fingerprint of data sets.
+    /// A change of the images for a seed requires a new ``SyntheticFaces/version``, which changes the
+    /// fingerprint of datasets.
     @Test func version1DrawsWhatItDrew() {
         #expect(SyntheticFaces.version == 1)
         var hash: UInt64 = 0xCBF2_9CE4_8422_2325
@@ -24,7 +25,7 @@ import TestSupport
         #expect(hash == 0xFAC6_1E70_B885_7471)
     }
 
-    /// The same picture at any size: drawn large and averaged down it is nearly the small one.
+    /// The content does not depend on the size: a large image scaled down is close to the small one.
     @Test func aFaceIsTheSameAtAnySize() {
         let faces = SyntheticFaces(seed: 3)
         for index in 0..<16 {
@@ -35,7 +36,7 @@ import TestSupport
         }
     }
 
-    /// The middle of the picture is skin, and differs from the corners, which are background.
+    /// The center of the image is skin, and differs from the corners, which are background.
     @Test func aFaceStandsInTheMiddle() {
         let faces = SyntheticFaces(seed: 5)
         for index in 0..<64 {
@@ -66,7 +67,7 @@ import TestSupport
             .render(width: 480, height: 300)
     }
 
-    /// How many pixels are nearly of a colour.
+    /// The number of pixels close to a color.
     private func count(_ image: Image, _ red: Int, _ green: Int, _ blue: Int) -> Int {
         (0..<image.width * image.height).count { index in
             let pixel = image[index % image.width, index / image.width]
@@ -87,7 +88,7 @@ import TestSupport
     @Test func aLogarithmicAxisMakesAnExponentialStraight() {
         let points = (0...100).map { (x: Double($0), y: pow(10, -Double($0) / 25)) }
         let image = plot([.init("", points: points)], logY: true)
-        // The curve's middle height by column, over the part that no label or grid line touches.
+        // The curve's mean height by column, in the part without labels and grid lines.
         var heights: [(x: Double, y: Double)] = []
         for x in stride(from: 100, to: 440, by: 5) {
             let rows = (0..<image.height).filter { y in

@@ -6,7 +6,7 @@ import Testing
 import TestSupport
 
 @Suite struct DiffusionInversionTests {
-    /// Goldens from diffusers; Fixtures/schedules/make_inversion.py writes them.
+    /// Golden values from diffusers, written by Fixtures/schedules/make_inversion.py.
     @Test func stepsAgreeWithDiffusers() throws {
         let path = fixturePath("schedules/inversion.json")
         let json = try JSONValue(parsing: Array(Data(contentsOf: URL(fileURLWithPath: path)))[...])
@@ -39,8 +39,9 @@ import TestSupport
         }
     }
 
-    /// For normal data of deviation s the best answer is known: ε = σ x / (ᾱ s² + σ²). With it the way to the noise and back
-    /// ends where it began, the more nearly the smaller the steps.
+    /// For normally distributed data with standard deviation s, the optimal prediction is ε = σ x / (ᾱ s² +
+    /// σ²). With it, a round trip to noise and back returns to the start, with an error that decreases with
+    /// the step size.
     @Test(arguments: [BetaSchedule.linear, .squaredCosine], [TimestepSpacing.leading, .trailing])
     func aRoundTripEndsWhereItBeganAsStepsGrow(betas: BetaSchedule, spacing: TimestepSpacing) throws {
         var config = SchedulerConfig()
@@ -63,7 +64,7 @@ import TestSupport
             let start: [Float] = [-0.9, -0.2, 0.4, 0.7]
             var x = start
             run(try DDIMInversion(schedule: schedule, steps: steps), &x)
-            // Data of deviation s has become noise of deviation 1.
+            // Data with standard deviation s has become noise with standard deviation 1.
             #expect(abs(x[0] / start[0] - 1 / deviation) < 0.5)
             run(try DDIMSampler(schedule: schedule, steps: steps), &x)
             errors.append(abs(x[0] - start[0]) / abs(start[0]))

@@ -5,7 +5,7 @@ import Support
 import Testing
 import TestSupport
 
-/// Goldens from diffusers; Fixtures/schedules/make_schedules.py writes them.
+/// Golden values from diffusers, written by Fixtures/schedules/make_schedules.py.
 private func goldens() throws -> JSONValue {
     let path = fixturePath("schedules/schedules.json")
     return try JSONValue(parsing: Array(Data(contentsOf: URL(fileURLWithPath: path)))[...])
@@ -43,7 +43,8 @@ private func expectClose(
             let alphas = indices.map { schedule.alphasCumprod[$0] }
             let error = relativeNorm(alphas, try floats(table["alphas_cumprod"]))
             #expect(error < 1e-6, "\(name) alphas_cumprod")
-            // Rescaled β are 1 - α, which cancels, and PyTorch's vector sqrt before it is not correctly rounded.
+            // Rescaled β are 1 - α, with cancellation, and PyTorch's vectorized sqrt is not correctly
+            // rounded.
             expectClose(
                 indices.map { schedule.betas[$0] }, try floats(table["betas"]),
                 tolerance: config.rescaleBetasZeroSNR ? 5e-6 : 1e-6, name + " betas")
@@ -51,7 +52,7 @@ private func expectClose(
     }
 
     @Test func tablesOfLinearSchedulesAreBitForBitThoseOfDiffusers() throws {
-        // Every step goes through the same precision; the cosine alone depends on the C library.
+        // Each step uses the same precision; only the cosine depends on the C library.
         for table in try #require(goldens()["tables"]?.arrayValue) where table["zero_snr"] == false {
             var config = SchedulerConfig()
             config.betaSchedule = try #require(BetaSchedule(rawValue: table["schedule"]?.stringValue ?? ""))
@@ -230,7 +231,7 @@ private func expectClose(
     }
 
     @Test func aPerfectModelRecoversTheSample() throws {
-        // With the true ε at every step, deterministic DDIM must end at x₀ exactly.
+        // With the true ε at each step, deterministic DDIM must end exactly at x₀.
         var config = SchedulerConfig()
         config.betaSchedule = .squaredCosine
         config.timestepSpacing = .trailing

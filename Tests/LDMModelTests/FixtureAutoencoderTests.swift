@@ -6,7 +6,7 @@ import TestSupport
 private let autoencoders = FixtureCase.all(.autoencoderKL, .vqModel)
 
 @Suite struct FixtureAutoencoderTests {
-    /// What encoding gave and should have, [B, h, w, c]; decoding of the latter.
+    /// The result of encoding and its golden value, [B, h, w, c]; the golden latent is then decoded.
     private struct Passes {
         let encoded: EncodedImages
         let latent: [Float]
@@ -57,8 +57,7 @@ private let autoencoders = FixtureCase.all(.autoencoderKL, .vqModel)
         #expect(relativeNorm(passes.decoded, passes.reconstruction) < 2e-2)
     }
 
-    /// A case that has them tells the gradients of sum(moments·grad_moments) +
-    /// sum(reconstruction·grad_reconstruction).
+    /// Some cases contain gradients of sum(moments·grad_moments) + sum(reconstruction·grad_reconstruction).
     @Test(
         "gradients agree with diffusers",
         arguments: FixtureCase.all(.autoencoderKL).filter { $0.contains("grad_moments") }, backends)

@@ -6,7 +6,7 @@ import TestSupport
 private let stepNames = ["num_inference_steps", "steps"]
 
 extension FixtureCase {
-    /// The sampler that the case names: DDIM with its η, or DDPM.
+    /// The sampler in the case's settings: DDIM with its η, or DDPM.
     fileprivate func sampler() throws -> any DiffusionSampler {
         let config = try scheduler()
         let schedule = try NoiseSchedule(config)
@@ -19,9 +19,11 @@ extension FixtureCase {
         }
     }
 
-    /// Makes a sampler's steps with the case's own noise; `body` gives a step's model output, and sees its result.
+    /// Runs a sampler's steps with the case's own noise. `output` returns a step's model output, and `result`
+    /// receives its sample.
     ///
-    /// - Parameter isSample: whether tensors are [B, C, …] and `sample` is [B, …, C].
+    /// - Parameter shape: set if the noise is [B, C, …] and `sample` is [B, …, C]; nil if they have the same
+    ///   layout.
     fileprivate func run(
         _ sampler: any DiffusionSampler, _ sample: inout [Float], shape: (batch: Int, channels: Int)? = nil,
         output: (Int, [Float]) throws -> [Float], result: (Int, inout [Float]) throws -> Void
@@ -48,7 +50,8 @@ extension FixtureCase {
 }
 
 @Suite struct FixtureSchedulerTests {
-    /// The samples before and after every step: in two tensors, or in one that goes from the noise to the sample.
+    /// The samples before and after each step: from two tensors, or from one with the whole sequence from
+    /// noise to sample.
     private func chain(_ fixture: FixtureCase, count: Int) throws -> (
         before: (Int) throws -> [Float], after: (Int) throws -> [Float], elements: Int
     ) {
@@ -80,7 +83,7 @@ extension FixtureCase {
             result: { index, sample in
                 let error = relativeNorm(sample, try chain.after(index))
                 #expect(error < 1e-5, "step \(index)")
-                // Every step starts where diffusers' did.
+                // Each step starts from diffusers' sample.
                 if index + 1 < count { sample = try chain.before(index + 1) }
             })
     }
@@ -93,7 +96,7 @@ extension FixtureCase {
         let denoiser = Denoiser(try fixture.model("unet").loadUNet(), backend: backend)
         let noise = try fixture.tensor(["init_noise"]).nhwc()
         let (B, H, W, C) = (noise.shape[0], noise.shape[1], noise.shape[2], noise.shape[3])
-        // What a case may tell besides: the sample after every step.
+        // Optional in a case: the sample after each step.
         let samples = try fixture.findSteps(["samples"])
         var sample = noise.values
         try fixture.run(

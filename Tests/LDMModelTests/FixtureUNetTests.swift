@@ -3,7 +3,7 @@ import TensorCore
 import Testing
 import TestSupport
 
-/// A U-Net of a fixture, recorded with its gradients and run once.
+/// The U-Net of a fixture, recorded with gradients and run once.
 struct RecordedUNet {
     let model: UNet2DModel
     let tape: Tape
@@ -11,7 +11,7 @@ struct RecordedUNet {
     let sample: Tensor
     let output: Tensor
     let gradSample: Tensor?
-    /// For each parameter, the instruction after which its gradient is whole.
+    /// For each parameter, the instruction after which its gradient is complete.
     let ready: [Int]
 
     init(
@@ -40,7 +40,7 @@ struct RecordedUNet {
 }
 
 extension FixtureCase {
-    /// `timestep`, [B]; a single one is everyone's.
+    /// `timestep`, [B]; a single value applies to all samples.
     func timesteps(batch: Int) throws -> [Float] {
         let found = try tensor(["timestep"]).floats()
         if found.count == 1 { return Array(repeating: found[0], count: batch) }

@@ -6,7 +6,7 @@ import TensorCore
 import Testing
 import TestSupport
 
-/// Files that must be refused, as the scripts under Fixtures/hostile and the fuzzer made them.
+/// Files that must be rejected, created by the scripts in Fixtures/hostile and by the fuzzer.
 @Suite struct HostileFilesTests {
     /// Fixtures/hostile/READER/KIND/NAME: KIND is the error that READER throws.
     struct Case: CustomTestStringConvertible, Sendable {

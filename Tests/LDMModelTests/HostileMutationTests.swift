@@ -6,9 +6,9 @@ import TensorCore
 import Testing
 import TestSupport
 
-/// What every reader owes to hostile input.
+/// The requirements on all readers for hostile input.
 enum Hostile {
-    /// The one line with which `body` refuses, or nil where it does not; any other error fails the test.
+    /// The one-line error that `body` throws, or nil if it succeeds; any other kind of error fails the test.
     static func refusal(_ body: () throws -> Void) throws -> String? {
         do {
             try body()
@@ -25,7 +25,8 @@ enum Hostile {
         }
     }
 
-    /// Reads a configuration as the class that it names (or as a U-Net), and builds from it what needs no memory.
+    /// Reads a configuration as the class that it names (or as a U-Net), and builds the parts of the model
+    /// that need no memory.
     static func readConfig(_ node: ConfigNode) throws {
         switch node["_class_name"]?.value {
         case .string("AutoencoderKL"): _ = try AutoencoderKL(AutoencoderKLConfig(config: node))
@@ -39,8 +40,8 @@ enum Hostile {
     }
 }
 
-/// A small fuzzer that runs with every test: the fixtures, changed at random but always in the same way. Fuzzing is the
-/// large one.
+/// A small fuzzer that runs with every test: it mutates the fixtures pseudorandomly but deterministically.
+/// The full fuzzer is in the folder Fuzzing.
 @Suite struct HostileMutationTests {
     private static func bytes(_ name: String) throws -> [UInt8] {
         Array(try Data(contentsOf: URL(filePath: fixturePath(name))))
@@ -98,7 +99,8 @@ enum Hostile {
         }
     }
 
-    /// Reads mutants of the sources; some must be accepted and most refused, or the mutations are of no use.
+    /// Reads mutants of the sources. Some must be accepted and most rejected; otherwise the mutations are not
+    /// useful.
     private func run(
         _ count: Int, on sources: [[UInt8]], hasHeader: Bool = false, _ read: ([UInt8]) throws -> Void
     ) throws {
@@ -119,11 +121,11 @@ enum Hostile {
     }
 }
 
-/// Random changes to bytes that are mostly JSON; the same ones in every run.
+/// Deterministic pseudorandom changes to bytes that are mostly JSON.
 private struct Mutator {
     private var random = SplitMix(state: 2024)
 
-    /// What breaks readers: limits of integers and floating point, other types, broken text.
+    /// Values that tend to break readers: integer and floating-point limits, other types, broken text.
     private static let pieces: [[UInt8]] =
         [
             "0", "-1", "1", "2", "3", "64", "65537", "4294967296", "9223372036854775807",
@@ -148,7 +150,7 @@ private struct Mutator {
         case 3: bytes.insert(contentsOf: bytes[place..<min(bytes.count, place + 1 + below(64))], at: place)
         case 4: bytes.removeSubrange(place...)
         default:
-            // A whole value gives way to another.
+            // Replaces a whole value by another.
             let isEnd: (UInt8) -> Bool = { [0x2C, 0x3A, 0x5B, 0x5D, 0x7B, 0x7D, 0x0A, 0x20].contains($0) }
             let start = bytes[..<place].lastIndex(where: isEnd).map { $0 + 1 } ?? 0
             bytes.replaceSubrange(
@@ -156,7 +158,7 @@ private struct Mutator {
         }
     }
 
-    /// Changes a safetensors header and keeps its length right.
+    /// Changes a safetensors header and updates its length.
     mutating func changeHeader(_ bytes: inout [UInt8]) {
         guard bytes.count >= 8 else { return change(&bytes) }
         let length = bytes[..<8].reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
@@ -168,7 +170,7 @@ private struct Mutator {
     }
 }
 
-/// Vigna's splitmix64: small, and the same everywhere.
+/// Vigna's splitmix64: small, and deterministic on all platforms.
 private struct SplitMix: RandomNumberGenerator {
     var state: UInt64
 

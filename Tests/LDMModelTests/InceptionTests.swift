@@ -5,7 +5,8 @@ import TensorCore
 import Testing
 import TestSupport
 
-/// FID's Inception network, narrowed, against pytorch-fid's: Fixtures/inception/make_inception.py.
+/// Compares FID's Inception network, with reduced channel counts, to pytorch-fid:
+/// Fixtures/inception/make_inception.py.
 @Suite struct InceptionTests {
     private static let folder = fixturePath("inception")
 
@@ -30,7 +31,7 @@ import TestSupport
         for (a, b) in zip(found, expected) { #expect(abs(a - b) <= 1e-4 * max(1, abs(b))) }
     }
 
-    /// An image's features do not depend on its batch: 16 at once and the rest, and one alone.
+    /// An image's features do not depend on its batch: 16 images and a remainder, or a single one.
     @Test func batches() throws {
         let extract = InceptionFeatures(try loaded())
         let size = 8 * 8 * 3

@@ -3,7 +3,7 @@ import Testing
 import TestSupport
 
 @Suite struct ModelAutoencoderTests {
-    /// Decoding takes the nearest code, so a small change of the latent changes nothing.
+    /// Decoding quantizes to the nearest code, so a small change of the latent has no effect.
     @Test func quantizedLatentsSnap() throws {
         let fixture = try FixtureCase.committed("vq")
         let stage = try FirstStage(folder: fixture.model())

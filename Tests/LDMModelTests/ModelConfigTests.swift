@@ -49,7 +49,8 @@ private func unet(_ json: String) throws -> UNet2DConfig {
             """
         let vqNode = ConfigNode(try JSONValue(parsing: vq))
         #expect(try VQModelConfig(config: vqNode) == VQModelConfig())
-        // The one default that is not diffusers', which says 0.18215: VQ models were trained unscaled.
+        // The only default that differs from diffusers, which has 0.18215: VQ models were trained without
+        // scaling.
         #expect(VQModelConfig().scalingFactor == 1)
         #expect(
             Set(VQModelConfig().node.entries?.map(\.key) ?? [])
@@ -119,7 +120,7 @@ private func unet(_ json: String) throws -> UNet2DConfig {
                         """)))
         #expect(vq.downsamplingFactor == 4 && vq.codebookWidth == 3)
         #expect(vq.scalingFactor == 1)
-        // Written out, so that diffusers reads the same.
+        // Written explicitly, so that diffusers uses the same value.
         #expect(vq.node["scaling_factor"]?.json == 1.0)
     }
 

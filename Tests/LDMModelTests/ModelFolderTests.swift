@@ -46,7 +46,7 @@ import TestSupport
             entries.append((SafetensorsEntry(name, shape: shape), floats))
         }
         entries.append((SafetensorsEntry("surplus", shape: [2]), [0, 0]))
-        // An old name beside its new one is one too many.
+        // An old name in addition to its new name is unexpected.
         entries.append((SafetensorsEntry("mid_block.attentions.0.query.bias", shape: [1]), [0]))
         var writer = try SafetensorsWriter(
             path: temporary.path + "/model.safetensors", tensors: entries.map(\.0))

@@ -3,9 +3,9 @@ import LDMModel
 import TensorCore
 import Testing
 
-/// Parameter counts of published models, as diffusers counts them. Declaring allocates nothing.
+/// Parameter counts of published models, as reported by diffusers. Declaring parameters allocates no memory.
 @Suite struct ModelParameterCountTests {
-    /// google/ddpm-cifar10-32 and google/ddpm-celebahq-256 share these choices (Ho et al., 2020).
+    /// The common configuration of google/ddpm-cifar10-32 and google/ddpm-celebahq-256 (Ho et al., 2020).
     private func ddpm(_ size: Int, _ channels: [Int], attentionDown: Int, attentionUp: Int) -> UNet2DConfig {
         var config = UNet2DConfig()
         config.sampleSize = SpatialSize(size)

@@ -2,8 +2,9 @@ import Foundation
 import TensorCore
 import TestSupport
 
-/// The parameters' gradients that differ from the golden ones by more than `tolerance`. Some are zero but for
-/// rounding (a key's bias, which softmax ignores), so small ones are measured against the largest of all.
+/// The parameters whose gradients differ from the golden ones by more than `tolerance`. Some gradients are
+/// zero except for rounding (a key's bias, which softmax cancels), so the error of small ones is relative to
+/// the largest gradient.
 func wrongGradients(_ store: ParameterStore, _ fixture: FixtureCase, tolerance: Double) throws -> [String] {
     var expected: [String: [Float]] = [:]
     for parameter in store.parameters {
@@ -25,5 +26,5 @@ func snapshot(
     Dictionary(uniqueKeysWithValues: store.parameters.map { ($0.name, Array(part($0))) })
 }
 
-/// Every backend of this build, for tests that run on each.
+/// Every available backend of this build, for parameterized tests.
 let backends = Backend.allCases.filter(\.isAvailable)

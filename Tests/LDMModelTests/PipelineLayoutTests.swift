@@ -4,7 +4,7 @@ import LDMModel
 import Testing
 import TestSupport
 
-/// A U-Net of a few thousand parameters.
+/// A U-Net with a few thousand parameters.
 func tinyUNet(channels: Int = 3, seed: UInt64 = 1) throws -> UNet2DModel {
     var config = UNet2DConfig()
     config.sampleSize = SpatialSize(8)
@@ -19,7 +19,7 @@ func tinyUNet(channels: Int = 3, seed: UInt64 = 1) throws -> UNet2DModel {
     return model
 }
 
-/// An autoencoder of f = 2.
+/// An autoencoder with f = 2.
 func tinyAutoencoder(_ change: (inout AutoencoderKLConfig) -> Void = { _ in }) throws -> AutoencoderKL {
     var config = AutoencoderKLConfig()
     config.blockOutChannels = [8, 16]
@@ -151,7 +151,7 @@ extension ScratchFolder {
         let tolerance: [SafetensorsDType: Float] = [.f16: 0x1p-11, .bf16: 0x1p-8]
         for (name, loaded) in snapshot(try folder.loadUNet().store) {
             for (found, value) in zip(loaded, expected[name] ?? []) {
-                // Below fp16's normal numbers the step is 2⁻²⁴.
+                // Subnormal fp16 numbers have a spacing of 2⁻²⁴.
                 #expect(
                     abs(found - value) <= abs(value) * (tolerance[dtype] ?? 0) + (dtype == .f16 ? 0x1p-24 : 0)
                 )
@@ -227,7 +227,8 @@ extension ScratchFolder {
         #expect(written == 2)
         #expect(try names() == ["model"])
 
-        // A file system that cannot exchange names: the old folder has been moved away, the new one has no name yet.
+        // On a file system that cannot exchange names: the old folder has been renamed, and the new one does
+        // not have its name yet.
         try FileManager.default.moveItem(atPath: model, toPath: model + ".replaced")
         try FileManager.default.createDirectory(
             atPath: model + ".partial-4711", withIntermediateDirectories: true)
@@ -238,7 +239,7 @@ extension ScratchFolder {
 }
 
 @Suite struct PipelineShiftTests {
-    /// Encodes and decodes as a pipeline does that knows scaling_factor alone.
+    /// Encodes and decodes like a pipeline that only supports scaling_factor.
     private func pass(_ stage: FirstStage, shift: Float) throws -> (latents: [Float], images: [Float]) {
         let image = (0..<2 * 8 * 8 * 3).map { sin(Float($0)) }
         let encoded = try image.withUnsafeBufferPointer {

@@ -4,15 +4,15 @@ import Support
 import Testing
 import TestSupport
 
-/// Short times, so that a test does not wait for minutes.
+/// Short timeouts in seconds, to keep tests fast.
 private let quick = RunLock.Timing(interval: 0.05, grace: 0.5, patience: 0.2)
 
-/// A folder with locks in it, as other processes and hosts would have left them.
+/// A folder with lock files, as other processes and hosts would leave them.
 private final class LockScratch: @unchecked Sendable {
-    // Unchecked: nothing changes after init.
+    // Unchecked: all state is immutable after init.
     let scratch: ScratchFolder
     var path: String { scratch.path }
-    /// What this process writes as a holder.
+    /// The record that this process writes as a holder.
     private let own: JSONObject
 
     init() throws {
@@ -39,11 +39,11 @@ private final class LockScratch: @unchecked Sendable {
     func write(_ data: Data, _ number: Int) throws {
         let folder = scratch.file(".lock")
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-        // A holder overwrites its file in place, and no reader ever finds it cut short.
+        // Atomic, because a holder overwrites its file in place and a reader must never find a truncated one.
         try data.write(to: URL(fileURLWithPath: "\(folder)/\(number).json"), options: .atomic)
     }
 
-    /// A lock file of this process, with some members replaced.
+    /// A lock file of this process with some members replaced.
     func record(_ changes: [String: JSONValue]) throws -> Data {
         var object = own
         for (key, value) in changes {
@@ -53,7 +53,7 @@ private final class LockScratch: @unchecked Sendable {
         return Data(try JSONValue.object(object).text().utf8)
     }
 
-    /// Whether somebody holds the lock now, and the refusal.
+    /// The error if another process holds the lock now, otherwise nil.
     func refusal() -> RunLockError? {
         do {
             try take().release()
@@ -64,7 +64,7 @@ private final class LockScratch: @unchecked Sendable {
     }
 }
 
-/// A process that does nothing until it is killed.
+/// A process that sleeps until it is killed.
 private final class Sleeper {
     let process = Process()
     var pid: Int32 { process.processIdentifier }
@@ -77,7 +77,7 @@ private final class Sleeper {
 
     deinit { kill(pid, SIGKILL) }
 
-    /// As proc(5) has it: field 22, after a name without blanks.
+    /// Field 22 of /proc/PID/stat, see proc(5); the process name contains no blanks.
     func start() throws -> String {
         let text = try String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8)
         return String(text.split(separator: " ")[21])
@@ -112,7 +112,7 @@ private final class Sleeper {
             try RunFolder.open(run.path, name: "tiny", resume: .auto, timing: quick)
         }
         run.lock?.release()
-        // Refused for another reason, it lets go.
+        // If it throws for another reason, it releases the lock.
         #expect(throws: RunFolderError.self) {
             try RunFolder.open(run.path, name: "other", resume: .auto, timing: quick)
         }
@@ -166,11 +166,11 @@ private final class Sleeper {
         lock.release()
     }
 
-    /// Out of sight: the number of a process says nothing there, dead as it is here.
+    /// Not visible from here: the process ID has no meaning there, although no such process exists here.
     @Test(arguments: ["host", "boot_id", "process_namespace"])
     func aSilentHolderElsewhereIsGivenTime(member: String) throws {
         let folder = try LockScratch()
-        // No process has this number.
+        // No process has this ID.
         let record = try folder.record([
             member: "elsewhere", "pid": 4_194_305, "heartbeat_at": "2999-01-01T00:00:00Z",
         ])
@@ -183,7 +183,7 @@ private final class Sleeper {
         lock.release()
     }
 
-    /// What a crash at the wrong moment, or a power cut, may leave.
+    /// Lock files that a crash or a power failure may leave.
     @Test(arguments: [Data(), Data(count: 1024), Data("{\"kind\":\"disttrain lock\",\"pi".utf8)])
     func anUnfinishedLockIsGivenTime(bytes: Data) throws {
         let folder = try LockScratch()
@@ -194,7 +194,7 @@ private final class Sleeper {
         lock.release()
     }
 
-    /// Also with a clock that stands still or goes back: the heartbeat counts, no time does.
+    /// The wall clock may stand still or go backwards: only the heartbeat count matters.
     @Test func aHolderElsewhereThatLivesIsBelieved() throws {
         let folder = try LockScratch()
         let records = try (0..<2000).map { beat in
@@ -204,7 +204,7 @@ private final class Sleeper {
             ])
         }
         try folder.write(records[0], 1)
-        // A thread of its own: tasks would wait for the one that waits here.
+        // Use a separate thread: a task could be blocked by the thread that waits here.
         let beating = Thread {
             for record in records where !Thread.current.isCancelled {
                 try? folder.write(record, 1)
@@ -238,7 +238,7 @@ private final class Sleeper {
         while lock.isHeld { try await Task.sleep(for: .milliseconds(5)) }
         let error = #expect(throws: RunLockError.self) { try lock.check() }
         #expect(error?.message.contains("was taken over by another run, process 12 on elsewhere") == true)
-        // What it lets go of is not the other's.
+        // Releasing a lost lock does not modify the new holder's file.
         let theirs = try folder.bytes(2)
         lock.release()
         #expect(try folder.bytes(2) == theirs)
@@ -252,7 +252,7 @@ private final class Sleeper {
         let error = #expect(throws: RunLockError.self) { try lock.check() }
         #expect(error?.message.contains(".lock: has been removed while this run used it") == true)
         #expect(!lock.isHeld)
-        // Another has the same number now; it is not taken for one's own.
+        // Another lock with the same number now exists; it must not be mistaken for this one.
         let other = try folder.take()
         #expect(folder.files == ["1.json"] && !lock.isHeld && other.isHeld)
         lock.release()
@@ -260,7 +260,7 @@ private final class Sleeper {
         other.release()
     }
 
-    /// Of many that find a dead holder at the same time, one succeeds.
+    /// If several processes find a dead holder at the same time, exactly one succeeds.
     @Test func oneOfManyTakesOver() async throws {
         for _ in 0..<10 {
             let folder = try LockScratch()

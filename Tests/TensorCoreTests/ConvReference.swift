@@ -1,6 +1,6 @@
 import CKernels
 
-// A convolution written as its definition, in double precision, and what the tests need to call the kernels.
+// A convolution in double precision, written as its definition, and support for calling the kernels.
 // B images of H×W pixels with C channels in and O out; all tensors are NHWC, weights are OIHW.
 
 extension ck_conv_shape {
@@ -22,7 +22,7 @@ extension ck_conv_shape {
     var weightCount: Int { O * C * kernelH * kernelW }
 }
 
-/// A sum, and the sum of its terms' magnitudes, which bounds its rounding.
+/// A sum, and the sum of the magnitudes of its terms, which bounds the rounding error.
 struct Sum {
     var value = 0.0
     var magnitude = 0.0
@@ -33,7 +33,7 @@ struct Sum {
     }
 }
 
-/// Results of the definition: y [B, OH, OW, O], gx [B, H, W, C], gw [O, C, KH, KW], gb [O].
+/// The results of the definition: y [B, OH, OW, O], gx [B, H, W, C], gw [O, C, KH, KW], gb [O].
 struct ConvReference {
     var y: [Sum]
     var gx: [Sum]
@@ -73,7 +73,7 @@ struct ConvReference {
     }
 }
 
-/// 64-byte aligned memory of a type, filled from and read as fp32.
+/// 64-byte aligned memory of one element type, read and written as fp32.
 final class Buffer {
     let pointer: UnsafeMutableRawPointer
     let count: Int
@@ -84,7 +84,7 @@ final class Buffer {
         self.count = count
         let bytes = max(count, 1) * (dtype == CK_BF16 ? 2 : 4)
         pointer = .allocate(byteCount: bytes, alignment: 64)
-        // Not zero, so that an element nobody writes is found.
+        // Nonzero, to detect elements that are never written.
         pointer.initializeMemory(as: UInt8.self, repeating: 0x7f, count: bytes)
     }
 
@@ -114,7 +114,7 @@ final class Buffer {
     }
 }
 
-/// Values in [−1, 1) that bf16 holds exactly, so that both types see the same numbers.
+/// Values in [−1, 1) that bf16 represents exactly, so that both types get the same inputs.
 struct Draw {
     private var state: UInt64
 
@@ -128,15 +128,15 @@ struct Draw {
     }
 }
 
-/// The largest error as a share of what the type's rounding allows: right where it is 1 or less.
+/// The largest error relative to the allowed rounding error of the type; correct if at most 1.
 ///
-/// - Parameter mixes: results share their rounding, as those of a tile of Winograd's do: what cancels is of the size of
-///   the mean result.
+/// - Parameter mixes: whether results share rounding errors, as within a Winograd tile: a result with
+///   cancellation then has an error of the size of the mean result's.
 func worstError(_ found: [Float], _ expected: [Sum], _ dtype: ck_dtype, mixes: Bool = false) -> Double {
     var worst = found.count == expected.count ? 0.0 : .infinity
     let mean = expected.reduce(0) { $0 + $1.magnitude } / Double(max(1, expected.count))
     for (a, b) in zip(found, expected) {
-        // fp32 accumulation everywhere; a result stored as bf16 is rounded to 8 bits.
+        // Accumulation is always fp32; a result stored as bf16 is rounded to 8 bits.
         let magnitude = mixes ? max(mean, b.magnitude) : b.magnitude
         let allowed = 4e-6 * magnitude + (dtype == CK_BF16 ? abs(b.value) / 256 : 0) + 1e-30
         let error = abs(Double(a) - b.value) / allowed

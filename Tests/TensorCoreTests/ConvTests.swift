@@ -1,7 +1,7 @@
 import CKernels
 import Testing
 
-/// What a test is run on, named for the report.
+/// The input of one test; its description appears in the report.
 struct ConvCase: CustomTestStringConvertible, Sendable {
     var shape: ck_conv_shape
     var backend: ck_backend
@@ -22,13 +22,14 @@ struct ConvCase: CustomTestStringConvertible, Sendable {
         .init(2, 6, 6, 32, 3, kernel: (3, 3), pad: (1, 1, 1, 1)),
         .init(1, 9, 6, 17, 35, kernel: (3, 3), pad: (1, 1, 1, 1)),
         .init(1, 2, 2, 64, 64, kernel: (3, 3), pad: (1, 1, 1, 1)),
-        // Winograd's: more tiles than a block has, in either pass; whole panels of channels and rests; paddings.
+        // Winograd: more tiles than fit into a block, in both passes; full panels of channels and remainders;
+        // paddings.
         .init(3, 22, 26, 16, 16, kernel: (3, 3), pad: (1, 1, 1, 1)),
         .init(1, 12, 8, 48, 32, kernel: (3, 3), pad: (1, 1, 1, 1)),
         .init(2, 11, 13, 33, 31, kernel: (3, 3)),
         .init(1, 10, 7, 20, 70, kernel: (3, 3), pad: (2, 0, 1, 2)),
         .init(3, 38, 42, 18, 20, kernel: (3, 3), pad: (1, 1, 1, 1)),
-        // Strides, with diffusers' two paddings of a downsampling convolution, on even and odd sizes.
+        // Strides, with diffusers' two paddings for downsampling convolutions, for even and odd sizes.
         .init(1, 8, 8, 16, 32, kernel: (3, 3), stride: 2, pad: (0, 0, 1, 1)),
         .init(3, 9, 7, 4, 6, kernel: (3, 3), stride: 2, pad: (0, 0, 1, 1)),
         .init(3, 9, 7, 4, 6, kernel: (3, 3), stride: 2, pad: (1, 1, 1, 1)),
@@ -36,12 +37,12 @@ struct ConvCase: CustomTestStringConvertible, Sendable {
         .init(1, 7, 10, 8, 8, kernel: (3, 3), stride: 3, pad: (1, 1, 1, 1)),
         .init(1, 7, 5, 10, 20, kernel: (1, 1), stride: 2),
         .init(1, 10, 10, 4, 4, kernel: (1, 1), stride: 3),
-        // 1×1: a shortcut, and linear layers both ways round.
+        // 1×1: a shortcut, and linear layers in both directions.
         .init(2, 4, 4, 64, 48, kernel: (1, 1)),
         .init(1, 13, 1, 17, 33, kernel: (1, 1)),
         .init(1, 1, 13, 128, 70, kernel: (1, 1)),
         .init(16, 1, 1, 32, 128, kernel: (1, 1)),
-        // Kernels and paddings that no model has.
+        // Kernel sizes and paddings that no model uses.
         .init(2, 6, 9, 5, 7, kernel: (5, 3), pad: (2, 0, 1, 2)),
         .init(1, 5, 6, 8, 16, kernel: (2, 4), stride: 2, pad: (1, 2, 0, 1)),
         .init(1, 4, 4, 3, 4, kernel: (2, 2), pad: (2, 3, 2, 2)),
@@ -65,11 +66,11 @@ struct ConvCase: CustomTestStringConvertible, Sendable {
     }()
 }
 
-/// A plan with its scratch and packed weights.
+/// A plan with its scratch memory and packed weights.
 final class Conv {
     let plan: OpaquePointer
     let scratch: Buffer
-    /// The plan's packed weights, or the weights themselves where it wants these.
+    /// The plan's packed weights, or the weights themselves if the plan does not pack.
     private(set) var packed: Buffer
     private let type: ck_dtype
 
@@ -98,7 +99,7 @@ final class Conv {
     }
 }
 
-// Serialized, since the number of threads is the process's.
+// Serialized, because the number of threads is set per process.
 @Suite("Convolution", .serialized) struct ConvTests {
     @Test("agrees with its definition", arguments: ConvCase.all)
     func definition(_ test: ConvCase) throws {
@@ -122,7 +123,7 @@ final class Conv {
             forward.plan, xs.pointer, forward.packed.pointer, bias, nil, y.pointer, forward.scratch.pointer)
         #expect(worstError(y.values, expected.y, s.dtype, mixes: mixes) <= 1)
 
-        // Without a bias, onto an addend: another tensor, then the output itself.
+        // Without a bias, with an addend: first another tensor, then the output itself.
         let adding = try Conv(test.backend, CK_CONV_FORWARD, s, addend: true)
         adding.pack(weights)
         var sums = expected.y
@@ -146,7 +147,7 @@ final class Conv {
             backwardData.scratch.pointer)
         #expect(worstError(gx.values, expected.gx, s.dtype, mixes: mixes) <= 1)
 
-        // Weights that bf16 can tell are the same weights in bf16.
+        // Weights that bf16 represents exactly must give the same results when stored as bf16.
         var narrow = s
         narrow.weights = CK_BF16
         for kind in [CK_CONV_FORWARD, CK_CONV_BACKWARD_DATA] {
@@ -173,7 +174,7 @@ final class Conv {
         let gb = Buffer(CK_F32, count: s.O)
         for bias in [true, false] {
             let plan = try Conv(test.backend, CK_CONV_BACKWARD_WEIGHTS, s, bias: bias)
-            // Overwritten, then added to.
+            // First overwritten, then accumulated.
             for times in [1.0, 2.0] {
                 ck_conv_backward_weights(
                     plan.plan, xs.pointer, gys.pointer, gw.floats, bias ? gb.floats : nil, times > 1 ? 1 : 0,
@@ -185,7 +186,8 @@ final class Conv {
         }
     }
 
-    /// Shapes of the configurations, too large for the definition: there the backends are each other's reference.
+    /// Shapes from the configurations, too large for the reference: here the backends are compared with each
+    /// other.
     @Test(
         "backends agree on the models' shapes", .enabled(if: ck_backend_available(CK_ONEDNN) == 1),
         arguments: [
@@ -234,7 +236,7 @@ final class Conv {
             ["y", "gx", "gw", "gb"] + ["y", "gx", "gw", "gb"],
             zip(results[0] + results[0], results[1] + results[2]))
         {
-            // Terms are of size 1/3 at random signs: sums of n of them are of the size of sqrt(n).
+            // Terms have size 1/3 and random signs, so a sum of n terms has a size of about sqrt(n).
             let size = (b.reduce(0.0) { $0 + Double($1) * Double($1) } / Double(b.count)).squareRoot()
             let worst = zip(a, b).map { abs(Double($0) - Double($1)) }.max() ?? 0
             let allowed = dtype == CK_BF16 && (name == "y" || name == "gx") ? 0.05 : 2e-4
@@ -243,7 +245,7 @@ final class Conv {
         }
     }
 
-    /// Winograd's passes cut their work by the number of tiles; what a sample comes to must not show it.
+    /// Winograd's passes divide work by the number of tiles; this must not affect a sample's result.
     @Test(
         "a sample is the same in any batch", .enabled(if: ck_backend_available(CK_WINOGRAD) == 1),
         arguments: [CK_F32, CK_BF16], [Int32(1), 2])

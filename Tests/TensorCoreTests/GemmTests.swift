@@ -2,7 +2,7 @@ import CKernels
 import Testing
 
 @Suite("Matrix product", .serialized) struct GemmTests {
-    // (M, N, K): odd, thin, and large enough to be split over threads.
+    // (M, N, K): odd, thin, and large enough to be divided among threads.
     static let sizes = [
         (1, 1, 1), (3, 5, 7), (17, 1, 33), (1, 64, 9), (150, 90, 121), (96, 301, 64), (401, 24, 128),
     ]
@@ -15,7 +15,7 @@ import Testing
         for transA in [false, true] {
             for transB in [false, true] {
                 for (alpha, beta) in [(Float(1), Float(0)), (0.5, 1), (-2, 0.25)] {
-                    // Rows stand further apart than they are long; what lies between stays as it was.
+                    // Row strides are larger than the row lengths; the gaps must stay unchanged.
                     let lda = (transA ? M : K) + 2
                     let ldb = (transB ? K : N) + 3
                     let ldc = N + 1

@@ -20,11 +20,11 @@ import Testing
         Case(samples: 2, tokens: 16, heads: 3, headSize: 8),
         Case(samples: 1, tokens: 130, heads: 2, headSize: 33, packed: true),
         Case(samples: 3, tokens: 49, heads: 1, headSize: 40, packed: true),
-        // More than one block of keys, and a query block that is not full.
+        // More than one block of keys, and a partial block of queries.
         Case(samples: 1, tokens: 530, heads: 1, headSize: 16),
     ]
 
-    /// Tiles of bf16's products that are not full, in every direction, and more than one block of queries.
+    /// Partial tiles of the bf16 products in each dimension, and more than one block of queries.
     static let ragged = [
         Case(samples: 2, tokens: 7, heads: 2, headSize: 1),
         Case(samples: 1, tokens: 64, heads: 2, headSize: 64, packed: true),
@@ -33,15 +33,15 @@ import Testing
         Case(samples: 1, tokens: 35, heads: 1, headSize: 161, packed: true),
     ]
 
-    /// q, k, v, o and their gradients [B, N, heads, D] in double. The backward pass takes o as the forward pass has
-    /// stored it: sum(go·o) stands for the mean of the scores' gradients, and inherits o's rounding.
+    /// q, k, v, o and their gradients [B, N, heads, D] in double. The backward pass uses o as stored by the
+    /// forward pass: sum(go·o) is the mean of the scores' gradients, and inherits o's rounding.
     private struct Reference {
         var o: [Double]
         var lse: [Double]
         var gq: [Double]
         var gk: [Double]
         var gv: [Double]
-        /// Of o, gq, gk and gv: the sum of the magnitudes of the terms that each is the sum of.
+        /// For o, gq, gk and gv: the sum of the magnitudes of the terms of each element.
         var magnitudes: [[Double]]
 
         init(
@@ -90,14 +90,15 @@ import Testing
         }
     }
 
-    /// q, k, v and room for their gradients: columns 0, width, 2·width of one tensor each, or three tensors.
+    /// q, k, v and memory for their gradients: columns 0, width and 2·width of one tensor each, or three
+    /// tensors.
     private struct Operands {
         let test: Case
         let stride: Int
         let inputs: [KernelBuffer]
         let gradients: [KernelBuffer]
 
-        /// - Parameter gap: columns at the end of each token that belong to nobody; they are NaN.
+        /// - Parameter gap: unused columns at the end of each token, filled with NaN.
         init(_ dtype: ck_dtype, _ test: Case, gap: Int = 0) {
             self.test = test
             let width = test.heads * test.headSize
@@ -159,8 +160,8 @@ import Testing
         }
     }
 
-    /// Roundings to bf16 are the only difference: of probabilities for o and gv, of the scores' gradients for gq and gk,
-    /// each at most 2⁻⁸ of a term.
+    /// The only difference is rounding to bf16: of probabilities for o and gv, of the scores' gradients for
+    /// gq and gk, each at most 2⁻⁸ of a term.
     @Test(arguments: cases + ragged)
     func bf16ProductsRoundOnlyTheirFactors(_ test: Case) {
         let (B, N, heads, D) = (test.samples, test.tokens, test.heads, test.headSize)
@@ -184,7 +185,7 @@ import Testing
         expectClose(lse, reference.lse, tolerance: 2e-6, "lse")
         #expect(scratch.guardHolds)
 
-        // What the forward pass has left in scratch must not matter.
+        // The backward pass must not depend on scratch content of the forward pass.
         for index in 0..<scratch.count { scratch[index] = .nan }
         ck_attention_bf16_backward(
             B, N, heads, D, Float(scale), pointer(inputs, 0), pointer(inputs, 1), pointer(inputs, 2), stride,
@@ -201,13 +202,13 @@ import Testing
         }
     }
 
-    /// Scratch of the bf16 kernels, full of NaN.
+    /// Scratch memory of the bf16 kernels, filled with NaN.
     private static func bf16Scratch(_ B: Int, _ N: Int, _ heads: Int, _ D: Int) -> KernelBuffer {
         let bytes = ck_attention_bf16_scratch_bytes(B, N, heads, D)
         return KernelBuffer(CK_F32, Array(repeating: Float.nan, count: (bytes + 3) / 4))
     }
 
-    /// A NaN in one query, or key, is in all that follows from it, and in nothing else.
+    /// A NaN in one query or key propagates to all results that depend on it, and to no others.
     @Test func bf16ProductsKeepNaN() {
         let (N, D) = (70, 16)
         let inputs = (1...3).map { KernelBuffer(CK_BF16, normal: N * D, seed: $0) }
@@ -230,7 +231,7 @@ import Testing
         #expect(lse.values.allSatisfy(\.isNaN) && o.values.allSatisfy(\.isNaN))
     }
 
-    /// Scores far beyond exp's range: only the maximum's subtraction saves them.
+    /// Scores far beyond the range of exp: the maximum must be subtracted first.
     @Test func largeScoresDoNotOverflow() {
         let (N, D) = (600, 8)
         let q = KernelBuffer(CK_F32, normal: N * D, seed: 1, std: 30)
@@ -244,7 +245,7 @@ import Testing
         let reference = Reference(
             Case(samples: 1, tokens: N, heads: 1, headSize: D), scale: 1, q: q.exact, k: k.exact, v: v.exact,
             go: v.exact)
-        // A score of some thousands is known to about 1e-3 in fp32, and so is a probability.
+        // In fp32, a score of several thousand has an error of about 1e-3, and so does a probability.
         expectClose(o, reference.o, tolerance: 5e-3)
         expectClose(lse, reference.lse, tolerance: 1e-6)
     }
@@ -268,7 +269,7 @@ import Testing
         expectClose(lse, reference.lse, tolerance: 1e-6)
     }
 
-    /// Scratch is for a long sequence what it is for a short one, times its length.
+    /// Scratch memory grows linearly with the sequence length.
     @Test func memoryGrowsWithTheSequence() {
         let short = ck_attention_scratch_bytes(1, 4096, 1, 64)
         let long = ck_attention_scratch_bytes(1, 16384, 1, 64)

@@ -73,7 +73,8 @@ struct ChannelShape: Sendable, CustomTestStringConvertible {
 
     // MARK: dropout
 
-    /// The mask is CounterRandom's: the seed mixed with the layer, purpose dropout, one number an element.
+    /// The mask follows CounterRandom: the seed combined with the layer, purpose dropout, one number per
+    /// element.
     @Test(arguments: Element.allCases, Addend.allCases)
     func dropoutDrawsFromCounterRandom(_ element: Element, _ addend: Addend) {
         let samples: [Int64] = [5, 1_234_567_890_123, 0]
@@ -118,7 +119,7 @@ struct ChannelShape: Sendable, CustomTestStringConvertible {
         let values: [Float]  // of t = 0, 1, 250.5, 999
     }
 
-    /// Made with diffusers 0.x: get_timestep_embedding(t, dim, flip_sin_to_cos, downscale_freq_shift).
+    /// Computed with diffusers 0.x: get_timestep_embedding(t, dim, flip_sin_to_cos, downscale_freq_shift).
     static let embeddings = [
         Embedding(
             dim: 8, flip: false, shift: 1,
@@ -166,7 +167,7 @@ struct ChannelShape: Sendable, CustomTestStringConvertible {
         ck_timestep_embedding(
             element.dtype, 4, embedding.dim, [0, 1, 250.5, 999], embedding.flip ? 1 : 0, embedding.shift,
             y.pointer)
-        // An angle of 999 has 6e-5 of rounding in fp32, which two libraries need not share.
+        // An angle of 999 has a rounding error of 6e-5 in fp32, in which two libraries may differ.
         expectClose(y, embedding.values.map(Double.init), tolerance: 7e-5)
     }
 }

@@ -24,7 +24,7 @@ import Testing
     }
 
     @Test func castKeepsNaN() {
-        // A NaN whose payload lies in the lower half would become an infinity by rounding alone.
+        // Rounding alone would turn a NaN whose payload is in the lower half into an infinity.
         let values = [Float(bitPattern: 0x7F80_0001), Float(bitPattern: 0xFFFF_FFFF), .nan]
         let x = KernelBuffer(CK_F32, values)
         let y = KernelBuffer(CK_BF16, count: 3)
@@ -81,7 +81,7 @@ import Testing
         #expect(y[10].isNaN)
     }
 
-    /// sigmoid(x) = silu(x)/x: the polynomial exp against the mathematical one over the range that matters.
+    /// sigmoid(x) = silu(x)/x: compares the polynomial exp with the exact one over the relevant range.
     @Test func exponentialIsAccurate() {
         let points = (0...20_000).map { -20 + Float($0) / 500 }.filter { $0 != 0 }
         let x = KernelBuffer(CK_F32, points)
@@ -90,7 +90,8 @@ import Testing
         expectClose(y, x.exact.map { $0 / (1 + exp(-$0)) }, tolerance: Self.exponential, scale: 0)
     }
 
-    /// What `ck_exp` promises with fused multiply-add, which every processor with 256 bits has here, and without.
+    /// The error bound of `ck_exp` with fused multiply-add, which all supported processors with 256-bit
+    /// vectors have, and without.
     private static let exponential = ck_vector_bits() >= 256 ? 3e-7 : 1e-6
 
     @Test(arguments: Element.allCases, Addend.allCases)

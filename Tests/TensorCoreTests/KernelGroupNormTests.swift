@@ -2,7 +2,7 @@ import CKernels
 import Foundation
 import Testing
 
-/// GroupNorm in double, straight from its definition.
+/// GroupNorm in double precision, written as its definition.
 private struct GroupNormReference {
     var y: [Double]
     var mean: [Double]
@@ -70,7 +70,7 @@ private struct GroupNormReference {
         Case(shape: ChannelShape(3, 35, 30), groups: 10),
         Case(shape: ChannelShape(1, 700, 24), groups: 3),
         Case(shape: ChannelShape(5, 64, 224), groups: 32),
-        // Groups of 30 channels straddle the kernel's tile of 256.
+        // Groups of 30 channels cross the boundary of the kernel's tile of 256.
         Case(shape: ChannelShape(2, 70, 300), groups: 10),
     ]
 
@@ -94,7 +94,7 @@ private struct GroupNormReference {
         ck_group_norm_forward(
             dtype, B, P, C, G, 1e-5, silu ? 1 : 0, x.pointer, gamma.floats, beta.floats, y.pointer,
             means.floats, rstds.floats, scratch.pointer)
-        let scale = max(1, Double(abs(mean)))  // x itself is known to 6e-8 of this
+        let scale = max(1, Double(abs(mean)))  // the rounding error of x itself is 6e-8 of this
         expectClose(means, reference.mean, tolerance: 1e-6, "mean")
         expectClose(rstds, reference.rstd, tolerance: 4e-6, "rstd")
         expectClose(y, reference.y, tolerance: tolerance * scale / 8 + 2e-6, scale: 4, "y")
@@ -103,7 +103,7 @@ private struct GroupNormReference {
         let (gx, added, addedValues) = addend.make(dtype, shape.count)
         let ggamma = KernelBuffer(CK_F32, count: C)
         let gbeta = KernelBuffer(CK_F32, count: C)
-        for pass in 0..<2 {  // the second adds the same gradients again, and gx is asked for anew
+        for pass in 0..<2 {  // the second pass accumulates the same gradients, and recomputes gx
             let target = pass == 0 ? gx : KernelBuffer(dtype, count: shape.count)
             ck_group_norm_backward(
                 dtype, B, P, C, G, silu ? 1 : 0, x.pointer, gamma.floats, beta.floats, means.floats,
@@ -128,7 +128,7 @@ private struct GroupNormReference {
         }
     }
 
-    /// Sums of squares alone would leave no correct digit of a variance of 1 beside a mean of 1000.
+    /// With plain sums of squares, a variance of 1 at a mean of 1000 would have no correct digit.
     @Test func largeMeanDoesNotCancel() {
         for (P, C, G) in [(1000, 32, 4), (64, 224, 32), (4096, 8, 2)] {
             let test = Case(shape: ChannelShape(2, P, C), groups: G)
@@ -136,7 +136,7 @@ private struct GroupNormReference {
         }
     }
 
-    /// The row that sums are taken relative to may be the odd one out.
+    /// The row relative to which sums are computed may be an outlier.
     @Test func outlierInTheFirstRow() {
         let (P, C, G) = (512, 32, 4)
         let x = KernelBuffer(CK_F32, normal: P * C, seed: 1, std: 1e-3)
@@ -153,7 +153,7 @@ private struct GroupNormReference {
         ck_group_norm_forward(
             CK_F32, 1, P, C, G, 1e-5, 0, x.pointer, ones.floats, zeros.floats, y.pointer, means.floats,
             rstds.floats, scratch.pointer)
-        expectClose(means, reference.mean, tolerance: 1e-6, scale: 44)  // the deviation
+        expectClose(means, reference.mean, tolerance: 1e-6, scale: 44)  // scaled by the standard deviation
         expectClose(rstds, reference.rstd, tolerance: 3e-5, scale: 0)
     }
 

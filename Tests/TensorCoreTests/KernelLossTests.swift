@@ -9,7 +9,7 @@ import Testing
         let dtype = element.dtype
         let x = KernelBuffer(dtype, normal: B * n, seed: 1)
         let target = KernelBuffer(CK_F32, normal: B * n, seed: 2)
-        target[0] = x[0]  // the absolute error's corner
+        target[0] = x[0]  // the kink of the absolute error
         let weight = KernelBuffer(CK_F32, (0..<B).map { 0.5 + Float($0) })
         for absolute in [false, true] {
             for weighted in [false, true] {
@@ -46,8 +46,8 @@ import Testing
         for (B, P, C) in [(1, 1, 1), (2, 33, 4), (1, 5, 20)] {
             let dtype = element.dtype
             let moments = KernelBuffer(dtype, normal: B * P * 2 * C, seed: 1, std: 2)
-            moments[C] = -40  // logvar below its limit
-            if P > 1 { moments[2 * C + C] = 25 }  // and above it
+            moments[C] = -40  // logvar below the lower limit
+            if P > 1 { moments[2 * C + C] = 25 }  // and above the upper limit
             let noise = KernelBuffer(CK_F32, normal: B * P * C, seed: 2)
             let gz = KernelBuffer(dtype, normal: B * P * C, seed: 3)
             let klWeight = 0.25

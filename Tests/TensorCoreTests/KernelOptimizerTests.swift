@@ -10,13 +10,13 @@ import Testing
             [-0.2, 0.4, 0.5, 0.0, -1e-6, 5.0], [0.05, 0.0, 0.25, 2e-9, 3e-6, -5.0],
             [0.7, -0.6, -2.0, 0.0, 1e-6, 1.0],
         ]
-        let copies = 7  // 42 elements: whole vectors and a rest
+        let copies = 7  // 42 elements: full vectors and a remainder
         func repeated(_ values: [Float]) -> [Float] { (0..<copies).flatMap { _ in values } }
         let w = KernelBuffer(CK_F32, repeated([0.5, -1.25, 2.0, 0.0, -0.003, 10.0]))
         let m = KernelBuffer(CK_F32, count: w.count)
         let v = KernelBuffer(CK_F32, count: w.count)
         for (index, gradient) in gradients.enumerated() {
-            // The scale is undone by the kernel: exact for a power of two.
+            // The kernel multiplies by the scale: exact for a power of two.
             let g = KernelBuffer(CK_F32, repeated(gradient.map { $0 / Float(gradientScale) }))
             var settings = ck_adamw(
                 lr: 2e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0.01,
@@ -82,7 +82,7 @@ import Testing
             seen.insert(ck_hash(changed.count, changed))
         }
         #expect(seen.count == bytes.count * 8 + 1)
-        // Two flipped sign bits, which plain FNV would let cancel.
+        // Two flipped sign bits, which would cancel in plain FNV.
         var floats: [Float] = [1, 2, 3, 4, 5, 6]
         let before = ck_hash(24, floats)
         floats[1] = -2

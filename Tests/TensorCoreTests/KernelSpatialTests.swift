@@ -17,7 +17,7 @@ import Testing
         Case(samples: 3, height: 8, width: 2, channels: 33),
     ]
 
-    /// The index in [B, H, W, C] that index `large` of [B, 2H, 2W, C] belongs to.
+    /// The index in [B, H, W, C] that corresponds to index `large` of [B, 2H, 2W, C].
     private func parent(_ large: Int, _ test: Case) -> Int {
         let c = large % test.channels
         let w = large / test.channels % (2 * test.width)
@@ -123,7 +123,7 @@ import Testing
     }
 
     @Test func firstOfEqualCodesWins() {
-        // Codes 3, 70 and 100 are the same, as are 5 and 6.
+        // Codes 3, 70 and 100 are equal, as are 5 and 6.
         var codes = (0..<130).map { Float($0 + 1000) }
         (codes[3], codes[70], codes[100], codes[5], codes[6]) = (1, 1, 1, 2, 2)
         var index = [Int32](repeating: -1, count: 2)

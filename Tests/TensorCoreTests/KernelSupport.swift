@@ -2,8 +2,8 @@ import CKernels
 import TensorCore
 import Testing
 
-/// Memory for one kernel operand, of either element type. It is never freed: kernels are given bare pointers, which
-/// would not keep an owner alive up to the end of a call.
+/// Memory for one kernel operand, of either element type. It is never freed: kernels take raw pointers, which
+/// do not keep an owner alive until a call returns.
 struct KernelBuffer {
     let dtype: ck_dtype
     let count: Int
@@ -16,7 +16,7 @@ struct KernelBuffer {
         return pointer.assumingMemoryBound(to: Float.self)
     }
 
-    /// Zeros, followed by a guard that `expectGuard` checks.
+    /// Zeros, followed by guard bytes that `guardHolds` checks.
     init(_ dtype: ck_dtype, count: Int) {
         self.dtype = dtype
         self.count = count
@@ -30,7 +30,7 @@ struct KernelBuffer {
         for (index, value) in values.enumerated() { self[index] = value }
     }
 
-    /// Normal numbers, rounded to the type.
+    /// Normally distributed numbers, rounded to the element type.
     init(_ dtype: ck_dtype, normal count: Int, seed: UInt64, mean: Float = 0, std: Float = 1) {
         var random = CounterRandom(seed: seed, purpose: .test)
         self.init(dtype, (0..<count).map { _ in mean + std * random.normal() })
@@ -53,7 +53,7 @@ struct KernelBuffer {
         }
     }
 
-    /// Round to nearest, ties to even, spelled out by cases: the reference of the kernels' bit trick.
+    /// Round to nearest, ties to even, with explicit cases: the reference for the kernels' bit manipulation.
     static func bfloat16(_ value: Float) -> UInt16 {
         let upper = UInt16(truncatingIfNeeded: value.bitPattern >> 16)
         if value.isNaN { return upper | 0x40 }
@@ -63,7 +63,7 @@ struct KernelBuffer {
     }
 
     var values: [Float] { (0..<count).map { self[$0] } }
-    /// The values in double, for references.
+    /// The values in double precision, for references.
     var exact: [Double] { (0..<count).map { Double(self[$0]) } }
     var bytes: [UInt8] { Array(UnsafeRawBufferPointer(start: pointer, count: count * size)) }
 
@@ -73,7 +73,7 @@ struct KernelBuffer {
         return other
     }
 
-    /// Nothing was written past the end.
+    /// Whether nothing was written past the end.
     var guardHolds: Bool {
         UnsafeRawBufferPointer(start: pointer + count * size, count: Self.guardBytes).allSatisfy {
             $0 == 0xA5
@@ -81,8 +81,8 @@ struct KernelBuffer {
     }
 }
 
-/// Every element lies within `tolerance` (relative to the larger of |expected| and `scale`) of the reference, plus
-/// half a unit in the last place of the buffer's type; and `slack`, where it is given.
+/// Expects each element to be within `tolerance` of the reference (relative to the larger of |expected| and
+/// `scale`), plus half a unit in the last place of the buffer's type, plus `slack` if given.
 func expectClose(
     _ found: KernelBuffer, _ expected: [Double], tolerance: Double = 2e-6, scale: Double = 1,
     slack: [Double] = [], _ what: String = "", sourceLocation: SourceLocation = #_sourceLocation
@@ -108,7 +108,7 @@ func expectClose(
         sourceLocation: sourceLocation)
 }
 
-/// How an addend may be passed.
+/// The ways to pass an addend.
 enum Addend: CaseIterable, Sendable {
     case none, separate, aliased
 

@@ -2,10 +2,11 @@ import CKernels
 import Foundation
 import Testing
 
-/// The number of threads changes no bit of any result. The threads are set once a process, so that each number of
-/// them has the process of an exit test to itself.
+/// Results are bit-identical for any number of threads. The number of threads is set once per process, so
+/// each number runs in the process of its own exit test.
 @Suite struct KernelThreadTests {
-    /// A hash of what every kernel that sums, or splits its work unevenly, makes of shapes large enough to be split.
+    /// A hash of the results of all kernels that sum, or that divide work unevenly, for shapes large enough
+    /// to be divided.
     static func hashOfResults() -> UInt64 {
         var hashes: [UInt64] = []
         func note(_ buffers: KernelBuffer...) {
@@ -46,7 +47,7 @@ import Testing
                 ck_silu_backward(dtype, x.count, x.pointer, gy.pointer, nil, y.pointer)
                 note(y)
 
-                // 24 channels as one head, 550 tokens: two blocks of keys, five of queries.
+                // One head of 24 channels, 550 tokens: two blocks of keys, five of queries.
                 let (N, D) = (550, 24)
                 let o = KernelBuffer(dtype, count: B * N * D)
                 let lse = KernelBuffer(CK_F32, count: B * N)

@@ -1,7 +1,7 @@
 import CKernels
 import Testing
 
-/// Kernels of networks that are only evaluated, against plain loops.
+/// Compares the kernels of inference-only networks with plain loops.
 @Suite struct KernelWindowTests {
     struct Case: Sendable {
         let samples: Int
@@ -16,7 +16,8 @@ import Testing
         Case(samples: 3, height: 17, width: 4, channels: 33),
     ]
 
-    /// Calls `body` with the values of the window around each place of the result, pixel by pixel and channel by channel.
+    /// Calls `body` with the values of the window around each output position, pixel by pixel and channel by
+    /// channel.
     private func windows(
         _ x: KernelBuffer, _ test: Case, stride: Int, padding: Int, _ body: ([Double]) -> Double
     ) -> [Double] {
@@ -77,7 +78,7 @@ import Testing
         #expect(parts[0].values.allSatisfy { $0 >= 0 } && parts[0].guardHolds)
     }
 
-    /// Pixel centres: a result's pixel lies at (i + ½)·from/to − ½ of the source, at the rim on its rim.
+    /// Pixel centers: output pixel i is at (i + ½)·from/to − ½ in the source, clamped to the border.
     @Test(arguments: cases, [(3, 3), (7, 11), (2, 1)]) func bilinear(_ test: Case, _ size: (Int, Int)) {
         let (B, H, W, C) = (test.samples, test.height, test.width, test.channels)
         let x = KernelBuffer(CK_F32, normal: B * H * W * C, seed: 1)

@@ -4,15 +4,15 @@ import Testing
 @Suite struct TapeDropoutTests {
     private static let p: Float = 0.3
 
-    /// What a run of dropout is keyed by.
+    /// The key of a dropout run.
     private struct Key {
         var seed: UInt64 = 3
         var step: UInt64 = 7
         var samples: [Int64] = [5, 9, 12, 1 << 40]
     }
 
-    /// Dropout of ones, [B, n], after `layersBefore` other dropouts, and the gradient by its input when `seed`
-    /// flows into it.
+    /// The dropout of ones, [B, n], after `layersBefore` other dropouts, and the input gradient for
+    /// `outputGradient`.
     private static func run(
         _ key: Key = Key(), count n: Int = 16_384, p: Float = p, layersBefore: Int = 0,
         dtype: DType = .float32, outputGradient: Float = 1
@@ -39,7 +39,7 @@ import Testing
 
     private static func mask(_ row: [Float]) -> [Bool] { row.map { $0 != 0 } }
 
-    /// Share of places where two masks agree.
+    /// Fraction of elements where two masks agree.
     private static func agreement(_ a: [Float], _ b: [Float]) -> Double {
         Double(zip(mask(a), mask(b)).filter { $0 == $1 }.count) / Double(a.count)
     }
@@ -49,7 +49,7 @@ import Testing
         let output = try Self.run(p: p).output.flatMap { $0 }
         let kept = output.filter { $0 != 0 }
         let share = Double(kept.count) / Double(output.count)
-        // Five standard deviations of 65,536 coins.
+        // Five standard deviations of 65,536 coin tosses.
         #expect(abs(share - Double(1 - p)) < 5 * (0.25 / 65_536).squareRoot())
         #expect(kept.allSatisfy { abs($0 * (1 - p) - 1) < 1e-6 })
     }
@@ -65,7 +65,7 @@ import Testing
 
     @Test func everyPartOfTheKeyCounts() throws {
         let base = try Self.run().output
-        // Independent masks agree where both keep or both drop.
+        // Two independent masks agree where both keep or both drop.
         let expected = Double(Self.p * Self.p + (1 - Self.p) * (1 - Self.p))
         func expectIndependent(_ a: [Float], _ b: [Float], _ what: String) {
             let found = Self.agreement(a, b)
@@ -93,7 +93,7 @@ import Testing
         #expect(output.map(Self.mask) == exact.map(Self.mask), "masks depend on the type")
     }
 
-    /// The gradient that another reader of the input has left is kept.
+    /// Gradients from other uses of the input are kept.
     @Test func gradientsFromElsewhereAreAdded() throws {
         let tape = Tape(recordsGradients: true)
         let x = tape.input([2, 100], gradient: true)

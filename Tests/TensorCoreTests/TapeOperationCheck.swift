@@ -1,19 +1,19 @@
 import TensorCore
 import Testing
 
-/// The check that every operation passes, on its golden case of Fixtures/operations.safetensors:
+/// The check that every operation passes, on its golden case in Fixtures/operations.safetensors:
 ///
-/// - the result, the gradients of inputs and of parameters agree with PyTorch's, in fp32 and bf16;
+/// - the result and the gradients of inputs and parameters agree with PyTorch, in fp32 and bf16;
 /// - gradients agree with central finite differences (fp32);
-/// - a second run in dirty memory gives the same bits, so nothing is read that was not written;
-/// - with `accumulatesGradients` the parameters' gradients add up, and only then;
-/// - among other operations, where memory is shared and gradients flow in from elsewhere, results are the same, and
-///   without a backward pass too.
+/// - a second run in poisoned memory is bit-identical, so no uninitialized memory is read;
+/// - with `accumulatesGradients`, and only then, parameter gradients accumulate;
+/// - among other operations, with shared memory and gradients from other operations, the results are the
+///   same, also without a backward pass.
 ///
 /// - Parameters:
-///   - backends: both, for operations that a backend computes.
-///   - finiteDifferences: false where rounding hides them.
-///   - tolerance: multiplies all that is allowed; more than 1 for what is many operations.
+///   - backends: both, for operations that backends implement.
+///   - finiteDifferences: false if rounding errors exceed them.
+///   - tolerance: factor for all tolerances; above 1 for compositions of many operations.
 func checkOperation(
     _ name: String, types: [DType] = [.float32, .bfloat16], backends: [Backend] = [.fastest],
     finiteDifferences: Bool = true, tolerance: Double = 1,
@@ -31,7 +31,7 @@ func checkOperation(
     }
 }
 
-/// The same for what returns a tensor.
+/// The check for an operation that returns a tensor.
 func checkOperation(
     _ name: String, types: [DType] = [.float32, .bfloat16], backends: [Backend] = [.fastest],
     finiteDifferences: Bool = true, tolerance: Double = 1,
@@ -93,7 +93,7 @@ private struct OperationCheck {
 
     private var what: String { "\(fixture.name), \(dtype.rawValue), \(backend.rawValue):" }
 
-    /// Compares with the golden values.
+    /// Compares the results with the golden values.
     private func compare(
         _ results: OperationRun.Results, _ place: String, added: [String: [Float]] = [:]
     ) throws {
@@ -112,7 +112,7 @@ private struct OperationCheck {
         }
     }
 
-    /// The fixture asks for something at all.
+    /// Checks that the fixture tests anything at all.
     private func expectDifferentiated(_ results: OperationRun.Results) throws {
         #expect(
             fixture.contains("out") || fixture.contains("sums"), "\(what) no golden result",
@@ -124,7 +124,7 @@ private struct OperationCheck {
 
     private func compareDifferences(_ run: OperationRun, _ name: String, _ gradient: [Float]) throws {
         let largest = Double(gradient.map(abs).max() ?? 0)
-        // Steps of 2^-6 and sums in fp32 leave about three digits.
+        // Steps of 2^-6 and fp32 sums leave about three digits.
         let allowed = 5e-3 * tolerance * max(largest, 0.05)
         for (index, value) in try run.differences(name, limit: 64) {
             let error = abs(value - Double(gradient[index]))
@@ -150,7 +150,8 @@ private struct OperationCheck {
     }
 }
 
-/// Largest difference over the largest expected magnitude; infinite where counts differ or a value is not finite.
+/// Largest difference divided by the largest expected magnitude; infinite if counts differ or a value is not
+/// finite.
 func relativeError(_ found: [Float], _ expected: [Float]) -> Double {
     guard found.count == expected.count, found.allSatisfy(\.isFinite) else { return .infinity }
     let difference = zip(found, expected).map { abs(Double($0) - Double($1)) }.max() ?? 0

@@ -5,7 +5,7 @@ import TensorCore
 import Testing
 import TestSupport
 
-/// The golden values of one operation; Fixtures/make_operations.py tells what each tensor is.
+/// The golden values of one operation; Fixtures/make_operations.py describes each tensor.
 struct OperationFixture {
     let name: String
     private let file: SafetensorsFile
@@ -22,13 +22,13 @@ struct OperationFixture {
             "no golden values of \(name): run Tests/Fixtures/operations/make_operations.py")
     }
 
-    /// Names after NAME/prefix, sorted.
+    /// The names with the prefix NAME/prefix, without it, sorted.
     private func names(_ prefix: String) -> [String] {
         let start = "\(name)/\(prefix)"
         return file.names.filter { $0.hasPrefix(start) }.map { String($0.dropFirst(start.count)) }.sorted()
     }
 
-    /// Inputs with a gradient, inputs without, and parameters.
+    /// Inputs with a gradient, inputs without one, and parameters.
     var inputs: [String] { names("in.") }
     var constants: [String] { names("const.") }
     var parameters: [String] { names("param.") }
@@ -38,18 +38,18 @@ struct OperationFixture {
     func floats(_ tensor: String) throws -> [Float] { try file.floats(of: "\(name)/\(tensor)") }
 }
 
-/// What an operation is recorded on.
+/// The operands for recording an operation.
 struct Operands {
     let inputs: [String: Tensor]
     let parameters: [String: Parameter]
 
-    /// An input, which the fixture must have.
+    /// An input; the fixture must contain it.
     subscript(_ name: String) -> Tensor {
         guard let tensor = inputs[name] else { preconditionFailure("the fixture has no input \(name)") }
         return tensor
     }
 
-    /// A parameter, which the fixture must have.
+    /// A parameter; the fixture must contain it.
     func parameter(_ name: String) -> Parameter {
         guard let parameter = parameters[name] else {
             preconditionFailure("the fixture has no parameter \(name)")
@@ -58,7 +58,7 @@ struct Operands {
     }
 }
 
-/// What recording an operation gave: a tensor, or a loss, or a tensor with a loss beside it.
+/// The result of recording an operation: a tensor, a loss, or both.
 struct RecordedOperation {
     var output: Tensor?
     var loss: SampleLoss?
@@ -77,26 +77,27 @@ struct RecordedOperation {
     }
 }
 
-/// One operation on a tape of its own, with its golden inputs.
+/// One operation on a separate tape, with its golden inputs.
 final class OperationRun {
     enum Placement {
-        /// Its operands are the tape's inputs and its result is the tape's.
+        /// The operands are the tape's inputs, and the result is the tape's output.
         case alone
-        /// Its operands are other operations' results, which a later operation reads too; its result goes on to
-        /// another. Then it may work in place, and adds to gradients that are there already.
+        /// The operands are results of other operations and are also read by a later one; the result is the
+        /// input of another operation. The operation may then work in place, and accumulates into existing
+        /// gradients.
         case amongOthers
-        /// The same on a tape that records no gradients.
+        /// As in `amongOthers`, on a tape that records no gradients.
         case inference
     }
 
-    /// Everything that a run leaves behind.
+    /// All results of a run.
     struct Results {
         var output: [Float] = []
         var sums: [Double] = []
         /// Of inputs and parameters.
         var gradients: [String: [Float]] = [:]
 
-        /// The bits, since NaN differs from itself and 0 equals -0.
+        /// Bit patterns, because NaN is not equal to itself and 0 equals -0.
         var bits: [String: [UInt64]] {
             var all = gradients.mapValues { $0.map { UInt64($0.bitPattern) } }
             all["output"] = output.map { UInt64($0.bitPattern) }
@@ -115,7 +116,7 @@ final class OperationRun {
     private var output: Tensor?
     private var sums: LossSums?
 
-    /// What the later reader of an input adds to its gradient.
+    /// The contribution of an input's later use to its gradient.
     private(set) var addedGradients: [String: [Float]] = [:]
     static let laterFactor: Float = 0.5
 
@@ -187,8 +188,8 @@ final class OperationRun {
         }
     }
 
-    /// Fills with NaN what the next run has to write before it reads: the arena and, where asked, the parameters'
-    /// gradients.
+    /// Fills with NaN all memory that the next run must write before it reads it: the arena and, if
+    /// requested, the parameter gradients.
     func poison(parameterGradients: Bool) {
         let tape = Tape(recordsGradients: false, arena: arena)
         let everything = tape.input([max(1, self.tape.byteCount / 4)])
@@ -207,7 +208,7 @@ final class OperationRun {
         results.output = output?.readFloats() ?? []
         results.sums = sums?.values ?? []
         for gradient in gradients { results.gradients[gradient.name] = gradient.tensor.readFloats() }
-        // Without a backward pass nothing flows into parameters.
+        // Without a backward pass there are no parameter gradients.
         if tape.recordsGradients {
             for parameter in store.parameters {
                 results.gradients[parameter.name] = Array(parameter.gradient)
@@ -220,7 +221,7 @@ final class OperationRun {
 
     // MARK: Finite differences
 
-    /// The number whose gradient the fixture holds: sum(output·grad_out) + sum(sums·sum_weight).
+    /// The scalar whose gradient the fixture contains: sum(output·grad_out) + sum(sums·sum_weight).
     private func total() throws -> Double {
         load()
         context.accumulatesGradients = false
@@ -240,9 +241,9 @@ final class OperationRun {
         return total
     }
 
-    /// Central differences of the total by up to `limit` elements of an input or parameter.
+    /// Central differences of the total with respect to up to `limit` elements of an input or parameter.
     ///
-    /// - Returns: the elements with their differences.
+    /// - Returns: the indices of the elements and their differences.
     func differences(_ name: String, limit: Int) throws -> [(index: Int, value: Double)] {
         let step: Float = 0x1p-6
         let leaf = leaves.firstIndex { $0.name == name && $0.tensor.needsGradient }
@@ -268,7 +269,7 @@ final class OperationRun {
     }
 }
 
-/// Normal numbers that bf16 can hold.
+/// Normally distributed numbers that bf16 represents exactly.
 func bfloat16Normals(_ count: Int, seed: UInt64) -> [Float] {
     var random = CounterRandom(seed: seed, purpose: .test)
     return (0..<count).map { _ in Float(bitPattern: UInt32(KernelBuffer.bfloat16(random.normal())) << 16) }

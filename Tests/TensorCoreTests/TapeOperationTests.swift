@@ -2,7 +2,7 @@ import TensorCore
 import Testing
 import TestSupport
 
-// Every operation through the shared check. Shapes and values are the fixture's.
+// Tests all operations with the shared check. Shapes and values are those of the fixture.
 
 @Suite struct TapeOperationTests {
     // MARK: Convolutions and linear layers
@@ -87,7 +87,7 @@ import TestSupport
         }
     }
 
-    // MARK: Moving and combining
+    // MARK: Resampling and combining
 
     @Test func upsample() throws {
         try checkOperation("upsample") { tape, x in tape.upsample(x["x"]) }
@@ -122,7 +122,7 @@ import TestSupport
     }
 
     @Test func cast() throws {
-        // There and back; bf16 rounds away the steps of finite differences.
+        // Casts back and forth; bf16 would round away the steps of finite differences.
         try checkOperation("cast", finiteDifferences: false) { tape, x in
             let other: DType = tape.dtype == .float32 ? .bfloat16 : .float32
             return tape.cast(tape.cast(x["x"], to: other), to: tape.dtype)
@@ -168,10 +168,10 @@ import TestSupport
         }
     }
 
-    // MARK: Many together
+    // MARK: Compositions
 
-    /// Residual sums share gradients, a skip connection is read three times, and activations die at different
-    /// times: an in-place write at the wrong moment would show in a gradient.
+    /// Residual sums share gradients, a skip connection is read three times, and activations have different
+    /// lifetimes: an invalid in-place write would change a gradient.
     @Test func residualNetwork() throws {
         try checkOperation("residual_network", backends: Backend.allCases, tolerance: 2) { tape, x in
             func convolution(_ name: String, _ h: Tensor, stride: Int = 1, addend: Tensor? = nil) -> Tensor {

@@ -32,11 +32,11 @@ import Testing
             end += parameter.paddedCount
         }
         #expect(end == store.count)
-        // Where a value lies changes nothing of it.
+        // The location of a value does not affect its initialization.
         plain.initialize(seed: 3)
         store.initialize(seed: 3)
         for (a, b) in zip(plain.parameters, store.parameters) { #expect(Array(a.values) == Array(b.values)) }
-        // Where each slice and part share several of the 54 runs.
+        // Each slice and part must contain several of the 54 runs.
         guard count == 300 else { return }
         for (slices, parts) in [(2, 4), (4, 2)] {
             for slice in 0..<slices {
@@ -73,7 +73,7 @@ import Testing
 
     private struct Stop: Error {}
 
-    /// Other values take the place of the store's for the length of a call, and packed copies follow.
+    /// Other values replace the store's during a call, and the packed copies are updated.
     @Test(arguments: Backend.allCases.filter(\.isAvailable), [DType.float32, .bfloat16])
     func withValuesSwapsAndPacksAgain(backend: Backend, dtype: DType) {
         let store = ParameterStore()
@@ -100,12 +100,12 @@ import Testing
             #expect(weight.values.baseAddress == other)
             return run()
         }
-        #expect(swapped == own.map { 2 * $0 })  // powers of two round alike
+        #expect(swapped == own.map { 2 * $0 })  // scaling by a power of two does not change rounding
         #expect(run() == own)
         #expect(throws: Stop.self) { try store.withValues(other) { throw Stop() } }
         #expect(run() == own)
 
-        // A change of the values themselves is seen when it is told of.
+        // Packed copies follow a change of the values once `valuesChanged` is called.
         let version = store.version
         for index in 0..<store.count { store.values[index] *= -1 }
         store.valuesChanged()

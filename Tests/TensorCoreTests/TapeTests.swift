@@ -1,9 +1,10 @@
 import TensorCore
 import Testing
 
-/// The tape itself: gradients of shared tensors, the memory plan, the order in which gradients become ready.
+/// Tests of the tape itself: gradients of shared tensors, the memory plan, and the order in which gradients
+/// become ready.
 @Suite struct TapeTests {
-    /// Fills a tensor with normal numbers of a seed.
+    /// Fills a tensor with normally distributed numbers.
     private static func fill(_ tensor: Tensor, seed: UInt64) {
         tensor.write(bfloat16Normals(tensor.count, seed: seed))
     }
@@ -22,7 +23,7 @@ import Testing
         tape.backward(from: [(twice, seed)])
         let gradient = try #require(tape.gradient(of: x))
         tape.plan()
-        // Whole numbers, so that sums are exact.
+        // Integers, so that sums are exact.
         let values = (0..<8).map { Float($0 - 3) }
         let weights = (0..<32).map { Float(($0 * 7) % 11 - 5) }
         x.write(values)
@@ -37,7 +38,7 @@ import Testing
         }
     }
 
-    /// Query, key and value are one tensor: three gradients flow into it from one instruction.
+    /// Query, key and value are the same tensor: one instruction contributes three gradients to it.
     @Test func attentionOfATensorToItself() throws {
         func gradients(shared: Bool) throws -> [[Float]] {
             let tape = Tape(recordsGradients: true)
@@ -61,7 +62,7 @@ import Testing
         case norm, normSilu, silu, addChannels, scaleShift, dropout, linear, attention, concatenate
     }
 
-    /// y = x + f(x): one gradient is both what flows into f and what is added to the gradient that f makes, and may
+    /// y = x + f(x): one gradient is both the input of f's backward pass and an addend of its result, and may
     /// be overwritten by it.
     @Test(arguments: Block.allCases, [DType.float32, .bfloat16])
     func residualBlocks(block: Block, dtype: DType) throws {
@@ -92,7 +93,7 @@ import Testing
             }
             let f = apply()
             let y = residual && block != .linear ? tape.add(f, x) : f
-            let last = tape.scale(y, by: 1)  // so that the gradient of y is nobody's input
+            let last = tape.scale(y, by: 1)  // so that the gradient of y is not an input of the tape
             let seed = tape.input(last.shape)
             tape.backward(from: [(last, seed)])
             let gradient = try #require(tape.gradient(of: input))
@@ -118,7 +119,7 @@ import Testing
         let tape = Tape(recordsGradients: true)
         let x = tape.input([2, 4])
         let y = tape.linear(x, weight, nil)
-        let dead = tape.silu(y)  // nothing flows back through it
+        let dead = tape.silu(y)  // no gradient flows through it
         let seed = tape.input([2, 3])
         tape.backward(from: [(y, seed)])
         #expect(!x.needsGradient && y.needsGradient && dead.needsGradient)
@@ -166,7 +167,7 @@ import Testing
         }
         tape.keep(h)
         tape.plan()
-        // At any moment: the input, one tensor being read and one being written.
+        // At any time: the input, one tensor that is read and one that is written.
         let largest = 4 * h.byteCount
         #expect(tape.byteCount >= largest + h.byteCount)
         #expect(tape.byteCount <= largest + 3 * h.byteCount)
@@ -180,7 +181,7 @@ import Testing
         for _ in 0..<10 { h = tape.scale(h, by: -1) }
         tape.keep(h)
         tape.plan()
-        // The input stays as it is, since the caller may run again.
+        // The input must not be overwritten, because the caller may run the tape again.
         #expect(tape.byteCount == 2 * x.byteCount)
         Self.fill(x, seed: 5)
         let values = x.readFloats()
@@ -189,7 +190,7 @@ import Testing
         #expect(x.readFloats() == values)
     }
 
-    /// The first tensor is kept, so nothing may work in its bytes, though every instruction could.
+    /// The first tensor is kept, so no instruction may overwrite it, although each could work in place.
     @Test func keptTensorsStayAsTheyAre() {
         let tape = Tape(recordsGradients: false)
         let x = tape.input([3, 5])
@@ -208,7 +209,7 @@ import Testing
         }
     }
 
-    /// A convolution whose addend is also its input must not write its result over what it still reads.
+    /// A convolution whose addend is also its input must not overwrite it while it is still being read.
     @Test(arguments: Backend.allCases.filter(\.isAvailable), [1, 3])
     func convolutionPlusItsOwnInput(backend: Backend, kernel: Int) {
         let store = ParameterStore()
@@ -217,7 +218,7 @@ import Testing
         func result(addend: Bool) -> [Float] {
             let tape = Tape(backend: backend, recordsGradients: false)
             let x = tape.input([2, 5, 4, 8])
-            // Not the input itself, which nothing may overwrite.
+            // Not the input itself, which must never be overwritten.
             let h = tape.scale(x, by: 1)
             let y = tape.convolution(h, weight, nil, padding: .all(kernel / 2), addend: addend ? h : nil)
             tape.keep(y)
@@ -269,7 +270,7 @@ import Testing
         let arena = Arena()
         let (small, runSmall) = tape(batch: 1, arena)
         let bytes = arena.byteCount
-        // Large enough that the arena has to move: an image alone takes 108 floats, its result 144.
+        // Large enough to reallocate the arena: one image takes 108 floats, its result 144.
         let (large, runLarge) = tape(batch: bytes / (4 * 252) + 1, arena)
         #expect(arena.byteCount > bytes && arena.byteCount >= large.byteCount)
         #expect(small.byteCount < large.byteCount)
@@ -281,8 +282,8 @@ import Testing
 
     // MARK: Readiness
 
-    /// A parameter's gradient is final after the instruction that the tape names, and those instructions go from the
-    /// end of the store to its start.
+    /// A parameter's gradient is final after the instruction that the tape reports, and these instructions
+    /// proceed from the end of the store to its start.
     @Test func gradientsBecomeReadyFromTheEndOfTheStore() {
         let store = ParameterStore()
         let conv = [
@@ -312,7 +313,7 @@ import Testing
         #expect(order.count == store.parameters.count)
         #expect(order == order.sorted())
         #expect(order.allSatisfy { (0..<tape.instructionCount).contains($0) })
-        // Weight and bias come together; layers one after the other.
+        // Weight and bias become ready together; layers one after another.
         #expect(Set(order).count == 4)
 
         Self.fill(x, seed: 10)

@@ -2,9 +2,9 @@ import FileFormats
 import Foundation
 import LDMModel
 
-// docs/fixtures.md tells the layout of every kind.
+// docs/fixtures.md describes the layout of each kind.
 
-/// What a golden case is about; the name in its `case.json`.
+/// The subject of a golden case, as named in its `case.json`.
 package enum FixtureKind: String, CaseIterable, Sendable {
     case unet
     case autoencoderKL = "autoencoder_kl"
@@ -12,22 +12,22 @@ package enum FixtureKind: String, CaseIterable, Sendable {
     case scheduler, ddim, training
 }
 
-/// What is wrong with a case, in one line.
+/// An invalid case; the description is one line.
 package struct FixtureError: Error, Equatable, Sendable, CustomStringConvertible {
     package let description: String
 
     package init(_ path: String, _ message: String) { description = "\(path): \(message)" }
 }
 
-/// A golden case: a folder whose `case.json` names its kind, with tensors that PyTorch and diffusers made.
+/// A golden case: a folder whose `case.json` names its kind, with tensors computed by PyTorch and diffusers.
 package struct FixtureCase: Sendable, CustomStringConvertible {
-    /// The folder's place below the one it was found in.
+    /// The folder's path relative to the searched folder.
     package let name: String
     package let path: String
     package let kind: FixtureKind
-    /// `case.json`.
+    /// The content of `case.json`.
     package let settings: FixtureSettings
-    /// Every safetensors file of the folder but the model's weights, `case.safetensors` first.
+    /// All safetensors files in the folder except the model's weights, `case.safetensors` first.
     let files: [SafetensorsFile]
 
     static let settingsFile = "case.json"
@@ -35,7 +35,7 @@ package struct FixtureCase: Sendable, CustomStringConvertible {
 
     package var description: String { name }
 
-    /// Reads `case.json` and the headers of the tensors' files.
+    /// Reads `case.json` and the headers of the tensor files.
     init(path: String, name: String) throws {
         self.path = path
         self.name = name
@@ -59,13 +59,13 @@ package struct FixtureCase: Sendable, CustomStringConvertible {
 
     // MARK: Parts
 
-    /// The model: in the case's own folder, or in one of these below it.
+    /// The model: in the case's own folder, or in one of these subfolders.
     package func model(_ below: String...) throws -> ModelFolder {
         ModelFolder((try part(ModelFolder.configFile, below) as NSString).deletingLastPathComponent)
     }
 
-    /// The scheduler's configuration: `scheduler/scheduler_config.json`, `scheduler_config.json`, or what
-    /// `case.json` says of it; training without any is on diffusers' defaults.
+    /// The scheduler's configuration: `scheduler/scheduler_config.json`, `scheduler_config.json`, or the
+    /// settings in `case.json`; a training case without any uses diffusers' defaults.
     package func scheduler() throws -> SchedulerConfig {
         do {
             return try SchedulerConfig(contentsOf: try part("scheduler_config.json", ["scheduler"]))
@@ -87,7 +87,7 @@ package struct FixtureCase: Sendable, CustomStringConvertible {
 
     // MARK: Tensors
 
-    /// The first of these tensors that the case has.
+    /// The first of these tensors that the case contains.
     package func find(_ names: [String]) -> FixtureTensor? {
         for name in names {
             for file in files where file.contains(name) { return FixtureTensor(file: file, name: name) }
@@ -95,7 +95,7 @@ package struct FixtureCase: Sendable, CustomStringConvertible {
         return nil
     }
 
-    /// A tensor by its name or one of its other names.
+    /// A tensor by its name or one of its alternative names.
     package func tensor(_ names: [String]) throws -> FixtureTensor {
         guard let found = find(names) else { throw missing(names) }
         return found
@@ -107,7 +107,7 @@ package struct FixtureCase: Sendable, CustomStringConvertible {
     /// The tensors' names.
     package var tensorNames: [String] { files.flatMap(\.names) }
 
-    /// The error for a tensor that is not there.
+    /// The error for a missing tensor.
     package func missing(_ names: [String]) -> FixtureError {
         let known = tensorNames.filter { !$0.hasPrefix("grad.") && !$0.hasPrefix("param.") }.sorted()
         return FixtureError(
@@ -140,7 +140,7 @@ package struct FixtureTensor: Sendable {
         return try file.floats(of: name, rows: row..<row + 1)
     }
 
-    /// Whole numbers, of an integer type or a floating-point one.
+    /// Integers, stored as an integer or floating-point type.
     package func integers() throws -> [Int] {
         guard try file.info(of: name).dtype.isFloatingPoint else { return try file.integers(of: name) }
         return try file.floats(of: name).map {
@@ -151,7 +151,7 @@ package struct FixtureTensor: Sendable {
         }
     }
 
-    /// An image-like tensor [B, C, H, W] as [B, H, W, C].
+    /// Converts an image tensor [B, C, H, W] to [B, H, W, C].
     package func nhwc() throws -> (values: [Float], shape: [Int]) {
         let shape = try shape()
         guard shape.count == 4 else {
@@ -164,7 +164,7 @@ package struct FixtureTensor: Sendable {
     }
 }
 
-/// [B, C, …] as [B, …, C].
+/// Converts [B, C, …] to [B, …, C].
 package func channelsLast(_ source: [Float], batch B: Int, channels C: Int) -> [Float] {
     let pixels = source.count / (B * C)
     var values: [Float] = []

@@ -7,5 +7,5 @@ package func repositoryPath(_ name: String) -> String {
         .appending(path: name).path
 }
 
-/// The path of a file below Tests/Fixtures.
+/// The path of a file in Tests/Fixtures.
 package func fixturePath(_ name: String) -> String { repositoryPath("Tests/Fixtures/\(name)") }

@@ -2,8 +2,8 @@ import FileFormats
 import LDMModel
 import Support
 
-/// A case's `case.json`. A value may go by several names, and may stand in a section: "lr" is found at the top and
-/// in {"optimizer": {"lr": 1e-4}}.
+/// A case's `case.json`. A value may have several names, and may be in a section: "lr" is found at the top
+/// level and in {"optimizer": {"lr": 1e-4}}.
 package struct FixtureSettings: Sendable {
     let json: JSONValue
     /// Path of the file, for errors.
@@ -14,7 +14,7 @@ package struct FixtureSettings: Sendable {
         self.file = file
     }
 
-    /// The first of these that is there and not null: at the top, or in a section.
+    /// The first of these values that is present and not null, at the top level or in a section.
     package func find(_ names: [String]) -> JSONValue? {
         let sections = (json.objectValue?.members ?? []).map(\.value).filter { $0.objectValue != nil }
         for place in [json] + sections {
@@ -47,12 +47,12 @@ package struct FixtureSettings: Sendable {
         try required(names, try read(names, "text", \.stringValue))
     }
 
-    /// - Parameter standard: stands where the case says nothing; without it, the case must.
+    /// - Parameter standard: the default; if nil, the case must contain the value.
     package func integer(_ names: [String], default standard: Int? = nil) throws -> Int {
         try required(names, try read(names, "a whole number", \.intValue) ?? standard)
     }
 
-    /// - Parameter standard: stands where the case says nothing; without it, the case must.
+    /// - Parameter standard: the default; if nil, the case must contain the value.
     package func number(_ names: [String], default standard: Double? = nil) throws -> Double {
         try required(names, try number(optional: names) ?? standard)
     }
@@ -73,14 +73,14 @@ package struct FixtureSettings: Sendable {
         }
     }
 
-    /// A name that may stand alone or in a section of that name: "cosine" or {"name": "cosine", …}.
+    /// A name, either alone or in a section: "cosine" or {"name": "cosine", …}.
     package func choice(_ names: [String], default standard: String) throws -> String {
         try read(names, "text, or an object with its name") { value in
             value.stringValue ?? value["name"]?.stringValue ?? value["type"]?.stringValue
         } ?? standard
     }
 
-    /// A scheduler's configuration in a section "scheduler", or key by key at the top.
+    /// A scheduler's configuration from the section "scheduler", or from top-level keys.
     package func scheduler() throws -> SchedulerConfig {
         if let section = json["scheduler"], section.objectValue != nil {
             return try SchedulerConfig(config: ConfigNode(section, source: file))

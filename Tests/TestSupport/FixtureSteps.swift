@@ -1,6 +1,6 @@
-/// A quantity of every step of a case.
+/// A quantity recorded at each step of a case.
 package struct FixtureSteps: Sendable {
-    /// One tensor a step, or a single one that holds all steps in its first dimension.
+    /// One tensor per step, or a single one with all steps along its first dimension.
     private let tensors: [FixtureTensor]
     private let isStacked: Bool
     package let count: Int
@@ -21,12 +21,12 @@ package struct FixtureSteps: Sendable {
     /// Elements of one step.
     package var elements: Int { shape.reduce(1, *) }
 
-    /// Step `step`'s values.
+    /// The values of a step.
     package func floats(_ step: Int) throws -> [Float] {
         try isStacked ? tensors[0].floats(row: step) : tensors[step].floats()
     }
 
-    /// Step `step`'s whole numbers, of an integer type or a floating-point one.
+    /// The integers of a step, stored as an integer or floating-point type.
     package func integers(_ step: Int) throws -> [Int] {
         guard isStacked else { return try tensors[step].integers() }
         return Array(try tensors[0].integers()[step * elements..<(step + 1) * elements])
@@ -34,12 +34,13 @@ package struct FixtureSteps: Sendable {
 }
 
 extension FixtureCase {
-    /// A quantity of every step: stacked in NAME, [steps, …], or apart in NAME.0, NAME.1, …
+    /// A quantity of each step: stacked in NAME, [steps, …], or separate in NAME.0, NAME.1, …
     ///
     /// - Parameters:
-    ///   - names: its name and other names.
-    ///   - count: the steps there must be.
-    ///   - constant: elements of a step's tensor, where a single such tensor may stand for all steps.
+    ///   - names: its name and alternative names.
+    ///   - count: the required number of steps.
+    ///   - constant: number of elements per step; if given, a single tensor of this size may apply to all
+    ///     steps.
     package func steps(_ names: [String], count: Int, constant size: Int? = nil) throws -> FixtureSteps {
         guard let found = try findSteps(names) else { throw missing(names) }
         if let size, let tensor = find(names), try tensor.shape().reduce(1, *) == size {
@@ -52,7 +53,7 @@ extension FixtureCase {
         return found
     }
 
-    /// The same for what a case may lack, and of any count.
+    /// A quantity that a case may lack, with any number of steps.
     package func findSteps(_ names: [String]) throws -> FixtureSteps? {
         if let tensor = find(names) { return try FixtureSteps(stacked: tensor) }
         for name in names {
@@ -66,7 +67,7 @@ extension FixtureCase {
         return nil
     }
 
-    /// A number of every step, from the tensors or from a list in `case.json`; nil where there is neither.
+    /// A number for each step, from the tensors or from a list in `case.json`; nil if there is neither.
     package func trace(_ names: [String], count: Int) throws -> [Double]? {
         let values: [Double]
         if let steps = try findSteps(names) {
@@ -87,7 +88,7 @@ extension FixtureCase {
         return values
     }
 
-    /// The same for what a case must have.
+    /// A number for each step that the case must contain.
     package func requiredTrace(_ names: [String], count: Int) throws -> [Double] {
         guard let values = try trace(names, count: count) else { throw missing(names) }
         return values

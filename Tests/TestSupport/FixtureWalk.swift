@@ -1,14 +1,14 @@
 import Foundation
 
 extension FixtureCase {
-    /// The variable that lists folders of further cases, separated by colons.
+    /// The environment variable that lists folders with further cases, separated by colons.
     package static let variable = "DISTTRAIN_FIXTURES"
 
     /// The committed cases.
     package static let committed: [FixtureCase] = committedWalk.cases
-    /// The committed cases, and those of the folders that DISTTRAIN_FIXTURES lists.
+    /// The committed cases, and those in the folders listed by DISTTRAIN_FIXTURES.
     package static let all: [FixtureCase] = committed + listedWalk.cases
-    /// What was meant to be a case and is none, one line each.
+    /// Invalid cases, one line each.
     package static let faults: [String] = committedWalk.faults + listedWalk.faults
 
     private static let committedWalk = FixtureWalk(
@@ -38,16 +38,16 @@ extension FixtureCase {
 /// The cases in folders, at any depth.
 package struct FixtureWalk: Sendable {
     package private(set) var cases: [FixtureCase] = []
-    /// Whatever is not as it should be: a case is never passed over in silence.
+    /// All problems: a case is never ignored silently.
     package private(set) var faults: [String] = []
     private var visited: Set<String> = []
 
-    /// All cases in a folder, which may be one itself.
+    /// Finds all cases in a folder, which may itself be one.
     package init(folder: String) {
         walk(folder, name: (folder as NSString).lastPathComponent)
     }
 
-    /// All cases in the folders of a colon-separated list.
+    /// Finds all cases in the folders of a colon-separated list.
     package init(list: String) {
         for folder in list.split(separator: ":").map(String.init) {
             var isFolder: ObjCBool = false
@@ -64,7 +64,8 @@ package struct FixtureWalk: Sendable {
         }
     }
 
-    /// Whether there was anything, good or bad. A folder is walked once, however many links or names lead to it.
+    /// Whether the folder contains any case, valid or not. Each folder is traversed once, regardless of the
+    /// number of links or names.
     @discardableResult
     private mutating func walk(_ folder: String, name: String) -> Bool {
         guard visited.insert(Self.resolved(folder)).inserted else { return true }

@@ -1,7 +1,7 @@
 import Foundation
 import Imaging
 
-/// A fixture of Tests/Fixtures/images; make_fixtures.py there makes them.
+/// Reads a fixture from Tests/Fixtures/images, created by make_fixtures.py there.
 package func imageFixture(_ name: String) throws -> [UInt8] {
     try [UInt8](Data(contentsOf: URL(fileURLWithPath: fixturePath("images/\(name)"))))
 }
@@ -16,13 +16,13 @@ package func imageError<T>(_ body: () throws -> T) -> ImageError? {
     }
 }
 
-/// The largest difference between two pictures' values.
+/// The largest difference between the values of two images.
 package func largestDifference(_ a: [UInt8], _ b: [UInt8]) -> Int {
     guard a.count == b.count else { return .max }
     return zip(a, b).map { abs(Int($0) - Int($1)) }.max() ?? 0
 }
 
-/// A picture whose every pixel differs from its neighbours, told from others by its seed.
+/// An image in which each pixel differs from its neighbors; different for each seed.
 package func patternImage(width: Int = 16, height: Int = 12, seed: Int = 0) -> Image {
     var image = Image(width: width, height: height, red: 0, green: 0, blue: 0)
     for y in 0..<height {

@@ -1,14 +1,14 @@
 import Datasets
 import TensorCore
 
-/// Normal numbers as training samples, one of which may be damaged.
+/// A dataset of normally distributed samples, some of which may be damaged.
 package struct NormalDataset: TrainingDataset {
     package let name = "normal"
     package var count = 20
     package var height = 8
     package var width = 8
     package var channels = 3
-    /// Samples in which one value is not a number.
+    /// Samples in which one value is NaN.
     package var damaged: Set<Int> = []
     package var fingerprint: String { "normal" }
 

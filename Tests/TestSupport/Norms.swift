@@ -1,6 +1,6 @@
-/// ‖a − b‖ / ‖b‖; infinite where a value is not finite.
+/// ‖a − b‖ / ‖b‖; infinite if counts differ or a value is not finite.
 ///
-/// - Parameter floor: stands for ‖b‖ where that is smaller.
+/// - Parameter floor: lower bound of the denominator.
 package func relativeNorm(_ a: [Float], _ b: [Float], floor: Double = 0) -> Double {
     guard a.count == b.count, a.allSatisfy(\.isFinite) else { return .infinity }
     let difference = zip(a, b).reduce(0.0) {

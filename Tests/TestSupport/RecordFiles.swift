@@ -4,7 +4,8 @@ import Records
 import Support
 import SwiftProtobuf
 
-/// What records are tested with: lengths to cut a file to, and what a reader finds in it.
+/// Support for tests of record files: lengths at which to truncate a file, and the records that a reader
+/// finds in it.
 package enum RecordFiles {
     package static func bytes(_ path: String) throws -> [UInt8] {
         [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
@@ -14,7 +15,7 @@ package enum RecordFiles {
         try Data(bytes).write(to: URL(fileURLWithPath: path))
     }
 
-    /// All frames of a file, and whether they fill it.
+    /// All frames of a file, and whether they cover it completely.
     private static func frames(
         _ path: String, from start: Int,
         _ read: (AppendedFile, Int) throws -> (data: [UInt8], end: Int)?
@@ -41,7 +42,7 @@ package enum RecordFiles {
     }
 }
 
-/// Problems that a record reports.
+/// Collects the problems that a record reports.
 package final class RecordProblems {
     package var lines: [String] = []
 

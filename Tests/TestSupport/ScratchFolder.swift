@@ -1,11 +1,11 @@
 import Foundation
 import Support
 
-/// A folder that is removed with the test that made it.
+/// A temporary folder that is removed together with this object.
 package final class ScratchFolder {
     package let path: String
 
-    /// - Parameter parent: "/dev/shm" is memory, where waiting for the disk takes no time.
+    /// - Parameter parent: "/dev/shm" is in memory, where fsync takes no time.
     package init(in parent: String = NSTemporaryDirectory()) throws {
         path = URL(filePath: parent).appending(path: "disttrain-test-\(UUID().uuidString)").path
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
@@ -25,7 +25,7 @@ package final class ScratchFolder {
         try FileManager.default.contentsOfDirectory(atPath: file(name)).sorted()
     }
 
-    /// Writes a file, and the folders above it, and returns its path.
+    /// Writes a file, creates its parent folders, and returns its path.
     @discardableResult
     package func write(_ name: String, _ bytes: [UInt8]) throws -> String {
         let url = URL(fileURLWithPath: file(name))

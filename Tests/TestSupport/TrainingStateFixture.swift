@@ -4,7 +4,7 @@ import Foundation
 import LDMModel
 import TensorCore
 
-/// A small training state with a value of its own at every place, and where it is loaded back to.
+/// A small training state with a distinct value at each position, and a destination for loading it.
 package final class CheckpointState {
     package static let shapes: [(String, [Int])] = [
         ("conv_in.weight", [8, 3, 3, 3]), ("conv_in.bias", [8]), ("mid.weight", [32, 8]), ("mid.bias", [32]),
@@ -28,7 +28,7 @@ package final class CheckpointState {
             let values = UnsafeMutablePointer<Float>.allocate(capacity: count)
             values.initialize(repeating: 0, count: count)
             if let seed {
-                // Any bits a float can have but NaN's: subnormals, negative zero, huge ones.
+                // Any finite float, including subnormals, negative zero and huge values.
                 var random = CounterRandom(seed: seed, purpose: .initialization, sample: UInt64(index))
                 for i in 0..<count { values[i] = random.uniform(-1, 1) }
                 (values[0], values[1], values[2]) = (-0.0, .leastNonzeroMagnitude, .greatestFiniteMagnitude)
@@ -43,7 +43,7 @@ package final class CheckpointState {
         TrainingState(step: step, samplesSeen: step * 64, buffers: buffers)
     }
 
-    /// The bits of every named value.
+    /// The bits of each named value.
     package func bits() -> [[UInt32]] {
         buffers.map { buffer in
             table.entries.flatMap { entry in
@@ -67,7 +67,7 @@ package func checkpointWriter(
         retention: Retention(keepLast: keepLast, keepEvery: keepEvery), communicator: SingleProcess())
 }
 
-/// Saves as `ranks` ranks would, one after the other.
+/// Saves a checkpoint as `ranks` ranks would, one after another.
 package func saveCheckpoint(_ state: CheckpointState, step: Int, in folder: CheckpointFolder, ranks: Int)
     throws
     -> String

@@ -3,7 +3,8 @@ import Imaging
 
 /// CIFAR-10 in its binary version: a folder with `data_batch_1.bin` to `data_batch_5.bin`.
 ///
-/// Each record has 3073 bytes: the label, then 32x32 red, green and blue values, each plane row by row.
+/// Each record has 3073 bytes: the label, then 32x32 red, green and blue values, plane by plane in row-major
+/// order.
 /// Source: https://www.cs.toronto.edu/~kriz/cifar.html
 package struct CIFAR10BinarySource: ImageSource {
     package static let side = 32
@@ -17,7 +18,8 @@ package struct CIFAR10BinarySource: ImageSource {
     private typealias Batch = (file: ReadOnlyFile, name: String, first: Int)
     private let labels: [String]
 
-    /// - Parameter includeTest: add the records of `test_batch.bin`; they are taken too where it is all there is.
+    /// - Parameter includeTest: also use the records of `test_batch.bin`; they are always used if there are
+    ///   no others.
     package init(_ folder: String, includeTest: Bool = false) throws(ImageError) {
         let found = Self.batchNames(folder)
         let training = found.filter { $0.hasPrefix("data_batch_") }
@@ -51,7 +53,7 @@ package struct CIFAR10BinarySource: ImageSource {
             })
     }
 
-    /// Whether the folder holds CIFAR-10 batches.
+    /// Whether the folder contains CIFAR-10 batches.
     package static func recognizes(_ folder: String) -> Bool { !batchNames(folder).isEmpty }
 
     package func size(at index: Int) throws(ImageError) -> (width: Int, height: Int)? {
@@ -91,7 +93,7 @@ package struct CIFAR10BinarySource: ImageSource {
         .sorted(by: ItemNames.precedes)
     }
 
-    /// The classes' names from the folder, or the data set's own.
+    /// The class names in the folder, or the standard ones.
     private static func labelNames(_ folder: String) -> [String] {
         let standard = [
             "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",

@@ -3,13 +3,13 @@ import Imaging
 import Support
 import TensorCore
 
-/// A source without some of its items.
+/// A source with some items omitted.
 struct PartialSource: ImageSource {
     private let base: any ImageSource
     private let items: [Int]
     private let omitted: [Int]
 
-    /// - Parameter omitted: ascending.
+    /// - Parameter omitted: indices in ascending order.
     init(_ base: any ImageSource, without omitted: [Int]) {
         (self.base, self.omitted) = (base, omitted)
         let omitted = Set(omitted)
@@ -35,10 +35,10 @@ struct PartialSource: ImageSource {
 }
 
 extension ImageSource {
-    /// The source without the images that cannot be decoded. Every image is decoded once, each rank decodes a share.
-    /// Collective.
+    /// The source without the images that cannot be decoded. Each image is decoded once; each rank decodes a
+    /// share. Collective.
     ///
-    /// - Parameter note: called on rank 0 with a line that says how many were left out.
+    /// - Parameter note: called on rank 0 with a line that reports the number of omitted images.
     package func leavingOutUndecodable(
         on communicator: any Communicator, note: (String) -> Void
     ) throws -> any ImageSource {
@@ -51,7 +51,7 @@ extension ImageSource {
                     do throws(ImageError) {
                         _ = try image(at: items[place])
                     } catch {
-                        // A storage fault does not make an image a bad one.
+                        // A storage fault does not make an image bad.
                         if StorageFault.includes(error.code) { throw error }
                         reasons[place] = error.detail
                     }
@@ -70,12 +70,12 @@ extension ImageSource {
         return PartialSource(self, without: bad.map(\.index))
     }
 
-    /// Refuses images of different sizes. Collective; only headers are decoded.
+    /// Throws if images have different sizes. Collective; reads only headers.
     ///
     /// - Parameters:
-    ///   - omitted: an item that does not count.
-    ///   - option: how the command line names the images.
-    /// - Returns: the size that they all have; nil where there is none.
+    ///   - omitted: an item to ignore.
+    ///   - option: the command-line option for the images, for errors.
+    /// - Returns: the common size; nil if there are no images.
     package func commonSize(
         omitting omitted: String, option: String, on communicator: any Communicator
     ) throws -> PictureSize? {
@@ -88,7 +88,7 @@ extension ImageSource {
                 let found = found
                 try Processor.concurrently(items.count) { place in
                     let index = items[place]
-                    // What has no size is reported when it is decoded.
+                    // An item without a size is reported when it is decoded.
                     do throws(ImageError) {
                         found[place] = try size(at: index).map {
                             PictureSize(width: $0.width, height: $0.height, item: itemName(at: index))
@@ -110,7 +110,7 @@ extension ImageSource {
     }
 }
 
-/// A size, and an image that has it.
+/// A size, and an image of that size.
 package struct PictureSize: Codable {
     package let width: Int
     package let height: Int
@@ -118,7 +118,7 @@ package struct PictureSize: Codable {
 
     var text: String { "\(width)x\(height)" }
 
-    /// The first of each size.
+    /// The first image of each size.
     static func distinct(_ sizes: [PictureSize]) -> [PictureSize] {
         var known: Set<[Int]> = []
         return sizes.filter { known.insert([$0.width, $0.height]).inserted }

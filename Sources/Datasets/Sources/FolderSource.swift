@@ -1,10 +1,10 @@
 import Foundation
 import Imaging
 
-/// The PNG and JPEG files of a folder and of the folders below it, in the order of their paths' bytes.
+/// The PNG and JPEG files of a folder and its subfolders, in bytewise order of their paths.
 ///
-/// Links are followed. Hidden files and folders are ignored; other files that are no images by their extension are an
-/// error, or are left out and listed in ``skipped`` with `skipBad`.
+/// Links are followed. Hidden files and folders are ignored. Other files without an image extension are an
+/// error, or with `skipBad` are skipped and listed in ``skipped``.
 package struct FolderSource: ImageSource {
     package let name: String
     package let skipped: [String]
@@ -28,7 +28,7 @@ package struct FolderSource: ImageSource {
             count: images.count, name: { images[$0].path }, size: { images[$0].size },
             read: { index, body throws(ImageError) in
                 let file = try ReadOnlyFile("\(folder)/\(images[index].path)")
-                // What is larger is refused when its turn to be decoded comes.
+                // Larger files are rejected when they are decoded.
                 if file.size <= limits.maximumFileBytes { try file.readPieces(of: 0..<file.size, body) }
             })
     }
@@ -45,23 +45,23 @@ package struct FolderSource: ImageSource {
     }
 }
 
-/// Walks a folder and those below it.
+/// Traverses a folder and its subfolders.
 private struct FolderListing {
     let root: String
     var images: [(path: String, size: Int)] = []
     var others: [String] = []
-    /// The folders above the present one, so that a link to one of them is not followed for ever.
+    /// The ancestors of the current folder, to detect link cycles.
     private var open: [Identity] = []
-    /// Folders that have been walked.
+    /// Folders that have been traversed.
     private var known: Set<Identity> = []
-    /// How many folders were walked again because links lead to them.
+    /// Number of folders traversed again through links.
     private var repeated = 0
 
-    /// Links may multiply: twelve folders with ten links each to the next are a million million folders.
+    /// Links can multiply: twelve folders with ten links each to the next are 10¹² folders.
     private static let mostRepeated = 10_000
     private static let deepest = 128
 
-    /// Identifies a folder whatever path led to it.
+    /// Identifies a folder independent of its path.
     private struct Identity: Hashable {
         let device: UInt64
         let inode: UInt64
@@ -101,7 +101,7 @@ private struct FolderListing {
             }
             if ItemNames.isHidden(file) { continue }
             let path = relative.isEmpty ? file : "\(relative)/\(file)"
-            // A link that leads nowhere, a pipe or a device counts as a file; decoding it says what is wrong.
+            // A dangling link, a pipe or a device counts as a file; decoding it reports the error.
             let found = stat("\(root)/\(path)", &status) == 0
             if found && status.st_mode & S_IFMT == S_IFDIR {
                 try add(path)

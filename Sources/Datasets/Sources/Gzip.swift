@@ -2,13 +2,13 @@ import CZlib
 import Foundation
 import Imaging
 
-/// Inflates .gz files into temporary files.
+/// Decompresses .gz files to temporary files.
 enum Gzip {
-    /// An archive of images grows little, since images are compressed already: beyond ``unlimitedBytes`` a file that grows
-    /// more than this many times is refused as a bomb. Deflate reaches 1,032.
+    /// An archive of images expands little, because images are already compressed. Above ``unlimitedBytes``,
+    /// a larger expansion ratio than this is rejected as a decompression bomb. Deflate reaches 1,032.
     static let maximumRatio = 200
     static let unlimitedBytes = 1 << 30
-    /// What is left free in the temporary folder for other programs.
+    /// Bytes to leave free in the temporary folder for other programs.
     private static let reserve = 256 << 20
 
     static func recognizes(_ file: ReadOnlyFile) throws(ImageError) -> Bool {
@@ -20,7 +20,8 @@ enum Gzip {
         ProcessInfo.processInfo.environment["TMPDIR"].flatMap { $0.isEmpty ? nil : $0 } ?? "/tmp"
     }
 
-    /// Inflates a file into a temporary file without a name, which vanishes with its last reader however that ends.
+    /// Decompresses a file to an unlinked temporary file, which is deleted when its last reader exits for any
+    /// reason.
     static func inflate(_ archive: ReadOnlyFile) throws(ImageError) -> ReadOnlyFile {
         let output = try TemporaryOutput(for: archive.name)
         let stream = gzopen(archive.name, "rb")
@@ -33,7 +34,7 @@ enum Gzip {
             let got = Int(gzread(stream, &chunk, UInt32(chunk.count)))
             var code: Int32 = 0
             let message = String(cString: gzerror(stream, &code))
-            // At the end of a file cut short, gzread hands out what it has and leaves Z_BUF_ERROR.
+            // For a truncated file, gzread returns the available bytes and sets Z_BUF_ERROR.
             guard got >= 0, code == Z_OK || code == Z_STREAM_END else {
                 if code == Z_ERRNO { throw output.failure("read \(archive.name)") }
                 throw ImageError(
@@ -52,7 +53,7 @@ enum Gzip {
         }
     }
 
-    /// A file of the temporary folder that has no name any more.
+    /// An unlinked file in the temporary folder.
     private struct TemporaryOutput: ~Copyable {
         let archive: String
         let folder: String
@@ -96,7 +97,7 @@ enum Gzip {
             }
         }
 
-        /// Stops before the file system is full, which would disturb other programs.
+        /// Stops before the file system is full, which would affect other programs.
         private func checkSpace(_ total: Int) throws(ImageError) {
             var status = statvfs()
             guard fstatvfs(descriptor, &status) == 0 else { return }

@@ -1,31 +1,31 @@
 import Foundation
 import Imaging
 
-/// A collection of pictures in a fixed order: what `prepare` reads.
+/// A collection of images in a fixed order: the input of `prepare`.
 ///
-/// The order and the item names depend on the content alone, so every rank on every host sees the same index for
-/// the same picture. All members may be called from several threads at once.
+/// The order and the item names depend only on the content, so an index refers to the same image on every
+/// rank and host. All members may be called from several threads at once.
 package protocol ImageSource: Sendable {
-    /// What the source is called in messages: the path or the specification it was opened with.
+    /// The source's name in messages: the path or specification it was opened with.
     var name: String { get }
-    /// The number of items. Each may still turn out to be damaged when ``image(at:)`` decodes it.
+    /// The number of items, including damaged ones that ``image(at:)`` cannot decode.
     var count: Int { get }
-    /// Files that were found and left out under `skipBad`, because they are no images.
+    /// Files that were skipped because of `skipBad`, as they are not images.
     var skipped: [String] { get }
-    /// A hash of the content that is the same on any host.
+    /// A hash of the content that is identical on all hosts.
     var fingerprint: String { get }
-    /// The same as earlier versions made it, which checkpoints and prepared folders may hold.
+    /// The fingerprint by the rule of earlier versions, which checkpoints and prepared folders may contain.
     var sampledFingerprint: String { get }
-    /// The stored bytes, which the fingerprint covers; nil where nothing is stored.
+    /// The stored bytes that the fingerprint covers; nil if nothing is stored.
     var content: SourceContent? { get }
 
-    /// The decoded picture at its own size. Throws an error that names the item if it cannot be decoded.
+    /// The decoded image at its original size. Throws an error that names the item if it cannot be decoded.
     func image(at index: Int) throws(ImageError) -> Image
-    /// The item's path inside the source, unique in it.
+    /// The item's path inside the source, unique within it.
     func itemName(at index: Int) -> String
-    /// Width and height of the decoded picture, from its header alone; nil if it cannot be decoded.
+    /// Width and height of the decoded image, from its header only; nil if it cannot be decoded.
     func size(at index: Int) throws(ImageError) -> (width: Int, height: Int)?
-    /// The class: the name of the folder that holds the item, or the record's label; nil at the top level.
+    /// The class: the name of the folder that contains the item, or the record's label; nil at the top level.
     func label(at index: Int) -> String?
 }
 
@@ -35,18 +35,18 @@ extension ImageSource {
     package var sampledFingerprint: String { content?.sampledFingerprint ?? fingerprint }
 }
 
-/// Opens what a user names as a source of images.
+/// Opens an image source as specified by the user.
 ///
-/// - `synthetic-faces` or `synthetic-faces:COUNT`: faces drawn by the program;
+/// - `synthetic-faces` or `synthetic-faces:COUNT`: generated faces;
 /// - a folder with CIFAR-10's `data_batch_*.bin` (or only `test_batch.bin`);
-/// - any other folder: the PNG and JPEG files in it and in the folders below it;
+/// - any other folder: the PNG and JPEG files in it and its subfolders;
 /// - a `.tar`, `.tar.gz` or `.tgz` file of PNG and JPEG files.
 ///
 /// - Parameters:
-///   - size: the side of drawn faces in pixels; real images keep their own size.
-///   - seed: the seed of drawn faces.
-///   - skipBad: leave out files that are no images, rather than refusing the source.
-///   - limits: larger images are refused when they are decoded.
+///   - size: side of generated faces in pixels; real images keep their own size.
+///   - seed: seed of generated faces.
+///   - skipBad: skip files that are not images, instead of rejecting the source.
+///   - limits: larger images are rejected when they are decoded.
 package func openImageSource(
     _ specification: String, size: Int = 64, seed: UInt64 = 0, skipBad: Bool = false,
     limits: ImageLimits = .standard
@@ -55,7 +55,7 @@ package func openImageSource(
         specification, size: size, seed: seed, skipBad: skipBad, limits: limits, inflated: nil)
 }
 
-/// - Parameter inflated: the archive without its compression, where the caller has that.
+/// - Parameter inflated: the decompressed archive, if the caller has it.
 func openImageSource(
     _ specification: String, size: Int, seed: UInt64, skipBad: Bool, limits: ImageLimits,
     inflated: ReadOnlyFile?
@@ -91,7 +91,7 @@ func openImageSource(
     return try TarSource(specification, skipBad: skipBad, limits: limits, inflated: inflated)
 }
 
-/// What folders and archives have in common: which names are images, and what to do with the others.
+/// Rules shared by folders and archives: which names are images, and how other files are handled.
 enum ItemNames {
     static func isImage(_ path: String) -> Bool {
         let name = path.utf8.suffix(5).map { $0 | 0x20 }
@@ -99,28 +99,28 @@ enum ItemNames {
             || name.elementsEqual(".jpeg".utf8)
     }
 
-    /// Files and folders of operating systems and storage servers, which are not part of a data set: hidden ones
-    /// (`.DS_Store`, `._a.jpg`, `.AppleDouble`), and those of ``systemNames``.
+    /// Whether a file or folder belongs to an operating system or storage server rather than the dataset:
+    /// hidden ones (`.DS_Store`, `._a.jpg`, `.AppleDouble`), and those in ``systemNames``.
     static func isHidden(_ fileName: some StringProtocol) -> Bool {
         fileName.hasPrefix(".") || systemNames.contains(fileName.lowercased())
     }
 
-    /// In lower case: macOS archives, Windows, Synology's and QNAP's thumbnails, recycle bins, ext4.
+    /// In lower case: macOS archives, Windows, thumbnails of Synology and QNAP, recycle bins, ext4.
     private static let systemNames: Set<String> = [
         "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information",
         "@eadir", "#recycle", "@recycle", "#snapshot", "lost+found",
     ]
 
-    /// By bytes, so that no locale has a say.
+    /// Bytewise order, independent of the locale.
     static func precedes(_ a: String, _ b: String) -> Bool { a.utf8.lexicographicallyPrecedes(b.utf8) }
 
-    /// The folder that holds the item.
+    /// The name of the folder that contains the item.
     package static func label(_ path: String) -> String? {
         let parts = path.split(separator: "/")
         return parts.count > 1 ? String(parts[parts.count - 2]) : nil
     }
 
-    /// Throws if the source has no image, or has other files too and they are not to be skipped.
+    /// Throws if the source has no images, or if it has other files and `skipBad` is false.
     static func check(name: String, images: Int, others: [String], skipBad: Bool) throws(ImageError) {
         let examples = others.prefix(3).joined(separator: ", ") + (others.count > 3 ? ", ..." : "")
         if images == 0 {

@@ -2,20 +2,20 @@ import Communication
 import Foundation
 import Imaging
 
-/// Image sources that all ranks open together: a compressed archive is inflated once on each host, and all bytes are read
-/// once by all ranks together, for the fingerprint.
+/// Image sources that all ranks open together: a compressed archive is decompressed once per host, and all
+/// ranks together read all bytes once for the fingerprint.
 package struct SharedSources {
     private let skipBad: Bool
     private let limits: ImageLimits
     private var sources: [String: Result<any ImageSource, ImageError>] = [:]
 
-    /// Collective: all ranks name the same sources in the same order. What cannot be opened is an error when it is asked
-    /// for.
+    /// Collective: all ranks pass the same sources in the same order. A source that cannot be opened throws
+    /// its error in `open`.
     ///
     /// - Parameters:
-    ///   - specifications: as ``openSource(_:size:skipBad:limits:)`` knows them. Folders that `prepare` wrote are passed
-    ///     over.
-    ///   - readsContent: whether fingerprints will be asked for.
+    ///   - specifications: see ``openSource(_:size:skipBad:limits:)``. Folders written by `prepare` are
+    ///     ignored.
+    ///   - readsContent: whether fingerprints will be needed.
     package init(
         _ specifications: [String], skipBad: Bool, limits: ImageLimits = .standard,
         readsContent: Bool = true, on communicator: any Communicator
@@ -34,9 +34,9 @@ package struct SharedSources {
         }
     }
 
-    /// The source, which is opened here if it is not one of those.
+    /// Returns a shared source, or opens the source here if it is not shared.
     ///
-    /// - Parameter size: side of drawn faces.
+    /// - Parameter size: side of generated faces in pixels.
     package func open(_ specification: String, size: Int) throws(ImageError) -> any ImageSource {
         if let source = sources[specification] { return try source.get() }
         return try openSource(specification, size: size, skipBad: skipBad, limits: limits)
@@ -62,10 +62,11 @@ package struct SharedSources {
 
     // MARK: Archives
 
-    /// What a host's first rank says of the archive that it has inflated.
+    /// Describes the archive that a host's first rank has decompressed.
     private struct Offer: Codable {
         let host: String
-        /// Nil where the archive could not be inflated, which `problem` explains, or need not be.
+        /// nil if the archive does not need decompression or could not be decompressed, with the reason in
+        /// `problem`.
         var path: String?
         var device: UInt64 = 0
         var inode: UInt64 = 0
@@ -73,12 +74,13 @@ package struct SharedSources {
         var code: Int32 = 0
     }
 
-    /// Inflates a .gz archive on the first rank of every host, and opens its file on the others. Collective.
+    /// Decompresses a .gz archive on the first rank of each host; the host's other ranks open the result.
+    /// Collective.
     ///
-    /// The file has no name, so that it vanishes with its last reader; other processes of the same user open it by way of
-    /// /proc.
+    /// The file is unlinked, so that it is deleted with its last reader; other processes of the same user
+    /// open it through /proc.
     ///
-    /// - Returns: nil for what is not compressed; the error where the archive cannot be inflated.
+    /// - Returns: nil if the file is not compressed; the error if the archive cannot be decompressed.
     private static func share(
         _ specification: String, _ communicator: any Communicator
     ) throws -> Result<ReadOnlyFile?, ImageError> {
@@ -103,7 +105,7 @@ package struct SharedSources {
         return own
     }
 
-    /// The archive without its compression; nil for what is no compressed file.
+    /// The decompressed archive; nil if the file is not compressed.
     private static func inflated(_ specification: String) throws(ImageError) -> ReadOnlyFile? {
         var status = stat()
         guard stat(specification, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { return nil }
@@ -111,7 +113,7 @@ package struct SharedSources {
         return try Gzip.recognizes(file) ? Gzip.inflate(file) : nil
     }
 
-    /// Opens what the host's first rank has inflated.
+    /// Opens the file that the host's first rank has decompressed.
     private static func take(
         _ offers: [Offer], of specification: String
     ) throws(ImageError) -> ReadOnlyFile? {
@@ -123,10 +125,10 @@ package struct SharedSources {
             let descriptor = Foundation.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
             guard descriptor >= 0 else { continue }
             let file = try ReadOnlyFile(adopting: descriptor, name: specification)
-            // A process of another container may have the same number.
+            // A process in another container may have the same process ID.
             if file.identity.device == offer.device, file.identity.inode == offer.inode { return file }
         }
-        // Where /proc is closed, or shows other processes, each rank has a copy of its own.
+        // If /proc is inaccessible or shows other processes, each rank decompresses its own copy.
         return try inflated(specification)
     }
 }

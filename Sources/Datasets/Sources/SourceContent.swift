@@ -5,11 +5,11 @@ import Support
 import Synchronization
 import TensorCore
 
-/// The stored bytes behind a source's items, and the fingerprints made of them.
+/// The stored bytes of a source's items, and the fingerprints computed from them.
 ///
-/// The fingerprint covers the name, the size and every byte of every item, so all bytes are read once:
-/// ``ImageSource/readContent(on:)`` shares that over the ranks; without it the fingerprint reads them when it is first
-/// asked for.
+/// The fingerprint covers the name, the size and all bytes of each item, so all bytes are read once.
+/// ``ImageSource/readContent(on:)`` distributes that over the ranks; otherwise they are read on the first use
+/// of the fingerprint.
 package final class SourceContent: Sendable {
     /// The digest of an item that cannot be read. Its error is reported when it is decoded.
     private static let unreadable = UInt64.max
@@ -21,7 +21,7 @@ package final class SourceContent: Sendable {
     private let name: @Sendable (Int) -> String
     private let size: @Sendable (Int) -> Int
     private let read: Reader
-    /// CRC-32C of every item; nil until they have been read.
+    /// CRC-32C of each item; nil until they have been read.
     private let digests = Mutex<[UInt64]?>(nil)
 
     /// - Parameter read: calls its body with an item's bytes in pieces.
@@ -32,10 +32,10 @@ package final class SourceContent: Sendable {
         (self.count, self.name, self.size, self.read) = (count, name, size, read)
     }
 
-    /// The fingerprint of all bytes. Reads them where that has not been done.
+    /// The fingerprint of all bytes. Reads them if necessary.
     package var fingerprint: String {
         let known = digests.withLock { $0 }
-        // A storage fault shows as another fingerprint here; `readContent` reports it.
+        // Here a storage fault changes the fingerprint; `readContent` reports it.
         let digests = known ?? (try? digest(0..<count)) ?? Array(repeating: Self.unreadable, count: count)
         if known == nil { self.digests.withLock { $0 = digests } }
         var hash = SourceFingerprint()
@@ -61,10 +61,10 @@ package final class SourceContent: Sendable {
         }
     }
 
-    /// Bytes of all items.
+    /// Total bytes of all items.
     var byteCount: Int { (0..<count).reduce(0) { $0 &+ size($1) } }
 
-    /// Digests of some items, by all threads of this process.
+    /// Computes the digests of some items, on all threads of this process.
     fileprivate func digest(_ items: Range<Int>) throws -> [UInt64] {
         var digests = [UInt64](repeating: 0, count: items.count)
         try digests.withUnsafeMutableBufferPointer { digests in
@@ -95,14 +95,14 @@ package final class SourceContent: Sendable {
 }
 
 extension ImageSource {
-    /// Whether a fingerprint of this or an earlier version is this source's.
+    /// Whether this source has the given fingerprint, of the current or an earlier version.
     package func hasFingerprint(_ text: String) -> Bool {
         text == (text.hasPrefix(SourceFingerprint.prefix) ? fingerprint : sampledFingerprint)
     }
 
-    /// Reads every item once, each rank a share, so that the fingerprint is known. Collective.
+    /// Reads each item once to compute the fingerprint; each rank reads a share. Collective.
     ///
-    /// - Throws: an error of storage. Other items that cannot be read are reported when they are decoded.
+    /// - Throws: storage errors. Other items that cannot be read are reported when they are decoded.
     package func readContent(on communicator: any Communicator) throws {
         let began = monotonicSeconds()
         let own = try communicator.collectively("reading \(name)") {
@@ -118,7 +118,8 @@ extension ImageSource {
             }
         }
         guard let content, !all.isEmpty else { return }
-        // Ranks that see different sources keep digests of their own, and are refused by the comparison of fingerprints.
+        // Ranks that see different sources keep different digests, which the comparison of fingerprints
+        // detects.
         content.take(all)
         let seconds = monotonicSeconds() - began
         if communicator.isRoot, seconds > 5 {
@@ -129,7 +130,7 @@ extension ImageSource {
     }
 }
 
-/// "2.70 GB in 1.2 s, 2.25 GB/s"
+/// Example: "2.70 GB in 1.2 s, 2.25 GB/s"
 func dataRate(_ bytes: Int, _ seconds: Double) -> String {
     let gigabytes = Double(bytes) / 1e9
     return String(format: "%.3g GB in %.1f s, %.2f GB/s", gigabytes, seconds, gigabytes / max(seconds, 1e-9))

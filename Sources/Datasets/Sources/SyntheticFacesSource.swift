@@ -1,13 +1,13 @@
 import Imaging
 import Support
 
-/// Faces drawn by the program: a data set that needs no download.
+/// Generated faces: a dataset that requires no download.
 package struct SyntheticFacesSource: ImageSource {
-    /// How many faces `synthetic-faces` means without a number.
+    /// Number of faces for `synthetic-faces` without a count.
     package static let defaultCount = 6000
 
     package let count: Int
-    /// The side in pixels. A face is the same at any size.
+    /// Side in pixels. A face shows the same content at any size.
     package let size: Int
     private let faces: SyntheticFaces
 

@@ -2,18 +2,20 @@ import Imaging
 
 /// A regular file in a tar archive.
 struct TarMember {
-    /// Without `./` and `/` in front.
+    /// Without a leading `./` or `/`.
     let name: String
-    /// Where its bytes start in the uncompressed archive.
+    /// Offset of its bytes in the uncompressed archive.
     let offset: Int
     let size: Int
 
     var range: Range<Int> { offset..<offset + size }
 }
 
-/// The regular files of a tar archive: ustar, pax (path and size) and GNU (long names, sizes in base 256).
+/// Lists the regular files of a tar archive: ustar, pax (path and size) and GNU (long names, sizes in base
+/// 256).
 ///
-/// - Parameter skipBad: of an archive that is cut short take what is whole, and say so in `cutShort`.
+/// - Parameter skipBad: for a truncated archive, return the complete members and describe the error in
+///   `cutShort`.
 /// - Source: POSIX.1-2017, pax, "ustar Interchange Format"; GNU tar manual, "Basic Tar Format".
 func listTar(
     _ file: ReadOnlyFile, skipBad: Bool
@@ -74,7 +76,7 @@ private func relative(_ name: String) -> String {
     name.split(separator: "/").filter { $0 != "." }.joined(separator: "/")
 }
 
-/// Pax records are lines "LENGTH KEY=VALUE\n", where the length counts the whole line.
+/// Parses pax records, lines "LENGTH KEY=VALUE\n" whose length counts the whole line.
 private func paxRecords(_ bytes: [UInt8]) -> [String: String] {
     var records: [String: String] = [:]
     var rest = bytes[...]
@@ -95,7 +97,7 @@ private func paxRecords(_ bytes: [UInt8]) -> [String: String] {
 /// One 512-byte header block.
 private struct TarHeader {
     static let size = 512
-    /// No real name is longer; an archive that claims so must not make us read gigabytes.
+    /// Limit on the length of a name in bytes, so that a hostile archive cannot make us read gigabytes.
     static let longestName = 1 << 20
 
     enum Kind { case file, gnuLongName, paxRecords, metadata, other }
@@ -104,16 +106,16 @@ private struct TarHeader {
     let size: Int
     package let kind: Kind
 
-    /// Nil if the checksum or a number is wrong.
+    /// nil if the checksum or a number is invalid.
     init?(_ block: [UInt8]) {
-        // The checksum is summed with its own field read as blanks.
+        // The checksum is computed with its own field read as blanks.
         let sum = block.indices.reduce(0) { $0 + ((148..<156).contains($1) ? 0x20 : Int(block[$1])) }
         guard let checksum = Self.number(block[148..<156]), checksum == sum,
             let size = Self.number(block[124..<136])
         else { return nil }
         self.size = size
         var name = Self.text(block[0..<100])
-        // "ustar\0" and not GNU's "ustar  ", whose headers hold other things in the place of the prefix.
+        // Only "ustar\0": GNU headers, "ustar  ", use the prefix field for other data.
         if block[257..<263].elementsEqual([0x75, 0x73, 0x74, 0x61, 0x72, 0]) {
             let prefix = Self.text(block[345..<500])
             if !prefix.isEmpty { name = "\(prefix)/\(name)" }
@@ -133,7 +135,8 @@ private struct TarHeader {
         String(decoding: field.prefix { $0 != 0 }, as: UTF8.self)
     }
 
-    /// Octal digits between blanks, or big-endian binary after a byte 0x80 (GNU). Nil if neither, or beyond 2^62.
+    /// Octal digits between blanks, or big-endian binary after a byte 0x80 (GNU). nil if neither, or above
+    /// 2^62.
     private static func number(_ field: ArraySlice<UInt8>) -> Int? {
         var value = 0
         if let first = field.first, first & 0x80 != 0 {

@@ -1,11 +1,11 @@
 import Foundation
 import Imaging
 
-/// The PNG and JPEG files of a `.tar`, `.tar.gz` or `.tgz`, in the order of their names' bytes.
+/// The PNG and JPEG files of a `.tar`, `.tar.gz` or `.tgz`, in bytewise order of their names.
 ///
-/// A compressed archive is inflated once into a temporary file without a name ($TMPDIR, or /tmp), so that items
-/// can be read in any order; ranks of one host share it, see ``SharedSources``. Whether an archive is compressed follows
-/// from its first bytes, not from its name.
+/// A compressed archive is decompressed once to an unlinked temporary file (in $TMPDIR, or /tmp), so that
+/// items can be read in any order; ranks of one host share it, see ``SharedSources``. Compression is detected
+/// by the first bytes, not by the name.
 package struct TarSource: ImageSource {
     package let name: String
     package let skipped: [String]
@@ -18,7 +18,7 @@ package struct TarSource: ImageSource {
         try self.init(path, skipBad: skipBad, limits: limits, inflated: nil)
     }
 
-    /// - Parameter inflated: the archive without its compression; nil inflates it here.
+    /// - Parameter inflated: the decompressed archive; nil to decompress it here.
     init(
         _ path: String, skipBad: Bool, limits: ImageLimits, inflated: ReadOnlyFile?
     ) throws(ImageError) {
@@ -35,7 +35,7 @@ package struct TarSource: ImageSource {
         }
         let listing = try listTar(file, skipBad: skipBad)
 
-        // As when unpacking, a later member of the same name replaces the earlier one.
+        // A later member replaces an earlier one of the same name, as in extraction.
         var latest: [String: TarMember] = [:]
         for member in listing.members { latest[member.name] = member }
         let visible = latest.values.filter { member in
@@ -60,7 +60,7 @@ package struct TarSource: ImageSource {
             count: members.count, name: { members[$0].name }, size: { members[$0].size },
             read: { index, body throws(ImageError) in
                 let member = members[index]
-                // What is larger is refused when its turn to be decoded comes.
+                // Larger members are rejected when they are decoded.
                 if member.size <= limits.maximumFileBytes { try file.readPieces(of: member.range, body) }
             })
     }

@@ -1,7 +1,7 @@
 import FileFormats
 import TensorCore
 
-/// diffusers' AutoencoderKL: an image is encoded as the mean and log-variance of a Gaussian over latents
+/// diffusers' AutoencoderKL: encodes an image as the mean and log-variance of a Gaussian over latents
 /// (Rombach et al., 2022, section 3.1).
 package final class AutoencoderKL {
     package let config: AutoencoderKLConfig
@@ -33,7 +33,7 @@ package final class AutoencoderKL {
 
     /// Records the encoder.
     ///
-    /// - Parameter image: [B, H, W, in] in [-1, 1]; H and W divide by `config.downsamplingFactor`
+    /// - Parameter image: [B, H, W, in] in [-1, 1]; H and W are multiples of `config.downsamplingFactor`
     /// - Returns: moments [B, h, w, 2·latent]: mean, then log-variance (not clamped)
     package func encode(_ tape: Tape, _ image: Tensor) -> Tensor {
         let moments = encoder(tape, image)

@@ -1,6 +1,6 @@
 import TensorCore
 
-/// diffusers' Decoder: latent to image, each level but the last doubling it.
+/// diffusers' Decoder: latent to image. Each level except the last doubles height and width.
 struct Decoder {
     private let convIn: Conv2D
     private let midBlock: UNetMidBlock2D

@@ -11,7 +11,7 @@ struct AutoencoderShape {
     var settings: BlockSettings { BlockSettings(timeChannels: nil, groups: groups, eps: 1e-6) }
 }
 
-/// diffusers' Encoder: image to latent (or its moments), each level but the last halving the image.
+/// diffusers' Encoder: image to latent (or its moments). Each level except the last halves height and width.
 struct Encoder {
     private let convIn: Conv2D
     private let downBlocks: [DownBlock]

@@ -1,10 +1,10 @@
 import Support
 import TensorCore
 
-/// What an encoder makes of a batch of images.
+/// The encoder's output for a batch of images.
 package struct EncodedImages: Sendable {
-    /// Latents, not scaled: the mean of the Gaussian, or a VQ model's latents before quantization.
-    /// [B, h, w, latent channels].
+    /// Unscaled latents [B, h, w, latent channels]: the mean of the Gaussian, or a VQ model's latents before
+    /// quantization.
     package var mean: [Float]
     /// The Gaussian's log-variance, clamped to [-30, 20] as diffusers does; nil for a VQ model.
     package var logVariance: [Float]?
@@ -12,14 +12,14 @@ package struct EncodedImages: Sendable {
     package var shape: [Int]
 }
 
-/// Why images or latents cannot pass a first stage, in one line.
+/// Why a first stage cannot process images or latents; the message is one line.
 package struct FirstStageError: ReportableError, Equatable, Sendable {
     package let message: String
     package var exitStatus: Int32 { ExitStatus.refused }
 }
 
-/// The autoencoder before a latent diffusion model, ready to encode and decode: forward passes alone, recorded
-/// once a shape, in memory that does not grow with the batch.
+/// The autoencoder of a latent diffusion model, for inference: forward passes only, recorded once per shape,
+/// with memory that does not grow with the batch.
 ///
 /// Latents are not scaled here. Diffusion works on `(latent - shiftFactor)·scalingFactor`.
 package final class FirstStage {
@@ -37,13 +37,13 @@ package final class FirstStage {
     }
 
     package let model: Model
-    /// Image pixels along a side for one latent cell.
+    /// Image pixels per latent cell along each side.
     package let downsamplingFactor: Int
     package let latentChannels: Int
     /// Channels of the images.
     package let imageChannels: Int
     package let outputChannels: Int
-    /// The configuration's; another where a diffusion model was trained with another.
+    /// Initially from the configuration; set it if a diffusion model was trained with another value.
     package var scalingFactor: Float
     package var shiftFactor: Float
 
@@ -62,9 +62,9 @@ package final class FirstStage {
     }
 
     /// - Parameters:
-    ///   - arena: memory of the activations; one that other tapes also use saves memory
-    ///   - pixelsPerPass: image pixels that go through at once; a larger batch goes in several passes. Activations
-    ///     take about 3 KB a pixel in fp32 for Stable Diffusion's autoencoder.
+    ///   - arena: memory of the activations; sharing one with other tapes saves memory
+    ///   - pixelsPerPass: image pixels per pass; a larger batch is processed in several passes. Activations
+    ///     take about 3 KB per pixel in fp32 for Stable Diffusion's autoencoder.
     package init(
         _ model: Model, dtype: DType = .float32, backend: Backend = .fastest, arena: Arena = Arena(),
         pixelsPerPass: Int = 1 << 17
@@ -74,7 +74,7 @@ package final class FirstStage {
         self.backend = backend
         self.arena = arena
         self.pixelsPerPass = pixelsPerPass
-        // A pass of the full size, and one for what remains.
+        // One pass of the full size, and one for the remainder.
         encoders = RecentCache(capacity: 2)
         decoders = RecentCache(capacity: 2)
         switch model {
@@ -100,7 +100,7 @@ package final class FirstStage {
         self.init(try folder.loadAutoencoder(), dtype: dtype, backend: backend, arena: arena)
     }
 
-    /// The latent's height and width for an image's.
+    /// The latent's height and width for an image of this size.
     package func latentSize(height: Int, width: Int) throws(FirstStageError) -> (height: Int, width: Int) {
         let f = downsamplingFactor
         guard height > 0, width > 0, height % f == 0, width % f == 0 else {
@@ -142,12 +142,12 @@ package final class FirstStage {
         return EncodedImages(mean: mean, logVariance: logVariance, shape: shape)
     }
 
-    /// Decodes latents; a VQ model takes each to its nearest code first.
+    /// Decodes latents; a VQ model first quantizes them to their nearest codes.
     ///
     /// - Parameters:
     ///   - latents: [batch, height, width, latentChannels], not scaled
     ///   - height, width: of a latent, in cells
-    /// - Returns: images [batch, f·height, f·width, outputChannels], about [-1, 1], not clamped
+    /// - Returns: images [batch, f·height, f·width, outputChannels], roughly in [-1, 1], not clamped
     package func decode(
         _ latents: UnsafeBufferPointer<Float>, batch: Int, height: Int, width: Int
     ) -> [Float] {
@@ -162,12 +162,12 @@ package final class FirstStage {
         }
     }
 
-    /// What encoding and decoding since the last call came to, by kind of work.
+    /// The work of encoding and decoding since the last call, by kind.
     package func takeProfile() -> [WorkProfile] {
         (encoders.values + decoders.values).map(\.tape).takeProfile()
     }
 
-    /// Runs a recorded pass over a batch, as many samples at once as `pixelsPerPass` allows.
+    /// Runs a recorded pass over a batch, with as many samples per pass as `pixelsPerPass` allows.
     private func run(
         _ values: UnsafeBufferPointer<Float>, batch: Int, shape: [Int], pixels: Int,
         cache: inout RecentCache<[Int], Pass>, _ body: (Tape, Tensor) -> Tensor

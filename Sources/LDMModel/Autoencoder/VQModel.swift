@@ -1,8 +1,8 @@
 import FileFormats
 import TensorCore
 
-/// diffusers' VQModel: latents are decoded through the nearest vectors of a codebook (Esser et al., 2021; the
-/// first stage of CompVis/ldm-celebahq-256).
+/// diffusers' VQModel: quantizes latents to the nearest vectors of a codebook before decoding (Esser et al.,
+/// 2021; the first stage of CompVis/ldm-celebahq-256).
 package final class VQModel {
     package let config: VQModelConfig
     package let store: ParameterStore
@@ -35,16 +35,16 @@ package final class VQModel {
 
     /// Records the encoder.
     ///
-    /// - Parameter image: [B, H, W, in] in [-1, 1]; H and W divide by `config.downsamplingFactor`
+    /// - Parameter image: [B, H, W, in] in [-1, 1]; H and W are multiples of `config.downsamplingFactor`
     /// - Returns: latents before quantization, [B, h, w, width]
     package func encode(_ tape: Tape, _ image: Tensor) -> Tensor {
         quantConv(tape, encoder(tape, image))
     }
 
-    /// Records the look-up of the nearest codes, in fp32.
+    /// Records the nearest-code lookup, in fp32.
     ///
     /// - Parameter latent: [B, h, w, width], not scaled
-    /// - Returns: the codes' vectors [B, h, w, width], and their indices
+    /// - Returns: the codebook vectors [B, h, w, width], and their indices
     package func quantize(_ tape: Tape, _ latent: Tensor) -> (Tensor, CodeIndices) {
         let (codes, indices) = tape.nearestCode(tape.cast(latent, to: .float32), codebook: codebook)
         return (tape.cast(codes, to: tape.dtype), indices)

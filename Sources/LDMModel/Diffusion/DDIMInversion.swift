@@ -1,20 +1,22 @@
 import FileFormats
 
-/// DDIM run backwards, from a sample to the noise that it would be drawn from: each step takes the sample to the next
-/// noisier timestep, with the noise that the model sees in it.
+/// DDIM inversion, from a sample to the noise that generates it: each step moves the sample to the next
+/// noisier timestep, with the noise that the model predicts for it.
 ///
-/// x_next = √ᾱ_next x₀ + √(1 - ᾱ_next) ε, where x₀ and ε follow from x_t and the model's output. The model is asked
-/// at the timestep that the step goes to, so a round trip through `DDIMSampler` is exact only as far as its output does
-/// not change within a step.
+/// x_next = √ᾱ_next x₀ + √(1 - ᾱ_next) ε, where x₀ and ε follow from x_t and the model's output. The model is
+/// evaluated at the timestep that the step leads to, so a round trip through `DDIMSampler` is exact only to
+/// the extent that the model's output is constant within a step.
 ///
-/// Source: Song, Meng and Ermon 2021 (arXiv 2010.02502), section 4.3; step for step diffusers' `DDIMInverseScheduler`.
+/// Source: Song, Meng and Ermon 2021 (arXiv 2010.02502), section 4.3; step for step diffusers'
+/// `DDIMInverseScheduler`.
 package struct DDIMInversion: DiffusionSampler {
     package let schedule: NoiseSchedule
-    /// Noisiest last, other than a sampler's.
+    /// Noisiest last, the reverse of a sampler's order.
     package let timesteps: [Int]
 
-    /// - Throws: `ConfigError` for more steps than training timesteps, for linspace spacing, which cannot be reversed
-    ///   step by step, and where a model of x₀ would have to tell the noise in a clean sample.
+    /// - Throws: `ConfigError` if there are more steps than training timesteps; for linspace spacing, which
+    ///   cannot be inverted step by step; and if a model that predicts x₀ would have to be evaluated on a
+    ///   clean sample, from which the noise cannot be derived.
     package init(schedule: NoiseSchedule, steps: Int) throws(ConfigError) {
         let config = schedule.config
         guard config.timestepSpacing != .linspace else {

@@ -6,14 +6,14 @@ import FileFormats
 /// σ = η √((1 - ᾱ_prev)/(1 - ᾱ_t)) √(1 - ᾱ_t/ᾱ_prev).
 ///
 /// Source: Song, Meng and Ermon 2021 (arXiv 2010.02502), equations 12 and 16; step for step diffusers'
-/// `DDIMScheduler.step`, which takes the previous timestep as t - T/steps whatever the spacing.
+/// `DDIMScheduler.step`, where the previous timestep is t - T/steps regardless of the spacing.
 package struct DDIMSampler: DiffusionSampler {
     package let schedule: NoiseSchedule
     package let timesteps: [Int]
-    /// η.
+    /// η, in 0...1.
     package let eta: Float
 
-    /// - Throws: `ConfigError` if there are more steps than training timesteps, or η lies outside 0...1.
+    /// - Throws: `ConfigError` if there are more steps than training timesteps, or if η is outside 0...1.
     package init(schedule: NoiseSchedule, steps: Int, eta: Double = 0) throws(ConfigError) {
         guard eta >= 0, eta <= 1 else {
             throw ConfigError(.invalidValue, at: ["eta"], "found \(eta), expected 0 to 1")
@@ -37,7 +37,7 @@ package struct DDIMSampler: DiffusionSampler {
         let variance = (1 - alphaBarPrevious) / (1 - alphaBar) * (1 - alphaBar / alphaBarPrevious)
         let sigma = eta * variance.squareRoot()
         let signalPrevious = alphaBarPrevious.squareRoot()
-        // Rounding may leave a negative number where η = 1 makes it zero.
+        // Rounding may yield a negative number if the exact value is 0, at η = 1.
         let direction = max(0, 1 - alphaBarPrevious - sigma * sigma).squareRoot()
         let denoiser = CleanEstimate(schedule, timestep: t)
 

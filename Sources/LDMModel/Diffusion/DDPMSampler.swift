@@ -4,7 +4,8 @@ import Foundation
 /// Ancestral sampling of denoising diffusion probabilistic models.
 ///
 /// x_prev = (√ᾱ_prev β_t)/(1 - ᾱ_t) x₀ + √α_t (1 - ᾱ_prev)/(1 - ᾱ_t) x_t + √variance z, where α_t =
-/// ᾱ_t/ᾱ_prev and β_t = 1 - α_t span the distance to the next timestep visited; no noise at timestep 0.
+/// ᾱ_t/ᾱ_prev and β_t = 1 - α_t cover the interval to the next visited timestep; no noise is added at
+/// timestep 0.
 ///
 /// Source: Ho, Jain and Abbeel 2020 (arXiv 2006.11239), equations 6 and 7; step for step diffusers'
 /// `DDPMScheduler.step`.

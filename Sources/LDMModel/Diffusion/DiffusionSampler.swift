@@ -1,7 +1,7 @@
-/// Fills a buffer with standard normal numbers; the caller keys them by seed, step and sample.
+/// Fills a buffer with standard normal numbers. The caller derives them from seed, step and sample.
 package typealias NoiseSource = (UnsafeMutableBufferPointer<Float>) -> Void
 
-/// Goes from noise to sample, one model evaluation a step.
+/// Transforms noise into a sample, with one model evaluation per step.
 ///
 ///     var sample = noise
 ///     for (index, t) in sampler.timesteps.enumerated() {
@@ -9,20 +9,20 @@ package typealias NoiseSource = (UnsafeMutableBufferPointer<Float>) -> Void
 ///         sampler.step(modelOutput: output, sample: sample, index: index, noise: …)
 ///     }
 ///
-/// Samplers are stateless and work element by element, so a batch may be stepped whole or sample by sample.
+/// Samplers are stateless and work elementwise, so a batch may be processed as a whole or sample by sample.
 package protocol DiffusionSampler: Sendable {
     var schedule: NoiseSchedule { get }
     /// The training timesteps to evaluate the model at, noisiest first.
     var timesteps: [Int] { get }
-    /// Whether the step at this index draws noise.
+    /// Whether the step at this index adds noise.
     func needsNoise(at index: Int) -> Bool
-    /// Replaces `sample` (x_t) by the sample of the next, less noisy timestep.
+    /// Replaces `sample` (x_t) by the sample at the next, less noisy timestep.
     ///
     /// - Parameters:
-    ///   - modelOutput: what the model answered for x_t and `timesteps[index]`; as many elements as `sample`.
+    ///   - modelOutput: the model's output for x_t and `timesteps[index]`; as many elements as `sample`.
     ///   - sample: x_t, overwritten.
-    ///   - index: which step this is, from 0.
-    ///   - noise: called once, for all elements, where `needsNoise(at:)`; must be given there.
+    ///   - index: the index of the step, from 0.
+    ///   - noise: called once, for all elements, if `needsNoise(at: index)`; required in that case.
     func step(
         modelOutput: UnsafeBufferPointer<Float>, sample: UnsafeMutableBufferPointer<Float>, index: Int,
         noise: NoiseSource?)
@@ -40,9 +40,9 @@ extension DiffusionSampler {
 }
 
 extension DiffusionSampler {
-    /// What the model takes the clean sample x₀ for at a step, clipped where the sampler clips it.
+    /// The model's estimate of the clean sample x₀ at a step, clipped if the sampler clips it.
     ///
-    /// - Parameters: as of `step`; `sample` is x_t, before the step.
+    /// - Parameters: see `step`; `sample` is x_t, before the step.
     package func cleanEstimate(
         modelOutput: UnsafeBufferPointer<Float>, sample: UnsafeBufferPointer<Float>, index: Int
     ) -> [Float] {
@@ -51,13 +51,13 @@ extension DiffusionSampler {
     }
 }
 
-/// How the clean sample and the noise follow from x_t and the model's output, at one timestep.
+/// Derives the clean sample and the noise from x_t and the model's output, at one timestep.
 struct CleanEstimate {
     let prediction: PredictionType
     /// √ᾱ_t and √(1-ᾱ_t).
     let signal: Float
     let sigma: Float
-    /// Bound on |x₀|; infinite where it is not clipped.
+    /// Bound on |x₀|; infinite if x₀ is not clipped.
     let clip: Float
 
     init(_ schedule: NoiseSchedule, timestep: Int) {
@@ -80,7 +80,7 @@ struct CleanEstimate {
         case .velocity: original = signal * x - sigma * output
         case .sample: original = output
         }
-        // In this order NaN passes through, so that a broken model is seen.
+        // This argument order propagates NaN, so that a broken model is detected.
         return max(min(original, clip), -clip)
     }
 

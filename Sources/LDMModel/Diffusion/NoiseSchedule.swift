@@ -1,11 +1,10 @@
 import FileFormats
 import Foundation
 
-/// The forward process x_t = √ᾱ_t x₀ + √(1-ᾱ_t) ε, and what training needs of it.
+/// The forward process x_t = √ᾱ_t x₀ + √(1-ᾱ_t) ε, with the quantities that training needs.
 ///
-/// Tables go through the same precision as in diffusers (β and α in fp32, their product accumulated in fp64
-/// and rounded to fp32, as PyTorch's cumprod does on CPUs), so that a model sees the same noise levels in
-/// both.
+/// The tables are computed in the same precision as in diffusers (β and α in fp32, their product accumulated
+/// in fp64 and rounded to fp32, as PyTorch's cumprod does on CPUs), so that the noise levels match.
 ///
 /// Notation: β_t, α_t = 1 - β_t, ᾱ_t = α_0 ⋯ α_t, SNR_t = ᾱ_t / (1 - ᾱ_t), with t in 0..<T.
 /// Source: Ho, Jain and Abbeel 2020 (arXiv 2006.11239); diffusers 0.42, schedulers/scheduling_ddpm.py.
@@ -16,10 +15,10 @@ package struct NoiseSchedule: Sendable {
     /// ᾱ_t.
     package let alphasCumprod: [Float]
 
-    /// T, the number of timesteps in training.
+    /// T, the number of training timesteps.
     package var count: Int { betas.count }
 
-    /// Builds the tables; the configuration is validated.
+    /// Validates the configuration and builds the tables.
     package init(_ config: SchedulerConfig) throws(ConfigError) {
         try config.validate()
         self.config = config
@@ -43,20 +42,20 @@ package struct NoiseSchedule: Sendable {
 
     /// Weight of a sample's squared error under min-SNR-γ weighting, for this schedule's prediction type.
     ///
-    /// min(SNR, γ)/SNR for ε, min(SNR, γ)/(SNR + 1) for v, min(SNR, γ) for x₀; 1 where γ is nil.
+    /// min(SNR, γ)/SNR for ε, min(SNR, γ)/(SNR + 1) for v, min(SNR, γ) for x₀; 1 if γ is nil.
     /// Source: Hang et al. 2023 (arXiv 2303.09556), equations 8 and 9.
     package func lossWeight(_ t: Int, minSNRGamma gamma: Double?) -> Float {
         guard let gamma else { return 1 }
         let snr = snr(t)
         switch config.predictionType {
-        // The limit for SNR -> 0 is 1, so no division by zero.
+        // For SNR -> 0 the limit is 1; avoid the division by zero.
         case .epsilon: return Float(snr <= gamma ? 1 : gamma / snr)
         case .velocity: return Float(min(snr, gamma) / (snr + 1))
         case .sample: return Float(min(snr, gamma))
         }
     }
 
-    /// x_t = √ᾱ_t x₀ + √(1-ᾱ_t) ε, element by element; `noisy` may be `clean` or `noise` itself.
+    /// x_t = √ᾱ_t x₀ + √(1-ᾱ_t) ε, elementwise; `noisy` may alias `clean` or `noise`.
     package func addNoise(
         clean: UnsafeBufferPointer<Float>, noise: UnsafeBufferPointer<Float>, timestep t: Int,
         into noisy: UnsafeMutableBufferPointer<Float>
@@ -66,7 +65,7 @@ package struct NoiseSchedule: Sendable {
         for i in noisy.indices { noisy[i] = signal * clean[i] + sigma * noise[i] }
     }
 
-    /// What the model should answer for x_t: ε, v = √ᾱ_t ε - √(1-ᾱ_t) x₀, or x₀, by prediction type.
+    /// The training target of the model for x_t, by prediction type: ε, v = √ᾱ_t ε - √(1-ᾱ_t) x₀, or x₀.
     package func target(
         clean: UnsafeBufferPointer<Float>, noise: UnsafeBufferPointer<Float>, timestep t: Int,
         into target: UnsafeMutableBufferPointer<Float>
@@ -81,10 +80,10 @@ package struct NoiseSchedule: Sendable {
         }
     }
 
-    /// The training timesteps that a sampler of `steps` steps visits, noisiest first.
+    /// The training timesteps that a sampler with `steps` steps visits, noisiest first.
     ///
-    /// As diffusers' `set_timesteps`; where numpy's `arange` yields one entry too many for trailing spacing
-    /// (a rounding accident that gives timestep -1), the surplus entry is dropped.
+    /// Equal to diffusers' `set_timesteps`, with one exception: if rounding makes numpy's `arange` yield one
+    /// entry too many for trailing spacing (timestep -1), the surplus entry is dropped.
     package func timesteps(steps: Int) throws(ConfigError) -> [Int] {
         guard steps >= 1, steps <= count else {
             throw ConfigError(
@@ -143,7 +142,7 @@ extension NoiseSchedule {
         }
     }
 
-    /// PyTorch's linspace in fp32, bit for bit: each half is counted from its own end, with fused
+    /// Bit-identical to PyTorch's linspace in fp32: each half is computed from its own end, with fused
     /// multiply-add.
     private static func linspace(_ start: Float, _ end: Float, _ count: Int) -> [Float] {
         if count == 1 { return [start] }
@@ -162,7 +161,8 @@ extension NoiseSchedule {
         }
     }
 
-    /// Shifts and scales √ᾱ so that its last value is 0 and its first stays (Lin et al. 2023, Algorithm 1).
+    /// Shifts and scales √ᾱ so that its last value is 0 and its first value is unchanged (Lin et al. 2023,
+    /// Algorithm 1).
     private static func rescaledToZeroTerminalSNR(_ betas: [Float]) -> [Float] {
         let roots = cumulativeProduct(betas.map { 1 - $0 }).map { $0.squareRoot() }
         guard let first = roots.first, let last = roots.last else { return betas }

@@ -1,20 +1,20 @@
-/// How samples are drawn.
+/// Settings for drawing samples.
 package struct SamplingSettings: Sendable {
     package enum Method: String, Sendable, CaseIterable { case ddim, ddpm }
     package var method: Method
     /// Denoising steps.
     package var steps: Int
-    /// 0: deterministic DDIM; 1: as much noise as DDPM.
+    /// η of DDIM: 0 is deterministic, 1 adds as much noise as DDPM.
     package var eta: Double
-    /// In place of the scheduler's own `timestep_spacing`; nil leaves that.
+    /// Overrides the scheduler's `timestep_spacing` unless nil.
     package var spacing: TimestepSpacing?
-    /// Keys the initial noise: sample i of a seed is the same picture on any number of ranks.
+    /// Seed of the initial noise: sample i of a seed is the same image on any number of ranks.
     package var seed: UInt64
-    /// A seed for each sample in place of `seed`: each is then the first sample of its seed.
+    /// One seed per sample instead of `seed`: each sample is then the first sample of its seed.
     package var seeds: [UInt64]?
-    /// Samples denoised at once on a rank.
+    /// Samples per denoising batch on a rank.
     package var batchSize: Int
-    /// In place of the scheduler's own `clip_sample`; nil leaves that.
+    /// Overrides the scheduler's `clip_sample` unless nil.
     package var clips: Bool?
 
     package init(
@@ -31,7 +31,7 @@ package struct SamplingSettings: Sendable {
         self.batchSize = batchSize
     }
 
-    /// What the noise of a sample is keyed by.
+    /// The key of a sample's noise: seed and sample number.
     package func key(of sample: Int) -> (seed: UInt64, sample: UInt64) {
         seeds.map { ($0[sample], 0) } ?? (seed, UInt64(sample))
     }

@@ -1,9 +1,9 @@
 import FileFormats
 
-/// How β grows over the training timesteps.
+/// How β increases over the training timesteps.
 package enum BetaSchedule: String, ConfigChoice {
     case linear
-    /// Linear in √β, as latent diffusion models use it.
+    /// Linear in √β, as in latent diffusion models.
     case scaledLinear = "scaled_linear"
     /// The cosine schedule of Nichol and Dhariwal, with s = 0.008 and β at most 0.999.
     case squaredCosine = "squaredcos_cap_v2"
@@ -26,15 +26,15 @@ package enum TimestepSpacing: String, ConfigChoice {
 
 /// The variance of the noise that ancestral sampling adds.
 package enum VarianceType: String, ConfigChoice {
-    /// The posterior's variance β̃.
+    /// The posterior variance β̃.
     case fixedSmall = "fixed_small"
-    /// β̃ again, computed through its logarithm.
+    /// β̃ as well, computed through its logarithm.
     case fixedSmallLog = "fixed_small_log"
     /// β itself.
     case fixedLarge = "fixed_large"
 }
 
-/// The scheduler classes of diffusers whose files are read and written.
+/// The diffusers scheduler classes that can be read and written.
 package enum SchedulerClass: String, ConfigChoice {
     case ddim = "DDIMScheduler"
     case ddpm = "DDPMScheduler"
@@ -42,21 +42,21 @@ package enum SchedulerClass: String, ConfigChoice {
 
 /// The configuration of diffusers' `DDIMScheduler` and `DDPMScheduler` (`scheduler_config.json`).
 ///
-/// Source: diffusers 0.42, schedulers/scheduling_ddim.py and scheduling_ddpm.py. A key that only the other of
-/// the two classes has is accepted and takes effect if the other sampler is used.
+/// Source: diffusers 0.42, schedulers/scheduling_ddim.py and scheduling_ddpm.py. A key that exists only in
+/// the other of the two classes is accepted, and takes effect if the other sampler is used.
 package struct SchedulerConfig: DiffusersConfig {
     package var schedulerClass = SchedulerClass.ddim
-    /// T, the number of timesteps in training.
+    /// T, the number of training timesteps.
     package var numTrainTimesteps = 1000
     package var betaStart = 0.0001
     package var betaEnd = 0.02
     package var betaSchedule = BetaSchedule.linear
-    /// β of every timestep, in place of a schedule.
+    /// β of each timestep, instead of a schedule.
     package var trainedBetas: [Double]?
     /// Whether the predicted x₀ is clipped to `±clipSampleRange`.
     package var clipSample = true
     package var clipSampleRange = 1.0
-    /// Whether ᾱ before the first timestep is 1 (else that of timestep 0). DDIM only.
+    /// Whether ᾱ before the first timestep is 1 (otherwise that of timestep 0). DDIM only.
     package var setAlphaToOne = true
     /// Added to the timesteps of leading spacing.
     package var stepsOffset = 0
@@ -88,8 +88,8 @@ package struct SchedulerConfig: DiffusersConfig {
         case varianceType = "variance_type"
     }
 
-    /// Keys that have no effect on these two classes: retired ones of early files, and those of diffusers' other
-    /// schedulers, which it keeps when one scheduler is made from another's configuration and saved.
+    /// Keys without effect on these two classes: obsolete keys of early files, and keys of diffusers' other
+    /// schedulers, which it retains if one scheduler is created from another's configuration and saved.
     private static let keysWithoutEffect: Set<String> = [
         "tensor_format", "timestep_values",
         "algorithm_type", "disable_corrector", "euler_at_final", "final_sigmas_type", "flow_shift",
@@ -121,7 +121,7 @@ package struct SchedulerConfig: DiffusersConfig {
         timestepSpacing = try reader.read(.timestepSpacing, default: timestepSpacing)
         rescaleBetasZeroSNR = try reader.read(.rescaleBetasZeroSNR, default: rescaleBetasZeroSNR)
         varianceType = try reader.read(.varianceType, default: varianceType)
-        // Read by thresholding alone, which is refused.
+        // Only used by thresholding, which is not supported.
         let _: Double = try reader.read(.dynamicThresholdingRatio, default: 0.995)
         let _: Double = try reader.read(.sampleMaxValue, default: 1)
         let thresholding = try reader.read(.thresholding, default: false)
@@ -157,17 +157,18 @@ package struct SchedulerConfig: DiffusersConfig {
         return ConfigNode(.mapping(entries))
     }
 
-    /// What a model trained for the one noise would not expect of the other: keys that differ, a phrase each.
+    /// Differences that make a model trained with this noise process incompatible with the other: one phrase
+    /// per differing key.
     package func noiseDifferences(from other: SchedulerConfig) -> [String] {
         noise.node.differences(from: other.noise.node)
     }
 
-    /// The forward process and what is predicted, without what only sampling reads.
+    /// The forward process and the prediction type, without keys that only affect sampling.
     private var noise: SchedulerConfig {
         var config = SchedulerConfig()
         config.numTrainTimesteps = numTrainTimesteps
         config.betaSchedule = betaSchedule
-        // The cosine schedule has no ends.
+        // The cosine schedule has no beta_start and beta_end.
         if betaSchedule != .squaredCosine { (config.betaStart, config.betaEnd) = (betaStart, betaEnd) }
         config.trainedBetas = trainedBetas
         config.predictionType = predictionType

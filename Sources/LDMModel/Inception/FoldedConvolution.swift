@@ -1,8 +1,8 @@
 import FileFormats
 import TensorCore
 
-/// A convolution whose batch normalisation is part of its weights, torchvision's BasicConv2d of a network that is
-/// only evaluated: y = conv(x; w·γ/√(σ² + ε)) + β − μ·γ/√(σ² + ε), before its ReLU.
+/// A convolution with batch normalization folded into its weights, for inference (torchvision's BasicConv2d):
+/// y = conv(x; w·γ/√(σ² + ε)) + β − μ·γ/√(σ² + ε), followed by ReLU.
 struct FoldedConvolution {
     let name: String
     let weight: Parameter
@@ -10,12 +10,12 @@ struct FoldedConvolution {
     private let stride: Int
     private let padding: Padding
 
-    /// ε of the batch normalisation.
+    /// ε of batch normalization.
     private static let eps: Float = 0.001
 
     /// - Parameters:
     ///   - kernel: height and width
-    ///   - isPadded: zeros around the image that keep its size at stride 1
+    ///   - isPadded: zero padding that preserves the image size at stride 1
     init(
         _ scope: ParameterScope, _ name: String, _ inChannels: Int, _ outChannels: Int,
         kernel: (height: Int, width: Int) = (1, 1), stride: Int = 1, isPadded: Bool = true
@@ -39,13 +39,13 @@ struct FoldedConvolution {
 
     func callAsFunction(_ tape: Tape, _ x: Tensor) -> Tensor { tape.relu(linear(tape, x)) }
 
-    /// The tensors of a state dict that this layer is made from, with their shapes.
+    /// Names and shapes of the state-dict tensors that this layer is computed from.
     var sources: [(name: String, shape: [Int])] {
         [("conv.weight", weight.shape)].map { ("\(name).\($0.0)", $0.1) }
             + ["weight", "bias", "running_mean", "running_var"].map { ("\(name).bn.\($0)", bias.shape) }
     }
 
-    /// Takes the values out of a state dict that has all of `sources`.
+    /// Loads the values from a state dict that contains all `sources`.
     func load(_ file: SafetensorsFile) throws {
         let kernels = try file.floats(of: "\(name).conv.weight")
         let gamma = try file.floats(of: "\(name).bn.weight")

@@ -1,12 +1,12 @@
 import TensorCore
 
-// The blocks of Inception-v3 (Szegedy et al., "Rethinking the Inception Architecture", 2016) under torchvision's
-// names, with the pooling that FID's network has: means over the pixels inside the image alone.
+// The blocks of Inception-v3 (Szegedy et al., "Rethinking the Inception Architecture", 2016) with
+// torchvision's names and the average pooling of FID's network, which excludes padding.
 //
-// A mean over a window and a 1×1 convolution change places without changing the result, and after the convolution
-// there are fewer channels to take means of. ReLU comes with the concatenation.
+// Average pooling commutes with a 1×1 convolution. The pooling follows the convolution here, because there
+// are fewer channels to pool. ReLU is applied together with the concatenation.
 
-/// A part of the network: its convolutions in the order of the forward pass, and that pass.
+/// A part of the network: its forward pass, and its convolutions in forward order.
 protocol InceptionBlock {
     var convolutions: [FoldedConvolution] { get }
     /// - Parameter x: [B, H, W, in]
@@ -68,7 +68,7 @@ struct InceptionB: InceptionBlock {
     }
 }
 
-/// Mixed_6b to 6e: 17×17, with 7×7 convolutions in two halves.
+/// Mixed_6b to 6e: 17×17, with 7×7 convolutions factorized into 1×7 and 7×1.
 struct InceptionC: InceptionBlock {
     private let one, pool: FoldedConvolution
     private let seven, double: [FoldedConvolution]
@@ -131,7 +131,7 @@ struct InceptionD: InceptionBlock {
     }
 }
 
-/// Mixed_7b and 7c: 8×8. The last block pools by the maximum, an oversight of the network that FID was defined with.
+/// Mixed_7b and 7c: 8×8. The last block uses max pooling, a mistake in the network that defines FID.
 struct InceptionE: InceptionBlock {
     private let one, three1, three2a, three2b, double1, double2, double3a, double3b, pool: FoldedConvolution
     private let poolsMaximum: Bool
@@ -169,7 +169,7 @@ struct InceptionE: InceptionBlock {
     }
 }
 
-/// Convolutions one after the other, the last without its ReLU.
+/// Applies convolutions in sequence, the last without its ReLU.
 private func chain(_ tape: Tape, _ x: Tensor, _ layers: [FoldedConvolution]) -> Tensor {
     layers[layers.count - 1].linear(tape, layers.dropLast().reduce(x) { $1(tape, $0) })
 }

@@ -1,21 +1,21 @@
 import FileFormats
 import TensorCore
 
-/// The network whose features FID compares (Heusel et al., 2017): Inception-v3 as the TensorFlow release of 2015
-/// computes it, by the structure and under the names of pytorch-fid's `fid_inception_v3`.
+/// The feature network of FID (Heusel et al., 2017): Inception-v3 of the TensorFlow release of 2015, with the
+/// structure and parameter names of pytorch-fid's `fid_inception_v3`.
 ///
-/// Up to the pooled features, [B, 2048]; the classifier behind them is not used.
+/// It ends at the pooled features, [B, 2048]; the classifier is not used.
 package final class InceptionV3 {
     package let store = ParameterStore()
-    /// Length of a feature: 2048.
+    /// Length of a feature vector: 2048.
     package let featureCount: Int
     private let stem: [FoldedConvolution]
     private let blocks: [any InceptionBlock]
 
-    /// Side of the images that the network takes.
+    /// Side of the network's input in pixels.
     static let imageSide = 299
 
-    /// - Parameter narrowing: what all widths are divided by; for tests.
+    /// - Parameter narrowing: divides all channel counts; for tests.
     package init(narrowing: Int = 1) {
         precondition(16 % narrowing == 0, "widths are multiples of 16, not of \(narrowing)")
         let narrowed = { (width: Int) in width / narrowing }
@@ -56,7 +56,7 @@ package final class InceptionV3 {
         let side = Self.imageSide
         var x = tape.resizeBilinear(images, height: side, width: side, scale: 2, shift: -1)
         x = stem[1](tape, stem[0](tape, x))
-        // ReLU and a maximum change places, and after the maximum there is a quarter of the pixels.
+        // ReLU commutes with max pooling; after pooling there are a quarter of the pixels.
         x = tape.relu(tape.maxPool3(stem[2].linear(tape, x), stride: 2))
         x = tape.relu(tape.maxPool3(stem[4].linear(tape, stem[3](tape, x)), stride: 2))
         return tape.imageMean(blocks.reduce(x) { $1(tape, $0) })
@@ -64,9 +64,9 @@ package final class InceptionV3 {
 
     private var convolutions: [FoldedConvolution] { stem + blocks.flatMap(\.convolutions) }
 
-    /// Loads a state dict of `fid_inception_v3` out of a safetensors file, batch normalisation and all.
+    /// Loads a state dict of `fid_inception_v3`, including batch normalization, from a safetensors file.
     ///
-    /// - Throws: `SafetensorsError`, or `ModelFolderError` that names all tensors that do not fit.
+    /// - Throws: `SafetensorsError`, or `ModelFolderError` that lists all mismatched tensors.
     package func load(_ path: String) throws {
         let file = try SafetensorsFile(path: path)
         let sources = convolutions.flatMap(\.sources)
@@ -93,13 +93,14 @@ package final class InceptionV3 {
         store.valuesChanged()
     }
 
-    /// The classifier, and counters of batches that training kept.
+    /// The classifier, and batch counters of training.
     private static func isUnused(_ name: String) -> Bool {
         name == "fc.weight" || name == "fc.bias" || name.hasSuffix(".num_batches_tracked")
     }
 }
 
-/// Features of images, recorded once a batch size and image size; in fp32 always, as FID's published numbers are.
+/// Computes features of images. Passes are recorded once per batch size and image size, always in fp32, as
+/// for published FID values.
 package final class InceptionFeatures {
     package let network: InceptionV3
     private let backend: Backend
@@ -113,7 +114,8 @@ package final class InceptionFeatures {
         let features: Tensor
     }
 
-    /// Images that go through at once: more keep no processor busier, and their activations leave its caches.
+    /// Images per pass. Larger batches do not improve utilization, and their activations exceed the
+    /// processor's caches.
     private static let batch = 16
 
     package init(_ network: InceptionV3, backend: Backend = .fastest, arena: Arena = Arena()) {
@@ -140,7 +142,7 @@ package final class InceptionFeatures {
         return features
     }
 
-    /// What the passes since the last call came to, by kind of work.
+    /// The work of the passes since the last call, by kind.
     package func takeProfile() -> [WorkProfile] { passes.values.map(\.tape).takeProfile() }
 
     private func record(_ batch: Int, _ height: Int, _ width: Int) -> Pass {

@@ -1,7 +1,7 @@
 import TensorCore
 
-/// Self-attention over the pixels with a residual connection, diffusers' Attention as its U-Nets and
-/// autoencoders use it: y = (x + to_out(attention(to_q(h), to_k(h), to_v(h)))) / factor, h = group_norm(x).
+/// Self-attention over pixels with a residual connection, diffusers' Attention as used in its U-Nets and
+/// autoencoders: y = (x + to_out(attention(to_q(h), to_k(h), to_v(h)))) / factor, h = group_norm(x).
 package struct Attention {
     let groupNorm: GroupNorm?
     let toQ: Linear
@@ -14,8 +14,8 @@ package struct Attention {
 
     /// - Parameters:
     ///   - headDim: channels of a head; there are channels/headDim heads
-    ///   - groups: groups of the norm; nil for none
-    ///   - exactProducts: products of bf16 tensors in fp32
+    ///   - groups: groups of the norm; nil for no norm
+    ///   - exactProducts: compute products of bf16 tensors in fp32
     package init(
         _ scope: ParameterScope, _ channels: Int, headDim: Int, groups: Int?, eps: Float,
         outputScaleFactor: Float = 1, exactProducts: Bool = false

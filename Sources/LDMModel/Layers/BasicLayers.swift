@@ -1,13 +1,13 @@
 import TensorCore
 
-/// Convolution with bias, torch.nn.Conv2d: starts uniform in ±1/sqrt(in·kernel²).
+/// Convolution with bias, torch.nn.Conv2d: initialized uniformly in ±1/sqrt(in·kernel²).
 package struct Conv2D {
     package let weight: Parameter
     package let bias: Parameter
     let stride: Int
     let padding: Padding
 
-    /// - Parameter padding: zeros around the image; by default what keeps the size at stride 1.
+    /// - Parameter padding: zero padding; by default it preserves the image size at stride 1.
     package init(
         _ scope: ParameterScope, _ inChannels: Int, _ outChannels: Int, kernel: Int = 3, stride: Int = 1,
         padding: Padding? = nil
@@ -21,14 +21,14 @@ package struct Conv2D {
 
     /// - Parameters:
     ///   - x: [B, H, W, in]
-    ///   - addend: [B, H', W', out], summed into the result in the same pass
+    ///   - addend: [B, H', W', out], added to the result in the same pass
     /// - Returns: [B, H', W', out]
     package func callAsFunction(_ tape: Tape, _ x: Tensor, addend: Tensor? = nil) -> Tensor {
         tape.convolution(x, weight, bias, stride: stride, padding: padding, addend: addend)
     }
 }
 
-/// Linear layer with bias, torch.nn.Linear: starts uniform in ±1/sqrt(in).
+/// Linear layer with bias, torch.nn.Linear: initialized uniformly in ±1/sqrt(in).
 package struct Linear {
     package let weight: Parameter
     package let bias: Parameter
@@ -40,14 +40,14 @@ package struct Linear {
 
     /// - Parameters:
     ///   - x: [..., in]
-    ///   - addend: [..., out], summed into the result in the same pass
+    ///   - addend: [..., out], added to the result in the same pass
     /// - Returns: [..., out]
     package func callAsFunction(_ tape: Tape, _ x: Tensor, addend: Tensor? = nil) -> Tensor {
         tape.linear(x, weight, bias, addend: addend)
     }
 }
 
-/// Group normalisation with scale and offset, torch.nn.GroupNorm.
+/// Group normalization with scale and offset, torch.nn.GroupNorm.
 package struct GroupNorm {
     package let weight: Parameter
     package let bias: Parameter

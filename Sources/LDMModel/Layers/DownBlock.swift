@@ -1,17 +1,17 @@
 import TensorCore
 
-/// A level of an encoder: residual blocks, each with an attention where asked for, then halving the image.
+/// An encoder level: residual blocks, each optionally followed by attention, then downsampling by 2.
 /// diffusers' DownBlock2D, AttnDownBlock2D and DownEncoderBlock2D.
 package struct DownBlock {
     let resnets: [ResnetBlock2D]
-    /// One a residual block, or none.
+    /// One per residual block, or empty.
     let attentions: [Attention]
     let downsampler: Downsample2D?
 
     /// - Parameters:
-    ///   - layers: residual blocks
+    ///   - layers: number of residual blocks
     ///   - headDim: channels of an attention head; nil for no attention
-    ///   - downsamplePadding: `Downsample2D`'s padding; nil for a level that keeps its size
+    ///   - downsamplePadding: `Downsample2D`'s padding; nil for a level without downsampling
     package init(
         _ scope: ParameterScope, _ inChannels: Int, _ outChannels: Int, layers: Int, headDim: Int? = nil,
         downsamplePadding: Int?, _ settings: BlockSettings
@@ -37,7 +37,7 @@ package struct DownBlock {
     /// - Parameters:
     ///   - x: [B, H, W, in]
     ///   - time: silu(temb) [B, timeChannels], or nil
-    /// - Returns: [B, H/2, W/2, out], and what skip connections take: the output after each layer and after the
+    /// - Returns: [B, H/2, W/2, out], and the skip connections: the output of each layer and of the
     ///   downsampler.
     package func callAsFunction(
         _ tape: Tape, _ x: Tensor, time: Tensor? = nil

@@ -1,15 +1,16 @@
 import TensorCore
 
-/// A place in the tree of parameter names: what a layer declares under `down_blocks.0.resnets.0` gets that prefix.
+/// A prefix in the tree of parameter names: parameters that a layer declares in the scope
+/// `down_blocks.0.resnets.0` get that prefix.
 ///
-/// Layers declare in the order in which the forward pass uses them, because the flat store counts on it:
-/// gradients then become ready from the end of the store to its start.
+/// Layers must declare parameters in the order of the forward pass. The flat store depends on it: gradients
+/// then become ready from the end of the store to its start.
 package struct ParameterScope {
     package let store: ParameterStore
     /// Dotted path with a trailing dot, or empty at the root.
     private let prefix: String
 
-    /// The root of a model's names.
+    /// The root scope of a model.
     package init(_ store: ParameterStore) {
         self.init(store, prefix: "")
     }

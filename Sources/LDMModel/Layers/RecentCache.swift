@@ -1,14 +1,14 @@
-/// The most recently used of what is costly to make: a tape for each shape.
+/// An LRU cache for values that are expensive to create, such as one tape per shape.
 struct RecentCache<Key: Equatable, Value> {
     private var entries: [(key: Key, value: Value)] = []  // oldest first
     private let capacity: Int
 
     init(capacity: Int) { self.capacity = capacity }
 
-    /// What is kept.
+    /// The cached values.
     var values: [Value] { entries.map(\.value) }
 
-    /// The value for a key, made where there is none; the one that was used longest ago makes room for it.
+    /// Returns the value for a key; creates it if necessary, evicting the least recently used value.
     mutating func value(for key: Key, make: () -> Value) -> Value {
         if let index = entries.firstIndex(where: { $0.key == key }) {
             let entry = entries.remove(at: index)

@@ -1,10 +1,11 @@
 import TensorCore
 
-/// Halves the image by a 3×3 convolution of stride 2, diffusers' Downsample2D.
+/// Halves height and width by a 3×3 convolution with stride 2, diffusers' Downsample2D.
 package struct Downsample2D {
     let conv: Conv2D
 
-    /// - Parameter padding: on all sides; 0 means one row below and one column to the right, as diffusers pads.
+    /// - Parameter padding: on all sides; 0 pads one row at the bottom and one column on the right, as in
+    ///   diffusers.
     package init(_ scope: ParameterScope, _ channels: Int, padding: Int) {
         conv = Conv2D(
             scope["conv"], channels, channels, stride: 2,
@@ -16,7 +17,8 @@ package struct Downsample2D {
     package func callAsFunction(_ tape: Tape, _ x: Tensor) -> Tensor { conv(tape, x) }
 }
 
-/// Doubles the image by nearest neighbours, then a 3×3 convolution: diffusers' Upsample2D.
+/// Doubles height and width by nearest-neighbor upsampling, followed by a 3×3 convolution: diffusers'
+/// Upsample2D.
 package struct Upsample2D {
     let conv: Conv2D
 

@@ -1,16 +1,16 @@
 import TensorCore
 
-/// What the residual blocks and attentions of a model have in common.
+/// Settings shared by the residual blocks and attentions of a model.
 package struct BlockSettings: Sendable {
     /// Width of the time embedding; nil for blocks without one (autoencoders).
     package var timeChannels: Int?
     package var groups: Int
     package var eps: Float
-    /// How the time embedding enters: added before the second norm, or as scale and shift after it
+    /// How the time embedding is applied: added before the second norm, or as scale and shift after it
     /// (Dhariwal and Nichol, 2021).
     package var timeScaleShift = TimeScaleShift.add
     package var dropout: Float = 0
-    /// Residual sums are divided by this.
+    /// Divisor of residual sums.
     package var outputScaleFactor: Float = 1
 
     package init(timeChannels: Int?, groups: Int, eps: Float) {
@@ -22,7 +22,9 @@ package struct BlockSettings: Sendable {
 
 /// diffusers' ResnetBlock2D:
 ///
-///     h = conv1(silu(norm1(x)));  h = norm2(h + proj(silu(temb)));  y = (shortcut(x) + conv2(silu(h))) / factor
+///     h = conv1(silu(norm1(x)))
+///     h = norm2(h + proj(silu(temb)))
+///     y = (shortcut(x) + conv2(silu(h))) / factor
 package struct ResnetBlock2D {
     let norm1: GroupNorm
     let convShortcut: Conv2D?
@@ -50,13 +52,13 @@ package struct ResnetBlock2D {
 
     /// - Parameters:
     ///   - x: [B, H, W, in]
-    ///   - time: [B, timeChannels], silu(temb): the same for all blocks, so the model computes it once
+    ///   - time: [B, timeChannels], silu(temb); the same for all blocks, so the model computes it once
     /// - Returns: [B, H, W, out]
     package func callAsFunction(_ tape: Tape, _ x: Tensor, time: Tensor?) -> Tensor {
         precondition((time == nil) == (timeProjection == nil), "time embedding for \(norm1.weight.name)")
         var h = norm1(tape, x, silu: true)
-        // The shortcut stands between norm1 and conv1: in the backward pass its gradient is then there when
-        // norm1's is written, and both are summed in that pass.
+        // Record the shortcut between norm1 and conv1: in the backward pass its gradient then exists before
+        // norm1's is written, and one pass sums both.
         let residual = convShortcut.map { $0(tape, x) } ?? x
         h = conv1(tape, h)
         if let timeProjection, let time {

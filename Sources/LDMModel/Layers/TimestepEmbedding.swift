@@ -1,6 +1,6 @@
 import TensorCore
 
-/// Sinusoids of the timestep through two linear layers, diffusers' Timesteps and TimestepEmbedding
+/// Sinusoidal timestep embedding followed by two linear layers, diffusers' Timesteps and TimestepEmbedding
 /// (Ho et al., 2020, appendix B).
 package struct TimestepEmbedding {
     let linear1: Linear
@@ -12,7 +12,7 @@ package struct TimestepEmbedding {
     /// - Parameters:
     ///   - channels: width of the sinusoidal embedding
     ///   - timeChannels: width of the result
-    ///   - flipSinToCos: cosines before sines
+    ///   - flipSinToCos: whether cosines precede sines
     ///   - freqShift: frequencies are 10000^(-i/(channels/2 - freqShift))
     package init(
         _ scope: ParameterScope, channels: Int, timeChannels: Int, flipSinToCos: Bool, freqShift: Float

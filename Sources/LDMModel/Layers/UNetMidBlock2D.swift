@@ -1,6 +1,6 @@
 import TensorCore
 
-/// Two residual blocks around an attention at the lowest resolution, diffusers' UNetMidBlock2D.
+/// Two residual blocks with an attention in between, at the lowest resolution: diffusers' UNetMidBlock2D.
 package struct UNetMidBlock2D {
     let resnet0: ResnetBlock2D
     let attention: Attention?
@@ -15,7 +15,8 @@ package struct UNetMidBlock2D {
     ) {
         resnet0 = ResnetBlock2D(scope["resnets", 0], channels, channels, settings)
         attention = headDim.map {
-            // An autoencoder's errors are seen in every picture, and its one attention costs it little.
+            // Use exact products in autoencoders only: their errors are visible in every image, and a single
+            // attention is cheap.
             Attention(
                 scope["attentions", 0], channels, headDim: $0, groups: attentionGroups, eps: settings.eps,
                 outputScaleFactor: settings.outputScaleFactor, exactProducts: settings.timeChannels == nil)

@@ -1,20 +1,19 @@
 import TensorCore
 
-/// A level of a decoder: residual blocks, each on its input joined to a skip connection where there are any and
-/// with an attention where asked for, then doubling the image.
-/// diffusers' UpBlock2D, AttnUpBlock2D and UpDecoderBlock2D.
+/// A decoder level: residual blocks, each optionally with a concatenated skip connection before and attention
+/// after it, then upsampling by 2. diffusers' UpBlock2D, AttnUpBlock2D and UpDecoderBlock2D.
 package struct UpBlock {
     let resnets: [ResnetBlock2D]
-    /// One a residual block, or none.
+    /// One per residual block, or empty.
     let attentions: [Attention]
     let upsampler: Upsample2D?
     private let takesSkips: Bool
 
     /// - Parameters:
-    ///   - layers: residual blocks
-    ///   - skipChannels: channels of the skip connection that joins each layer; empty for none
+    ///   - layers: number of residual blocks
+    ///   - skipChannels: channels of each layer's skip connection; empty for none
     ///   - headDim: channels of an attention head; nil for no attention
-    ///   - upsamples: whether the level doubles the image
+    ///   - upsamples: whether the level doubles height and width
     package init(
         _ scope: ParameterScope, _ inChannels: Int, _ outChannels: Int, layers: Int,
         skipChannels: [Int] = [], headDim: Int? = nil, upsamples: Bool, _ settings: BlockSettings
@@ -40,7 +39,7 @@ package struct UpBlock {
 
     /// - Parameters:
     ///   - x: [B, H, W, in]
-    ///   - skips: the encoder's outputs that no level has taken yet; each layer takes the last
+    ///   - skips: the encoder outputs that have not been used yet; each layer removes the last
     ///   - time: silu(temb) [B, timeChannels], or nil
     /// - Returns: [B, 2H, 2W, out]
     package func callAsFunction(

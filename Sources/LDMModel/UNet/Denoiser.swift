@@ -1,9 +1,9 @@
 import TensorCore
 
-/// Evaluates a U-Net for sampling: forward passes alone, recorded once a shape.
+/// Evaluates a U-Net for sampling: forward passes only, recorded once per shape.
 ///
-/// Samples are fp32 NHWC outside, whatever type the model computes in. Weights are the store's current ones
-/// at each call, so `store.withValues(average) { … }` samples from an average.
+/// Samples are fp32 NHWC, regardless of the model's compute type. Each call uses the store's current weights,
+/// so `store.withValues(average) { … }` samples from an average.
 package final class Denoiser {
     package let model: UNet2DModel
     private let dtype: DType
@@ -20,8 +20,8 @@ package final class Denoiser {
     }
 
     /// - Parameters:
-    ///   - arena: memory of the activations; one that other tapes also use saves memory
-    ///   - shapes: how many shapes stay recorded; each holds its own copy of the packed weights
+    ///   - arena: memory of the activations; sharing one with other tapes saves memory
+    ///   - shapes: number of shapes to keep recorded; each holds its own copy of the packed weights
     package init(
         _ model: UNet2DModel, dtype: DType = .float32, backend: Backend = .fastest, arena: Arena = Arena(),
         shapes: Int = 2
@@ -33,12 +33,12 @@ package final class Denoiser {
         passes = RecentCache(capacity: max(1, shapes))
     }
 
-    /// The model's output for a batch.
+    /// Computes the model's output for a batch.
     ///
     /// - Parameters:
     ///   - sample: [B, height, width, in] fp32
     ///   - timesteps: [B]
-    ///   - output: [B, height, width, out] fp32; may be `sample`'s memory
+    ///   - output: [B, height, width, out] fp32; may be the same memory as `sample`
     package func predict(
         _ sample: UnsafeBufferPointer<Float>, height: Int, width: Int, timesteps: [Float],
         into output: UnsafeMutableBufferPointer<Float>
@@ -66,7 +66,7 @@ package final class Denoiser {
         }
     }
 
-    /// What the evaluations since the last call came to, by kind of work.
+    /// The work of the evaluations since the last call, by kind.
     package func takeProfile() -> [WorkProfile] { passes.values.map(\.tape).takeProfile() }
 
     private func record(batch: Int, height: Int, width: Int) -> Pass {

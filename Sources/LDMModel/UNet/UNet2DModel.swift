@@ -1,10 +1,11 @@
 import FileFormats
 import TensorCore
 
-// B samples, H × W latent cells, C channels.
+// B samples, H × W pixels or latent cells, C channels.
 
-/// diffusers' UNet2DModel: predicts the noise (or v) in a noisy sample from the sample and its timestep
-/// (Ho et al., 2020; Dhariwal and Nichol, 2021). Same parameters, same names, same numbers.
+/// diffusers' UNet2DModel: predicts the noise (or v) in a noisy sample from the sample and its timestep (Ho
+/// et al., 2020; Dhariwal and Nichol, 2021). It has the same parameters and names and computes the same
+/// function.
 package final class UNet2DModel {
     package let config: UNet2DConfig
     package let store: ParameterStore
@@ -52,8 +53,8 @@ package final class UNet2DModel {
                 root["mid_block"], last, headDim: config.addAttention ? headDim(last) : nil,
                 attentionGroups: config.midAttentionNumGroups, midSettings) : nil
 
-        // Each layer of an up block takes one output of the encoder: its own level's, and at the end the one
-        // that came from the level above.
+        // Each layer of an up block consumes one encoder output: those of its own level, and for the last
+        // layer the one from the level above.
         let reversed = Array(channels.reversed())
         upBlocks = reversed.indices.map { level in
             let output = reversed[level]
@@ -74,7 +75,7 @@ package final class UNet2DModel {
     /// Records the forward pass.
     ///
     /// - Parameters:
-    ///   - sample: [B, H, W, in], of the tape's type; H and W divide by `config.downsamplingFactor`
+    ///   - sample: [B, H, W, in], of the tape's type; H and W are multiples of `config.downsamplingFactor`
     ///   - timestep: [B], fp32
     /// - Returns: [B, H, W, out], of the tape's type
     package func callAsFunction(_ tape: Tape, sample: Tensor, timestep: Tensor) -> Tensor {
