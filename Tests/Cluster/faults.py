@@ -101,7 +101,7 @@ def frozen_and_thawed(cluster, folder, reference):
     return disturb(cluster, folder, reference, lambda c: c.freeze(1), after=lambda c: c.thaw(1), same_ranks=False)
 
 
-# What does not end a job, only slows it down.
+# Faults that slow a job down but do not end it.
 
 def runs_through(cluster, folder, reference, prepare, restore, note):
     prepare()
@@ -138,7 +138,7 @@ def dead_interface(cluster, folder, reference):
                         lambda: each(cluster.remove_interface), "docker0 on every host")
 
 
-# What is refused before anything starts.
+# Conditions under which a job is rejected before it starts.
 
 def refused(cluster, folder, prepare, restore, words):
     prepare()

@@ -181,7 +181,7 @@ def launcher_killed_early(cluster, folder, reference):
         lambda job: wait_until(lambda: cluster.pids(0, "mpirun ") or job.run.attempts, 30, "mpirun runs", every=0.01))
 
 
-# Strangers
+# Unauthenticated connections
 
 
 STRANGER = """
@@ -242,7 +242,7 @@ def port_scan(cluster, folder, reference):
         found = cluster.run(1, [sys.executable, "-c", STRANGER, cluster.address(0), ",".join(map(str, ports)), "12"],
                             check=True).stdout.split()
         received, closed, left = map(int, found)
-        # Open MPI's own port, which waits for its handshake, is among them.
+        # The ports include Open MPI's own, which waits for its handshake.
         require(received == 0 and closed * len(ports) >= closed + left,
                 f"strangers have received {received} bytes; {closed} of {closed + left} connections were closed")
         require(job.process.poll() is None or job.process.returncode == 0, f"the job has ended:\n{job.log}")
@@ -254,7 +254,7 @@ def port_scan(cluster, folder, reference):
         job.stop()
 
 
-# Hosts that are not alike
+# Heterogeneous hosts
 
 
 def mixed_processors(cluster, folder, reference):
@@ -285,7 +285,7 @@ def low_limit_of_files(cluster, folder, reference):
     job = Job(cluster, folder, hosts=(), wrapper=["prlimit", "--nofile=24:4096"])
     try:
         require(job.end() == 0, f"exit code {job.process.returncode}:\n{job.log}")
-        # In one machine Open MPI adds up in another order.
+        # On a single host, Open MPI sums in another order.
         job.run.check_equal(reference, same_ranks=False)
     finally:
         job.stop()

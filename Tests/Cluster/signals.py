@@ -60,7 +60,7 @@ def mpirun_told(cluster, folder, reference):
         found = [pid for pid in cluster.pids(0, str(folder)) if Path(f"/proc/{pid}/comm").read_text() == "mpirun\n"]
         require(len(found) == 1, f"found {len(found)} mpirun on node0")
         return found[0]
-    # Slow enough that the run is not done by then.
+    # Slow the network down, so that the run is still training when the signal arrives.
     cluster.shape(latency_ms=60)
     try:
         return told(cluster, folder, reference, find)

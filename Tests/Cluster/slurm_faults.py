@@ -45,7 +45,7 @@ class BatchJob:
                 return int(shown["Restarts"])
             require(shown["JobState"] not in FINAL, f"job is {shown['JobState']}:\n{self.log}")
             require(time.monotonic() < end, f"not done within {seconds} s:\n{self.log}")
-            # Slurm lets a requeued job wait for two minutes.
+            # Slurm delays a requeued job by two minutes; start it now.
             if shown["JobState"] == "PENDING" and shown.get("Reason") == "BeginTime":
                 self.slurm.run("head", ["scontrol", "update", f"JobId={self.number}", "StartTime=now"])
             time.sleep(0.5)
@@ -66,7 +66,7 @@ def prepare(slurm, scratch):
 def time_limit(slurm, folder, reference):
     """One sbatch with a limit of a minute goes through its requeues to the last step."""
     attempt = reference.attempts[0]
-    # Three limits' worth on this machine as it is now; each start loses some of its minute.
+    # Steps for three time limits at the current speed of this machine; each start loses part of its minute.
     steps = int(STEPS / (attempt["endedAt"] - attempt["startedAt"]) * 180)
     job = BatchJob(slurm, folder, "--time=1", steps=steps)
     restarts = job.follow(1500)

@@ -45,9 +45,10 @@ SETTINGS = {
     "train.checkpoint_every": 20, "train.log_every": LOG_EVERY, "train.sample_every": 100, "train.batch_size": 3,
     "sampling.count": 4, "sampling.steps": 4, "checkpoint.keep_last": KEEP_LAST,
 }
-# Exit codes that no fault here may end the launcher with: nothing is wrong with the command, the data or the training.
+# Exit codes with which no fault here may end the launcher, since the command, the data and the training are correct.
 WRONG = {2, 3, 4}
-# Those that are worth repeating the command. Any other is that of a crash, and the launcher says why it gave up.
+# Exit codes after which the command is repeated. Any other is that of a crash, for which the launcher prints the
+# reason.
 WORTH_REPEATING = {0, 74, 75}
 
 
@@ -110,7 +111,8 @@ class Training:
             if self._process is None or self._process.poll() is not None:
                 return
             if number == signal.SIGKILL:
-                # The launcher itself: the process that stands for it outside would take it along otherwise.
+                # Kill the launcher itself: killing the process that represents it outside the namespaces would end
+                # both.
                 for pid in self.soak.cluster.pids(0, f"{self.soak.program} launch --host"):
                     if Path(f"/proc/{pid}/comm").read_text() == "disttrain\n":
                         os.kill(pid, number)
@@ -206,12 +208,12 @@ class Soak:
         if self.state_path.exists():
             self.state |= json.loads(self.state_path.read_text())
         self.steps = arguments.steps
-        # Another start draws other faults than the one before.
+        # Each start of this script draws different faults.
         self.random = random.Random(f"{arguments.seed} {self.state['seconds']}")
         self.program = self.output / "disttrain"
         self.other_program = self.output / "disttrain-other-build"
         if not self.program.exists():
-            # A copy: a build meanwhile must not replace the program under a running job.
+            # Use a copy, so that a build during the test does not replace the program of a running job.
             shutil.copy2(job.PROGRAM, self.program)
             self.other_program.write_bytes(self.program.read_bytes() + b"\0")
             self.other_program.chmod(0o755)
@@ -400,7 +402,7 @@ class Soak:
                 finally:
                     self.state["seconds"] += time.monotonic() - self.began
                     self.save()
-                    # Processes that wait for the disk do not end.
+                    # Thaw the disk, since processes that wait for it cannot exit.
                     self.disk.thaw()
         finally:
             self.disk.unmount()

@@ -217,7 +217,7 @@ def launcher_killed(soak):
     soak.wait_for_start(before)
 
 
-# (fault, how often it is drawn in comparison with the others)
+# (fault, relative frequency with which it is drawn)
 ALL = [
     (rank_killed, 2), (rank_stopped, 2), (mpirun_killed, 1), (host_processes_killed, 1), (power_cut, 2),
     (power_cut_of_the_launcher, 0.5), (link_cut, 2), (host_frozen, 1), (slow_network, 0.5), (ssh_refused, 0.5),
@@ -226,7 +226,7 @@ ALL = [
 ]
 
 
-# What the faults stand on
+# Infrastructure for the faults
 
 
 class Disk:
@@ -287,7 +287,7 @@ class Clock:
         self.set(0)
 
     def set(self, seconds):
-        # In place: programs have mapped the file.
+        # Write in place, because programs have mapped the file.
         with open(self.file, "r+b" if self.file.exists() else "wb") as file:
             file.write(seconds.to_bytes(8, "little", signed=True))
 

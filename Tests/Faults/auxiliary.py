@@ -10,14 +10,15 @@ from trial import Trial
 sys.path.insert(0, os.path.join(HERE, os.pardir, "Integration"))
 import read_records  # noqa: E402
 
-# A run that writes everything that a run can write.
+# A run that produces every kind of output.
 EVERYTHING = {
     "train__steps": 8, "train__sample_every": 2, "train__checkpoint_every": 2, "sampling__count": 2,
     "sampling__steps": 2, "evaluation__every": 2, "evaluation__count": 20, "evaluation__steps": 2,
     "evaluation__features": "pixel", "logging__wandb": "offline"}
 CHANGES = "@(open|*write*|fsync|fdatasync|rename*|mkdir*|ftruncate*)"
 
-# name -> (the calls, the files). What is made once at the start, such as config.yaml, is in the family "files".
+# name -> (the calls, the files). Files that are written once at the start, such as config.yaml, are in the family
+# "files".
 OUTPUTS = {
     "sample grids": (CHANGES, "samples/*"),
     "loss.png": (CHANGES, "*loss.png*"),
@@ -34,13 +35,14 @@ def tasks(lab, options):
     errors = ["EIO", "ENOSPC", "EDQUOT", "ESTALE"]
     tasks = []
     for index, name in enumerate(OUTPUTS):
-        # The short form: one error for each, and each at least once.
+        # The short form covers each error, and each output with one error.
         for error in errors if options.every == 1 else [errors[index % len(errors)]]:
-            # Some in the middle of the run, or all from a moment on.
+            # Fail some calls in the middle of the run, or all from some point on.
             short = [((6, 3), (3, 0))[index % 2]]
             for at, times in short if options.every > 1 else ((1, 1), (6, 3), (12, 8), (3, 0)):
                 if name == "heartbeats of the lock":
-                    # The first write takes the lock. Then one comes every ten seconds, and the last at the end.
+                    # The first write takes the lock. The following ones come every ten seconds, and the last one at the
+                    # end.
                     at, times = 3, 0
                 tasks.append(lambda name=name, error=error, at=at, times=times: [
                     unwritable(lab, name, error, at, times)])
@@ -76,7 +78,7 @@ def unwritable(lab, name, error, at, times):
     ending = trial.end(job)
     trial.result.injected += 1
     trial.reached(job, "0")
-    # The end of the process releases a lock, too.
+    # The lock is also released by the end of the process.
     if name != "heartbeats of the lock":
         trial.expect(ERRORS[error] in ending.text, f"the cause is not reported: {ending.text}")
     trial.expect(ending.code == 0, f"ended with {ending.label}, expected 0: {ending.tail()}")

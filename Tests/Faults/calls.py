@@ -18,12 +18,12 @@ ERRORS = {"EIO": "Input/output error", "ENOSPC": "No space left on device", "EDQ
 WRITES = re.compile(r"^p?write")
 READS = ("read", "pread", "pread64", "open-read")
 DELETIONS = ("unlink", "unlinkat", "rmdir", "remove")
-# A save that one of these failed in must not become a checkpoint.
+# If one of these calls failed, the save must not become a checkpoint.
 LASTING = re.compile(r"^(p?write|fsync|fdatasync|ftruncate|fallocate|posix_fallocate)")
 STORAGE_FAULT = 74  # ExitStatus.storageFault
 SHORT = 1000  # --every of the short form
 
-# What every save must call, by rank: the walk below would prove little without them.
+# Calls that every save must make, by rank. Without this check, the enumeration below could pass while covering little.
 SAVE = "*.partial-00000004-[*]"
 REQUIRED = {
     "0": ["mkdir " + SAVE, "mkdir " + SAVE + "/unet", "open " + SAVE + "/unet/*.safetensors", "*write* " + SAVE + "/unet/*.safetensors",
@@ -33,7 +33,7 @@ REQUIRED = {
     "1": ["open " + SAVE + "/unet/*.safetensors", "*write* " + SAVE + "/unet/*.safetensors",
           "fsync " + SAVE + "/unet/*.safetensors"],
 }
-# What a run must call on its other files, and what a resume must read.
+# Calls that a run must make on its other files, and reads that a resume must make.
 REQUIRED_FILES = ["open metrics.jsonl", "*write* metrics.jsonl", "f*sync metrics.jsonl", "*write* config.yaml*",
                   "rename* config.yaml*", "*write* model*/unet/*", "rename* model*", "*write* .lock/1.json",
                   "rename* status.json.[*] -> status.json"]
@@ -121,7 +121,7 @@ def tasks(lab, options):
     for origin in (0, 2):
         cases = [(rank, call, action) for rank, call in count(lab, origin) for action in actions(call)]
         if origin and options.every > 1:
-            # The short form: what could make the restart forget where it started from.
+            # The short form covers the cases that could make the restart lose its starting point.
             cases = [case for case in cases if case[2] in ("kill", "torn", "EIO")]
         tasks += [lambda case=case, origin=origin: [walk(lab, *case, origin=origin)]
                   for case in thinned(lab, cases, options.every)]

@@ -36,8 +36,8 @@ def replace_folder(path, other):
     shutil.copytree(other, path)
 
 
-# name -> (the file that a message must name, what is done to the newest checkpoint, given the one before it and that
-# of another run)
+# name -> (the file that the message must name, a function that damages the newest checkpoint; it also receives the
+# previous one and that of another run)
 DAMAGES = {
     "shard truncated by a byte": (SHARD, lambda new, old, other: truncate(f"{new}/{SHARD}", lambda size: size - 1)),
     "shard truncated to half": (MOMENTS, lambda new, old, other: truncate(f"{new}/{MOMENTS}", lambda size: size // 2)),

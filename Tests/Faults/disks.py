@@ -7,7 +7,7 @@ import time
 import calls
 from trial import Outcome, Trial
 
-# Enough saves for any number of failures in a row.
+# Enough saves for any number of consecutive failures.
 LONG = {"train__steps": 80, "train__checkpoint_every": 2}
 
 
@@ -23,7 +23,7 @@ def mount(lab, path, *arguments):
 
 
 def unmount(lab, path):
-    # A process that another thread has just started may still hold this one's open files.
+    # A process that another thread has just started may still hold open files that it inherited from this one.
     for _ in range(100):
         if subprocess.run(["umount", path], stderr=subprocess.DEVNULL, check=False).returncode == 0:
             break
@@ -82,7 +82,7 @@ def power_tasks(lab, options):
         problem = str(error)
     if problem:
         return [lambda: skipped(lab, "power cut", f"no loop mounts here: {problem}")]
-    # Inside a file's writes every moment is like the others, and the fault walks them all the same.
+    # Power cuts at different writes of a file are alike, but all of them are tested.
     cases = [(rank, call, "powercut") for rank, call in calls.count(lab)]
     lie = [case for case in cases if case[1].name == "mkdir"][-1]
     return [lambda case=case: [power_cut(lab, *case)] for case in calls.thinned(lab, cases, options.every)] + [

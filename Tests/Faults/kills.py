@@ -6,7 +6,7 @@ from lab import kill
 from trial import Trial
 
 VICTIMS = ["rank 0", "rank 1", "all", "mpirun"]
-# A second of training with many saves, so that moments differ.
+# About a second of training with many saves, so that the kills hit different points.
 SETTINGS = {"train__steps": 60, "train__checkpoint_every": 4}
 PER_TASK = 8
 

@@ -17,10 +17,11 @@ from checkpoint import RunFolder, STEP_NAME, read
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 REPOSITORY = os.path.dirname(os.path.dirname(HERE))
-# Seconds after which a job counts as hung. A job takes two seconds on an idle machine; the limit only ends a hang.
+# Timeout in seconds after which a job counts as hung. A job takes two seconds on an idle machine; the limit only serves
+# to end a hang.
 ENDLESS = 300.0
 
-# What differs from run to run in the names of files: random IDs, times, hosts and process IDs.
+# Parts of file names that differ between runs: random ids, times, hosts and process ids.
 RANDOM_PARTS = [
     (re.compile(r"((?:\.partial|superseded)-\d{8,}-(?:expired-)?)[0-9a-f]{8}(?=[-/]|$)"), r"\1*"),
     (re.compile(r"(\.partial-)\d+(?![\d-])"), r"\1*"),
@@ -113,7 +114,7 @@ class Ending:
         return re.search(r"\[\d+\] mpirun\(\+0x|PMIX ERROR", self.text) is not None
 
     def tail(self, lines=3):
-        # mpirun's words on a rank's exit code are left out; others may tell something.
+        # Leave out mpirun's message about a rank's exit code; its other messages may be relevant.
         said = re.sub(r"-{70,}\n(?:(?!-{70}).)*(?:non-zero|exited on signal).*?\n-{70,}\n", "", self.text, flags=re.DOTALL)
         return " | ".join(line for line in said.splitlines()[-lines:] if line.strip())
 
@@ -123,7 +124,7 @@ class Lab:
 
     def __init__(self, program, seed, sanitized=None):
         self.program = os.path.realpath(program)
-        # The same program, built with AddressSanitizer; None where there is none.
+        # The same program built with AddressSanitizer, or None.
         self.sanitized = sanitized and os.path.realpath(sanitized)
         self.random = random.Random(seed)
         self.scratch = os.path.realpath(tempfile.mkdtemp(prefix="disttrain-faults."))
@@ -175,7 +176,7 @@ class Job:
         os.makedirs(self.log + ".tmp")
         environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", OMP_WAIT_POLICY="passive",
                            OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
-        # What a killed job leaves lies in the scratch folder, and not in /tmp and /dev/shm.
+        # Keep the leftovers of killed jobs in the scratch folder instead of /tmp and /dev/shm.
         environment["OMPI_MCA_orte_tmpdir_base"] = self.log + ".tmp"
         environment["OMPI_MCA_btl_vader_backing_directory"] = self.log + ".tmp"
         self.fault = fault = fault or Fault()
@@ -191,7 +192,7 @@ class Job:
             train += ["--set", f"{key.replace('__', '.')}={value}"]
         assignments = ["env"] + [f"{key}={value}" for key, value in injected.items()]
         if launch:
-            # mpirun counts itself among the ranks' family, but makes no counted calls.
+            # mpirun loads the library too, but makes no counted calls.
             line = assignments + [program, "launch", "-n", str(ranks), "--threads", "1", "--"] + train
         elif ranks == 0:
             line = assignments + [program] + train
@@ -248,7 +249,7 @@ class Job:
         """Waits until every rank has started and ended, whether mpirun has or not; False where that takes too long."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            # "alone" are launch and mpirun, where there are ranks.
+            # If there are ranks, "alone" refers to launch and mpirun.
             pids = {rank: pid for rank, pid in self.rank_pids().items() if (rank == "alone") == (self.ranks == 0)}
             if len(pids) >= max(1, self.ranks) and not any(is_alive(pid) for pid in pids.values()):
                 return True

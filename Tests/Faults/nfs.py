@@ -23,7 +23,7 @@ EXPORT_DEFAULTS {{ Access_Type = RW; Squash = No_Root_Squash; SecType = sys; }}
 EXPORT {{ Export_Id = 1; Path = {export}; Pseudo = /export; Protocols = 3; Transports = TCP; FSAL {{ Name = VFS; }} }}
 LOG {{ Default_Log_Level = EVENT; }}
 """
-# Seconds that the server is away: longer than one try of a client, shorter than any limit of a run's.
+# Seconds for which the server is down: longer than one retry interval of a client, shorter than any timeout of a run.
 AWAY = 5
 RPCBIND = 111  # port
 
@@ -111,13 +111,14 @@ def tasks(lab, options):
     del options
     if not program() or not shutil.which("ganesha.nfsd") or not shutil.which("rpcbind") or os.geteuid() != 0:
         return [lambda: skipped(lab)]
-    # One after the other: rpcbind knows one server at a time.
+    # Run sequentially, since rpcbind can register only one server at a time.
     return [lambda: one_after_the_other(lab)]
 
 
 def one_after_the_other(lab):
     save = calls.second_save(lab.reference(2).job, "0")
-    # The server is away when a file is made, written and flushed, and when the checkpoint gets its name.
+    # The server is down when a file is created, written and synced, and when the checkpoint is renamed to its final
+    # name.
     waiting = [next(call for call in save if call.name == name) for name in ("open", "write", "fsync")]
     waiting.append(next(call for call in save if call.commits is not None))
     bodies = [two_clients, killed_without_a_server] + [
@@ -183,7 +184,7 @@ def two_clients(lab, server):
     trial.result.injected += 1
     trial.expect(refused.code == 2 and "is in use by another run" in refused.text,
                  f"ended with {refused.label}, expected 2: {refused.tail()}")
-    # The server's restart takes no lock away.
+    # A restart of the server does not release the lock.
     server.stop()
     server.start()
     refused = elsewhere.wait(elsewhere.start())

@@ -41,7 +41,7 @@ def before_the_first_save(lab, ranks, launch):
     trial.reached(job, rank)
     expect_origin(trial, ending, 2)
     if launch:
-        # The launcher starts it again by itself.
+        # The launcher restarts the run automatically.
         trial.result.restarts += 1
         trial.expect(ending.code == 0, f"ended with {ending.label}, expected 0: {ending.tail()}")
         trial.expect(ending.text.count("Resuming from") == 2, f"the restart did not resume: {ending.tail(30)}")

@@ -7,7 +7,7 @@ from trial import Trial
 
 READS = "@(open-read|*read*)"
 NEWEST = "step-00000004/*"
-# Those of the fault, and what they may be called.
+# The files whose reads fail, by description.
 FILES = {
     "manifest.json": "step-00000004/manifest.json",
     "the first file": NEWEST,
@@ -21,7 +21,7 @@ def tasks(lab, options):
     cases = [(file, error, rank, times) for file in FILES for error in errors for rank in ("0", "1")
              for times in (1, 2, 0)]
     if options.every > 1:
-        # The short form: each file, error, rank and number of failures at least once.
+        # The short form covers each file, error, rank and number of failures at least once.
         cases = [("manifest.json", "EIO", "1", 1), ("the first file", "EMFILE", "1", 2), ("a shard", "ESTALE", "0", 1),
                  ("a shard", "EIO", "1", 0)]
     return [lambda case=case: [failing_reads(lab, start, *case)] for case in cases] + [

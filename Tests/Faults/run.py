@@ -137,7 +137,7 @@ def table(outcomes):
 def main():
     options = arguments()
     started = time.monotonic()
-    # Told to stop, it unmounts and removes what it made.
+    # Convert SIGTERM to an exit, so that the cleanup below unmounts and removes everything.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     lab = Lab(options.program, options.seed, options.sanitized)
     try:

@@ -13,8 +13,8 @@ from checkpoint import Damaged
 from lab import Fault
 from trial import Trial
 
-# Each write of a checkpoint takes a while, and so does letting go of the run's folder, which is the last that a process
-# does: what a thread of it reads too late, it reads while the sanitizer looks.
+# Slow down each write of a checkpoint and the release of the run folder's lock, which is the last action of a process:
+# if a thread then reads freed memory, the sanitizer is still active to detect it.
 SLOW_DISK = {"call": "@(*write*|fsync|fdatasync)", "file": "checkpoints/*\n.lock/*\n*status.json*", "times": 0,
              "seconds": 0.02, "rank": "all", "folder": ""}
 NUMERICAL_FAULT = 4

@@ -8,7 +8,7 @@ from disks import Disk, skipped
 from lab import Fault
 from trial import Trial
 
-# Long enough to be frozen in, with many saves.
+# Long enough that the disk can be frozen during the run, with many saves.
 SETTINGS = {"train__steps": 4000, "train__checkpoint_every": 100}
 SAVES = "in a save"
 OUTPUT = "between saves, with the launcher's output"
@@ -55,7 +55,7 @@ def frozen_disk(lab, moment, launch, seconds):
     how = "launch" if launch else "mpirun"
     trial = Trial(lab, "disk stalls", f"{how}, {moment}, {seconds} s", 2, place=f"{disk.path}/run", **SETTINGS)
     output = open(f"{disk.path}/output", "wb") if moment == OUTPUT else None
-    # The third save takes seconds, so that it is met for sure.
+    # Slow down the third save to several seconds, so that the freeze is certain to hit it.
     slow = Fault("delay", "*write*", ".partial-00000300-*", times=0, seconds=0.01)
     job = trial.start(slow if moment == SAVES else None, launch=launch, stdout=output, stderr=output)
     if trial.expect(freeze(trial, moment == SAVES, job), "the job ended before its disk was frozen"):

@@ -42,7 +42,7 @@ class Trial:
         self.result = Outcome(fault, detail)
         self.committed, self.lost = set(), set()
         self.may_leave_partials = False  # What cannot be deleted is, at the next start.
-        # Steps that were damaged on purpose.
+        # Steps whose checkpoints were damaged on purpose.
         self.damaged = set()
         if start:
             shutil.copytree(start, self.run.path)
