@@ -1,4 +1,5 @@
-"""Output beside the checkpoints that cannot be written: it is retried, and never stops a run or changes its weights."""
+"""Outputs other than checkpoints that cannot be written: they are retried, and never stop a run or change its
+weights."""
 
 import os
 import sys
@@ -56,7 +57,7 @@ def tasks(lab, options):
 
 
 def expect_whole_records(trial, has_tensorboard, has_wandb):
-    """What is in the records is whole and in order, and the last step is there."""
+    """Checks that the records are intact and in order, and that they include the last step."""
     last = max(trial.reference.checkpoints)
     for name, read in (("TensorBoard", read_records.tensorboard), ("W&B", read_records.wandb)):
         if not (has_tensorboard if name == "TensorBoard" else has_wandb):
@@ -94,7 +95,7 @@ def unwritable(lab, name, error, at, times):
 
 
 def a_file_in_place(lab, name):
-    """A file is where the folder should be: `mv RUN/samples x; touch RUN/samples`, in the middle of a run."""
+    """A file replaces an output folder during a run: `mv RUN/samples x; touch RUN/samples`."""
     trial = Trial(lab, f"{name}: not writable", "a file in the folder's place, at a resume", 2, keep_last=1000,
                   **EVERYTHING)
     folder = {"sample grids": "samples", "evaluation": "evaluation", "TensorBoard": "tensorboard",
@@ -115,8 +116,8 @@ def a_file_in_place(lab, name):
 
 
 def metrics(lab, error, times):
-    """metrics.jsonl is needed for a resume: no line is lost, and none is there twice. Where it cannot be written at all,
-    the run ends as for a storage fault, and the next start completes it."""
+    """A resume needs metrics.jsonl, so no line may be lost or duplicated. If the file cannot be written at all, the run
+    ends with a storage fault, and the next start completes it."""
     trial = Trial(lab, "metrics.jsonl: not writable", f"{error}, {times or 'all'} writes", 2, keep_last=1000,
                   **EVERYTHING)
     job = trial.start(Fault(error, "pwrite*", "metrics.jsonl", at=4, times=times, folder="", without="checkpoints"),
@@ -138,7 +139,7 @@ def metrics(lab, error, times):
 
 
 def logs(lab, error):
-    """What the launcher keeps of the ranks' output."""
+    """The launcher's copies of the ranks' output."""
     trial = Trial(lab, "logs: not writable", f"{error}, all from the call 3 on", 2, keep_last=1000, **EVERYTHING)
     call, files = LOGS
     job = trial.start(Fault(error, call, files, at=3, times=0, rank="alone", folder="", without="checkpoints"),
@@ -152,7 +153,7 @@ def logs(lab, error):
 
 
 def configuration(lab, error):
-    """config.yaml, written anew at a resume, fails for a while."""
+    """config.yaml, which a resume rewrites, temporarily cannot be written."""
     trial = Trial(lab, "config.yaml: not writable", f"{error} at a resume", 2, keep_last=1000, **EVERYTHING)
     ending = trial.end(trial.start(train__steps=4))
     trial.expect(ending.code == 0, f"the first half ended with {ending.label}: {ending.tail()}")

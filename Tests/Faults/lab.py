@@ -1,4 +1,4 @@
-"""Starts the program with faults in it, and knows what must be true afterwards."""
+"""Starts the program with faults and provides the expected results."""
 
 import collections
 import dataclasses
@@ -37,21 +37,21 @@ RANDOM_PARTS = [
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """What interpose.c gets: which call of which rank has which fault. Patterns are those of fnmatch(3)."""
+    """The parameters of interpose.c: which call of which rank has which fault. Patterns are those of fnmatch(3)."""
 
     action: str = ""
     call: str = ""  # pattern of the call's name, "" for no fault
     file: str = "*"  # patterns, one per line, of the file's path in `folder`
     to: str = ""  # pattern of the second path of a rename
-    at: int = 1  # of the calls that match
-    times: int = 1  # so many of them; 0 for all from there on
+    at: int = 1  # which of the matching calls, from 1
+    times: int = 1  # number of matching calls with the fault from there on; 0 for all
     rank: str = "0"
-    seconds: float = 0  # of a delay
-    until: str = ""  # the file that a wait waits for
-    once: str = ""  # a file that only the first process can create: restarted ones do not have the fault
+    seconds: float = 0  # duration of a delay
+    until: str = ""  # the file that the action "wait" waits for
+    once: str = ""  # a file that only the first process can create, so that restarted ones do not have the fault
     lie: str = ""  # fsync of paths with this text does nothing
-    folder: str = "checkpoints"  # the part of the run's folder whose calls are logged; "" for all of it
-    without: str = ""  # a part of it whose calls are not
+    folder: str = "checkpoints"  # the subfolder of the run whose calls are logged; "" for the whole run folder
+    without: str = ""  # a subfolder whose calls are not logged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,15 +64,15 @@ class Call:
     path: str
     other: str
     file: str  # pattern of the path relative to the logged folder
-    to: str  # the same of the second path, or ""
-    occurrence: int  # among the calls of this name on this file, from 1
+    to: str  # the same for the second path, or ""
+    occurrence: int  # index among the calls of this name on this file, from 1
 
     def __str__(self):
         to = f" -> {self.to}" if self.to else ""
         return f"{self.name} {self.occurrence} of {'the folder' if self.file == '.' else self.file}{to}"
 
     def fault(self, action, rank, **options):
-        """A fault of this call, in whatever run it comes."""
+        """A fault at this call, for any run."""
         file, to = (text.replace("*", "+([!/])") for text in (self.file, self.to))  # "*" would match slashes
         return Fault(action, self.name, file, to, self.occurrence, rank=rank, **options)
 
@@ -83,13 +83,13 @@ class Call:
 
     @property
     def commits(self):
-        """The step that this call gave its name, or None."""
+        """The step whose checkpoint this call renamed to its final name, or None."""
         match = STEP_NAME.match(os.path.basename(self.other))
         return int(match[1]) if match and self.name.startswith("rename") and self.result == "0" else None
 
 
 def pattern_of(path, folder):
-    """The pattern, the same for every run, of a file's path relative to a folder."""
+    """A pattern, the same for every run, for a file's path relative to a folder."""
     path = os.path.relpath(path, folder) if path == folder or path.startswith(folder + "/") else path
     for expression, replacement in RANDOM_PARTS:
         path = expression.sub(replacement, path)
@@ -98,7 +98,7 @@ def pattern_of(path, folder):
 
 @dataclasses.dataclass
 class Ending:
-    """How a job ended: exit code (128 + signal for a killed one) and what it said."""
+    """How a job ended: its exit code (128 + signal if it was killed) and its output."""
 
     code: int
     text: str
@@ -110,7 +110,8 @@ class Ending:
 
     @property
     def is_crash_of_mpirun(self):
-        """Open MPI 4.1's mpirun itself dies or hangs at times, about once in a thousand starts on a busy machine."""
+        """Whether mpirun of Open MPI 4.1 itself crashed or hung, which happens about once in a thousand starts on a
+        busy machine."""
         return re.search(r"\[\d+\] mpirun\(\+0x|PMIX ERROR", self.text) is not None
 
     def tail(self, lines=3):
@@ -120,7 +121,7 @@ class Ending:
 
 
 class Lab:
-    """The program, a place for runs, and the undisturbed runs that others are compared with."""
+    """The program, a folder for runs, and the undisturbed reference runs."""
 
     def __init__(self, program, seed, sanitized=None):
         self.program = os.path.realpath(program)
@@ -144,13 +145,13 @@ class Lab:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def place(self, name):
-        """A new path below the scratch folder."""
+        """A new path in the scratch folder."""
         with self.lock:
             self.count += 1
             return os.path.join(self.scratch, f"{self.count:05d}-{name}")
 
     def reference(self, ranks, **settings):
-        """The undisturbed run of these ranks and settings, with all its checkpoints."""
+        """The undisturbed run with these ranks and settings, with all its checkpoints."""
         with self.lock:
             key = (ranks, json.dumps(settings, sort_keys=True))
             if key not in self.references:
@@ -158,14 +159,14 @@ class Lab:
             return self.references[key]
 
     def checkpoint(self, *arguments):
-        """Runs `checkpoint …`: its exit code, and its words."""
+        """Runs `checkpoint …`; returns its exit code and its output."""
         result = subprocess.run(
             [self.program, "checkpoint", *arguments], capture_output=True, text=True, check=False)
         return result.returncode, result.stdout + result.stderr
 
 
 class Job:
-    """One start of the program on a run's folder."""
+    """One start of the program on a run folder."""
 
     def __init__(self, lab, output, ranks=2, fault=None, resume="auto", launch=False, stdout=None, stderr=None,
                  command="train", program=None, **settings):
@@ -207,7 +208,7 @@ class Job:
                 start_new_session=True)
 
     def rank_pids(self):
-        """The processes of the ranks so far, by rank."""
+        """The pids of the ranks started so far, by rank."""
         found = {}
         for rank in ["alone"] + [str(rank) for rank in range(self.ranks)]:
             try:
@@ -246,7 +247,7 @@ class Job:
             kill(pid)
 
     def wait_for_ranks(self, timeout=ENDLESS):
-        """Waits until every rank has started and ended, whether mpirun has or not; False where that takes too long."""
+        """Waits until every rank has started and ended, even if mpirun has not; returns False after the timeout."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             # If there are ranks, "alone" refers to launch and mpirun.
@@ -257,7 +258,7 @@ class Job:
         return False
 
     def wait(self, timeout=ENDLESS):
-        """Waits for the job and for all its ranks, and tells how it ended."""
+        """Waits for the job and all its ranks, and returns how it ended."""
         hung = False
         try:
             self.process.wait(timeout)
@@ -286,7 +287,7 @@ def kill(pid, number=signal.SIGKILL):
 
 
 def is_alive(pid):
-    """Whether a process runs; one that has ended and that nobody has asked after does not."""
+    """Whether a process is running; a zombie does not count."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             return re.sub(r"^.*\)", "", file.read()).split()[0] not in "ZX"
@@ -295,7 +296,7 @@ def is_alive(pid):
 
 
 class Reference:
-    """What an undisturbed run comes to: every checkpoint's tensors, every loss, the finished model."""
+    """The results of an undisturbed run: the tensors of every checkpoint, all losses, the final model."""
 
     def __init__(self, lab, ranks, settings):
         run = RunFolder(lab.place("reference"))

@@ -1,4 +1,4 @@
-"""Reads that fail for a while during a resume: a checkpoint is never set aside for them."""
+"""Reads that fail temporarily during a resume must never cause a checkpoint to be set aside."""
 
 from calls import ERRORS, STORAGE_FAULT
 from damage import digest, stopped_run
@@ -53,7 +53,7 @@ def failing_reads(lab, start, file, error, rank, times):
 
 
 def failing_reads_under_the_launcher(lab, start):
-    """The launcher starts the run again until reads succeed."""
+    """The launcher restarts the run until the reads succeed."""
     trial = Trial(lab, "reads fail at a resume", "under the launcher", 2, start=start, keep_last=1000)
     job = trial.start(Fault("EIO", READS, NEWEST, times=0, rank="1", once=lab.place("once")), launch=True)
     ending = trial.end(job, is_resume=True)

@@ -1,4 +1,4 @@
-"""Disks that take no writes for a while: fsfreeze on a disk of their own, which needs root. A job waits for its disk."""
+"""Disks that temporarily accept no writes: fsfreeze on a separate disk, which needs root. A job waits for its disk."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ OUTPUT = "between saves, with the launcher's output"
 
 
 def tasks(lab, options):
-    """For a minute; in the short form just longer than every limit that does not concern disks."""
+    """Freezes for a minute; in the short form, just longer than every timeout that does not concern storage."""
     seconds = 60 if options.every == 1 else 22
     try:
         disk = Disk(lab)
@@ -34,7 +34,7 @@ def tasks(lab, options):
 
 
 def freeze(trial, is_in_save, job):
-    """Freezes the run's disk when a save is under way, or none; False where the job ends before."""
+    """Freezes the run's disk during a save or between saves; returns False if the job ends before."""
     disk = os.path.dirname(trial.run.path)
     while job.process.poll() is None:
         if len(trial.run.steps()) > 1 and bool(trial.run.partials()) == is_in_save:
