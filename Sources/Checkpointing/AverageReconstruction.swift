@@ -2,14 +2,15 @@ import Foundation
 import LDMModel
 import Support
 
-/// An average of the weights that nobody kept, of any relative width, made from the averages of power functions that a
-/// run's snapshots and checkpoints hold.
+/// Post-hoc EMA: reconstructs an average of the weights with any relative width from the power-function
+/// averages in a run's snapshots and checkpoints.
 ///
-/// Source: Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion Models", section 3.2.
+/// Source: Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion Models", section
+/// 3.2.
 package struct AverageReconstruction: Sendable {
-    /// An average that was kept.
+    /// A stored average.
     struct Source: Sendable {
-        /// The snapshot or checkpoint, and its folder of the average.
+        /// The snapshot or checkpoint that contains it, and the name of its folder there.
         let checkpoint: Checkpoint
         let folder: String
         let sigmaRel: Double
@@ -19,17 +20,17 @@ package struct AverageReconstruction: Sendable {
     }
 
     package let sigmaRel: Double
-    /// Updates made.
+    /// Optimizer updates made at the reconstructed step.
     package let step: Int
-    /// Of this step and earlier ones, in their order.
+    /// The stored averages up to this step, in ascending order.
     let sources: [Source]
     package let fit: ProfileFit
 
-    /// Finds what a run kept, and fits.
+    /// Finds the stored averages of a run and computes the fit.
     ///
     /// - Parameters:
-    ///   - path: a run, or a snapshot or checkpoint of one, whose step it then is.
-    ///   - atStep: one of which there is a snapshot or checkpoint; nil for the last.
+    ///   - path: a run, or one of its snapshots or checkpoints, which then determines the step.
+    ///   - atStep: a step with a snapshot or checkpoint; nil for the last one.
     /// - Throws: `RunError` or `CheckpointError`.
     package init(sigmaRel: Double, of path: String, atStep: Int? = nil) throws {
         guard sigmaRel > 0, sigmaRel < PowerProfile.sigmaLimit else {
@@ -60,8 +61,8 @@ package struct AverageReconstruction: Sendable {
         fit = ProfileFit(PowerProfile(sigmaRel: sigmaRel, step: step), from: sources.map(\.profile))
     }
 
-    /// Where a run's averages may be, and the step that the path names. Of a step that is in both places the snapshot is
-    /// taken, which stays.
+    /// The folders that may contain a run's averages, and the step that the path names. Snapshots come first:
+    /// if a step is in both folders, its snapshot is used, since snapshots are not pruned.
     private static func places(_ path: String) -> (folders: [CheckpointFolder], step: Int?) {
         let place = URL(fileURLWithPath: path).standardizedFileURL
         let step = CheckpointFolder.step(ofName: place.lastPathComponent)
@@ -70,7 +71,7 @@ package struct AverageReconstruction: Sendable {
         return ([run.snapshots, run.checkpoints], step)
     }
 
-    /// In the order of their steps.
+    /// The stored averages in ascending order of steps.
     private static func sources(in folders: [CheckpointFolder]) throws(CheckpointError) -> [Source] {
         var sources: [Int: [Source]] = [:]
         for folder in folders {
@@ -89,7 +90,7 @@ package struct AverageReconstruction: Sendable {
 
     // MARK: Weights
 
-    /// The weights.
+    /// The weighted sum of stored averages that approximates the requested average.
     package var mixture: WeightMixture {
         WeightMixture(
             name: Self.name(sigmaRel: sigmaRel),
@@ -98,18 +99,19 @@ package struct AverageReconstruction: Sendable {
             })
     }
 
-    /// The newest snapshot or checkpoint, and an average in it: of the same step and model.
+    /// The newest snapshot or checkpoint used, and the name of an average in it. It has the same step and
+    /// model as the result.
     package var newest: (path: String, folder: String) {
         guard let source = sources.last else { preconditionFailure("sources of no step") }
         return (source.checkpoint.path, source.folder)
     }
 
-    /// Reads every byte that the weights are made from and compares the checksums.
+    /// Reads all source weights and compares their checksums.
     package func verify() throws(CheckpointError) {
         for source in sources { try source.checkpoint.verify(folder: source.folder) }
     }
 
-    /// One line for people: what it was made from, and how well.
+    /// A one-line summary: the sources and the quality of the fit.
     package var summary: String {
         let steps = Set(sources.map(\.checkpoint.manifest.step)).count
         let percent = String(format: "%.2g", 100 * fit.residual)
@@ -128,10 +130,10 @@ package struct AverageReconstruction: Sendable {
 
     private static let prefix = "sigma-rel-"
 
-    /// As `--weights` names it: "sigma-rel-0.08".
+    /// The name as given to `--weights`, such as "sigma-rel-0.08".
     package static func name(sigmaRel: Double) -> String { "\(prefix)\(sigmaRel)" }
 
-    /// The width in such a name; nil for any other.
+    /// The relative width in such a name; nil for any other name.
     package static func sigmaRel(ofName name: String) -> Double? {
         name.hasPrefix(prefix) ? Double(name.dropFirst(prefix.count)) : nil
     }

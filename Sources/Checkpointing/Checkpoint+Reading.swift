@@ -1,16 +1,16 @@
 import Communication
 
 extension Checkpoint {
-    /// Reads a range of a run's flat buffer out of a folder: of each tensor only the bytes that lie in the range,
-    /// straight to their place. Any number of ranks may each read its slice, whatever number wrote the checkpoint.
-    /// Checksums are the business of `verify`.
+    /// Reads a range of a run's flat buffer from a folder: of each tensor only the bytes in the range,
+    /// directly to their destination. Each rank can read its own slice, regardless of the number of ranks
+    /// that wrote the checkpoint. Does not compare checksums; `verify` does.
     ///
     /// - Parameters:
     ///   - range: elements of the flat buffer that `table` describes.
-    ///   - values: room for `range.count` elements, where `values[0]` is element `range.lowerBound`. What lies between
-    ///     tensors becomes 0. Values have changed even where this throws.
-    /// - Throws: where the checkpoint's tensors do not cover the range's elements, each exactly once, or a file cannot
-    ///   be read.
+    ///   - values: room for `range.count` elements; `values[0]` is element `range.lowerBound`. Gaps between
+    ///     tensors are set to 0. The contents are undefined if this throws.
+    /// - Throws: if the checkpoint's tensors do not cover the range's elements exactly once, or if a file
+    ///   cannot be read.
     package func read(
         folder: String, range: Range<Int>, table: TensorTable, into values: UnsafeMutablePointer<Float>
     ) throws(CheckpointError) {
@@ -45,21 +45,23 @@ extension Checkpoint {
                     into: UnsafeMutableRawBufferPointer(bytes))
             }
         }
-        // A checkpoint holds a tensor once (`WeightFile.all`), so each was read once; what is left was never there.
+        // A checkpoint contains each tensor once (`WeightFile.all`), so each was read at most once; the
+        // remaining ones are missing from the checkpoint.
         if let entry = wanted.values.min(by: { $0.offset < $1.offset }) {
             throw CheckpointError(
                 .incompatible, at(folder), "has \(wanted.count) tensors too few, first '\(entry.name)'")
         }
     }
 
-    /// Verifies the checkpoint and loads all buffers on one process. Values have changed even where this throws.
+    /// Verifies the checkpoint and loads all buffers in one process. The buffers' contents are undefined if
+    /// this throws.
     package func load(into buffers: [StateBuffer], _ table: TensorTable) throws {
         try checkFits(buffers, table)
         try load(into: buffers, table, SingleProcess())
     }
 
-    /// Verifies the checkpoint, each rank its share of the bytes, then loads on each rank what it holds. Collective;
-    /// throws on all ranks alike.
+    /// Verifies the checkpoint, sharing the bytes among the ranks, then loads each rank's buffers.
+    /// Collective; an error is thrown on all ranks.
     package func load(into buffers: [StateBuffer], _ table: TensorTable, _ communicator: any Communicator)
         throws
     {

@@ -1,23 +1,24 @@
 import Support
 
-/// Verification in parts, so that ranks can share it: a tensor, the header of a weight file, or a small file. All parts
-/// together are every byte of the checkpoint but the manifest, which opening has verified.
+/// Verification in parts, so that ranks can share the work. A part is a tensor, the header of a weight file,
+/// or a small file. Together the parts cover every byte of the checkpoint except the manifest, which is
+/// verified when the checkpoint is opened.
 extension Checkpoint {
-    /// What can be verified by itself.
+    /// A part that can be verified independently.
     package struct Part: Sendable, Equatable {
         enum Content: Sendable, Equatable {
-            /// Of weight file [file]: all before its tensors.
+            /// The header of weight file [file]: all bytes before its tensors.
             case header(file: Int)
             /// Tensor [tensor] of weight file [file].
             case tensor(file: Int, tensor: Int)
-            /// File [file] of the manifest.
+            /// The complete file [file] of the manifest.
             case whole(file: Int)
         }
 
         let content: Content
-        /// In the checkpoint.
+        /// The file that contains the part.
         let file: CheckpointFile
-        /// How many have to be read.
+        /// Number of bytes to read.
         package let bytes: Int
 
         var isTensor: Bool {
@@ -26,7 +27,7 @@ extension Checkpoint {
         }
     }
 
-    /// All parts, in the order of files and of bytes within.
+    /// All parts, ordered by file and by offset within the file.
     package var parts: [Part] {
         var parts: [Part] = []
         for (index, weight) in weights.enumerated() {
@@ -44,8 +45,8 @@ extension Checkpoint {
         return parts
     }
 
-    /// The parts in as many runs as there are ranks, each of about the same number of bytes: to within one tensor. A
-    /// run is of neighbours, so that each rank reads few files from start to end.
+    /// Distributes the parts over the ranks. Each rank gets a contiguous sequence, so that it reads few files
+    /// from start to end. The shares have equal numbers of bytes, to within the size of one tensor.
     package func verificationParts(over ranks: Int) -> [[Part]] {
         precondition(ranks > 0, "\(ranks) ranks")
         var shares = [[Part]](repeating: [], count: ranks)
@@ -70,24 +71,24 @@ extension Checkpoint {
     /// Reads one part and compares its checksum.
     package func verify(_ part: Part) throws(CheckpointError) { try verify([part]) }
 
-    /// Reads these parts and compares their checksums; throws at the first that is damaged.
+    /// Reads these parts and compares their checksums; throws at the first damaged one.
     package func verify(_ parts: [Part]) throws(CheckpointError) {
         try check(parts) { problem throws(CheckpointError) in throw problem }
     }
 
-    /// Everything that is wrong with the files, an error each.
+    /// All problems of the files, one error each.
     func damage() -> [CheckpointError] {
         var problems = structuralProblems()
         let broken = Set(problems.map(\.path))
         let rest = parts.filter { !broken.contains(at($0.file.path)) && !broken.contains(at($0.file.folder)) }
         check(rest) { problem in
-            // A file that cannot be read is told once.
+            // Report a file that cannot be read only once.
             if problems.last != problem { problems.append(problem) }
         }
         return problems
     }
 
-    /// Tells `report` of each part that is damaged.
+    /// Passes an error for each damaged part to `report`.
     private func check<Failure>(
         _ parts: [Part], _ report: (CheckpointError) throws(Failure) -> Void
     ) throws(Failure) {
@@ -119,7 +120,8 @@ extension Checkpoint {
                 "tensor '\(tensor.entry.name)'", reader.checksum(of: tensor.range), tensor.checksum.text)
         case .header(let file):
             let header = try reader.read(0..<part.bytes)
-            // The manifest has the sum of the whole file and of each tensor; what is left is the header's.
+            // The manifest has checksums of the whole file and of each tensor. Combining the tensors' with
+            // the header's must give that of the file.
             let whole = weights[file].checksum(header: CRC32C.of(header))
             try compare("the file, by its header,", whole, part.file.crc32c)
             try weights[file].check(header: header, path: reader.path)

@@ -1,26 +1,26 @@
 import Foundation
 
-/// A finished checkpoint on disk.
+/// A complete checkpoint on disk.
 package struct Checkpoint: Sendable {
     package let path: String
     package let manifest: CheckpointManifest
-    /// The files of tensors, in the manifest's order.
+    /// The weight files, in the manifest's order.
     let weights: [WeightFile]
 
-    /// Opens a checkpoint: its manifest must agree with its own checksum and make sense, and every file be there in
-    /// full length. What the files hold is compared by `verify`.
+    /// Opens a checkpoint. The manifest must match its checksum and be consistent, and all files must exist
+    /// with their full size. Their contents are compared by `verify`.
     package init(opening path: String) throws(CheckpointError) {
         try self.init(manifestOf: path)
         if let problem = structuralProblems().first { throw problem }
     }
 
-    /// Reads the manifest alone; for tools that tell of everything that is wrong.
+    /// Reads only the manifest; for tools that report all problems.
     init(manifestOf path: String) throws(CheckpointError) {
         self.path = path
         let file = (path as NSString).appendingPathComponent(CheckpointManifest.fileName)
         manifest = try CheckpointManifest(contentsOf: file)
         weights = try WeightFile.all(of: manifest, path: file)
-        // Order and retention go by the name, so it must be right.
+        // Sorting and retention use the step in the name, so it must be correct.
         let name = URL(fileURLWithPath: path).standardizedFileURL.lastPathComponent
         if let step = CheckpointFolder.step(ofName: name), step != manifest.step {
             throw CheckpointError(
@@ -28,8 +28,8 @@ package struct Checkpoint: Sendable {
         }
     }
 
-    /// The folders and files that are not as the manifest says, seen from outside; the last part of each path is that
-    /// of the manifest.
+    /// The folders and files whose presence, type or size differs from the manifest. Each error's path ends
+    /// with the path in the manifest.
     func structuralProblems() -> [CheckpointError] {
         var problems: [CheckpointError] = []
         var absent = Set<String>()
@@ -68,9 +68,9 @@ package struct Checkpoint: Sendable {
 
     func at(_ relative: String) -> String { (path as NSString).appendingPathComponent(relative) }
 
-    /// Checks that the checkpoint holds what `buffers` and `table` want.
+    /// Checks that the checkpoint contains the folders and tensors of `buffers` and `table`.
     ///
-    /// - Throws: one error with all names that do not fit, whether an option or the model is to blame.
+    /// - Throws: one error with all names that do not match, and whether an option or the model is the cause.
     package func checkFits(_ buffers: [StateBuffer], _ table: TensorTable) throws(CheckpointError) {
         let absent = buffers.map(\.folder).filter { !manifest.folders.contains($0) }
         guard absent.isEmpty else {

@@ -3,12 +3,12 @@ import Foundation
 import LDMModel
 import Support
 
-/// Part of a flat fp32 buffer in the layout of the run's tensor table, and the folder of a checkpoint that it
-/// belongs in.
+/// A part of a flat fp32 buffer in the layout of the run's tensor table, and the checkpoint folder in which
+/// it is stored.
 package struct StateBuffer {
-    /// "unet", "ema-0.9999", "exp_avg", "exp_avg_sq".
+    /// "unet", "ema-0.9999", "exp_avg" or "exp_avg_sq".
     package let folder: String
-    /// `range.count` elements, those of the flat buffer at `range`.
+    /// `range.count` elements: those of the flat buffer at `range`.
     package let values: UnsafeMutablePointer<Float>
     package let range: Range<Int>
 
@@ -19,17 +19,17 @@ package struct StateBuffer {
     }
 }
 
-/// A training run between two steps: all that cannot be computed anew.
+/// The state of a training run between two steps: everything that cannot be recomputed.
 package struct TrainingState {
-    /// Updates made.
+    /// Optimizer updates made.
     package var step: Int
-    /// Samples that went into them.
+    /// Samples used by these updates.
     package var samplesSeen: Int
-    /// By which `keep_best` compares; nil where nobody measured it.
+    /// The metric that `keep_best` compares; nil if it was not measured.
     package var metric: CheckpointMetric?
-    /// Of what has been neither logged nor saved yet.
+    /// Sums over the steps that have not been logged or saved yet.
     package var sums: RunningSums
-    /// The model's own weights first.
+    /// The buffers; the model's own weights come first.
     package var buffers: [StateBuffer]
 
     package init(
@@ -44,14 +44,14 @@ package struct TrainingState {
     }
 }
 
-/// A checkpoint on its way: files in a folder that nobody takes for a checkpoint, until `commit` names it.
+/// A checkpoint being written: files in a folder that is not a valid checkpoint until `commit` renames it.
 ///
-/// One rank calls `create`, then every rank `writeShards`, then one rank `commit`; who waits for whom is the
-/// caller's affair (`CheckpointWriter`), so that this part needs no other ranks to be tried out.
+/// One rank calls `create`, then every rank calls `writeShards`, then one rank calls `commit`. The caller
+/// (`CheckpointWriter`) synchronizes the ranks, so that this type can be tested on one rank.
 package struct CheckpointDraft: Sendable {
     package let folder: CheckpointFolder
     package let step: Int
-    /// Where the files are put together.
+    /// The temporary folder in which the files are written.
     package let path: String
 
     package init(folder: CheckpointFolder, step: Int, id: String) {
@@ -62,19 +62,20 @@ package struct CheckpointDraft: Sendable {
 
     private func at(_ relative: String) -> String { (path as NSString).appendingPathComponent(relative) }
 
-    /// Makes the folders; fails where one of that name exists.
+    /// Creates the folders; throws if one of them exists.
     package func create(_ folders: [String]) throws(CheckpointError) {
         for name in [path] + folders.map(at) where mkdir(name, 0o755) != 0 {
             throw CheckpointError.system(name, "cannot be created")
         }
     }
 
-    /// Writes one rank's share of every folder: at most one file a folder, on the disk when this returns.
+    /// Writes one rank's share of every folder, at most one file per folder. The data is on the disk when
+    /// this returns.
     ///
     /// - Parameters:
-    ///   - buffers: each must hold the rank's tensors whole.
+    ///   - buffers: each must contain the rank's tensors completely.
     ///   - progress: called after every tensor.
-    /// - Returns: what was written, for `commit`.
+    /// - Returns: the files written, for `commit`.
     package func writeShards(
         _ buffers: [StateBuffer], _ table: TensorTable, rank: Int, of worldSize: Int,
         progress: () -> Void = {}
@@ -95,7 +96,7 @@ package struct CheckpointDraft: Sendable {
         return written
     }
 
-    /// Completes the checkpoint and gives it its name.
+    /// Completes the checkpoint and renames it to its final name.
     ///
     /// - Returns: the checkpoint's path.
     package func commit(
@@ -107,11 +108,12 @@ package struct CheckpointDraft: Sendable {
         return try name()
     }
 
-    /// Writes the indexes and configurations, then the manifest: all of the checkpoint but its name.
+    /// Writes the indexes and configurations, then the manifest: the complete checkpoint except for its final
+    /// name.
     ///
     /// - Parameters:
-    ///   - shards: what each rank wrote, in the order of the ranks.
-    ///   - manifest: makes the manifest, given all files.
+    ///   - shards: the files written by each rank, in rank order.
+    ///   - manifest: creates the manifest from the list of all files.
     func complete(
         shards: [[CheckpointFile]], _ table: TensorTable, folders: [String], modelConfig: String,
         manifest: ([CheckpointFile]) -> CheckpointManifest
@@ -126,7 +128,8 @@ package struct CheckpointDraft: Sendable {
                     files.append(index)
                 }
             }
-            // Names of the files, then the manifest, then its name.
+            // Sync the directory entries of the files before the manifest is written, and the manifest before
+            // the rename.
             for folder in folders { try AtomicFile.synchronizeFolder(of: at("\(folder)/.")) }
             let bytes = try manifest(files.sorted { $0.path < $1.path }).encoded()
             _ = try write(bytes, to: CheckpointManifest.fileName)
@@ -136,9 +139,10 @@ package struct CheckpointDraft: Sendable {
         }
     }
 
-    /// Removes what has been written.
+    /// Removes all files written so far.
     package func discard() {
-        // The failure that led here is what the user has to hear of; a leftover is cleared at the next start.
+        // Ignore errors here: the caller reports the failure that led to this call, and a leftover is removed
+        // at the next start.
         try? FileManager.default.removeItem(atPath: path)
     }
 
@@ -175,7 +179,7 @@ package struct CheckpointDraft: Sendable {
         return CheckpointFile(path: relative, checksum: CRC32C.of(bytes))
     }
 
-    /// What another rank has written must be here too.
+    /// Checks that a file written by another rank is visible on this rank.
     private func checkSize(_ file: CheckpointFile) throws(CheckpointError) {
         var status = stat()
         guard stat(at(file.path), &status) == 0 else {
@@ -190,12 +194,13 @@ package struct CheckpointDraft: Sendable {
         }
     }
 
-    /// Gives a complete checkpoint its name, which makes it one.
+    /// Renames a complete draft to its final name, which makes it a valid checkpoint.
     ///
     /// - Returns: its path.
     func name() throws(CheckpointError) -> String {
         let target = folder.path(step: step)
-        // rename would replace an empty folder; only rank 0 of one run makes names here.
+        // `rename` would replace an empty folder, so check first. This is not a race, since only rank 0 of
+        // one run creates names here.
         var status = stat()
         guard lstat(target, &status) != 0 else {
             throw CheckpointError(.inaccessible, target, "exists already; is another run using this folder?")

@@ -2,14 +2,15 @@ import FileFormats
 import Foundation
 import Support
 
-/// What is wrong with a checkpoint, or with writing one, in one line that names the file or folder.
+/// Why a checkpoint cannot be used or written, in one line that names the file or folder.
 package struct CheckpointError: ReportableError, Equatable {
     package enum Kind: Equatable, Sendable {
         /// A file or folder is missing or cannot be read or written.
         case inaccessible
-        /// Damaged or cut short: an older checkpoint may serve.
+        /// The checkpoint is damaged or truncated; an older one may be usable.
         case damaged
-        /// Whole, but of another model, or written by a newer program: an older checkpoint would not serve either.
+        /// The checkpoint is intact, but belongs to another model or was written by a newer version; an older
+        /// one would not be usable either.
         case incompatible
     }
 
@@ -36,7 +37,7 @@ package struct CheckpointError: ReportableError, Equatable {
     package var message: String { "\(path): \(detail)" }
     package var exitStatus: Int32 { ExitStatus.forSystemError(code, otherwise: ExitStatus.refused) }
 
-    /// The same failure, met while writing.
+    /// Converts an error that occurred while writing.
     init(writing error: any Error, to path: String) {
         switch error {
         case let error as CheckpointError: self = error

@@ -1,6 +1,6 @@
 import Support
 
-/// The checksum of one tensor's bytes, as they lie in its file.
+/// The checksum of one tensor's bytes as stored in its file.
 package struct TensorChecksum: Sendable, Equatable, Codable {
     package var name: String
     package var crc32c: String
@@ -11,13 +11,13 @@ package struct TensorChecksum: Sendable, Equatable, Codable {
     }
 }
 
-/// One file of a checkpoint, and how to know that it is whole.
+/// One file of a checkpoint, with the size and checksums to verify it.
 package struct CheckpointFile: Sendable, Equatable, Codable {
-    /// FOLDER/NAME in the checkpoint, for example "unet/config.json".
+    /// FOLDER/NAME relative to the checkpoint, for example "unet/config.json".
     package var path: String
     package var bytes: Int
     package var crc32c: String
-    /// The tensors of a weight file in the order of their bytes; none of any other file.
+    /// The tensors of a weight file in the order of their bytes; empty for other files.
     package var tensors: [TensorChecksum]
 
     package init(path: String, bytes: Int, crc32c: String, tensors: [TensorChecksum] = []) {
@@ -38,7 +38,7 @@ package struct CheckpointFile: Sendable, Equatable, Codable {
     package var isWeights: Bool { path.hasSuffix(".safetensors") }
 }
 
-/// What `keep_best` compares checkpoints by: the lower, the better.
+/// The metric by which `keep_best` compares checkpoints; lower is better.
 package struct CheckpointMetric: Sendable, Equatable {
     /// "loss".
     package var name: String

@@ -1,10 +1,10 @@
 import Foundation
 import Support
 
-/// The `checkpoints` folder of a run. Order is by the step in the name, never by a file's time.
+/// The `checkpoints` folder of a run. Checkpoints are ordered by the step in their names, not by file times.
 ///
-/// Names: `step-00015000` is whole; `.partial-00015000-ID` is being written or deleted, and cleared at the next
-/// start; `superseded-00015000-ID` is of a past that the run has gone back behind.
+/// Names: `step-00015000` is a complete checkpoint; `.partial-00015000-ID` is being written or deleted and is
+/// removed at the next start; `superseded-00015000-ID` is later than a step to which the run was rolled back.
 package struct CheckpointFolder: Sendable, Equatable {
     package let path: String
 
@@ -17,7 +17,7 @@ package struct CheckpointFolder: Sendable, Equatable {
         return String(repeating: "0", count: max(0, 8 - text.count)) + text
     }
 
-    /// The step of a checkpoint's name; nil for any other name.
+    /// The step in a checkpoint's name; nil for any other name.
     package static func step(ofName name: String) -> Int? {
         guard name.hasPrefix("step-") else { return nil }
         let digits = name.dropFirst(5)
@@ -27,17 +27,17 @@ package struct CheckpointFolder: Sendable, Equatable {
 
     package func path(step: Int) -> String { at(Self.name(step: step)) }
 
-    /// Where a checkpoint is put together before it has its name.
+    /// The temporary folder in which a checkpoint is written.
     package func partialPath(step: Int, id: String) -> String { at(".partial-\(Self.digits(step))-\(id)") }
 
     private func at(_ name: String) -> String { (path as NSString).appendingPathComponent(name) }
 
-    /// The steps of all checkpoints, ascending; none where the folder does not exist.
+    /// The steps of all checkpoints, ascending; empty if the folder does not exist.
     package func steps() throws(CheckpointError) -> [Int] {
         try entries().compactMap { Self.step(ofName: $0) }.sorted()
     }
 
-    /// The names of everything in it.
+    /// The names of all entries of the folder.
     func entries() throws(CheckpointError) -> [String] {
         guard FileManager.default.fileExists(atPath: path) else { return [] }
         do {
@@ -49,7 +49,8 @@ package struct CheckpointFolder: Sendable, Equatable {
         }
     }
 
-    /// Removes what an interrupted save or deletion has left. For one rank, when no save is under way.
+    /// Removes what an interrupted save or deletion has left behind. For one rank, while no save is in
+    /// progress.
     ///
     /// - Parameter undeletable: called for each leftover that cannot be removed; it only takes space.
     /// - Returns: the names removed.
@@ -70,7 +71,7 @@ package struct CheckpointFolder: Sendable, Equatable {
 
     /// Deletes a checkpoint. For one rank.
     package func remove(step: Int) throws(CheckpointError) {
-        // Under its own name, a checkpoint that is deleted half-way would look damaged.
+        // Rename before deleting, since a partly deleted checkpoint under its final name would look damaged.
         let doomed = partialPath(
             step: step, id: "expired-" + String(UInt32.random(in: 0x1000_0000...UInt32.max), radix: 16))
         if rename(path(step: step), doomed) != 0 {
@@ -79,8 +80,8 @@ package struct CheckpointFolder: Sendable, Equatable {
         try remove(doomed)
     }
 
-    /// Renames the checkpoints after `step`, which the run has gone back behind, so that their steps can be saved
-    /// again. They stay on the disk until somebody deletes them. For one rank.
+    /// Renames the checkpoints after `step`, to which the run was rolled back, so that their steps can be
+    /// saved again. They remain on the disk until the user deletes them. For one rank.
     ///
     /// - Returns: the new paths.
     @discardableResult
@@ -96,7 +97,7 @@ package struct CheckpointFolder: Sendable, Equatable {
         return moved
     }
 
-    /// Removes a folder and what is in it.
+    /// Removes a folder and its contents.
     package func remove(_ path: String) throws(CheckpointError) {
         do {
             try FileManager.default.removeItem(atPath: path)

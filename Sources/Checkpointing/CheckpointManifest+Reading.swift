@@ -2,10 +2,10 @@ import LDMModel
 import Support
 
 extension CheckpointManifest {
-    /// The most that a manifest may be: some 500,000 tensors.
+    /// Maximum size of a manifest in bytes, enough for about 500,000 tensors.
     private static let sizeLimit = 256 << 20
 
-    /// Reads a manifest, compares its checksum, and checks that it makes sense.
+    /// Reads a manifest, compares its checksum and checks its consistency.
     package init(contentsOf path: String) throws(CheckpointError) {
         let bytes: [UInt8]
         do throws(CheckpointError) {
@@ -17,7 +17,7 @@ extension CheckpointManifest {
         try self.init(parsing: bytes, path: path)
     }
 
-    /// - Parameter path: what errors name.
+    /// - Parameter path: the path to name in errors.
     init(parsing bytes: [UInt8], path: String) throws(CheckpointError) {
         let trailerLength = Self.trailer(CRC32C()).utf8.count
         let body = Array(bytes.dropLast(trailerLength))
@@ -54,7 +54,7 @@ extension CheckpointManifest {
         folders = try json.folders()
         parameters = try json.value("parameters", TensorTable(json["parameters"]))
         files = try json.files()
-        // A snapshot holds averages alone.
+        // A snapshot contains only averages.
         let areAverages = !folders.isEmpty && folders.allSatisfy { AverageProfile(name: $0) != nil }
         guard folders.contains(run.modelFolder) || areAverages else {
             throw json.damaged("lists no folder '\(run.modelFolder)', its model's")
@@ -78,7 +78,8 @@ extension RunIdentity {
     }
 }
 
-/// The members of a manifest, each checked as it is read: a checksum tells of accidents, not of what somebody wrote.
+/// The fields of a manifest. Each is validated as it is read, since the checksum detects accidental damage
+/// but not manipulation.
 private struct ManifestFields {
     let json: JSONValue
     let path: String
@@ -99,7 +100,7 @@ private struct ManifestFields {
 
     func text(_ key: String) throws(CheckpointError) -> String { try value(key, json[key]?.stringValue) }
 
-    /// A whole number of 0 or more.
+    /// A non-negative integer.
     func count(_ key: String) throws(CheckpointError) -> Int {
         let number = try value(key, json[key]?.intValue)
         return try value(key, number >= 0 ? number : nil)
@@ -149,7 +150,7 @@ private struct ManifestFields {
         var seen = Set<String>()
         for row in try value("files", json["files"]?.arrayValue) {
             let path = try value("files.path", row["path"]?.stringValue)
-            // A file of a folder, and no way out of it: what a manifest says must not reach elsewhere.
+            // Accept only FOLDER/NAME, so that a manifest cannot refer to files outside the checkpoint.
             let parts = path.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false)
             guard parts.count == 2, parts.allSatisfy({ String(decoding: $0, as: UTF8.self).isPlainFileName })
             else { throw damaged("names the file '\(path)', expected FOLDER/NAME inside the checkpoint") }

@@ -2,37 +2,37 @@ import Foundation
 import LDMModel
 import Support
 
-/// `manifest.json` of a checkpoint: what it holds and what made it. It is written last.
+/// `manifest.json` of a checkpoint: its contents and provenance. It is written last.
 package struct CheckpointManifest: Sendable, Equatable {
     package static let fileName = "manifest.json"
 
     package var run: RunIdentity
-    /// Updates made.
+    /// Optimizer updates made.
     package var step: Int
-    /// Samples that went into them; where the data order goes on.
+    /// Samples used by these updates, which is the position in the data order.
     package var samplesSeen: Int
-    /// Ranks that wrote it; any number may read it.
+    /// Number of ranks that wrote the checkpoint; any number can read it.
     package var worldSize: Int
-    /// Which of the starts of this run wrote it.
+    /// Identifies the start of this run that wrote the checkpoint.
     package var attemptID: String
     /// Seconds since 1970.
     package var savedAt: Double
-    /// How well the model did at this step; nil where nobody measured it.
+    /// The metric at this step; nil if it was not measured.
     package var metric: CheckpointMetric?
-    /// Of the steps that have been neither logged nor saved yet.
+    /// Sums over the steps that have not been logged or saved yet.
     package var sums: RunningSums
-    /// The folders of tensors, the model's own first.
+    /// The folders of tensors; the model's own comes first.
     package var folders: [String]
-    /// The tensors that each folder holds.
+    /// The tensors in each folder.
     package var parameters: TensorTable
     package var files: [CheckpointFile]
 
     // MARK: Text
 
-    /// The file's bytes: pretty JSON whose last member is the checksum of all before it.
+    /// The file's contents: indented JSON whose last member is the checksum of everything before it.
     package func encoded() throws(JSONError) -> [UInt8] {
         let text = try json().text(pretty: true)
-        // The closing brace makes room for one more member.
+        // Remove the closing brace, since `trailer` adds one more member and closes the object.
         let body = Array(text.utf8.dropLast(2))
         return body + Array(Self.trailer(CRC32C.of(body)).utf8)
     }
@@ -48,7 +48,7 @@ package struct CheckpointManifest: Sendable, Equatable {
             "step": .integer(step),
             "samples_seen": .integer(samplesSeen),
             "name": .string(run.name),
-            // As text: JSON numbers end at 63 bits.
+            // A string, because JSON integers here are limited to 63 bits.
             "seed": .string(String(run.seed)),
             "saved_at": .number(savedAt),
             "world_size": .integer(worldSize),

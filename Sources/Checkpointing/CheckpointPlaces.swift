@@ -1,9 +1,9 @@
 import Foundation
 
-// What the paths that users give name: a run's folder, its folder of checkpoints, or one checkpoint.
+// Resolves the paths that users give: a run folder, its checkpoint folder, or one checkpoint.
 
 extension CheckpointFolder {
-    /// The folder of checkpoints that a path names: that of a run, or the one of this path.
+    /// The checkpoint folder that a path names: that of a run, or the path itself.
     package static func named(_ path: String) throws(CheckpointError) -> CheckpointFolder {
         if let folder = try found(at: path) { return folder }
         let inside = CheckpointFolder((path as NSString).appendingPathComponent("checkpoints"))
@@ -11,21 +11,21 @@ extension CheckpointFolder {
         throw nothing(at: path, expected: "a run's folder")
     }
 
-    /// The folder of checkpoints there, if there is a checkpoint in it.
+    /// The checkpoint folder at a path; nil if it has no checkpoints.
     private static func found(at path: String) throws(CheckpointError) -> CheckpointFolder? {
         let inside = CheckpointFolder((path as NSString).appendingPathComponent("checkpoints"))
         for folder in [inside, CheckpointFolder(path)] where try !folder.steps().isEmpty { return folder }
         return nil
     }
 
-    /// The checkpoints that a path names, newest first: those of a run, or the one of this path.
+    /// The checkpoints that a path names, newest first: those of a run, or the one at this path.
     ///
-    /// - Parameter orElse: words that would be understood in the path's place.
+    /// - Parameter orElse: further accepted values, for the error message.
     static func checkpoints(at path: String, orElse words: String = "") throws(CheckpointError) -> [String] {
         if let folder = try found(at: path) {
             return try folder.steps().reversed().map { folder.path(step: $0) }
         }
-        // By its name a checkpoint, though the manifest may have been lost: that is for opening to tell.
+        // The name is that of a checkpoint. If the manifest is missing, opening the checkpoint reports it.
         let name = URL(fileURLWithPath: path).standardizedFileURL.lastPathComponent
         let manifest = (path as NSString).appendingPathComponent(CheckpointManifest.fileName)
         let isCheckpoint = step(ofName: name) != nil && FileManager.default.fileExists(atPath: path)
@@ -42,12 +42,12 @@ extension CheckpointFolder {
 }
 
 extension Checkpoint {
-    /// Opens the checkpoint that a path names, or the newest of the run that it names.
+    /// Opens the checkpoint at a path, or the newest one of the run at that path.
     package static func newest(at path: String) throws(CheckpointError) -> Checkpoint {
         try Checkpoint(opening: CheckpointFolder.checkpoints(at: path)[0])
     }
 
-    /// What is said of a file: its path in the checkpoint.
+    /// The error message with the file's path relative to the checkpoint.
     func told(_ problem: CheckpointError) -> String {
         let prefix = path.hasSuffix("/") ? path : path + "/"
         guard problem.path.hasPrefix(prefix) else { return problem.message }

@@ -1,22 +1,23 @@
 import Foundation
 import Support
 
-/// A file of a checkpoint, open for reading at any place.
+/// A file of a checkpoint, opened for reading at arbitrary offsets.
 ///
-/// `pread` and not a memory map: a file that shrinks or a disk that fails is then an error that an older checkpoint
-/// can mend, and not a signal that ends the run. Links are not followed, since a checkpoint holds its own bytes.
+/// Uses `pread` instead of a memory map: a truncated file or a failing disk is then reported as an error,
+/// after which an older checkpoint can be used, and not as a signal that ends the run. Symbolic links are not
+/// followed, since a checkpoint contains its own data.
 final class CheckpointReader {
     let path: String
     let size: Int
     private let descriptor: Int32
-    /// What sums go through; made when it is first wanted.
+    /// Buffer for checksums; allocated on first use.
     private var buffer: UnsafeMutableRawBufferPointer?
-    /// Small enough to stay in a core's cache.
+    /// Small enough to fit into a core's cache.
     private static let pieceBytes = 1 << 20
 
-    /// - Parameter expected: its size by the manifest.
+    /// - Parameter expected: the size according to the manifest.
     init(_ path: String, expected: Int? = nil) throws(CheckpointError) {
-        // Without O_NONBLOCK, opening a pipe that stands in a file's place would wait for a writer.
+        // With O_NONBLOCK, opening a FIFO in place of the file does not block until a writer appears.
         let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
         guard descriptor >= 0 else {
             switch errno {
@@ -48,7 +49,7 @@ final class CheckpointReader {
         buffer?.deallocate()
     }
 
-    /// Fills `bytes` from `offset`.
+    /// Fills `bytes` with the data at `offset`.
     func read(at offset: Int, into bytes: UnsafeMutableRawBufferPointer) throws(CheckpointError) {
         var filled = 0
         while filled < bytes.count {
@@ -68,7 +69,7 @@ final class CheckpointReader {
         }
     }
 
-    /// Calls `body` with the bytes of a range, a piece at a time.
+    /// Calls `body` with the bytes of a range, one chunk at a time.
     func forEachPiece(
         of range: Range<Int>, _ body: (UnsafeRawBufferPointer) throws(CheckpointError) -> Void
     ) throws(CheckpointError) {
@@ -90,7 +91,7 @@ final class CheckpointReader {
         return checksum
     }
 
-    /// A small file whole.
+    /// Reads a small file completely.
     func readAll(limit: Int) throws(CheckpointError) -> [UInt8] {
         guard size <= limit else {
             throw CheckpointError(.damaged, path, "is \(size) bytes, expected \(limit) at most")

@@ -2,27 +2,27 @@ import Communication
 import Foundation
 import Support
 
-/// Saves checkpoints of a run while training continues, all ranks together: whole or not at all.
+/// Saves checkpoints of a run atomically, on all ranks, while training continues.
 ///
-/// `begin` copies the state; then a thread of every rank writes that rank's files, and when all have finished, a thread
-/// of rank 0 commits them. The threads make no MPI call: their progress is piggybacked on the step's all-reduce, as the
-/// number of ranks whose thread is still at work.
+/// `begin` copies the state; then a thread of every rank writes that rank's files, and when all have
+/// finished, a thread of rank 0 commits the checkpoint. The threads make no MPI calls: their progress is
+/// piggybacked on the step's all-reduce, as the number of ranks whose thread is still running.
 ///
 ///     try writer.begin(state)                          // after a step
 ///     let result = try step(step: n, riding: [writer.working])
 ///     try writer.advance(result.riding[0])             // with every step that follows
 ///     try writer.finish(within: 600)                   // before the program ends
 ///
-/// A save that fails, on a full disk for example, is retried from the same copy with increasing pauses while training
-/// continues, until it succeeds or a later save replaces it. Meanwhile `alarm` is set.
+/// A save that fails, on a full disk for example, is retried from the same copy with increasing pauses while
+/// training continues, until it succeeds or a later save replaces it. Meanwhile `alarm` is set.
 package final class CheckpointWriter {
     package let folder: CheckpointFolder
-    /// Where snapshots go; nil where there are none.
+    /// Folder for snapshots; nil if none are written.
     package let snapshots: CheckpointFolder?
     package let table: TensorTable
     package let run: RunIdentity
     package let retention: Retention
-    /// This start of the run, the same on every rank.
+    /// Identifies this start of the run; the same on every rank.
     package let attemptID: String
     private let communicator: any Communicator
     private let warn: (String) -> Void
@@ -30,41 +30,42 @@ package final class CheckpointWriter {
     private let checkLock: @Sendable () throws -> Void
     private var snapshot: StateSnapshot?
     private var pending: Pending?
-    /// Why nothing could be saved since the last save that succeeded; the same on every rank but for whose message it
-    /// quotes.
+    /// Set while saves have been failing since the last successful one. The same on every rank, except for
+    /// the rank whose message it quotes.
     package private(set) var alarm: Alarm?
 
-    /// Saves have been failing.
+    /// Describes a series of failed saves.
     package struct Alarm: Sendable {
-        /// Attempts in a row.
+        /// Number of consecutive failed attempts.
         package var failures: Int
-        /// Of the last attempt.
+        /// The failure of the last attempt.
         package var report: FailureReport
     }
 
-    /// Seconds before the first retry of a failed save; each further pause is twice as long.
+    /// Seconds before the first retry of a failed save; the pause doubles with each further retry.
     private static let pause = (first: 1.0, longest: 300.0)
-    /// Seconds between two attempts when the run waits for its last save.
+    /// Longest pause in seconds between two attempts when the run waits for its last save.
     private static let longestFinalPause = 10.0
 
-    /// A save under way.
+    /// A save in progress.
     private struct Pending {
         package let state: SavedState
         let folder: CheckpointFolder
-        /// Which older checkpoints in `folder` are deleted afterwards; nil for none.
+        /// The rule for deleting older checkpoints in `folder` afterwards; nil to keep all of them.
         let retention: Retention?
-        /// The copy of the state, kept until the save is over.
+        /// The copy of the state, kept until the save has finished.
         let copy: StateSnapshot
         var draft: CheckpointDraft
         var phase: Phase
     }
 
     private enum Phase {
-        /// This rank's files.
+        /// This rank writes its files.
         case writing(BackgroundJob<[CheckpointFile]>)
-        /// On rank 0 the commit, whose value is why older checkpoints could not be deleted, or empty; nil elsewhere.
+        /// Rank 0 commits the checkpoint; the job's value is the reason why older checkpoints could not be
+        /// deleted, or empty. nil on other ranks.
         case committing(BackgroundJob<String>?)
-        /// After a failure: on rank 0 the pause before the next attempt; nil elsewhere.
+        /// After a failure: on rank 0 the pause before the next attempt; nil on other ranks.
         case pausing(Pause?)
 
         var isDone: Bool {
@@ -76,13 +77,13 @@ package final class CheckpointWriter {
         }
     }
 
-    /// A time to wait for, on the monotonic clock.
+    /// A pause, measured by the monotonic clock.
     private struct Pause {
         let end: Double
         var isOver: Bool { monotonicSeconds() >= end }
     }
 
-    /// What the manifest says about the state.
+    /// The values for the manifest, captured with the state.
     private struct SavedState: Sendable {
         let step: Int
         let samplesSeen: Int
@@ -91,14 +92,14 @@ package final class CheckpointWriter {
         let folders: [String]
     }
 
-    /// Collective: the ranks agree on the attempt's name, and what an interrupted save left is cleared.
+    /// Agrees on the attempt's id and removes what an interrupted save has left behind. Collective.
     ///
     /// - Parameters:
-    ///   - warn: called with a line about saves that failed, on rank 0 only; nil prints them.
-    ///   - progress: called on the writing thread after every tensor, and while a retry is awaited.
-    ///   - checkLock: throws `RunLockError` where the folder no longer belongs to this run. Called on a thread of rank 0
-    ///     just before a checkpoint gets its name and before older ones are deleted: a save takes long, and meanwhile
-    ///     another host may have taken over from a process that was suspended.
+    ///   - warn: called on rank 0 only, with one line about a failed save; nil prints the line.
+    ///   - progress: called on the writing thread after every tensor, and while waiting for a retry.
+    ///   - checkLock: throws `RunLockError` if the folder no longer belongs to this run. Called on a thread
+    ///     of rank 0 directly before a checkpoint is renamed to its final name and before older ones are
+    ///     deleted: during a long save, another host may have taken over from a process that was suspended.
     package init(
         folder: CheckpointFolder, snapshots: CheckpointFolder? = nil, table: TensorTable, run: RunIdentity,
         retention: Retention, communicator: any Communicator, warn: ((String) -> Void)? = nil,
@@ -126,13 +127,13 @@ package final class CheckpointWriter {
 
     // MARK: Saving
 
-    /// Takes the state as it is now; the caller may change it as soon as this returns. Waits for an attempt that is
-    /// still under way; a failed save that waits for its retry is replaced by this one. Collective.
+    /// Copies the current state; the caller may change it as soon as this returns. Waits for a save attempt
+    /// in progress; a failed save that waits for its retry is replaced by this one. Collective.
     ///
-    /// A step that is there already is left as it is: within one history the same step has the same state.
+    /// A step that has been saved already is skipped: within one history the same step has the same state.
     package func begin(_ state: TrainingState) throws { try begin(state, in: folder, retention) }
 
-    /// The same for averages alone, as a snapshot; all of them stay. Collective.
+    /// Saves only averages, as a snapshot. Snapshots are never deleted. Collective.
     package func beginSnapshot(_ state: TrainingState) throws {
         guard let snapshots else { preconditionFailure("no folder for snapshots") }
         try begin(state, in: snapshots, nil)
@@ -150,7 +151,7 @@ package final class CheckpointWriter {
         if isThere { return }
 
         let folders = state.buffers.map(\.folder)
-        // The copy made for a checkpoint has room for a snapshot, too.
+        // The copy allocated for a checkpoint can be reused for a snapshot.
         let copy: StateSnapshot
         if let snapshot, snapshot.holds(folders) {
             copy = snapshot
@@ -171,7 +172,7 @@ package final class CheckpointWriter {
     /// Saves the state and waits until it is committed. Collective.
     ///
     /// - Returns: the checkpoint's path.
-    /// - Throws: `SaveError` where the first attempt failed.
+    /// - Throws: `SaveError` if the first attempt failed.
     @discardableResult
     package func save(_ state: TrainingState) throws -> String {
         try begin(state)
@@ -179,19 +180,19 @@ package final class CheckpointWriter {
         return folder.path(step: state.step)
     }
 
-    /// Whether a save is under way or waits for its retry; the same on every rank.
+    /// Whether a save is in progress or waits for its retry; the same on every rank.
     package var isSaving: Bool { pending != nil }
-    /// Bytes of this rank's copy of the state; 0 before the first save.
+    /// Size of this rank's copy of the state in bytes; 0 before the first save.
     package var snapshotBytes: Int { snapshot?.byteCount ?? 0 }
 
-    /// 1 while this rank's thread is at work or it waits before a retry, else 0: its contribution to the step's
-    /// all-reduce.
+    /// This rank's contribution to the step's all-reduce: 1 while its thread is running or it waits before a
+    /// retry, else 0.
     package var working: Double { pending?.phase.isDone == false ? 1 : 0 }
 
-    /// Continues the save where all ranks have completed a phase.
+    /// Starts the next phase of the save once all ranks have completed the current one.
     ///
     /// - Parameter working: the sum of all ranks' `working`, the same on every rank.
-    /// - Throws: on all ranks, when the folder no longer belongs to this run.
+    /// - Throws: on all ranks, if the folder no longer belongs to this run.
     package func advance(_ working: Double) throws {
         guard working == 0, let pending else { return }
         switch pending.phase {
@@ -201,7 +202,7 @@ package final class CheckpointWriter {
         }
     }
 
-    /// Waits until no attempt to save is under way; a save that failed stays to be retried. Collective.
+    /// Waits until no save attempt is in progress; a failed save remains scheduled for its retry. Collective.
     package func finishAttempt() throws {
         while let pending {
             if case .pausing = pending.phase { return }
@@ -209,17 +210,18 @@ package final class CheckpointWriter {
         }
     }
 
-    /// Waits until no save is under way, and retries a failed one. Collective.
+    /// Waits until no save is in progress and retries a failed one. Collective.
     ///
     /// - Parameter seconds: how long failed saves are retried.
-    /// - Throws: `SaveError` when the last save has failed: the end of a run must not be lost silently.
+    /// - Throws: `SaveError` if the last save has failed, so that the end of a run is not lost silently.
     package func finish(within seconds: Double) throws {
         let end = monotonicSeconds() + seconds
         try finishAttempt()
         while pending != nil {
             let mayRetry = try communicator.fromRoot("retrying a save") { monotonicSeconds() < end }
             guard mayRetry else { break }
-            // Earlier failures may have made the pause long; now nothing else is left to do.
+            // Shorten a pause that has grown over earlier failures, since the run now waits only for the
+            // save.
             if case .pausing(let pause?) = pending?.phase {
                 let next = min(pause.end, monotonicSeconds() + Self.longestFinalPause, end)
                 pending?.phase = .pausing(Pause(end: next))
@@ -233,10 +235,10 @@ package final class CheckpointWriter {
         }
     }
 
-    /// Completes a save that is under way when the run ends with an error that all ranks have agreed on: the state
-    /// that is being saved is sound. Does nothing where other ranks do not get here as well. Collective.
+    /// Completes a save in progress when the run ends with an error that all ranks have agreed on, since the
+    /// state being saved is valid. Does nothing if not all ranks reach this call. Collective.
     ///
-    /// - Parameter seconds: the longest time that this may take.
+    /// - Parameter seconds: the maximum duration.
     package func completeAfterFailure(within seconds: Double) {
         guard pending != nil, communicator.meetsAllRanks(within: 5) else { return }
         let end = monotonicSeconds() + seconds
@@ -259,11 +261,11 @@ package final class CheckpointWriter {
                 try advance(working)
             }
         } catch {
-            // The error that ended the run is the one to report.
+            // Report the error that ended the run instead of this one.
         }
     }
 
-    /// Waits until all ranks have completed the phase, and continues.
+    /// Waits until all ranks have completed the phase, then starts the next one.
     private func advanceWhenDone() throws {
         var toldAt = monotonicSeconds()
         while pending?.phase.isDone == false {
@@ -278,7 +280,7 @@ package final class CheckpointWriter {
 
     // MARK: Phases
 
-    /// Starts to write the copy of the state. Collective.
+    /// Starts writing the copy of the state. Collective.
     private func startWriting() throws {
         guard let draft = pending?.draft, let state = pending?.state, let copy = pending?.copy else { return }
         let created = try attempt("saving the checkpoint of step \(state.step)") {
@@ -288,7 +290,7 @@ package final class CheckpointWriter {
         let (rank, ranks) = (communicator.rank, communicator.size)
         pending?.phase = .writing(
             BackgroundJob(name: "checkpoint") { [table, progress] in
-                // `copy` owns the buffers' memory until this thread is done with it.
+                // Keep `copy`, which owns the buffers' memory, alive until this thread has finished.
                 try withExtendedLifetime(copy) {
                     try draft.writeShards(
                         copy.buffers(of: state.folders), table, rank: rank, of: ranks, progress: progress)
@@ -296,7 +298,7 @@ package final class CheckpointWriter {
             })
     }
 
-    /// All ranks have written their files, or failed to: rank 0's thread commits them.
+    /// Called when every rank has written its files or failed: a thread of rank 0 commits them.
     private func commit(_ job: BackgroundJob<[CheckpointFile]>, _ pending: Pending) throws {
         let shards: [[CheckpointFile]]
         do {
@@ -307,7 +309,7 @@ package final class CheckpointWriter {
         } catch let error as CommunicationError {
             throw error
         } catch {
-            // Every rank is here.
+            // The error was thrown on every rank, so all ranks reach this point.
             return fail(pending, FailureReport(error))
         }
         guard communicator.isRoot else {
@@ -336,9 +338,9 @@ package final class CheckpointWriter {
             })
     }
 
-    /// Deletes checkpoints that need not be kept.
+    /// Deletes the checkpoints that the retention rule does not keep.
     ///
-    /// - Returns: why some could not be deleted, which only costs space; empty where there is nothing to say.
+    /// - Returns: why some could not be deleted, which only costs space; empty if there was no problem.
     private static func prune(
         _ folder: CheckpointFolder, _ retention: Retention, _ checkLock: () throws -> Void
     ) -> String {
@@ -352,7 +354,7 @@ package final class CheckpointWriter {
         }
     }
 
-    /// Rank 0 has committed the checkpoint, or failed to.
+    /// Called when rank 0 has committed the checkpoint or failed to.
     private func complete(_ job: BackgroundJob<String>?, _ pending: Pending) throws {
         let isCommitted = try attempt("saving the checkpoint of step \(pending.state.step)") {
             do {
@@ -361,7 +363,7 @@ package final class CheckpointWriter {
                     warn("an older checkpoint could not be read or deleted and takes space: \(left)")
                 }
             } catch let error as RunLockError {
-                // Nothing may be saved here any more.
+                // The folder belongs to another run now; do not save here any more.
                 pending.draft.discard()
                 throw error
             }
@@ -369,9 +371,9 @@ package final class CheckpointWriter {
         if isCommitted { succeed(pending) }
     }
 
-    /// Tries a failed save again.
+    /// Retries a failed save.
     private func retry(_ pending: Pending) throws {
-        // A commit may have failed after the checkpoint had got its name.
+        // The commit may have failed after the rename to the final name.
         let target = pending.folder.path(step: pending.state.step)
         var isNamed = false
         let done = try attempt("saving the checkpoint of step \(pending.state.step)") {
@@ -385,7 +387,7 @@ package final class CheckpointWriter {
         try startWriting()
     }
 
-    /// Does something on rank 0, a failure of which is a failed attempt to save. Collective.
+    /// Runs `body` on rank 0; an error counts as a failed attempt to save. Collective.
     ///
     /// - Returns: whether it succeeded, the same on every rank.
     /// - Throws: `RunLockError` and `CommunicationError`.
@@ -418,7 +420,7 @@ package final class CheckpointWriter {
         (alarm, self.pending) = (nil, nil)
     }
 
-    /// Schedules the next attempt; called on every rank.
+    /// Schedules the next attempt. Called on every rank.
     private func fail(_ pending: Pending, _ report: FailureReport) {
         let failures = (alarm?.failures ?? 0) + 1
         alarm = Alarm(failures: failures, report: report)

@@ -3,10 +3,10 @@ import FileFormats
 import Foundation
 import Support
 
-/// A key whose value is not the checkpoint's.
+/// A key whose value differs from the checkpoint's.
 struct ConfigurationChange {
     package let key: String
-    /// nil where the key is not there.
+    /// nil if the key is absent.
     let old: ConfigNode?
     let new: ConfigNode?
 
@@ -17,24 +17,25 @@ struct ConfigurationChange {
         node.map { YAMLNode.text($0).trimmingCharacters(in: .newlines) } ?? "not given"
     }
 
-    /// Of lists: whether everything new was there before.
+    /// For lists: whether all elements of the new list are in the old one.
     var isSubset: Bool {
         guard case .sequence(let old) = old?.value, case .sequence(let new) = new?.value else { return false }
         return new.allSatisfy { element in old.contains { $0.json == element.json } }
     }
 }
 
-/// What differs between the run that made a checkpoint and the one that goes on from it, key by key.
+/// The differences, key by key, between the run that wrote a checkpoint and the run that resumes from it.
 package struct ConfigurationChanges {
     let changes: [ConfigurationChange]
 
     package init(from old: RunIdentity, to new: RunIdentity) {
-        // Of a U-Net and an autoencoder there is nothing to compare; their tensors tell them apart.
+        // A U-Net and an autoencoder cannot be compared; the mismatch of their tensors is reported instead.
         guard old.modelFolder == new.modelFolder else {
             changes = []
             return
         }
-        // A checkpoint of an earlier version has a fingerprint by another rule, of data that may be the same.
+        // Earlier versions computed the fingerprint differently; treat an old fingerprint of the same data as
+        // equal.
         var new = new
         if let fingerprint = old.datasetFingerprint, fingerprint != new.datasetFingerprint,
             new.earlierDatasetFingerprint?.matches(fingerprint) == true
@@ -52,10 +53,10 @@ package struct ConfigurationChanges {
     }
 
     /// - Parameters:
-    ///   - allowed: what may change although it does harm.
-    ///   - path: the checkpoint.
-    /// - Returns: a phrase for each change that the run follows.
-    /// - Throws: `RunError` with all changes that are not followed, why, and what to do.
+    ///   - allowed: the harmful changes that the user permits.
+    ///   - path: the checkpoint's path, for errors.
+    /// - Returns: a phrase for each change that is accepted.
+    /// - Throws: `RunError` with all changes that are rejected, the reasons, and what to do.
     package func check(_ allowed: AllowedChanges, of path: String) throws(RunError) -> [String] {
         var notes: [String] = []
         var problems: [String] = []
@@ -87,10 +88,10 @@ package struct ConfigurationChanges {
 
     private typealias Leaves = [(key: String, node: ConfigNode)]
 
-    /// Both runs' keys with their values, and the fingerprints of what they were trained on.
+    /// The keys and values of both runs, with the fingerprints of their training data and first stage.
     private static func trees(_ old: RunIdentity, _ new: RunIdentity) -> (Leaves, Leaves) {
-        // Read as this program reads it, the checkpoint's configuration has today's defaults for keys that are
-        // younger than it. One that cannot be read any more is compared as it stands.
+        // Parse the checkpoint's configuration with this version, which fills in today's defaults for keys
+        // that it lacks. A configuration that can no longer be parsed is compared as it is.
         if let before = resolved(old), let after = resolved(new) {
             return (leaves(before) + fingerprints(old), leaves(after) + fingerprints(new))
         }
@@ -116,7 +117,7 @@ package struct ConfigurationChanges {
         ]
     }
 
-    /// The keys of a configuration with their values, as `--set` names them.
+    /// The keys of a configuration, in the form that `--set` accepts, with their values.
     package static func leaves(_ node: ConfigNode, _ path: [String] = []) -> [(key: String, node: ConfigNode)]
     {
         guard let entries = node.entries else {

@@ -2,22 +2,23 @@ import Communication
 import Foundation
 import Support
 
-/// Where a run starts from: `--resume auto|none|PATH` and `--resume-before STEP`.
+/// The starting point of a run: `--resume auto|none|PATH` and `--resume-before STEP`.
 ///
 /// The run's own checkpoints always take precedence, so that repeating a command never loses progress.
 package struct Resume: Sendable, Equatable, CustomStringConvertible {
-    /// What a run without checkpoints of its own starts from.
+    /// The starting point of a run that has no checkpoints of its own.
     package enum Source: Sendable, Equatable {
-        /// From initial weights.
+        /// Initial weights.
         case auto
-        /// From initial weights, in an empty folder.
+        /// Initial weights; the run folder must be empty.
         case none
-        /// From a checkpoint, or from the newest one of another run.
+        /// A checkpoint, or the newest one of another run.
         case path(String)
     }
 
     package var source: Source
-    /// Go back to the newest of the run's own checkpoints before this step, once; later ones are set aside.
+    /// Roll back, once, to the newest of the run's own checkpoints before this step; later ones are set
+    /// aside.
     package var before: Int?
 
     package init(_ source: Source, before: Int? = nil) { (self.source, self.before) = (source, before) }
@@ -45,23 +46,25 @@ package struct Resume: Sendable, Equatable, CustomStringConvertible {
 }
 
 extension CheckpointFolder {
-    /// Restores the training state from the checkpoint that `resume` names. Collective.
+    /// Restores the training state from the checkpoint that `resume` selects. Collective.
     ///
-    /// Takes the newest checkpoint whose manifest and files all agree with their checksums. One that is proven damaged
-    /// is skipped with a warning. One that cannot be read at the moment is retried for half a minute and then ends the
-    /// run with a storage fault: it may be whole, and an older one in its place would discard progress. One that is
-    /// whole but of another model is an error, because an older one would not fit either. Checkpoints of later steps
-    /// than the one taken are set aside, since their steps will be saved anew.
+    /// Uses the newest checkpoint whose manifest and files match their checksums. A checkpoint that is proven
+    /// damaged is skipped with a warning. One that is temporarily unreadable is retried for half a minute,
+    /// then the run ends with a storage fault: it may be intact, and resuming from an older one would discard
+    /// progress. One that is intact but belongs to another model is an error, because an older one would not
+    /// match either. Checkpoints of later steps than the restored one are set aside, since their steps will
+    /// be saved again.
     ///
     /// - Parameters:
-    ///   - buffers: filled; undefined where this throws.
-    ///   - accept: inspects a checkpoint's manifest on every rank before anything is loaded; what it throws ends the
-    ///     resume.
-    ///   - warn: called on rank 0 only, with a line for each checkpoint that is skipped, retried or set aside.
+    ///   - buffers: filled with the state; undefined if this throws.
+    ///   - accept: inspects a checkpoint's manifest on every rank before any tensor is loaded; an error
+    ///     thrown here ends the resume.
+    ///   - warn: called on rank 0 only, with one line for each checkpoint that is skipped, retried or set
+    ///     aside.
     ///   - pauses: seconds before each retry of a read.
-    /// - Returns: nil where there is nothing to resume from.
-    /// - Throws: `CheckpointError` where there are checkpoints but none can be used: starting over silently would
-    ///   discard the run.
+    /// - Returns: nil if there is nothing to resume from.
+    /// - Throws: `CheckpointError` if there are checkpoints but none is usable, since silently starting from
+    ///   scratch would discard the run.
     package func restore(
         _ resume: Resume, into buffers: [StateBuffer], _ table: TensorTable, communicator: any Communicator,
         accept: (Checkpoint) throws -> Void = { _ in }, warn: (String) -> Void,
@@ -98,7 +101,7 @@ extension CheckpointFolder {
 
     /// Sets aside the checkpoints of later steps than the one that was restored. Collective.
     ///
-    /// - Parameter warn: called on rank 0 only, with a line for each.
+    /// - Parameter warn: called on rank 0 only, with one line for each.
     package func setAside(after step: Int, _ communicator: any Communicator, _ warn: (String) -> Void) throws
     {
         let moved = try communicator.fromRoot("setting aside what \(path) has of later steps") {
@@ -112,7 +115,7 @@ extension CheckpointFolder {
 
     // MARK: Candidates
 
-    /// The checkpoints to try, newest first: the run's own ones, or where there are none, those of `resume`'s path.
+    /// The checkpoints to try, newest first: the run's own or, if it has none, those at `resume`'s path.
     ///
     /// - Throws: `CheckpointError` or `RunError`.
     package func candidates(for resume: Resume) throws -> [String] {
@@ -134,8 +137,8 @@ extension CheckpointFolder {
         return try Self.checkpoints(at: path, orElse: "auto, none, ")
     }
 
-    /// Refuses a path to an older checkpoint of this very run: repeating such a command, as a requeued job does, would
-    /// discard progress every time.
+    /// Rejects a path to an older checkpoint of the same run: repeating such a command, as a requeued job
+    /// does, would discard progress every time.
     private func checkTakesPrecedence(_ newest: Int, over source: Resume.Source) throws(RunError) {
         guard case .path(let text) = source else { return }
         let named = URL(fileURLWithPath: text).standardizedFileURL.resolvingSymlinksInPath()
@@ -149,8 +152,8 @@ extension CheckpointFolder {
         )
     }
 
-    /// Holds the step of the last `--resume-before` that was carried out: a command that is repeated, by a user, a
-    /// launcher or Slurm, must go back once only.
+    /// Stores the step of the last `--resume-before` that was carried out. A command that is repeated by a
+    /// user, the launcher or Slurm must roll back only once.
     private var goneBackFile: String { (path as NSString).appendingPathComponent(".resume-before") }
 
     private func hasGoneBack(_ before: Int) -> Bool {
@@ -163,18 +166,18 @@ extension CheckpointFolder {
 
     // MARK: Loading
 
-    /// What a failed read says about a checkpoint; of several ranks' verdicts the highest counts.
+    /// What a failed read implies for a checkpoint. If ranks disagree, the highest value counts.
     private enum Verdict: Int {
-        /// Proven by its content: an older checkpoint may serve.
+        /// The contents are proven damaged; an older checkpoint may be usable.
         case damaged
-        /// A storage fault: it may be whole.
+        /// A storage fault; the checkpoint may be intact.
         case unreadable
-        /// It does not fit the run, or cannot be used for another reason that an older one would share.
+        /// The checkpoint does not fit the run, or has another problem that an older one would share.
         case unusable
 
         init(_ error: any Error) {
             switch error {
-            // The rank that failed gives its own verdict.
+            // The rank that failed contributes its own verdict.
             case is RemoteFailure: self = .damaged
             case let error where StorageFault.includes(error): self = .unreadable
             case let error as CheckpointError where error.kind == .damaged: self = .damaged
@@ -183,12 +186,12 @@ extension CheckpointFolder {
         }
     }
 
-    /// A checkpoint that was skipped.
+    /// The reason for skipping a checkpoint.
     private struct Damage: Error {
         let message: String
     }
 
-    /// Loads one checkpoint on all ranks, or finds that it is damaged. Collective.
+    /// Loads one checkpoint on all ranks, or determines that it is damaged. Collective.
     private func load(
         _ path: String, into buffers: [StateBuffer], _ table: TensorTable, _ communicator: any Communicator,
         _ accept: (Checkpoint) throws -> Void, _ warn: (String) -> Void, _ pauses: [Double]
@@ -207,7 +210,7 @@ extension CheckpointFolder {
             } catch let error as CommunicationError {
                 throw error
             } catch {
-                // `collectively` has thrown on every rank, so all of them are here.
+                // `collectively` has thrown on every rank, so all ranks reach this point.
                 let report = FailureReport(error)
                 switch Verdict(rawValue: try communicator.allReduceMax(Verdict(error).rawValue)) {
                 case .damaged: return .failure(Damage(message: report.message))

@@ -1,31 +1,31 @@
 import Foundation
 import Support
 
-/// What may change between a checkpoint and the run that goes on from it: the one table of all keys, told to users
-/// in docs/resume.md.
+/// The configuration changes allowed when a run resumes from a checkpoint: the only table of all keys,
+/// documented for users in docs/resume.md.
 ///
-/// A change is harmless where every number of the checkpoint keeps its meaning and the run goes on learning the same
-/// thing: how long, how fast, on which machine, what is written. It is harmful where moments, averages or the position
-/// in the data were made by the old value, or where the model would be trained for something else.
+/// A change is harmless if all values in the checkpoint keep their meaning and the run continues to learn the
+/// same target, for example its length, speed, hosts or outputs. It is harmful if moments, averages or the
+/// position in the data depend on the old value, or if the model would be trained for another target.
 package enum ResumeRules {
-    /// What a resume does about a changed key.
+    /// How a resume handles a changed key.
     package enum Effect: Sendable, Equatable {
-        /// Harmless: told, and followed.
+        /// Harmless: reported and accepted.
         case noted
-        /// Harmful, and why: refused unless allowed by name.
+        /// Harmful, with the reason: rejected unless the user allows the key by name.
         case refused(String)
-        /// What no resume can follow, and why: refused always.
+        /// Cannot be resumed, with the reason: always rejected.
         case impossible(String)
     }
 
-    /// Keys as `--set` names them; a name that ends in ".*" stands for all keys of its section.
+    /// Keys in the form that `--set` accepts; a name that ends in ".*" stands for all keys of the section.
     package static let table: KeyValuePairs<String, Effect> = [
-        // Which run. Its name is the folder's, and init_from is not looked at once there is a checkpoint.
+        // The run. Its name identifies the folder, and init_from has no effect once there is a checkpoint.
         "name": .noted,
         "seed": .refused("the order of the data, noise and dropout are drawn by it"),
         "init_from": .noted,
 
-        // A place may change; what is there is known by its fingerprint.
+        // A path may change; the contents are identified by their fingerprint.
         "data.path": .noted,
         "data.flip": .refused(otherData),
         "data.size": .refused(otherData),
@@ -66,7 +66,7 @@ package enum ResumeRules {
         "model.mid_block_scale_factor": .refused(otherModel),
         "model.norm_eps": .refused(otherModel),
         "model.norm_num_groups": .refused(otherModel),
-        // No part of what the weights compute.
+        // These keys do not affect what the weights compute.
         "model.dropout": .noted,
         "model.sample_size": .noted,
         "model.force_upcast": .noted,
@@ -75,17 +75,18 @@ package enum ResumeRules {
         "model.scaling_factor": .noted,
         "model.shift_factor": .noted,
 
-        // What is learned.
+        // The training target.
         "diffusion.timesteps": .refused(otherNoise),
         "diffusion.schedule": .refused(otherNoise),
         "diffusion.beta_start": .refused(otherNoise),
         "diffusion.beta_end": .refused(otherNoise),
         "diffusion.prediction": .refused(otherNoise),
         "diffusion.min_snr_gamma": .refused(otherLoss),
-        "diffusion.clip_sample": .noted,  // Samplers alone clip.
+        "diffusion.clip_sample": .noted,  // Only samplers clip.
         "loss.*": .refused(otherLoss),
 
-        // The optimizer. The rate and its like act at each step anew; the betas are in the moments.
+        // The optimizer. The learning rate and similar keys take effect anew at each step; the betas are part
+        // of the moments.
         "optimizer.learning_rate": .noted,
         "optimizer.warmup_steps": .noted,
         "optimizer.schedule": .noted,
@@ -99,11 +100,11 @@ package enum ResumeRules {
         "ema.sigma_rel": .refused("averages of the checkpoint would be dropped"),
         "ema.snapshot_every": .noted,
 
-        // How long, how much at once, and where.
+        // Duration, batch size and execution.
         "train.steps": .noted,
         "train.batch_size": .refused("the learning rate and the averages were chosen for the old one"),
         "train.micro_batch_size": .noted,
-        "train.precision": .noted,  // Weights, moments and averages are fp32 always.
+        "train.precision": .noted,  // Weights, moments and averages are always fp32.
         "train.sharding": .noted,
         "train.reduce_dtype": .noted,
         "train.log_every": .noted,
@@ -111,14 +112,14 @@ package enum ResumeRules {
         "train.checkpoint_every": .noted,
         "train.check_replicas_every": .noted,
 
-        // What is written beside the weights.
+        // Outputs other than the weights.
         "checkpoint.*": .noted,
         "sampling.*": .noted,
         "evaluation.*": .noted,
         "logging.*": .noted,
     ]
 
-    /// Keys that stand in no configuration: what is found where one points to.
+    /// Keys that are not in the configuration: properties of the data and first stage that it refers to.
     static let dataFingerprint = "data.fingerprint"
     static let firstStageFingerprint = "first_stage.fingerprint"
     static let firstStageScaling = "first_stage.scaling"
@@ -130,14 +131,15 @@ package enum ResumeRules {
     private static let otherNoise = "the model was trained for other noise"
     private static let otherLoss = "the model was trained for another loss"
 
-    /// The rule for a key; nil where there is none.
+    /// The rule for a key; nil if there is none.
     package static func effect(ofKey key: String) -> Effect? {
         table.first { rule in
             rule.key == key || (rule.key.hasSuffix(".*") && key.hasPrefix(rule.key.dropLast()))
         }?.value
     }
 
-    /// The rule for a change. A key that this program does not know is of another version, which it cannot follow.
+    /// The rule for a change. A key without a rule comes from another version of this program and has no
+    /// effect in this one, so its change is only reported.
     static func effect(of change: ConfigurationChange) -> Effect {
         if ["ema.decays", "ema.sigma_rel"].contains(change.key), !change.isSubset {
             return .impossible("there is no average to go on with")
@@ -146,7 +148,7 @@ package enum ResumeRules {
     }
 }
 
-/// Keys whose change the user has allowed: `--allow-change KEY[,KEY…]`.
+/// Keys that the user allows to change: `--allow-change KEY[,KEY…]`.
 package struct AllowedChanges: Sendable, Equatable {
     package static let none = AllowedChanges(names: [])
 
@@ -156,8 +158,9 @@ package struct AllowedChanges: Sendable, Equatable {
 
     private init(names: [String]) { self.names = names }
 
-    /// - Parameter texts: keys, or sections for all of their keys; several in one text are parted by commas.
-    /// - Throws: `RunError` for a name that is none, with the nearest one.
+    /// - Parameter texts: keys, or sections for all of their keys; one text can contain several, separated by
+    ///   commas.
+    /// - Throws: `RunError` for an unknown name, with the most similar one.
     package init(_ texts: [String]) throws(RunError) {
         names = texts.flatMap { $0.split(separator: ",") }.map {
             String($0).trimmingCharacters(in: .whitespaces)

@@ -1,11 +1,11 @@
-/// Which checkpoints stay when a new one has been saved. It goes by the steps and metrics of manifests, never by a
-/// file's time.
+/// Selects the checkpoints to keep after a new one has been saved, by the steps and metrics in their
+/// manifests, not by file times.
 package struct Retention: Sendable, Equatable {
-    /// The newest so many; at least 1.
+    /// Number of newest checkpoints to keep; at least 1.
     package var keepLast: Int
-    /// And all at multiples of this step; 0 for none.
+    /// Also keep all checkpoints at multiples of this step; 0 for none.
     package var keepEvery: Int
-    /// And so many of the lowest metric, wherever they are; 0 for none.
+    /// Also keep this many checkpoints with the lowest metric, wherever they are; 0 for none.
     package var keepBest: Int
 
     package init(keepLast: Int, keepEvery: Int = 0, keepBest: Int = 0) {
@@ -14,12 +14,12 @@ package struct Retention: Sendable, Equatable {
         self.keepBest = max(0, keepBest)
     }
 
-    /// What is known of a checkpoint.
+    /// The properties of a checkpoint that retention uses.
     package struct Standing: Sendable, Equatable {
         package enum State: Sendable, Equatable {
             case whole
             case damaged
-            /// Of another version of the program, or it cannot be read now.
+            /// Written by another version of the program, or currently unreadable.
             case foreign
         }
 
@@ -36,8 +36,9 @@ package struct Retention: Sendable, Equatable {
 
     /// The steps to delete, ascending.
     ///
-    /// Only whole checkpoints count as kept: a damaged one is no reason to delete the one before it, and goes itself
-    /// when there are enough whole ones after it. What another version of the program wrote is not touched.
+    /// Only intact checkpoints count as kept: a damaged one does not cause the deletion of the one before it,
+    /// and is itself deleted once there are enough intact ones after it. Checkpoints of other program
+    /// versions are never deleted.
     package func expired(of checkpoints: [Standing]) -> [Int] {
         let whole = checkpoints.filter { $0.state == .whole }.sorted { $0.step > $1.step }
         guard whole.count >= keepLast else { return [] }
@@ -49,7 +50,7 @@ package struct Retention: Sendable, Equatable {
         }.map(\.step).sorted()
     }
 
-    /// Of equal metrics the newer is the better: it has learnt for longer.
+    /// If metrics are equal, the newer checkpoint wins, since it was trained for longer.
     private func best(of newestFirst: [Standing]) -> Set<Int> {
         guard let name = newestFirst.lazy.compactMap(\.metric).first?.name else { return [] }
         let measured = newestFirst.compactMap { checkpoint in
@@ -60,14 +61,15 @@ package struct Retention: Sendable, Equatable {
 }
 
 extension CheckpointFolder {
-    /// The steps that `prune` would delete. Each checkpoint is opened: its manifest is read, its files' sizes compared.
+    /// The steps that `prune` would delete. Opens each checkpoint: reads its manifest and compares the files'
+    /// sizes.
     ///
-    /// - Parameter unreadable: told of each that could not be looked at, and so stays.
+    /// - Parameter unreadable: called for each checkpoint that could not be examined and is therefore kept.
     package func expired(
         _ retention: Retention, unreadable: (CheckpointError) -> Void = { _ in }
     ) throws(CheckpointError) -> [Int] {
         let steps = try steps()
-        // In the usual case nothing has to be read.
+        // In the usual case no manifest has to be read.
         guard steps.count > retention.keepLast else { return [] }
         return retention.expired(of: steps.map { standing($0, unreadable) })
     }
@@ -77,16 +79,16 @@ extension CheckpointFolder {
             let checkpoint = try Checkpoint(opening: path(step: step))
             return Retention.Standing(step: step, metric: checkpoint.manifest.metric)
         } catch {
-            // What cannot be read now may be readable later.
+            // A checkpoint that is unreadable now may be readable later.
             if error.kind == .inaccessible { unreadable(error) }
             return Retention.Standing(step: step, state: error.kind == .damaged ? .damaged : .foreign)
         }
     }
 
-    /// Deletes the checkpoints that need not be kept, oldest first. For one rank.
+    /// Deletes the checkpoints that the retention rule does not keep, oldest first. For one rank.
     ///
-    /// - Parameter undeletable: called for each that could not be read or deleted. It stays; the others are deleted all
-    ///   the same.
+    /// - Parameter undeletable: called for each checkpoint that could not be read or deleted. It is kept; the
+    ///   others are still deleted.
     /// - Returns: the steps deleted.
     @discardableResult
     package func prune(

@@ -3,7 +3,7 @@ import Foundation
 import LDMModel
 import Support
 
-/// Why a folder cannot be a run's, in one line.
+/// Why a folder cannot be used as a run folder, in one line.
 package struct RunFolderError: ReportableError, Equatable {
     package let path: String
     package let detail: String
@@ -20,10 +20,11 @@ package struct RunFolderError: ReportableError, Equatable {
     package var exitStatus: Int32 { ExitStatus.forSystemError(code, otherwise: ExitStatus.usage) }
 }
 
-/// A run's folder: configuration, metrics, samples, checkpoints and the finished model, each at a fixed place.
+/// A run folder: configuration, metrics, samples, checkpoints and the final model, each at a fixed path.
 package struct RunFolder: Sendable {
     package let path: String
-    /// The right to write here; nil for who only reads, and on all ranks but the one that opened it.
+    /// The lock that permits writing here; nil for readers, and on all ranks except the one that opened the
+    /// folder.
     package let lock: RunLock?
 
     package init(_ path: String) { self.init(path, lock: nil) }
@@ -33,13 +34,14 @@ package struct RunFolder: Sendable {
     package var configuration: String { at("config.yaml") }
     package var metrics: String { at("metrics.jsonl") }
     package var samples: String { at("samples") }
-    /// Results of evaluations.
+    /// Evaluation results.
     package var evaluation: String { at("evaluation") }
-    /// The same metrics and samples for TensorBoard, and for Weights & Biases.
+    /// The same metrics and samples in the formats of TensorBoard and of Weights & Biases.
     package var tensorBoard: String { at("tensorboard") }
     package var wandb: String { at("wandb") }
     package var checkpoints: CheckpointFolder { CheckpointFolder(at("checkpoints")) }
-    /// Averages by power functions of many steps, from which those of other widths are made: checkpoints without the rest.
+    /// Checkpoints of many steps that contain only the power-function averages, from which averages of other
+    /// widths are reconstructed.
     package var snapshots: CheckpointFolder { CheckpointFolder(at("ema-snapshots")) }
     /// The averaged weights as a diffusers pipeline.
     package var model: String { at("model") }
@@ -53,15 +55,15 @@ package struct RunFolder: Sendable {
 
     private func at(_ name: String) -> String { (path as NSString).appendingPathComponent(name) }
 
-    /// Makes the folder ready for a run, or takes up the run that is in it, and takes its lock, which the caller
+    /// Prepares the folder for a new run or for resuming the run in it, and takes its lock, which the caller
     /// has to release. For one rank.
     ///
     /// - Parameters:
     ///   - name: the run's name in its configuration.
-    ///   - resume: with `none` the folder must be empty or not there.
-    ///   - note: told, in a line, what makes this take long.
-    /// - Throws: where the folder holds something else or another run, is in use, or cannot be written. Then nothing
-    ///   in it has changed.
+    ///   - resume: with `none`, the folder must be empty or must not exist.
+    ///   - note: called with one line that explains a long wait.
+    /// - Throws: if the folder contains other files or another run, is in use, or cannot be written. Then
+    ///   nothing in it has changed.
     package static func open(
         _ path: String, name: String, resume: Resume, timing: RunLock.Timing = RunLock.Timing(),
         note: (String) -> Void = { _ in }
@@ -71,11 +73,12 @@ package struct RunFolder: Sendable {
         try folder.create(path)
         let lock = try RunLock.take(path, timing: timing, note: note)
         do {
-            // Again: a run may have begun and ended here since.
+            // Check again: another run may have started and ended here in the meantime.
             try folder.check(name: name, resume: resume)
-            // A start that ends after this one must not look like somebody else's folder.
+            // Create the checkpoint folder now, so that a start that fails after this point leaves a folder
+            // that is recognizable as a run.
             try folder.create(folder.checkpoints.path)
-            // Nothing depends on samples: a run goes without.
+            // Samples are optional, so a failure here does not stop the run.
             try? folder.create(folder.samples)
             PipelineFolder.recoverInterruptedWrite(at: folder.model)
         } catch {
@@ -95,8 +98,8 @@ package struct RunFolder: Sendable {
         }
     }
 
-    /// Writes the resolved configuration, whole or not at all; nothing where it is there already, which a full disk
-    /// then does not matter to.
+    /// Writes the resolved configuration atomically. Does nothing if the file already has these contents, so
+    /// that a full disk does not prevent a resume.
     package func writeConfiguration(_ yaml: String) throws(RunFolderError) {
         if FileManager.default.contents(atPath: configuration) == Data(yaml.utf8) { return }
         do {
@@ -106,17 +109,17 @@ package struct RunFolder: Sendable {
         }
     }
 
-    /// Beside the run's own files: the job's state, and what a launcher has done for it.
+    /// Names of files next to the run's own: the job's state, the launcher's record, and its logs.
     package static let statusName = "status.json"
     package static let launchName = "launch.json"
     package static let logsName = "logs"
 
-    /// What tells of a run from outside, which a run's own files do not depend on.
+    /// Entries that describe a run from outside; the run's own files do not depend on them.
     private static let records: Set<String> = [
         RunLockFolder.name, statusName, launchName, logsName,
     ]
 
-    /// Refuses a folder with other things in it than a run.
+    /// Throws if the folder contains anything other than a run.
     ///
     /// - Returns: the run's own files and folders.
     @discardableResult
@@ -149,11 +152,11 @@ package struct RunFolder: Sendable {
         return entries
     }
 
-    /// Refuses a folder with other things in it, and a run that is not to be resumed.
+    /// Throws if the folder contains anything else, or a run that must not be resumed.
     private func check(name: String, resume: Resume) throws(RunFolderError) {
         let entries = try checkHoldsNothingElse()
         if entries.isEmpty { return }
-        // A run that ended before its first file leaves empty folders.
+        // A run that ended before it wrote its first file leaves empty folders.
         if !entries.contains("config.yaml"), !entries.contains("metrics.jsonl"),
             (try? checkpoints.steps())?.isEmpty == true
         {
@@ -173,7 +176,7 @@ package struct RunFolder: Sendable {
         }
     }
 
-    /// The name in the folder's configuration; nil where there is none.
+    /// The name in the folder's configuration; nil if it cannot be read.
     package var runName: String? {
         guard let text = try? ConfigurationFile.read(configuration),
             case .string(let name) = try? YAMLNode.parse(text, source: configuration)["name"]?.value

@@ -1,20 +1,21 @@
 import LDMModel
 import Support
 
-/// What a run is: the part of a manifest that stays the same from checkpoint to checkpoint.
+/// The identity of a run: the part of a manifest that is the same in all of its checkpoints.
 package struct RunIdentity: Sendable, Equatable {
     package var name: String
     package var seed: UInt64
-    /// The resolved configuration, YAML.
+    /// The resolved configuration as YAML.
     package var configuration: String
-    /// Folder of the trained weights: "unet", or "vae" where an autoencoder is trained.
+    /// Folder of the trained weights: "unet", or "vae" if an autoencoder is trained.
     package var modelFolder: String
-    /// The model's `config.json`, diffusers' keys.
+    /// The model's `config.json`, with diffusers' keys.
     package var modelConfig: String
     /// `scheduler_config.json` for sampling; nil for an autoencoder.
     package var schedulerConfig: String?
     package var datasetFingerprint: String?
-    /// Of a run, not of a checkpoint: what an earlier version would have written as `datasetFingerprint`.
+    /// Set for a run, not for a checkpoint: the value that an earlier version would have written as
+    /// `datasetFingerprint`.
     package var earlierDatasetFingerprint: EarlierFingerprint?
     /// nil in pixel space.
     package var firstStage: FirstStageReference?
@@ -38,7 +39,7 @@ package struct RunIdentity: Sendable, Equatable {
         self.programVersion = programVersion
     }
 
-    /// 16 hexadecimal digits that tell one configuration from another.
+    /// 16 hexadecimal digits that identify the configuration.
     package var configurationHash: String {
         var hash = SourceFingerprint()
         hash.add(configuration)

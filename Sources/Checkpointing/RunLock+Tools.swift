@@ -1,15 +1,16 @@
 import Foundation
 import Support
 
-// The lock as the tools take it that write or delete in a run's folder beside its training.
+// The lock for tools that write or delete in a run folder independently of training.
 
 extension RunLock {
     /// Holds a run's lock while `body` runs.
     ///
     /// - Parameters:
-    ///   - run: the run's folder, which must exist; nil where what `body` changes is no run's, and needs no lock.
-    ///   - note: told, in a line, why it takes long.
-    /// - Throws: `RunLockError` where the run is in use, before `body` is called.
+    ///   - run: the run folder, which must exist; nil if `body` does not change a run, in which case no lock
+    ///     is taken.
+    ///   - note: called with one line that explains a long wait.
+    /// - Throws: `RunLockError` if the run is in use, before `body` is called.
     package static func holding<R>(
         _ run: String?, timing: Timing = Timing(), note: (String) -> Void, _ body: () throws -> R
     ) throws -> R {
@@ -21,8 +22,8 @@ extension RunLock {
 }
 
 extension CheckpointFolder {
-    /// The folder of the run that these checkpoints or snapshots are of. nil where the path is neither `RUN/checkpoints`
-    /// nor `RUN/ema-snapshots`: nobody trains into any other.
+    /// The run folder that contains these checkpoints or snapshots; nil if the path is neither
+    /// `RUN/checkpoints` nor `RUN/ema-snapshots`, since training does not use any other folder.
     package var run: String? {
         let names = [RunFolder("").checkpoints, RunFolder("").snapshots].map(\.path)
         return names.lazy.compactMap { parent(of: path, named: $0) }.first
@@ -30,7 +31,7 @@ extension CheckpointFolder {
 }
 
 extension RunFolder {
-    /// The run whose finished model lies at a path; nil where the path is not `RUN/model`.
+    /// The run whose final model is at a path; nil if the path is not `RUN/model`.
     package static func run(ofModel path: String) -> String? {
         guard let run = parent(of: path, named: "model"),
             FileManager.default.fileExists(atPath: RunFolder(run).checkpoints.path)
@@ -39,11 +40,11 @@ extension RunFolder {
     }
 }
 
-/// The folder that a path lies in, where its last part is `name`.
+/// The parent of a path whose last component is `name`; nil for any other path.
 private func parent(of path: String, named name: String) -> String? {
     let place = URL(fileURLWithPath: path).standardizedFileURL
     guard place.lastPathComponent == name else { return nil }
-    // As it was given, where that tells it: errors name it.
+    // Prefer the parent as the user wrote it, since errors name it.
     let given = (path as NSString).deletingLastPathComponent
     return (path as NSString).lastPathComponent == name && !given.isEmpty
         ? given : place.deletingLastPathComponent().path

@@ -1,7 +1,7 @@
-/// Sums over the steps since the last logged step and since the last save. A checkpoint takes them along, so that a run
-/// that was stopped between two logged steps goes on with the very curve that it would have had.
+/// Sums over the steps since the last logged step and since the last save. They are stored in checkpoints, so
+/// that a run that was stopped between two logged steps resumes with exactly the metrics it would have had.
 package struct RunningSums: Sendable, Equatable {
-    /// Since the last logged step.
+    /// Sums since the last logged step.
     package struct Logged: Sendable, Equatable {
         package var steps = 0
         package var loss = 0.0
@@ -16,7 +16,7 @@ package struct RunningSums: Sendable, Equatable {
         }
     }
 
-    /// Since the last save that the configuration asked for.
+    /// Sums since the last save that the configuration scheduled.
     package struct Saved: Sendable, Equatable {
         package var steps = 0
         package var loss = 0.0

@@ -1,21 +1,21 @@
 import Communication
 import Foundation
 
-/// A copy of the training state that a checkpoint is written from while training continues: the tensors that this rank
-/// writes, whole. Its memory is allocated once, at the first save.
+/// A copy of the training state from which a checkpoint is written while training continues. It contains the
+/// tensors that this rank writes, completely. The memory is allocated once, at the first save.
 ///
-/// `@unchecked Sendable`: `capture` is only called while no thread reads the copy (`CheckpointWriter.begin` first
-/// completes the previous save), and nothing else writes to it. Whoever reads the copy holds a reference to this
-/// object, which owns the memory.
+/// Invariant for `@unchecked Sendable`: `capture` is only called while no thread reads the copy
+/// (`CheckpointWriter.begin` first completes the previous save), and nothing else writes to it. Every reader
+/// of the copy holds a reference to this object, which owns the memory.
 final class StateSnapshot: @unchecked Sendable {
-    /// Stretches of flat buffers that hold this rank's tensors whole.
+    /// Contiguous ranges of the flat buffers that contain this rank's tensors completely.
     private(set) var buffers: [StateBuffer] = []
     private let slices: FlatSlices
-    /// The tensors that one rank writes and others have parts of: `range` is the part of rank `source`.
+    /// Ranges of the tensors written by rank `writer` that lie in the slice of rank `source`.
     private let borders: [(range: Range<Int>, source: Int, writer: Int)]
     private let memory: UnsafeMutablePointer<Float>
 
-    /// - Parameter folders: of the buffers that `capture` will be given.
+    /// - Parameter folders: the folders of the buffers that will be passed to `capture`.
     init(_ table: TensorTable, folders: [String], rank: Int, of ranks: Int) {
         slices = FlatSlices(count: table.flatCount, ranks: ranks)
         let parts = table.partition(over: ranks)
@@ -38,15 +38,15 @@ final class StateSnapshot: @unchecked Sendable {
 
     deinit { memory.deallocate() }
 
-    /// Bytes that the copy takes on this rank.
+    /// Size of the copy on this rank, in bytes.
     var byteCount: Int { buffers.reduce(0) { $0 + 4 * $1.range.count } }
 
-    /// Whether it has room for these folders.
+    /// Whether the copy has room for these folders.
     func holds(_ folders: [String]) -> Bool { folders.allSatisfy { buffer(of: $0) != nil } }
 
     private func buffer(of folder: String) -> StateBuffer? { buffers.first { $0.folder == folder } }
 
-    /// The copies of these folders, in this order. They are valid as long as this object is referenced.
+    /// The copies of these folders, in the given order. They are valid as long as this object is referenced.
     func buffers(of folders: [String]) -> [StateBuffer] {
         folders.map { folder in
             guard let copy = buffer(of: folder) else { preconditionFailure("no room for \(folder)") }
@@ -54,8 +54,8 @@ final class StateSnapshot: @unchecked Sendable {
         }
     }
 
-    /// Copies the state of this moment, or a part of it. Collective: what lies beyond a shard's borders comes from its
-    /// owner.
+    /// Copies the current state or a part of it. Collective: the parts outside this rank's slice are received
+    /// from their owners.
     func capture(_ state: [StateBuffer], _ communicator: any Communicator) throws(CommunicationError) {
         for (live, copy) in zip(state, buffers(of: state.map(\.folder))) {
             let common = copy.range.clamped(to: live.range)
@@ -63,7 +63,7 @@ final class StateSnapshot: @unchecked Sendable {
                 copy.pointer(common.lowerBound).update(
                     from: live.pointer(common.lowerBound), count: common.count)
             }
-            // A whole state needs nobody's help, and every rank's is whole then.
+            // If the state is not sharded, every rank has all of it and nothing has to be exchanged.
             if live.range.count == slices.count { continue }
             for border in borders {
                 let bytes = 4 * border.range.count
@@ -83,6 +83,6 @@ final class StateSnapshot: @unchecked Sendable {
 }
 
 extension StateBuffer {
-    /// The place of a flat element, which must be of `range`.
+    /// A pointer to an element of the flat buffer, which must be in `range`.
     func pointer(_ element: Int) -> UnsafeMutablePointer<Float> { values + (element - range.lowerBound) }
 }

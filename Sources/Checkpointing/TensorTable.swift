@@ -3,12 +3,12 @@ import LDMModel
 import Support
 import TensorCore
 
-/// The named tensors of a flat buffer: what a checkpoint's folders all hold, under the same names.
+/// The named tensors of a flat buffer, which all folders of a checkpoint contain under the same names.
 package struct TensorTable: Sendable, Equatable {
     package struct Entry: Sendable, Equatable {
         package let name: String
         package let shape: [Int]
-        /// First element in the flat buffer.
+        /// Index of the first element in the flat buffer.
         package let offset: Int
         /// Number of elements.
         package let count: Int
@@ -20,13 +20,13 @@ package struct TensorTable: Sendable, Equatable {
             count = shape.reduce(1, *)
         }
 
-        /// Its place in the flat buffer, in elements.
+        /// The elements' range in the flat buffer.
         package var range: Range<Int> { offset..<offset + count }
 
         var bytes: Int { count * MemoryLayout<Float>.stride }
     }
 
-    /// In the order of their offsets.
+    /// The tensors in ascending order of their offsets.
     package let entries: [Entry]
 
     package init(entries: [Entry]) { self.entries = entries }
@@ -37,22 +37,22 @@ package struct TensorTable: Sendable, Equatable {
         )
     }
 
-    /// Bytes of all tensors, fp32, without padding.
+    /// Size of all tensors in bytes, fp32, without padding.
     package var bytes: Int { entries.reduce(0) { $0 + $1.bytes } }
 
-    /// The flat buffer's elements, padding included.
+    /// Number of elements of the flat buffer, including padding.
     package var flatCount: Int { entries.map { $0.offset + ($0.count + 15) / 16 * 16 }.max() ?? 0 }
 
-    /// Gives each tensor to the rank whose slice its middle lies in: nearly all of its bytes lie there already, and no
-    /// rank's load is further from a slice than the largest tensor. Within a rank the table's order is kept; where
-    /// tensors are longer than slices, some ranks get none.
+    /// Assigns each tensor to the rank whose slice contains its middle. Nearly all of its bytes are on that
+    /// rank already, and each rank's load differs from a slice by at most the size of the largest tensor.
+    /// Within a rank the table's order is kept. If tensors are larger than slices, some ranks get none.
     package func partition(over ranks: Int) -> [[Entry]] {
         let slices = FlatSlices(count: flatCount, ranks: ranks)
         return slices.all.map { slice in entries.filter { slice.contains($0.offset + $0.count / 2) } }
     }
 
-    /// The name of the weight file that holds each part of a `partition`; nil for a part without tensors, wherever it
-    /// is: files are numbered without a gap.
+    /// The names of the weight files for the parts of a `partition`; nil for a part without tensors, so that
+    /// the files are numbered without gaps.
     static func shardNames(_ parts: [[Entry]]) -> [String?] {
         let count = parts.filter { !$0.isEmpty }.count
         var next = 0
@@ -63,8 +63,8 @@ package struct TensorTable: Sendable, Equatable {
         }
     }
 
-    /// How the tensors `found` differ from these in name or shape, in one phrase; nil where they are the same.
-    /// Offsets may differ: they are a matter of each program's memory.
+    /// Describes how the tensors in `found` differ from these in name or shape; nil if they are the same.
+    /// Offsets may differ, since they depend on each program's memory layout.
     package func difference(from found: TensorTable) -> String? {
         let wanted = Dictionary(entries.map { ($0.name, $0.shape) }) { first, _ in first }
         let present = Dictionary(found.entries.map { ($0.name, $0.shape) }) { first, _ in first }
@@ -83,7 +83,7 @@ package struct TensorTable: Sendable, Equatable {
         return parts.isEmpty ? nil : parts.joined(separator: "; ")
     }
 
-    /// The table as a manifest holds it.
+    /// The table as stored in a manifest.
     var json: JSONValue {
         .array(
             entries.map {
@@ -94,8 +94,8 @@ package struct TensorTable: Sendable, Equatable {
             })
     }
 
-    /// Reads a manifest's table; nil where it makes no sense: names are there once, and tensors lie one behind the
-    /// other, without overlap, in a buffer whose bytes can be counted.
+    /// Reads a manifest's table; nil if it is invalid. Names must be unique, and the tensors must follow each
+    /// other without overlap in a buffer whose size in bytes does not overflow.
     init?(_ json: JSONValue?) {
         guard let rows = json?.arrayValue else { return nil }
         var entries: [Entry] = []
@@ -122,6 +122,6 @@ package struct TensorTable: Sendable, Equatable {
         self.init(entries: entries)
     }
 
-    /// So that no sum of bytes of ten such buffers overflows.
+    /// Keeps the sum of the sizes in bytes of ten such buffers below the overflow limit.
     private static let elementLimit = 1 << 56
 }

@@ -2,24 +2,25 @@ import FileFormats
 import Support
 import TensorCore
 
-/// A weight file of a checkpoint, and where its tensors lie, which follows from the manifest alone: the file ends with
-/// their bytes, fp32, one tensor behind the other in the manifest's order; what is before them is the header.
+/// A weight file of a checkpoint and the positions of its tensors, which follow from the manifest alone: the
+/// file ends with the tensors' bytes, fp32, contiguous and in the manifest's order; everything before them is
+/// the header.
 struct WeightFile: Sendable {
     struct Tensor: Sendable {
         let entry: TensorTable.Entry
-        /// Its bytes in the file.
+        /// The tensor's byte range in the file.
         let range: Range<Int>
         let checksum: CRC32C
     }
 
     let file: CheckpointFile
     let tensors: [Tensor]
-    /// Bytes of the header, its length included.
+    /// Size of the header in bytes, including its length field.
     let headerBytes: Int
 
-    /// The weight files of a manifest, which must hold each tensor of each folder exactly once.
+    /// The weight files of a manifest, which must contain each tensor of each folder exactly once.
     ///
-    /// - Parameter path: the manifest, for errors.
+    /// - Parameter path: the manifest's path, for errors.
     static func all(of manifest: CheckpointManifest, path: String) throws(CheckpointError) -> [WeightFile] {
         let entries = Dictionary(uniqueKeysWithValues: manifest.parameters.entries.map { ($0.name, $0) })
         var found: [String: Set<String>] = [:]
@@ -53,7 +54,7 @@ struct WeightFile: Sendable {
                 throw CheckpointError(
                     .damaged, path, "\(file.path) holds '\(tensor.name)', which is none of its parameters")
             }
-            // The shortest header is that of an empty table.
+            // 10 bytes is the size of the shortest header, that of an empty table.
             guard entry.bytes <= end - 10, let checksum = CRC32C(text: tensor.crc32c, count: entry.bytes)
             else {
                 throw CheckpointError(.damaged, path, "\(file.path) has no room for '\(tensor.name)'")
@@ -68,14 +69,14 @@ struct WeightFile: Sendable {
         }
     }
 
-    /// What the bytes of the whole file must sum to, given its header's.
+    /// The expected checksum of the whole file, given that of its header.
     func checksum(header: CRC32C) -> CRC32C {
         var whole = header
         for tensor in tensors { whole.append(tensor.checksum) }
         return whole
     }
 
-    /// Checks that a header tells what the manifest tells: names, shapes, type and places.
+    /// Checks that the header matches the manifest: names, shapes, type and offsets.
     func check(header: [UInt8], path: String) throws(CheckpointError) {
         let table: SafetensorsHeader
         do throws(SafetensorsError) {
@@ -88,7 +89,7 @@ struct WeightFile: Sendable {
                 name: $0.entry.name, dtype: .f32, shape: $0.entry.shape,
                 byteRange: $0.range.lowerBound - headerBytes..<$0.range.upperBound - headerBytes)
         }
-        // Empty tensors take no bytes, so their order is nobody's.
+        // Empty tensors take no bytes, so their order is irrelevant.
         func isSolid(_ info: SafetensorsInfo) -> Bool { !info.byteRange.isEmpty }
         guard table.dataStart == headerBytes, table.tensors.count == expected.count,
             table.tensors.filter(isSolid) == expected.filter(isSolid)

@@ -1,7 +1,9 @@
-/// What samples are among themselves and to the training images, beside the distances of whole distributions.
+/// Detects duplicates among the samples and near-copies of training images, which distances between
+/// distributions do not show.
 ///
-/// Distances depend on the features; what is near is told by the reference itself: the median distance of a reference
-/// image to the nearest other, `spacing`. A quarter of that is closer than different pictures usually come.
+/// Distances depend on the features, so the threshold is relative to the reference: to the median distance
+/// from a reference image to its nearest neighbour, `referenceSpacing`. Different images are rarely closer
+/// than a quarter of it.
 struct Diversity {
     static let closeness = 0.25
 
@@ -9,12 +11,12 @@ struct Diversity {
 
     private var limit: Double { Self.closeness * neighbours.referenceSpacing }
 
-    /// Samples to which another sample is closer than different pictures come.
+    /// Number of samples that are closer to another sample than the threshold.
     var duplicates: Int { neighbours.ownNearest.count { $0 < limit } }
-    /// Samples to which, as they are or mirrored, a training image is that close.
+    /// Number of samples that are closer to a training image than the threshold, as they are or mirrored.
     var memorised: Int { neighbours.nearestDistances.count { $0 < limit } }
 
-    /// A sample and its nearest training image; whether it is nearer to that mirrored.
+    /// A sample and its nearest training image, and whether the mirrored sample is closer to it.
     struct Pair {
         let sample: Int
         package let reference: Int

@@ -9,38 +9,40 @@ import Records
 import Support
 import TensorCore
 
-/// What `disttrain evaluate` is asked for.
+/// The options of `disttrain evaluate`.
 package struct EvaluationRequest: Sendable {
-    /// A run, a checkpoint, a pipeline or a U-Net's folder; nil for `samples` alone.
+    /// A run, a checkpoint, a pipeline or a U-Net folder; nil if only `samples` are given.
     package var model: String?
-    /// Weights of a checkpoint in place of the slowest average.
+    /// The weights to use from a checkpoint; nil: the slowest average.
     package var weights: String?
-    /// The autoencoder's folder in place of the one that the model names.
+    /// The autoencoder's folder, which replaces the one that the model refers to.
     package var firstStage: String?
-    /// Pictures that were drawn already, in place of samples of the model.
+    /// Existing images to evaluate instead of samples of the model.
     package var samples: String?
-    /// Images, a prepared folder, or an .npz file of statistics.
+    /// A folder or archive of images, a prepared folder, or an .npz file of statistics.
     package var reference: String
-    /// Samples to draw; of pictures, the first. nil: 10,000, or all pictures.
+    /// Number of samples to generate, or number of existing images to use, from the first. nil: 10,000
+    /// samples, or all images.
     package var count: Int?
-    /// nil: Inception where its weights are given, else the first stage's latents, else pixels.
+    /// nil: Inception if its weights are given, else the first stage's latents, else pixels.
     package var features: FeatureKind?
-    /// The autoencoder whose latents are features, in place of the model's own.
+    /// The autoencoder whose latents serve as features, instead of the model's own.
     package var featureStage: String?
-    /// FID's network, as docs/evaluation.md tells.
+    /// Weights of the Inception network for FID; see docs/evaluation.md.
     package var inception: String?
     package var settings: SamplingSettings
     package var dtype: DType
-    /// Where the result goes; nil: the run's folder `evaluation`.
+    /// Output folder; nil: the run's `evaluation` folder.
     package var output: String?
-    /// Where the reference's features are kept; nil: beside the result.
+    /// Folder in which the reference's features are cached; nil: next to the result.
     package var cache: String?
     package var keepsFeatures: Bool
     /// Leave out images that cannot be decoded.
     package var skipBad = false
-    /// Larger images cannot be decoded.
+    /// Maximum size of images to decode.
     package var limits = ImageLimits.standard
-    /// Side that pictures of `samples` are resized to; nil: the model's, or the one size that they have.
+    /// Height and width to which the images in `samples` are resized; nil: the model's size, or their common
+    /// size.
     package var size: Int?
 
     package init(
@@ -65,13 +67,13 @@ package struct EvaluationRequest: Sendable {
         self.keepsFeatures = keepsFeatures
     }
 
-    /// Samples of a model where no number is given.
+    /// Default number of samples of a model.
     package static let usualCount = 10_000
-    /// Side of drawn faces where nothing else gives one.
+    /// Default height and width for drawn faces.
     package static let usualSide = 64
 }
 
-/// `disttrain evaluate`: judges a model's samples, on all ranks.
+/// `disttrain evaluate`: evaluates a model's samples, on all ranks.
 package struct EvaluateRun {
     package let request: EvaluationRequest
 
@@ -118,7 +120,7 @@ package struct EvaluateRun {
         if !request.keepsFeatures { evaluation.removeSamples() }
     }
 
-    /// What `sample` writes beside the samples.
+    /// The grid that `sample` writes next to the samples; it is not a sample itself.
     private static let grid = "grid.png"
 
     // MARK: Opening
@@ -126,18 +128,19 @@ package struct EvaluateRun {
     private struct Opened {
         var pictures: SamplePictures?
         var firstStage: FirstStage?
-        /// Side of the images.
+        /// Height and width of the images.
         var side: Int
         var step: Int?
         var weights: String
-        /// Tells the weights, and all else that samples depend on.
+        /// Hash of the weights and everything else that the samples depend on.
         var identity: String
-        /// Where the result goes, and the folder above, which its paths are relative to.
+        /// Output folder, and its parent, to which the paths in the result are relative.
         var output: String
         var base: String
     }
 
-    /// Side of the given samples: as asked for, or the one that they all have; nil where a model gives it. Collective.
+    /// Height and width of the given samples: the requested size or their common one; nil if a model
+    /// determines it. Collective.
     private func sizeOfSamples(_ sources: SharedSources, _ communicator: any Communicator) throws -> Int? {
         guard let samples = request.samples else { return nil }
         if let size = request.size { return size }
@@ -215,7 +218,8 @@ package struct EvaluateRun {
         return opened
     }
 
-    /// RUN of RUN/checkpoints/step-N/WEIGHTS, of the same in its snapshots, or RUN/model/unet; nil for weights that lie elsewhere.
+    /// The run folder RUN for the path RUN/checkpoints/step-N/WEIGHTS, the same in its snapshots, or
+    /// RUN/model/unet; nil for any other path.
     private static func run(of unet: String) -> String? {
         let path = URL(fileURLWithPath: unet).standardizedFileURL
         let folder = path.deletingLastPathComponent()
@@ -264,7 +268,7 @@ package struct EvaluateRun {
 }
 
 extension FeatureExtractor {
-    /// The features asked for, or the best that there are: Inception's where its weights are given, else the first
+    /// The requested features, or the best available: Inception's if its weights are given, else the first
     /// stage's latents, else pixels.
     package convenience init(
         _ asked: FeatureKind?, inception: String?, firstStage: FirstStage?, side: Int
@@ -317,7 +321,7 @@ extension EvaluationReference {
 }
 
 extension EvaluationResult {
-    /// What an evaluation of a step came to.
+    /// The result of evaluating one step.
     package init(
         _ outcome: Evaluation.Outcome, of evaluation: Evaluation, step: Int?, weights: String,
         sampler: SamplingSettings?
@@ -331,9 +335,9 @@ extension EvaluationResult {
         images = [("nearest", outcome.nearest), ("samples", outcome.grid)]
     }
 
-    /// Writes pictures and result; for one rank.
+    /// Writes the pictures and the result. For one rank.
     ///
-    /// - Parameter base: the folder that the pictures' paths are relative to: `folder`, or the one above.
+    /// - Parameter base: the folder to which the pictures' paths are relative: `folder` or its parent.
     package func write(to folder: String, in base: String) throws -> (result: EvaluationResult, path: String)
     {
         var result = self

@@ -4,10 +4,11 @@ import Foundation
 import Imaging
 import Support
 
-/// What samples are compared with.
+/// The reference that samples are compared with.
 package enum EvaluationReference {
     case images(any EvaluationImages)
-    /// Mean and covariance of features alone, of another program's .npz file: enough for a Fréchet distance.
+    /// Only the mean and covariance of features, from another program's .npz file, which suffice for a
+    /// Fréchet distance.
     case statistics(FeatureStatistics, path: String, fingerprint: String)
 
     package var name: String {
@@ -16,7 +17,7 @@ package enum EvaluationReference {
         case .statistics(_, let path, _): path
         }
     }
-    /// 0 where it is not known.
+    /// Number of images; 0 if unknown.
     package var count: Int {
         switch self {
         case .images(let images): images.count
@@ -31,19 +32,19 @@ package enum EvaluationReference {
     }
 }
 
-/// Compares samples with a reference: features of both, then everything that is measured of them. On all ranks.
+/// Compares samples with a reference: extracts the features of both, then computes all metrics. On all ranks.
 package struct Evaluation {
     package let samples: any EvaluationImages
     package let reference: EvaluationReference
     package let extractor: FeatureExtractor
-    /// Keeps the reference's features, for the next time.
+    /// Folder in which the reference's features are cached for later evaluations.
     package let cache: String
-    /// Keeps the samples' features until they have been measured.
+    /// Folder in which the samples' features are kept until the metrics are computed.
     package let work: String
-    /// Draws KID's subsets.
+    /// Seed for drawing KID's subsets.
     package let seed: UInt64
     package let communicator: any Communicator
-    /// Called as it gets on.
+    /// Called regularly while the evaluation makes progress.
     package var tick: () -> Void = {}
     package var showsProgress = true
 
@@ -63,9 +64,9 @@ package struct Evaluation {
         self.showsProgress = showsProgress
     }
 
-    /// The largest small pictures.
+    /// Maximum height and width of thumbnails in pixels.
     private static let thumbnailSide = 128
-    /// Columns and rows of the picture of the closest pairs, and of samples.
+    /// Number of columns and rows in the pictures of the closest pairs and of the samples.
     private static let shown = 8
 
     private var thumbnailSide: Int { min(Self.thumbnailSide, extractor.side) }
@@ -81,15 +82,16 @@ package struct Evaluation {
 
     package struct Outcome {
         package var metrics: [(name: String, value: Double)]
-        /// On rank 0: the samples nearest to training images above those, and the first samples.
+        /// On rank 0: the samples closest to training images above those images, and a grid of the first
+        /// samples.
         package var nearest: Image?
         package var grid: Image?
         package var seconds: (sampling: Double, features: Double, measures: Double)
-        /// Where the samples' features lie.
+        /// Path of the file with the samples' features.
         package var features: String
     }
 
-    /// Collective.
+    /// Computes all metrics. Collective.
     package func run() throws -> Outcome {
         let others = try referenceCollection?.preferringEarlier(communicator).withPending(communicator)
         let pending = try sampleCollection.pending(communicator)
@@ -107,7 +109,7 @@ package struct Evaluation {
                 communicator.isRoot ? try picture(of: pairs, ours.file) : nil
             }
         } else {
-            // A reference without features has no neighbours.
+            // A reference without features permits no nearest-neighbour search.
             let own = try OwnNeighbours(ours.features, k: 1, communicator)
             metrics.append(("mean_pairwise_distance", own.meanDistance))
         }
@@ -127,7 +129,7 @@ package struct Evaluation {
             ), features: sampleCollection.path)
     }
 
-    /// Forgets the samples' features.
+    /// Deletes the samples' features.
     package func removeSamples() { if communicator.isRoot { sampleCollection.remove() } }
 
     // MARK: Features
@@ -145,7 +147,7 @@ package struct Evaluation {
         return collected
     }
 
-    /// Tells how long it will take, from a trial of each part on all ranks at once.
+    /// Prints the estimated duration, from timing each part on all ranks at once.
     private func announce(_ pending: [Int], _ others: (FeatureCollection, [Int])?) throws {
         guard showsProgress else { return }
         let ours = sampleCollection.count(of: pending)
@@ -154,7 +156,7 @@ package struct Evaluation {
             var seconds = 0.0
             if ours > 0 { seconds += Double(ours) * (try samples.secondsPerImage()) }
             if let others, theirs > 0 { seconds += Double(theirs) * (try others.0.images.secondsPerImage()) }
-            // Samples pass the feature network mirrored too, where they have neighbours.
+            // Samples also pass the feature network mirrored if nearest neighbours are searched.
             let passes = (others == nil ? 1 : 2) * ours + theirs
             if passes > 0 { seconds += Double(passes) * (try extractor.secondsPerImage()) }
             return seconds
@@ -182,7 +184,7 @@ package struct Evaluation {
         case (.images, nil): preconditionFailure("the reference's features were collected")
         }
         tick()
-        // One rank: the eigenvalues are a matter of seconds.
+        // On one rank, since the eigendecompositions take only seconds.
         let distance = try communicator.fromRoot("comparing the statistics") {
             guard let distance = own.frechetDistance(to: other), distance.isFinite else {
                 throw RunError(
@@ -222,7 +224,7 @@ package struct Evaluation {
         )
     }
 
-    /// Rows of samples, below each the nearest training images, mirrored where they are nearer so.
+    /// Rows of samples with their nearest training images below, mirrored if the mirrored version is closer.
     private func picture(of pairs: [Diversity.Pair], _ file: SafetensorsFile) throws -> Image? {
         guard case .images(let images) = reference else { return nil }
         var cells: [Image] = []
@@ -244,12 +246,12 @@ extension FeatureCollection {
         (self, try pending(communicator))
     }
 
-    /// Images of shards.
+    /// Number of images in `shards`.
     package func count(of shards: [Int]) -> Int { shards.reduce(0) { $0 + shard($1).count } }
 }
 
 extension FeatureExtractor {
-    /// About how long one image takes on this rank, when the tape has been recorded.
+    /// Estimated seconds per image on this rank, without the time to record the tape.
     package func secondsPerImage() throws -> Double {
         let some = [Image](
             repeating: Image(width: side, height: side, red: 128, green: 128, blue: 128), count: 16)

@@ -5,18 +5,20 @@ import LDMModel
 import Support
 import TensorCore
 
-/// Images to be compared, all of one size, made or read when they are asked for. Image i is the same on every rank.
+/// A set of images to compare, all of the same size, which are generated or read on demand. Image i is the
+/// same on every rank.
 package protocol EvaluationImages {
-    /// What messages call them.
+    /// The name used in messages.
     var name: String { get }
     var count: Int { get }
-    /// A hash of what the images are made from, and how; the same on any host.
+    /// A hash of the images' sources and processing; the same on every host.
     var fingerprint: String { get }
-    /// The same as versions made it that did not hash all bytes; nil where they made no other.
+    /// The fingerprint by the rule of earlier versions, which did not hash all bytes; nil if it did not
+    /// differ.
     var earlierFingerprint: String? { get }
-    /// Images `range`. `progress` is called with the number of images finished so far.
+    /// The images in `range`. `progress` is called with the number of images finished so far.
     func images(_ range: Range<Int>, progress: (Double) throws -> Void) throws -> [Image]
-    /// About how long one takes on this rank, measured.
+    /// Estimated seconds per image on this rank, from a measurement.
     func secondsPerImage() throws -> Double
 }
 
@@ -31,16 +33,17 @@ extension EvaluationImages {
     }
 }
 
-/// Pictures of a folder, an archive, CIFAR-10's files, or drawn faces: cropped to their middle square and resized.
+/// Images of a folder, an archive, CIFAR-10 files, or drawn faces, cropped to their central square and
+/// resized.
 struct PictureSet: EvaluationImages {
     package let source: any ImageSource
     package let transform: ImageTransform
     package let name: String
     package let fingerprint: String
-    /// The source's items in their order.
+    /// Indices of the used items of the source, in order.
     private let items: [Int]
 
-    /// - Parameter omitted: an item that is left out, such as the grid of all samples beside them.
+    /// - Parameter omitted: name of an item to leave out, such as the grid of all samples in the same folder.
     package init(
         _ source: any ImageSource, name: String, side: Int, limit: Int? = nil, omitted: String? = nil
     ) {
@@ -105,7 +108,7 @@ struct PreparedImages: EvaluationImages {
     }
 }
 
-/// What a first stage makes of stored latents: reconstructions, for data whose images are no longer there.
+/// Reconstructions of stored latents by the first stage, for data whose images are no longer available.
 struct Reconstructions: EvaluationImages {
     package let folder: PreparedFolder
     package let firstStage: FirstStage
@@ -143,13 +146,13 @@ struct Reconstructions: EvaluationImages {
     }
 }
 
-/// Samples of a model, drawn when they are asked for.
+/// Samples of a model, generated on demand.
 package struct GeneratedImages: EvaluationImages {
     package let name: String
     package let pictures: SamplePictures
     package let settings: SamplingSettings
     package let count: Int
-    /// Tells the weights, and all else that the model's samples depend on.
+    /// Hash of the weights and everything else that the model's samples depend on.
     package let identity: String
 
     package init(
@@ -183,7 +186,7 @@ package struct GeneratedImages: EvaluationImages {
         }
     }
 
-    /// From two denoising steps, when the tapes have been recorded by another.
+    /// Estimated from one denoising step, timed after another one that records the tapes.
     package func secondsPerImage() throws -> Double {
         let batch = 0..<min(count, settings.batchSize)
         var quick = settings
@@ -198,13 +201,13 @@ package struct GeneratedImages: EvaluationImages {
     }
 }
 
-/// Opens the images that samples are compared with, for comparison at `side` × `side`.
+/// Opens the reference images at a size of `side` × `side`.
 ///
 /// - Parameters:
-///   - path: a source as `prepare` reads it, or a folder that it wrote. Of latents, the images that they were made from
-///     are read where they are still there; else what `firstStage` makes of them.
-///   - sources: what the ranks have opened together: those of ``referenceSources(_:)``.
-///   - note: called with a line if the reference is not what it might be taken for.
+///   - path: a source that `prepare` can read, or a folder that it wrote. For latents, the original images
+///     are read if they are still available; otherwise `firstStage` reconstructs them.
+///   - sources: the sources that the ranks have opened together: those of ``referenceSources(_:)``.
+///   - note: called with one line if the reference differs from what the path suggests.
 func openReferenceImages(
     _ path: String, side: Int, firstStage: FirstStage?, sources: SharedSources, note: (String) -> Void
 ) throws -> any EvaluationImages {
@@ -234,7 +237,8 @@ func openReferenceImages(
     }
 }
 
-/// The sources that the images of a reference may be read from: itself, or what a folder of latents was made from.
+/// The sources from which the images of a reference may be read: the path itself, or the source of a folder
+/// of latents.
 package func referenceSources(_ path: String) -> [String] {
     if path.hasSuffix(".npz") { return [] }
     guard PreparedManifest.isIn(path) else { return [path] }

@@ -5,28 +5,28 @@ import Foundation
 import Imaging
 import Support
 
-// N: images, D: length of a feature, n: images of a shard.
+// N: images, D: feature dimension, n: images of a shard.
 
-/// Features of a set of images, collected on all ranks and kept in a file.
+/// The features of a set of images, computed on all ranks and stored in a file.
 ///
-/// The ranks take shards of 32 images in turn, and each writes a file of its own when it is done, so that what was
-/// stopped goes on where it was, on any number of ranks; a shard's images pass the networks in the same batches
-/// whoever computes it. In the end rank 0 puts the shards into one file, which every rank reads.
+/// The ranks take shards of 32 images in turn and write one file per finished shard, so that an interrupted
+/// computation can resume on any number of ranks. The images of a shard pass the networks in the same batches
+/// on any rank. At the end, rank 0 merges the shards into one file, which every rank reads.
 ///
-/// Names hold a hash of all that the features depend on, and the file repeats it in full: a file of other images,
-/// weights or sizes is refused.
+/// The file names contain a hash of everything that the features depend on, and the file's metadata repeats
+/// it in full: a file of other images, weights or sizes is rejected.
 struct FeatureCollection {
     let images: any EvaluationImages
     let extractor: FeatureExtractor
-    /// Where the file is, and the shards until it is.
+    /// Folder of the file, and of the shards until it is complete.
     let folder: String
     /// "samples" or "reference".
     let title: String
-    /// Side of the small pictures that are kept with the features; nil for none.
+    /// Height and width of the thumbnails stored with the features; nil for none.
     var thumbnailSide: Int?
-    /// Whether the features of the mirrored images are made too.
+    /// Whether the features of the mirrored images are computed too.
     var mirrors = false
-    /// Of the images, by the rule of earlier versions; nil for the present one.
+    /// The images' fingerprint by the rule of earlier versions; nil to use the current one.
     private var earlierFingerprint: String?
 
     init(
@@ -37,8 +37,8 @@ struct FeatureCollection {
         (self.thumbnailSide, self.mirrors) = (thumbnailSide, mirrors)
     }
 
-    /// The same features under the images' earlier fingerprint, if only a file of an earlier version holds them.
-    /// Collective.
+    /// The same collection under the images' earlier fingerprint if only a file of an earlier version exists;
+    /// otherwise self. Collective.
     func preferringEarlier(_ communicator: any Communicator) throws -> FeatureCollection {
         let earlier = try communicator.fromRoot("looking at \(folder)") {
             if FileManager.default.fileExists(atPath: path) { return "" }
@@ -61,14 +61,14 @@ struct FeatureCollection {
         let hash = contentHash(manifest.map { "\($0.key) \($0.value)" })
         return "\(folder)/\(title)-\(extractor.kind.rawValue)-\(hash)"
     }
-    /// The finished file.
+    /// The complete file.
     var path: String { "\(stem).safetensors" }
     private func shardPath(_ shard: Int) -> String { "\(stem)/shard-\(fiveDigits(shard)).safetensors" }
     func shard(_ index: Int) -> Range<Int> {
         index * Self.shardSize..<min((index + 1) * Self.shardSize, images.count)
     }
 
-    /// All that the features depend on; a file's metadata.
+    /// Everything that the features depend on; stored as the file's metadata.
     private var manifest: KeyValuePairs<String, String> {
         [
             "format": "disttrain features 1", "kind": extractor.kind.rawValue,
@@ -79,22 +79,22 @@ struct FeatureCollection {
         ]
     }
 
-    /// Seconds of this start on this rank.
+    /// Seconds spent by this process on this rank.
     struct Seconds {
         var images = 0.0
         var features = 0.0
     }
 
-    /// The collected file, open.
+    /// The opened file of all features.
     struct Collected {
         let features: FeatureMatrix
-        /// Of the mirrored images, where they were asked for.
+        /// Features of the mirrored images, if requested.
         let mirrored: FeatureMatrix?
         let file: SafetensorsFile
         let seconds: Seconds
     }
 
-    /// Shards that are not there yet; none where the file is. Collective.
+    /// The shards that have not been computed; empty if the complete file exists. Collective.
     func pending(_ communicator: any Communicator) throws -> [Int] {
         try communicator.fromRoot("looking at \(folder)") {
             try makeOutputFolder(folder)
@@ -107,9 +107,9 @@ struct FeatureCollection {
         }
     }
 
-    /// Makes what is pending and opens the whole. Collective.
+    /// Computes the pending shards and opens the complete file. Collective.
     ///
-    /// - Parameter progress: told of images as they are made, on rank 0 for all ranks.
+    /// - Parameter progress: called on rank 0 with the number of images finished, estimated for all ranks.
     func collect(
         _ pending: [Int], _ communicator: any Communicator, progress: (Double) -> Void, tick: () -> Void
     ) throws -> Collected {
@@ -122,7 +122,7 @@ struct FeatureCollection {
                 guard communicator.rank < round.count else { return }
                 try make(round[first + communicator.rank], &seconds) { own in
                     tick()
-                    // What this rank has done stands for all of the round.
+                    // Extrapolate from this rank's share to all shards of the round.
                     progress(Double(done) + min(own * Double(round.count), Double(size)))
                 }
             }
@@ -146,7 +146,7 @@ struct FeatureCollection {
             seconds: seconds)
     }
 
-    /// Removes the file.
+    /// Deletes the file.
     package func remove() { unlink(path) }
 
     // MARK: Shards
@@ -182,7 +182,7 @@ struct FeatureCollection {
         let tensors = tensors(count: images.count)
         var writer = try SafetensorsWriter(path: path, tensors: tensors, metadata: metadata)
         for tensor in tensors {
-            // One shard is open at a time: there may be more of them than a process may open.
+            // Open only one shard at a time, since there may be more shards than the limit on open files.
             for index in 0..<shardCount {
                 let file = try awaiting(shardPath(index)) { try SafetensorsFile(path: shardPath(index)) }
                 try check(file, count: shard(index).count)
@@ -207,7 +207,7 @@ struct FeatureCollection {
         return features + [SafetensorsEntry(Self.thumbnails, dtype: .u8, shape: [count, side, side, 3])]
     }
 
-    /// Refuses a file of other images, weights or sizes.
+    /// Rejects a file of other images, weights or sizes.
     private func check(_ file: SafetensorsFile, count: Int) throws {
         for (key, expected) in manifest where file.metadata[key] != expected {
             throw RunError(
@@ -225,7 +225,7 @@ struct FeatureCollection {
         }
     }
 
-    /// The small picture of an image.
+    /// The thumbnail of an image.
     func thumbnail(_ index: Int, of file: SafetensorsFile) throws -> Image {
         guard let side = thumbnailSide else { preconditionFailure("no thumbnails were kept") }
         return try file.withBytes(of: Self.thumbnails, rows: index..<index + 1) {

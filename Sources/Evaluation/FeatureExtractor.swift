@@ -4,14 +4,14 @@ import Imaging
 import LDMModel
 import Support
 
-/// Turns images into features, in fp32 always.
+/// Computes features of images, always in fp32.
 package final class FeatureExtractor {
     package let kind: FeatureKind
-    /// Length of a feature, D.
+    /// Feature dimension D.
     let dimension: Int
-    /// Side of the images that it takes.
+    /// Height and width of the input images.
     let side: Int
-    /// Tells features that can be compared from others: network, weights, and what is done to an image before.
+    /// Identifies comparable features: a hash of the network, its weights and the preprocessing.
     let fingerprint: String
     private let model: Model
 
@@ -22,12 +22,12 @@ package final class FeatureExtractor {
         case pixels
     }
 
-    /// The longest feature: a covariance has its square.
+    /// Maximum feature dimension; a covariance has the square of that many elements.
     static let maximumDimension = 2048
-    /// Side of the picture whose pixels are compared.
+    /// Height and width of the downscaled image whose pixels are compared.
     private static let pixelSide = 16
 
-    /// FID's features, with the weights of a safetensors file.
+    /// FID's features, with the weights in a safetensors file.
     package init(inception path: String, side: Int) throws {
         let network = InceptionV3()
         try network.load(path)
@@ -40,7 +40,8 @@ package final class FeatureExtractor {
         model = .inception(InceptionFeatures(network))
     }
 
-    /// Means of a first stage's latents, in blocks so large that a feature has no more than `maximumDimension` values.
+    /// Block means of a first stage's latents, with blocks large enough that a feature has at most
+    /// `maximumDimension` values.
     package init(_ firstStage: FirstStage, side: Int) throws {
         let (height, width) = try firstStage.latentSize(height: side, width: side)
         guard firstStage.imageChannels == 3 else {
@@ -54,7 +55,7 @@ package final class FeatureExtractor {
         {
             block += 1
         }
-        // Its own passes in fp32, whatever the samples are decoded in.
+        // A separate instance that computes in fp32, independent of the precision used for decoding samples.
         let stage = FirstStage(firstStage.model)
         kind = .vae
         dimension = cells(height) * cells(width) * firstStage.latentChannels
@@ -63,7 +64,7 @@ package final class FeatureExtractor {
         model = .firstStage(stage, height: height, width: width, block: block)
     }
 
-    /// Pixels of the image at 16 × 16, by exact averages over areas.
+    /// The image's pixels, reduced to 16 × 16 by exact area averaging.
     package init(pixelsOf side: Int) {
         kind = .pixel
         dimension = Self.pixelSide * Self.pixelSide * 3
@@ -97,7 +98,7 @@ package final class FeatureExtractor {
         }
     }
 
-    /// [h, w, c] to [⌈h/block⌉, ⌈w/block⌉, c]; the last block of a line may be smaller.
+    /// Averages [h, w, c] to [⌈h/block⌉, ⌈w/block⌉, c]; the last block of a row or column may be smaller.
     private static func blockMeans(
         _ latent: ArraySlice<Float>, height: Int, width: Int, channels: Int, block: Int
     ) -> [Float] {

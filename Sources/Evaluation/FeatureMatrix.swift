@@ -1,10 +1,10 @@
 import FileFormats
 import TensorCore
 
-// N: images, D: length of a feature.
+// N: images, D: feature dimension.
 
-/// Features of a set of images, [N, D] fp32: in memory, or read from a file in parts, which the ranks of a machine then
-/// hold once, in the system's file cache.
+/// The features of a set of images, [N, D] fp32: in memory, or read in parts from a file, which the ranks of
+/// a host share through the page cache.
 package struct FeatureMatrix: Sendable {
     package let count: Int
     package let dimension: Int
@@ -17,7 +17,7 @@ package struct FeatureMatrix: Sendable {
 
     /// Name of the tensor in a file.
     static let tensor = "features"
-    /// The same of the mirrored images.
+    /// Name of the tensor of the mirrored images.
     static let mirrored = "mirrored"
 
     /// - Parameter values: [count, dimension]
@@ -39,7 +39,7 @@ package struct FeatureMatrix: Sendable {
 
     /// Rows `rows` in fp64, [rows.count, D].
     ///
-    /// - Throws: where the file can no longer be read.
+    /// - Throws: if the file can no longer be read.
     package func doubles(_ rows: some Collection<Int>) throws -> [Double] {
         let dimension = dimension
         return try [Double](unsafeUninitializedCapacity: rows.count * dimension) { out, initialized in
@@ -54,7 +54,8 @@ package struct FeatureMatrix: Sendable {
         }
     }
 
-    /// Calls `body` with all rows in order, in parts of a few hundred: the first row's index, and the values.
+    /// Calls `body` with all rows in order, in parts of a few hundred: the index of the first row, and the
+    /// values.
     func forEachPart(_ body: (Int, UnsafeBufferPointer<Float>) -> Void) throws {
         for start in stride(from: 0, to: count, by: Self.part) {
             try forEachRun(of: start..<min(start + Self.part, count)) { body(start, $0) }
@@ -63,7 +64,7 @@ package struct FeatureMatrix: Sendable {
 
     private static let part = 256
 
-    /// Calls `body` with the values of rows that follow each other, [n, D].
+    /// Calls `body` with the values of each run of consecutive rows, [n, D].
     private func forEachRun(
         of rows: some Collection<Int>, _ body: (UnsafeBufferPointer<Float>) -> Void
     ) throws {

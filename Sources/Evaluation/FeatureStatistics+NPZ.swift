@@ -1,10 +1,10 @@
 import FileFormats
 
 extension FeatureStatistics {
-    /// Reads `mu` [D] and `sigma` [D, D] of an .npz file, as pytorch-fid (`--save-stats`) and clean-fid write them.
-    /// It does not say of how many images they are.
+    /// Reads `mu` [D] and `sigma` [D, D] from an .npz file, as written by pytorch-fid (`--save-stats`) and
+    /// clean-fid. The file does not contain the number of images.
     ///
-    /// - Throws: an error in one line.
+    /// - Throws: an error with a one-line message.
     package init(npz path: String) throws {
         let archive = try NumpyArchive(path)
         let (mu, sigma) = (try archive.array("mu"), try archive.array("sigma"))

@@ -1,11 +1,11 @@
 import Communication
 import TensorCore
 
-// N: images, D: length of a feature.
+// N: images, D: feature dimension.
 
 /// Mean and covariance of features, in fp64.
 package struct FeatureStatistics: Sendable, Equatable {
-    /// Images; 0 where it is not known, as of other programs' files.
+    /// Number of images; 0 if unknown, as for files of other programs.
     package var count: Int
     /// μ, [D]
     package var mean: [Double]
@@ -19,8 +19,8 @@ package struct FeatureStatistics: Sendable, Equatable {
         (self.count, self.mean, self.covariance) = (count, mean, covariance)
     }
 
-    /// Measures a set of two images or more. Collective: ranks and threads share the covariance by its rows, so that
-    /// every sum is made in one order, however many there are.
+    /// Computes the statistics of a set of at least two images. Collective: ranks and threads share the rows
+    /// of the covariance, so that the order of every summation does not depend on their number.
     package init(of features: FeatureMatrix, _ communicator: any Communicator) throws {
         let (N, D) = (features.count, features.dimension)
         precondition(N > 1, "a covariance of \(N) images")
@@ -49,7 +49,7 @@ package struct FeatureStatistics: Sendable, Equatable {
         self.init(count: N, mean: mean, covariance: covariance)
     }
 
-    /// Rows of the covariance that a task makes, and images that it centres at once.
+    /// Rows of the covariance per task, and images that are centred at once.
     private static let block = 128
     private static let chunk = 256
 
@@ -62,7 +62,7 @@ package struct FeatureStatistics: Sendable, Equatable {
         return sum.map { $0 / Double(N) }
     }
 
-    /// The rows' part of Σᵢ (fᵢ − μ)(fᵢ − μ)ᵀ, from the diagonal on.
+    /// Adds the rows' part of Σᵢ (fᵢ − μ)(fᵢ − μ)ᵀ to `target`, from the diagonal on.
     private static func addProducts(
         _ features: FeatureMatrix, _ mean: [Double], rows: Range<Int>,
         into target: UnsafeMutablePointer<Double>
@@ -83,15 +83,16 @@ package struct FeatureStatistics: Sendable, Equatable {
 }
 
 extension FeatureStatistics {
-    /// The squared Fréchet distance of two Gaussians, which of Inception's features is FID (Heusel et al., 2017, eq. 6):
+    /// The squared Fréchet distance between two Gaussians, which for Inception features is FID (Heusel et
+    /// al., 2017, eq. 6):
     ///
     ///     d² = |μ₁ − μ₂|² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁Σ₂)^½
     ///
-    /// The last trace is the sum of the roots of the eigenvalues of Σ₁^½ Σ₂ Σ₁^½, which is symmetric and positive
-    /// semi-definite: two symmetric eigendecompositions, defined for singular covariances too, where the root of the
-    /// product itself is not.
+    /// The last trace is the sum of the square roots of the eigenvalues of Σ₁^½ Σ₂ Σ₁^½, which is symmetric
+    /// and positive semi-definite. This takes two symmetric eigendecompositions, which also exist for
+    /// singular covariances, unlike the square root of the product.
     ///
-    /// - Returns: nil where a value is not finite.
+    /// - Returns: nil if a value is not finite.
     package func frechetDistance(to other: FeatureStatistics) -> Double? {
         precondition(dimension == other.dimension, "features of \(dimension) and \(other.dimension) values")
         let D = dimension
@@ -102,7 +103,8 @@ extension FeatureStatistics {
             let factor = max(0, own.values[row]).squareRoot()
             for i in 0..<D { scaled[row * D + i] *= factor }
         }
-        // diag(√λ) V Σ₂ Vᵀ diag(√λ) is similar to Σ₁^½ Σ₂ Σ₁^½: the same eigenvalues, for two products instead of three.
+        // diag(√λ) V Σ₂ Vᵀ diag(√λ) is similar to Σ₁^½ Σ₂ Σ₁^½: it has the same eigenvalues but takes two
+        // products instead of three.
         let right = DenseMatrix.product(scaled, other.covariance, size: D)
         var middle = DenseMatrix.product(right, DenseMatrix.transposed(scaled, size: D), size: D)
         for i in 0..<D {

@@ -5,18 +5,18 @@ import LDMModel
 import Support
 import TensorCore
 
-/// `disttrain vae encode` and `decode`: images through a first stage, one by one.
+/// `disttrain vae encode` and `decode`: encodes or decodes images with a first stage, one at a time.
 package struct FirstStagePass {
     let stage: FirstStage
 
-    /// - Parameter folder: a diffusers AutoencoderKL or VQModel, or a run or pipeline that has one.
+    /// - Parameter folder: a diffusers AutoencoderKL or VQModel, or a run or pipeline that contains one.
     package init(folder: String, dtype: DType) throws {
         stage = try FirstStage(folder: .verifiedAutoencoder(folder), dtype: dtype)
     }
 
     // MARK: Encoding
 
-    /// Encodes pictures, cropped to their middle square and resized to `size`; see `encode(imagesOf:)`.
+    /// Encodes pictures, cropped to their central square and resized to `size`; see `encode(imagesOf:)`.
     package func encode(_ pictures: [String], size: Int, to output: String) throws {
         guard !pictures.isEmpty else { throw RunError("no pictures named, expected at least one") }
         let transform = ImageTransform(size: size)
@@ -25,9 +25,10 @@ package struct FirstStagePass {
         }
     }
 
-    /// Encodes `image` [N, C, H, W] in [-1, 1] of a safetensors file as it is.
+    /// Encodes `image` [N, C, H, W] in [-1, 1] of a safetensors file without further processing.
     ///
-    /// Writes `latent_mean` and `latent_logvar` [N, c, h, w] (a VQ model: `latent`, not quantized), not scaled.
+    /// Writes `latent_mean` and `latent_logvar` [N, c, h, w] (for a VQ model: `latent`, not quantized), not
+    /// scaled.
     package func encode(imagesOf file: String, to output: String) throws {
         let images = try SampleFile(
             file, names: ["image"], channels: stage.imageChannels, multipleOf: stage.downsamplingFactor,
@@ -64,10 +65,11 @@ package struct FirstStagePass {
 
     // MARK: Decoding
 
-    /// Decodes `latent_mean`, `latent` or `latents` [N, c, h, w] of a file, or its only tensor. Writes `image`
-    /// [N, C, H, W] in about [-1, 1], not clamped, or PNG files into a folder.
+    /// Decodes `latent_mean`, `latent` or `latents` [N, c, h, w] of a file, or its only tensor. Writes
+    /// `image` [N, C, H, W] in approximately [-1, 1], not clamped, or PNG files to a folder.
     ///
-    /// - Parameter areScaled: latents as a U-Net knows them, (latent - shift_factor)·scaling_factor.
+    /// - Parameter areScaled: whether the latents are scaled for the U-Net: (latent -
+    ///   shift_factor)·scaling_factor.
     package func decode(_ latents: String, areScaled: Bool, to output: String) throws {
         let file = try SampleFile(
             latents, names: ["latent_mean", "latent", "latents"], channels: stage.latentChannels,
@@ -112,14 +114,14 @@ package struct FirstStagePass {
 }
 
 extension FirstStage {
-    /// Latents for the decoder from those that a U-Net knows: z / scaling_factor + shift_factor.
+    /// Converts scaled latents of the U-Net to latents for the decoder: z / scaling_factor + shift_factor.
     func unscaled(_ latents: [Float]) -> [Float] {
         latents.map { $0 / scalingFactor + shiftFactor }
     }
 }
 
 extension Image {
-    /// A picture of samples [height, width, C] in [-1, 1]: C is 3, or 1 for shades of grey.
+    /// An image of samples [height, width, C] in [-1, 1]; C is 3, or 1 for greyscale.
     ///
     /// - Throws: `RunError` for any other number of channels.
     init(width: Int, height: Int, samples: [Float]) throws {

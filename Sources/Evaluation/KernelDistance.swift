@@ -1,25 +1,27 @@
 import Communication
 import TensorCore
 
-/// The squared maximum mean discrepancy of two sets of features under a polynomial kernel, which of Inception's
-/// features is KID (Bińkowski et al., "Demystifying MMD GANs", 2018): k(x, y) = (x·y/D + 1)³, estimated without bias on
-/// random subsets.
+/// The squared maximum mean discrepancy between two sets of features under the polynomial kernel k(x, y) =
+/// (x·y/D + 1)³, estimated without bias on random subsets. For Inception features it is KID (Bińkowski et
+/// al., "Demystifying MMD GANs", 2018).
 ///
-/// Unlike FID its estimate does not grow as images get fewer, and may be a little negative where the sets are alike.
+/// Unlike that of FID, the estimate does not increase for smaller sets, and it may be slightly negative if
+/// the sets are alike.
 package struct KernelDistance: Sendable, Equatable {
-    /// The mean over the subsets.
+    /// Mean over the subsets.
     package var mean: Double
-    /// Where it would lie for other images of the same two distributions, 95 times in 100.
+    /// Bounds of the 95 % confidence interval for other images of the same two distributions.
     package var low: Double
     package var high: Double
 
     package static let usualSubsets = 100
     package static let usualSubsetSize = 1000
 
-    /// Images of a subset: 1000, or half of a smaller set, so that subsets differ.
+    /// Number of images in a subset: 1000, or half of a smaller set, so that subsets differ.
     static func subsetSize(_ count: Int) -> Int { max(2, min(usualSubsetSize, count / 2)) }
 
-    /// Measures two sets of four images or more. Collective; subsets are drawn by the seed and shared over the ranks.
+    /// Measures two sets of at least four images each. Collective: the seed determines the subsets, which are
+    /// shared among the ranks.
     package init(
         _ x: FeatureMatrix, _ y: FeatureMatrix, seed: UInt64, subsets: Int = usualSubsets,
         _ communicator: any Communicator
@@ -46,12 +48,13 @@ package struct KernelDistance: Sendable, Equatable {
         try communicator.allReduceSum(&values)
         let mean = values.reduce(0, +) / Double(subsets)
         let variance = values.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / Double(subsets - 1)
-        // Subsets of m out of N vary by σ²/m·(1 − m/N); an estimate from all N by σ²/N.
+        // With a variance of σ²/m·(1 − m/N) between subsets of m out of N images, the variance of an estimate
+        // from all N is σ²/N.
         let deviation = (variance * Double(size) / Double(max(1, smaller - size))).squareRoot()
         (self.mean, low, high) = (mean, mean - 1.96 * deviation, mean + 1.96 * deviation)
     }
 
-    /// `size` different numbers below `count`, by the first steps of Fisher and Yates' shuffle.
+    /// `size` distinct numbers below `count`, by the first steps of a Fisher–Yates shuffle.
     private static func draw(_ size: Int, of count: Int, _ random: inout CounterRandom) -> [Int] {
         var moved: [Int: Int] = [:]
         return (0..<size).map { place in
@@ -62,8 +65,8 @@ package struct KernelDistance: Sendable, Equatable {
         }
     }
 
-    /// The unbiased estimate for x [n, D] and y [m, D]: means of k over pairs of different images of x, of y, and twice
-    /// that over pairs of x and y taken off.
+    /// The unbiased estimate for x [n, D] and y [m, D]: the mean of k over pairs of distinct images of x,
+    /// plus that of y, minus twice the mean over pairs of x and y.
     package static func estimate(_ x: [Double], _ y: [Double], dimension D: Int) -> Double {
         let block = 128
         func mean(_ a: [Double], _ b: [Double], isSame: Bool) -> Double {
@@ -72,7 +75,7 @@ package struct KernelDistance: Sendable, Equatable {
             var sum = 0.0
             for start in stride(from: 0, to: n, by: block) {
                 let rows = min(block, n - start)
-                // Of one set, each pair once: from the diagonal on.
+                // Within one set, compute each pair once: from the diagonal on.
                 let first = isSame ? start : 0
                 a.withUnsafeBufferPointer { a in
                     b.withUnsafeBufferPointer { b in

@@ -1,30 +1,32 @@
 import Communication
 import Synchronization
 
-/// How two sets of features overlap, by balls around each feature that reach to its k-th nearest neighbour.
+/// Measures of the overlap between two sets of features, based on balls around each feature that extend to
+/// its k-th nearest neighbour.
 ///
-/// Precision and recall: Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models",
-/// 2019. Density and coverage: Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative Models", 2020. The
-/// numbers are those of the latter's `prdc` package.
+/// Precision and recall: Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Generative
+/// Models", 2019. Density and coverage: Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative
+/// Models", 2020. The values equal those of the latter's `prdc` package.
 package struct ManifoldMeasures: Sendable, Equatable {
-    /// Share of the samples that lie in some reference image's ball: are they real?
+    /// Fraction of the samples that lie in any reference image's ball (fidelity).
     package var precision: Double
-    /// Share of the reference images that lie in some sample's ball: is everything there?
+    /// Fraction of the reference images that lie in any sample's ball (diversity).
     package var recall: Double
-    /// Reference balls that a sample lies in, on the mean, over k; may exceed 1.
+    /// Mean number of reference balls that contain a sample, divided by k; may exceed 1.
     package var density: Double
-    /// Share of the reference balls that hold a sample.
+    /// Fraction of the reference balls that contain a sample.
     package var coverage: Double
 
-    /// k of Naeem et al.
+    /// The value of k in Naeem et al.
     package static let usualNeighbours = 5
 }
 
-/// The samples against the reference: the manifolds, and the nearest training image of each sample.
+/// Measures of the samples against the reference: the manifolds, and the nearest training image of each
+/// sample.
 package struct NeighbourMeasures: Sendable, Equatable {
     package var manifolds: ManifoldMeasures
-    /// Distance of each sample, as it is or mirrored, to its nearest reference image, which that is, and whether the
-    /// sample is nearer to it mirrored.
+    /// For each sample, the distance to its nearest reference image (the sample as it is or mirrored), that
+    /// image's index, and whether the mirrored sample is closer to it.
     package var nearestDistances: [Double]
     package var nearest: [Int]
     package var isMirrored: [Bool]
@@ -32,18 +34,20 @@ package struct NeighbourMeasures: Sendable, Equatable {
     package var ownNearest: [Double]
     /// Mean distance between two samples.
     package var meanPairwise: Double
-    /// Median distance of a reference image to the nearest other: what is near, and what is not.
+    /// Median distance of a reference image to its nearest neighbour: the scale for judging whether images
+    /// are close.
     package var referenceSpacing: Double
 
-    /// Compares sets of more than k features each. Collective.
+    /// Compares two sets of more than k features each. Collective.
     ///
-    /// A ball's reach depends on how many features there are, so the manifolds compare as many reference images as
-    /// there are samples, spread evenly over all. The nearest training image is looked for among all.
+    /// The size of a ball depends on the number of features, so the manifolds use as many reference images as
+    /// there are samples, spread evenly over the reference. The nearest training image is searched among all
+    /// of them.
     ///
     /// - Parameters:
-    ///   - mirrored: features of the mirrored samples: of a network that was trained on mirrored images too, a copy may
-    ///     be one of those. Only the nearest training image depends on them.
-    ///   - tick: called as it gets on.
+    ///   - mirrored: features of the mirrored samples, since a model trained with horizontal flips may copy a
+    ///     mirrored image. Only the nearest training image depends on them.
+    ///   - tick: called regularly while the measurement makes progress.
     package init(
         samples: FeatureMatrix, mirrored: FeatureMatrix? = nil, reference: FeatureMatrix,
         k: Int = ManifoldMeasures.usualNeighbours, _ communicator: any Communicator, tick: () -> Void = {}
@@ -54,9 +58,11 @@ package struct NeighbourMeasures: Sendable, Equatable {
         let theirs = try OwnNeighbours(reference.chosen(chosen), k: k, communicator)
         tick()
         let n = samples.count
-        // Of each sample: reference balls that it lies in, and its nearest reference image with its distance.
+        // Per sample: the number of reference balls that contain it, the distance to its nearest reference
+        // image, and that image's index.
         var rows = [Double](repeating: 0, count: 3 * n)
-        // Of each chosen reference image: 1 where a sample's ball holds it, and the distance of the nearest sample.
+        // Per chosen reference image: 1 if a sample's ball contains it, and the distance of the nearest
+        // sample.
         let overlap = Mutex(
             (
                 isRecalled: [Double](repeating: 0, count: chosen.count),
@@ -108,7 +114,7 @@ package struct NeighbourMeasures: Sendable, Equatable {
         referenceSpacing = median(theirs.nearest).squareRoot()
     }
 
-    /// Of each sample the nearest reference image, and its distance.
+    /// The distance and index of the nearest reference image of each sample.
     private static func nearest(
         _ samples: FeatureMatrix, _ reference: FeatureMatrix, _ communicator: any Communicator
     ) throws -> (distances: [Double], indices: [Int]) {
@@ -126,19 +132,19 @@ package struct NeighbourMeasures: Sendable, Equatable {
         return ((0..<n).map { rows[2 * $0] }, (0..<n).map { Int(rows[2 * $0 + 1]) })
     }
 
-    /// `count` indices below `total`, evenly apart.
+    /// `count` evenly spaced indices below `total`.
     static func spread(_ count: Int, over total: Int) -> [Int] { (0..<count).map { $0 * total / count } }
 }
 
 extension FeatureMatrix {
-    /// These rows alone; the matrix itself where they are all of them.
+    /// A matrix of the given rows only, or self if they are all rows.
     func chosen(_ rows: [Int]) throws -> FeatureMatrix {
         if rows.count == count { return self }
         return FeatureMatrix(try doubles(rows).map { Float($0) }, count: rows.count, dimension: dimension)
     }
 }
 
-/// Where the smallest value is; the first of equal ones.
+/// The index of the smallest value; the first one if several are equal.
 private func smallest(_ values: UnsafeBufferPointer<Double>) -> Int {
     var best = 0
     for index in values.indices where values[index] < values[best] { best = index }

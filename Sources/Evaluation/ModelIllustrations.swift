@@ -4,26 +4,27 @@ import Imaging
 import Records
 import Support
 
-/// Pictures of how a run's model samples: a strip of the denoising, and interpolations between noise.
+/// Illustrations of a model's sampling: a strip of denoising steps, and interpolations between noise vectors.
 package struct ModelIllustrations {
     package let configuration: Configuration
     private let model: SamplingModel
 
-    /// Opens the run's newest checkpoint, or its finished model.
+    /// Opens the run's newest checkpoint or its final model.
     package init(run: String, _ configuration: Configuration) throws {
         self.configuration = configuration
         model = try SamplingModel(run, weights: nil, firstStage: nil, dtype: configuration.train.dtype)
     }
 
-    /// Draws them into a folder, which is created.
+    /// Draws the illustrations into a folder, which is created.
     ///
     /// - Parameters:
-    ///   - step: of the weights, where the model does not record it.
-    ///   - progress: called with the number of denoising steps made since the last call, one for each sample.
+    ///   - step: the step of the weights, if the model does not record it.
+    ///   - progress: called with the number of denoising steps since the last call, counted per sample.
     package func draw(into folder: String, step: Int?, progress: @escaping (Int) throws -> Void) throws {
         let pictures = try model.visiblePictures(SingleProcess())
         var settings = configuration.samplingSettings
-        // Noise added at every step would hide what the initial noise does.
+        // Use deterministic sampling, since noise added at every step would hide the effect of the initial
+        // noise.
         (settings.method, settings.eta) = (.ddim, 0)
         try makeOutputFolder(folder)
         let step = model.folder.step ?? step
@@ -43,7 +44,7 @@ package struct ModelIllustrations {
     private static let frames = 9
     private static let pairs: [(UInt64, UInt64)] = [(0, 1), (2, 3), (4, 5)]
 
-    /// Denoising steps of all samples.
+    /// Total number of denoising steps over all samples.
     package var denoisingSteps: Int {
         (Self.stripSamples + Self.pairs.count * Self.frames) * configuration.sampling.steps
     }

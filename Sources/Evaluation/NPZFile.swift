@@ -3,19 +3,21 @@ import Foundation
 import Imaging
 import Support
 
-/// Pictures as the evaluators of diffusion models read them: a NumPy archive with `arr_0`, uint8 [N, H, W, 3].
+/// Writes images in the format of diffusion model evaluators: a NumPy archive with `arr_0`, uint8 [N, H, W,
+/// 3].
 ///
-/// It is what guided-diffusion's evaluator (`evaluator.py`) and NVlabs' take. The archive is a ZIP file with one stored
-/// member, `arr_0.npy`, with the sizes of ZIP64 as NumPy writes them: fifty thousand pictures are soon more than 4 GiB.
+/// It can be read by guided-diffusion's evaluator (`evaluator.py`) and NVlabs' tools. The archive is a ZIP
+/// file with one uncompressed member, `arr_0.npy`. Sizes are stored in ZIP64 format, as NumPy does, since
+/// fifty thousand images may exceed 4 GiB.
 ///
-/// Sources: NumPy, "NEP 1: a simple file format for NumPy arrays", version 1.0; PKWARE, APPNOTE 6.3.10, sections 4.3 and
-/// 4.5.3.
+/// Sources: NumPy, "NEP 1: a simple file format for NumPy arrays", version 1.0; PKWARE, APPNOTE 6.3.10,
+/// sections 4.3 and 4.5.3.
 package enum NPZFile {
     private static let member = Array("arr_0.npy".utf8)
 
-    /// Writes pictures of one size. The file appears whole or not at all.
+    /// Writes images of equal size. The file is created atomically.
     ///
-    /// - Throws: `ImageError` where it cannot be written.
+    /// - Throws: `ImageError` if it cannot be written.
     package static func write(_ images: [Image], to path: String) throws(ImageError) {
         precondition(!images.isEmpty, "an archive has at least one picture")
         let (width, height) = (images[0].width, images[0].height)
@@ -41,7 +43,7 @@ package enum NPZFile {
         }
     }
 
-    /// The head of a C-ordered array of bytes, padded so that the data starts at a multiple of 64.
+    /// The header of a C-ordered array of bytes, padded so that the data starts at a multiple of 64 bytes.
     private static func arrayHeader(shape: [Int]) -> [UInt8] {
         let numbers = shape.map(String.init).joined(separator: ", ")
         let text = "{'descr': '|u1', 'fortran_order': False, 'shape': (\(numbers)), }"
@@ -51,17 +53,18 @@ package enum NPZFile {
             + Array((text + padding + "\n").utf8)
     }
 
-    /// The archive's one member.
+    /// The only member of the archive.
     private struct Entry {
         let size: UInt64
         let crc32: UInt32
 
         /// The first version with ZIP64.
         private static let version: UInt16 = 45
-        /// The ZIP64 sizes: as it lies and unpacked.
+        /// The ZIP64 sizes: uncompressed and compressed, which are equal.
         private var extra: [UInt8] { UInt16(1).bytes + UInt16(16).bytes + size.bytes + size.bytes }
 
-        /// Version, flags, method "stored", 1 January 1980, checksum, sizes (see `extra`), length of the name.
+        /// Version, flags, method "stored", date 1 January 1980, checksum, sizes (see `extra`), length of the
+        /// name.
         private func common(_ name: [UInt8]) -> [UInt8] {
             Self.version.bytes + [0, 0, 0, 0, 0, 0] + UInt16(0x21).bytes + crc32.bytes + UInt32.max.bytes
                 + UInt32.max.bytes + UInt16(name.count).bytes + UInt16(extra.count).bytes
@@ -71,9 +74,9 @@ package enum NPZFile {
             UInt32(0x0403_4B50).bytes + common(name) + name + extra
         }
 
-        /// The central directory and its end.
+        /// The central directory and its end record.
         func directory(_ name: [UInt8]) -> [UInt8] {
-            // No comment, first disk, no attributes, at the archive's beginning.
+            // No comment, first disk, no attributes, offset 0 in the archive.
             let rest = [UInt8](repeating: 0, count: 14)
             let record = UInt32(0x0201_4B50).bytes + Self.version.bytes + common(name) + rest + name + extra
             let start = UInt64(localHeader(name).count) + size
@@ -93,6 +96,6 @@ package enum NPZFile {
 }
 
 extension FixedWidthInteger {
-    /// Little-endian.
+    /// The bytes in little-endian order.
     fileprivate var bytes: [UInt8] { withUnsafeBytes(of: littleEndian) { Array($0) } }
 }

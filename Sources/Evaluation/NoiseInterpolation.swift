@@ -1,12 +1,14 @@
 import Foundation
 
-/// Spherical interpolation between two vectors of noise, weight `t` from 0 to 1.
+/// Spherical interpolation between two noise vectors with weight `t` from 0 to 1:
 ///
-/// sin((1-t)θ)/sin θ · a + sin(tθ)/sin θ · b, where θ is the angle between them. Normal noise lies near a sphere; a straight
-/// line would pass through its inside, where no noise is.
+///     sin((1-t)θ)/sin θ · a + sin(tθ)/sin θ · b
 ///
-/// Source: Shoemake 1985, "Animating Rotation with Quaternion Curves"; for diffusion models Song, Meng and Ermon 2021
-/// (arXiv 2010.02502), appendix D.5.
+/// where θ is the angle between a and b. Normally distributed noise lies near a sphere, and linear
+/// interpolation would leave it.
+///
+/// Source: Shoemake 1985, "Animating Rotation with Quaternion Curves"; for diffusion models Song, Meng and
+/// Ermon 2021 (arXiv 2010.02502), appendix D.5.
 package func slerp(_ a: [Float], _ b: [Float], _ t: Double) -> [Float] {
     precondition(a.count == b.count, "vectors of \(a.count) and \(b.count) values")
     if t <= 0 { return a }
@@ -20,7 +22,8 @@ package func slerp(_ a: [Float], _ b: [Float], _ t: Double) -> [Float] {
     }
     let cosine = max(-1, min(1, dot / max((aa * bb).squareRoot(), .leastNormalMagnitude)))
     let angle = acos(cosine)
-    // Along one line, the arc is that line; between opposite points there are many arcs, and none is better.
+    // Interpolate linearly if the vectors are parallel, where this equals the arc, or opposite, where the arc
+    // is not unique.
     let isArc = sin(angle) > 1e-6
     let left = isArc ? sin((1 - t) * angle) / sin(angle) : 1 - t
     let right = isArc ? sin(t * angle) / sin(angle) : t

@@ -1,24 +1,26 @@
 import Communication
 import TensorCore
 
-// D: length of a feature.
+// D: feature dimension.
 
-/// Squared Euclidean distances between two sets of features, row by row, |a|² + |b|² − 2a·b in fp64. The ranks and
-/// threads share the rows in tiles of a fixed size, so that nothing depends on how many there are.
+/// Squared Euclidean distances between two sets of features, row by row, computed as |a|² + |b|² − 2a·b in
+/// fp64. The ranks and threads share the rows in tiles of a fixed size, so that the results do not depend on
+/// their number.
 struct PairwiseDistances {
     let a: FeatureMatrix
     let b: FeatureMatrix
-    /// Which of b's features; nil for all.
+    /// Indices of the features of b to use; nil for all.
     var columns: [Int]?
-    /// The rows are among the columns, at the same indices: a row's distance to itself is infinite.
+    /// Whether the rows are also the columns, with the same indices. The distance of a row to itself is then
+    /// infinite.
     var isWithin = false
 
-    /// Rows of a tile, and columns that are computed at once.
+    /// Rows of a tile, and columns computed at once.
     private static let rows = 128
     private static let width = 512
 
-    /// Calls `body` with each row of this rank: its index and its distances to all columns. Several threads call it at
-    /// once.
+    /// Calls `body` with each row of this rank: its index and its distances to all columns. Several threads
+    /// call it concurrently.
     func forEachRow(
         _ communicator: any Communicator,
         _ body: (_ row: Int, _ distances: UnsafeBufferPointer<Double>) -> Void
@@ -83,21 +85,20 @@ struct PairwiseDistances {
     }
 }
 
-/// How near a set's features are to each other.
+/// Distances within one set of features.
 struct OwnNeighbours {
-    /// Squared distance of each to its k-th nearest other.
+    /// Squared distance of each feature to its k-th nearest neighbour.
     var radii: [Double]
-    /// Squared distance of each to its nearest other.
+    /// Squared distance of each feature to its nearest neighbour.
     var nearest: [Double]
     /// Mean distance over all pairs.
     var meanDistance: Double
 
     /// Measures a set of more than k features. Collective.
-    ///
     init(_ features: FeatureMatrix, k: Int, _ communicator: any Communicator) throws {
         let n = features.count
         precondition(n > k && k > 0, "\(k) neighbours among \(n)")
-        // Radius, nearest and sum of each row.
+        // Per row: the radius, the distance to the nearest neighbour, and the sum of distances.
         var found = [Double](repeating: 0, count: 3 * n)
         try found.withUnsafeMutableBufferPointer { found in
             let found = found

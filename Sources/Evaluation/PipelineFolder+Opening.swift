@@ -5,10 +5,10 @@ import Support
 import TensorCore
 
 extension ModelFolder {
-    /// Compares the checksums of all weights where the folder lies in a checkpoint, whose manifest has them. A folder
-    /// elsewhere, such as a diffusers pipeline, has none.
+    /// Compares the checksums of all weights if the folder is in a checkpoint, whose manifest contains them.
+    /// Other folders, such as a diffusers pipeline, have none.
     ///
-    /// - Throws: `CheckpointError`, naming the first tensor that is damaged.
+    /// - Throws: `CheckpointError`, which names the first damaged tensor.
     package func verifyWeights() throws(CheckpointError) {
         let path = URL(fileURLWithPath: self.path).standardizedFileURL
         let parent = path.deletingLastPathComponent()
@@ -19,7 +19,7 @@ extension ModelFolder {
         try Checkpoint(opening: parent.path).verify(folder: path.lastPathComponent)
     }
 
-    /// The autoencoder's folder that a path names, with its weights verified.
+    /// The folder of the autoencoder at a path, after its weights have been verified.
     static func verifiedAutoencoder(_ path: String) throws -> ModelFolder {
         let folder = try PipelineFolder.locateAutoencoder(path)
         try folder.verifyWeights()
@@ -28,10 +28,10 @@ extension ModelFolder {
 }
 
 extension PipelineFolder {
-    /// Opens what `read` opens, also with weights such as "sigma-rel-0.08", which are made from a run's snapshots, and
-    /// verifies the weights that lie in checkpoints.
+    /// Opens the same paths as `read`. Also accepts weights such as "sigma-rel-0.08", which are reconstructed
+    /// from a run's snapshots, and verifies weights that are in checkpoints.
     ///
-    /// - Parameter note: told, in a line, how these were made.
+    /// - Parameter note: called with one line that describes how such weights were reconstructed.
     static func open(
         _ path: String, weights: String?, firstStage: String?, note: (String) -> Void
     ) throws -> PipelineFolder {
@@ -48,10 +48,11 @@ extension PipelineFolder {
         return try read(newest.path, weights: newest.folder, firstStage: firstStage).with(average.mixture)
     }
 
-    /// The first stage, ready to decode; nil in pixel space. An autoencoder whose weights are not those that the model
-    /// was trained behind would make other pictures without a word: it is refused, unless it was named on purpose.
+    /// The first stage, ready to decode; nil in pixel space. Rejects an autoencoder whose weights differ from
+    /// those that the model was trained with, since it would silently decode wrong images, unless the user
+    /// named it explicitly.
     ///
-    /// - Parameter isGiven: the user has named it by --first-stage.
+    /// - Parameter isGiven: whether the user named it with --first-stage.
     package func openFirstStage(dtype: DType, isGiven: Bool) throws -> FirstStage? {
         guard let stage = try loadFirstStage(dtype: dtype), let firstStage else { return nil }
         if let expected = firstStageReference?.weightsHash, expected != stage.weightsHash {

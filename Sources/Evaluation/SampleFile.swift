@@ -3,7 +3,7 @@ import Foundation
 import Support
 import TensorCore
 
-/// A tensor of samples in a safetensors file, [N, C, H, W] as diffusers has them, read sample by sample.
+/// A tensor of samples in a safetensors file, [N, C, H, W] as in diffusers, read sample by sample.
 struct SampleFile {
     let path: String
     let name: String
@@ -13,11 +13,11 @@ struct SampleFile {
     private let channels: Int
     private let file: SafetensorsFile
 
-    /// Opens the first of `names` that is there, or the file's only tensor, whatever its name.
+    /// Opens the first of `names` that the file contains, or its only tensor, whatever its name.
     ///
     /// - Parameters:
-    ///   - factor: what height and width have to be multiples of.
-    ///   - reader: who reads it, for error messages ("the U-Net").
+    ///   - factor: height and width must be multiples of it.
+    ///   - reader: the consumer of the samples, for error messages ("the U-Net").
     init(
         _ path: String, names: [String], channels: Int, multipleOf factor: Int = 1, for reader: String
     ) throws {

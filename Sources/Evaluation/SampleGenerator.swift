@@ -2,9 +2,9 @@ import Foundation
 import LDMModel
 import TensorCore
 
-// B samples of a batch, [H, W, C] a latent (or an image, in pixel space).
+// B: samples of a batch, [H, W, C]: a latent (or an image, in pixel space).
 
-/// Draws latents (or pixels) from a U-Net, the ranks sharing the work.
+/// Generates latents (or pixels) with a U-Net; the ranks share the work.
 package final class SampleGenerator {
     let denoiser: Denoiser
     let scheduler: SchedulerConfig
@@ -20,7 +20,7 @@ package final class SampleGenerator {
         channels = denoiser.model.config.inChannels
     }
 
-    /// Elements of a sample.
+    /// Number of elements of a sample.
     package var sampleSize: Int { height * width * channels }
 
     /// Initial noise of samples `range`, [B, H, W, C], standard normal.
@@ -28,7 +28,7 @@ package final class SampleGenerator {
         initialNoise(range, SamplingSettings(seed: seed))
     }
 
-    /// Initial noise of samples `range`, [B, H, W, C], by the settings' seed or seeds.
+    /// Initial noise of samples `range`, [B, H, W, C], from the settings' seed or seeds.
     func initialNoise(_ range: Range<Int>, _ settings: SamplingSettings) -> [Float] {
         var noise = [Float](repeating: 0, count: range.count * sampleSize)
         noise.withUnsafeMutableBufferPointer { buffer in
@@ -45,10 +45,11 @@ package final class SampleGenerator {
     /// Denoises samples `range`.
     ///
     /// - Parameters:
-    ///   - initial: [B, H, W, C], or nil for the seed's own noise.
-    ///   - observe: shown each denoising step of each batch.
-    ///   - progress: called after each denoising step of each batch with the number of sample-steps done.
-    /// - Returns: [B, H, W, C]: scaled latents as the U-Net knows them, or pixels in [-1, 1].
+    ///   - initial: [B, H, W, C], or nil for noise from the settings' seed or seeds.
+    ///   - observe: called during each denoising step of each batch.
+    ///   - progress: called after each denoising step of each batch with the number of sample-steps
+    ///     completed.
+    /// - Returns: [B, H, W, C]: scaled latents as the U-Net uses them, or pixels in [-1, 1].
     package func generate(
         _ range: Range<Int>, _ settings: SamplingSettings, initial: [Float]? = nil,
         observe: ((DenoisingMoment) -> Void)? = nil, progress: ((Int) throws -> Void)? = nil
@@ -58,7 +59,7 @@ package final class SampleGenerator {
             observe, progress)
     }
 
-    /// The noise that samples would be drawn from by deterministic DDIM: see `DDIMInversion`.
+    /// The noise from which deterministic DDIM would generate the given samples; see `DDIMInversion`.
     ///
     /// - Parameter samples: [B, H, W, C], scaled latents or pixels in [-1, 1].
     /// - Returns: [B, H, W, C].
@@ -137,18 +138,18 @@ package final class SampleGenerator {
     }
 }
 
-/// A denoising step of a batch while it happens: valid during the call that shows it.
+/// A denoising step in progress, of one batch. Valid only during the call that receives it.
 package struct DenoisingMoment {
     let sampler: any DiffusionSampler
-    /// Which step, from 0.
+    /// Index of the step, from 0.
     package let index: Int
-    /// Which samples.
+    /// Indices of the samples.
     package let samples: Range<Int>
     /// x_t before the step, [B, H, W, C].
     package let noisy: UnsafeBufferPointer<Float>
     let output: UnsafeBufferPointer<Float>
 
-    /// What the model takes x₀ for, [B, H, W, C].
+    /// The model's estimate of x₀, [B, H, W, C].
     package var clean: [Float] {
         sampler.cleanEstimate(modelOutput: output, sample: noisy, index: index)
     }

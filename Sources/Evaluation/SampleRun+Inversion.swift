@@ -7,27 +7,29 @@ import LDMModel
 import Support
 import TensorCore
 
-/// How well pictures come back from the noise that they were inverted to.
+/// The error of images that are inverted to noise and generated again.
 struct RoundTripError: Sendable, Equatable {
-    /// Root of the mean squared difference of pixels in [-1, 1].
+    /// Root mean square difference of pixels in [-1, 1].
     let pixels: Double
-    /// ‖z' - z‖ / ‖z‖ of what the U-Net works on.
+    /// ‖z' - z‖ / ‖z‖ of the U-Net's samples (latents or pixels).
     let latents: Double
 
-    /// Peak signal to noise in dB, for a range of 2; nil where there is no difference.
+    /// Peak signal-to-noise ratio in dB, for a range of 2; nil if there is no difference.
     var psnr: Double? { pixels > 0 ? 20 * log10(2 / pixels) : nil }
 }
 
-// `sample --invert`: the noise of given pictures, and what is drawn from it.
+// `sample --invert`: computes the noise of given images and generates images from it.
 
 extension SampleRun {
-    /// Inverts pictures by DDIM, draws from the noise again, and tells how far that is from where it began.
+    /// Inverts images by DDIM, generates images from the noise again, and reports the error of the round
+    /// trip.
     ///
-    /// Writes `noise.safetensors` (which `--init-noise` takes), `inversion.png` (rows of: the picture; behind a first stage,
-    /// what that alone gives back; what is drawn from the noise) and `inversion.json` with the errors. The predicted x₀ is
-    /// clipped in neither direction: a clipped step cannot be undone.
+    /// Writes `noise.safetensors` (input for `--init-noise`), `inversion.png` (rows of: the image; with a
+    /// first stage, its reconstruction by that stage alone; the image generated from the noise) and
+    /// `inversion.json` with the errors. The predicted x₀ is not clipped in either direction, since a clipped
+    /// step cannot be inverted.
     ///
-    /// - Parameter source: a folder or archive of pictures; see `openImageSource`.
+    /// - Parameter source: a folder or archive of images; see `openImageSource`.
     package func writeInversion(of source: String, _ communicator: any Communicator) throws {
         let opened = try open(communicator)
         let pictures = try opened.visiblePictures(communicator)
@@ -109,11 +111,11 @@ extension RoundTripError {
     }
 }
 
-/// Pictures to noise and back, on one rank.
+/// The round trip from images to noise and back, on one rank.
 private struct RoundTrip {
     let pictures: SamplePictures
     let settings: SamplingSettings
-    /// Side of the pictures.
+    /// Height and width of the images.
     let side: Int
 
     init(_ pictures: SamplePictures, _ settings: SamplingSettings) {
@@ -124,7 +126,7 @@ private struct RoundTrip {
         side = pictures.generator.height * (pictures.firstStage?.downsamplingFactor ?? 1)
     }
 
-    /// - Returns: for each picture the row that is shown, its noise [H, W, C], and how far it came back.
+    /// - Returns: for each image the row to display, its noise [H, W, C], and the error of the round trip.
     func callAsFunction(
         _ originals: [Image], progress: @escaping (Int) throws -> Void
     ) throws -> (rows: [Image], noise: [Float], errors: [RoundTripError]) {
@@ -134,7 +136,7 @@ private struct RoundTrip {
         let noise = try generator.invert(latents, settings, progress: progress)
         let again = try generator.generate(0..<originals.count, settings, initial: noise, progress: progress)
         let size = generator.sampleSize
-        // What the sampling could give back at best.
+        // The best result that sampling could achieve.
         let expected = try pictures.decode(latents, count: originals.count)
         let found = try pictures.decode(again, count: originals.count)
         let errors = originals.indices.map { index in
@@ -149,7 +151,7 @@ private struct RoundTrip {
         return (rows, noise, errors)
     }
 
-    /// What the U-Net works on: the mean of the posterior, scaled, or pixels.
+    /// The input of the U-Net: the scaled mean of the posterior, or pixels.
     private func encode(_ images: [Image]) throws -> [Float] {
         guard let stage = pictures.firstStage else {
             guard pictures.generator.channels == 3 else {

@@ -3,10 +3,10 @@ import Foundation
 import Imaging
 import Support
 
-// `sample --progress` and `sample --interpolate`: pictures of how a model samples.
+// `sample --progress` and `sample --interpolate`: illustrations of a model's sampling.
 
 extension SampleRun {
-    /// Writes `progress.png`: the samples as they come out of the noise; see `SamplePictures.denoisingStrip`.
+    /// Writes `progress.png`, which shows the samples during denoising; see `SamplePictures.denoisingStrip`.
     package func writeProgress(moments: Int, _ communicator: any Communicator) throws {
         let opened = try open(communicator)
         let pictures = try opened.visiblePictures(communicator)
@@ -24,7 +24,7 @@ extension SampleRun {
         }
     }
 
-    /// Writes `interpolation.png` and its pictures one by one; see `SamplePictures.interpolation`.
+    /// Writes `interpolation.png` and its individual images; see `SamplePictures.interpolation`.
     package func writeInterpolation(
         _ pairs: [(UInt64, UInt64)], frames: Int, _ communicator: any Communicator
     ) throws {

@@ -6,32 +6,34 @@ import LDMModel
 import Support
 import TensorCore
 
-/// What samples are written as.
+/// The output format of samples.
 package enum SampleFormat: String, Sendable, CaseIterable {
-    /// A PNG a sample, with what it was drawn by in its text chunks.
+    /// One PNG per sample, with its generation parameters in text chunks.
     case png
-    /// All in one PNG.
+    /// All samples in one PNG.
     case grid
-    /// All in a NumPy archive, for evaluators: see `NPZFile`.
+    /// All samples in a NumPy archive, for evaluators; see `NPZFile`.
     case npz
 }
 
-/// `disttrain sample`: pictures from a trained model, on all ranks.
+/// `disttrain sample`: generates images with a trained model, on all ranks.
 package struct SampleRun {
     let model: String
-    /// Weights of a checkpoint in place of the slowest average, "unet", "ema-0.9999" or "sigma-rel-0.08".
+    /// The weights to use from a checkpoint, "unet", "ema-0.9999" or "sigma-rel-0.08"; nil: the slowest
+    /// average.
     let weights: String?
-    /// The autoencoder's folder in place of the one that the model names.
+    /// The autoencoder's folder, which replaces the one that the model refers to.
     let firstStage: String?
-    /// nil: as many as there is initial noise or seeds for, or 64.
+    /// Number of samples; nil: the number of noise samples or seeds that are given, or 64.
     let count: Int?
     let settings: SamplingSettings
     package let dtype: DType
     let output: String
     let formats: Set<SampleFormat>
-    /// File with a tensor "noise", "init_noise" or "latents" [N, C, H, W], or with one tensor alone.
+    /// File with a tensor "noise", "init_noise" or "latents" [N, C, H, W], or with a single tensor.
     let initialNoise: String?
-    /// File to write what the U-Net ended with to, as `latents` [N, C, H, W]: scaled latents, or pixels in pixel space.
+    /// Output file for the U-Net's final samples, as `latents` [N, C, H, W]: scaled latents, or pixels in
+    /// pixel space.
     let latents: String?
 
     package init(
@@ -67,7 +69,7 @@ package struct SampleRun {
         try write(share, pictures, total, opened, communicator)
     }
 
-    /// Opens the model, and makes the folder that is written to.
+    /// Opens the model and creates the output folder.
     func open(_ communicator: any Communicator) throws -> SamplingModel {
         try communicator.collectively("opening \(model)") {
             if communicator.isRoot { try makeOutputFolder(output) }
@@ -81,7 +83,7 @@ package struct SampleRun {
         }
     }
 
-    /// Shows on rank 0 how many of so many denoising steps are done.
+    /// Shows a progress line on rank 0 for `total` denoising steps.
     func withProgress<Result>(
         _ total: Int, _ communicator: any Communicator,
         _ body: (_ progress: @escaping (Int) throws -> Void) throws -> Result
@@ -125,7 +127,7 @@ package struct SampleRun {
         }
     }
 
-    /// - Returns: what was written, for the user.
+    /// - Returns: a description of the files written, for display.
     private func write(_ images: [Image], _ opened: SamplingModel) throws -> [String] {
         var written: [String] = []
         if formats.contains(.png) {
@@ -156,7 +158,7 @@ package struct SampleRun {
         return written
     }
 
-    /// What a picture was drawn by, besides its noise, for its text chunks.
+    /// The generation parameters other than the noise, for the text chunks of an image.
     func parameters(_ opened: SamplingModel) -> [(key: String, value: String)] {
         var text: [(key: String, value: String)] = [
             ("model", model), ("weights", opened.folder.weightsName),
@@ -168,7 +170,7 @@ package struct SampleRun {
         return text + [("spacing", spacing.rawValue), ("program", "disttrain \(Program.version)")]
     }
 
-    /// The first `count` samples of the file, or all.
+    /// The first `count` samples of the file, or all of them.
     private func readNoise(
         _ path: String, _ config: UNet2DConfig
     ) throws -> (count: Int, size: SpatialSize, values: [Float]) {
@@ -186,7 +188,7 @@ package struct SampleRun {
 }
 
 extension Communicator {
-    /// Everyone's numbers, one rank's after the other's, on rank 0; nil elsewhere.
+    /// The values of all ranks on rank 0, in rank order; nil on other ranks.
     func gatherFloats(_ values: [Float]) throws -> [Float]? {
         try gather(values.withUnsafeBytes { [UInt8]($0) }, root: 0)?.flatMap { bytes in
             bytes.withUnsafeBytes { raw in raw.bindMemory(to: Float.self).map { $0 } }

@@ -3,9 +3,9 @@ import LDMModel
 import Support
 import TensorCore
 
-/// A trained model that is ready to draw from: U-Net, scheduler and first stage.
+/// A trained model ready for sampling: U-Net, scheduler and first stage.
 package struct SamplingModel {
-    /// What was asked for.
+    /// The path as the user gave it.
     let path: String
     let folder: PipelineFolder
     let unet: UNet2DModel
@@ -13,12 +13,15 @@ package struct SamplingModel {
     let firstStage: FirstStage?
     private let dtype: DType
 
-    /// Opens a run, a checkpoint, a pipeline or a bare U-Net. On every rank by itself.
+    /// Opens a run, a checkpoint, a pipeline or a bare U-Net. Not collective; each rank opens it
+    /// independently.
     ///
     /// - Parameters:
-    ///   - weights: of a checkpoint in place of the slowest average, "unet", "ema-0.9999" or "sigma-rel-0.08".
-    ///   - firstStage: the autoencoder's folder in place of the one that the model names.
-    ///   - note: told, in a line, how weights were made that are in no file.
+    ///   - weights: the weights to use from a checkpoint, "unet", "ema-0.9999" or "sigma-rel-0.08"; nil: the
+    ///     slowest average.
+    ///   - firstStage: the autoencoder's folder, which replaces the one that the model refers to.
+    ///   - note: called with one line that describes how weights were reconstructed that are not stored in a
+    ///     file.
     package init(
         _ path: String, weights: String?, firstStage: String?, dtype: DType,
         note: (String) -> Void = { _ in }
@@ -37,7 +40,7 @@ package struct SamplingModel {
         self.firstStage = try folder.openFirstStage(dtype: dtype, isGiven: firstStage != nil)
     }
 
-    /// What draws samples of a size, as large as those that the model was trained on unless told otherwise.
+    /// A generator for samples of the given size; nil: the size that the model was trained on.
     func pictures(size: SpatialSize? = nil, _ communicator: any Communicator) throws -> SamplePictures {
         guard let size = size ?? unet.config.sampleSize else {
             throw RunError(
@@ -49,7 +52,7 @@ package struct SamplingModel {
             firstStage: firstStage, communicator: communicator)
     }
 
-    /// The same, for what is shown.
+    /// The same, but throws if the samples cannot be displayed.
     func visiblePictures(size: SpatialSize? = nil, _ communicator: any Communicator) throws -> SamplePictures
     {
         let pictures = try pictures(size: size, communicator)

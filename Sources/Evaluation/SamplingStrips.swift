@@ -2,27 +2,27 @@ import Foundation
 import Imaging
 import LDMModel
 
-// Strips of pictures that show how a model samples. All ranks take part; rank 0 receives the picture.
+// Strips of images that illustrate a model's sampling. All ranks take part; rank 0 receives the result.
 
 extension SamplePictures {
-    /// How samples come out of noise: two rows a sample, above x_t, below what the model takes x₀ for; the last column is the
-    /// finished sample.
+    /// The denoising of samples: two rows per sample, x_t above the model's estimate of x₀. The last column
+    /// is the finished sample.
     ///
     /// - Parameters:
-    ///   - count: samples.
-    ///   - moments: columns before the last; no more than there are steps.
-    /// - Returns: on rank 0; nil elsewhere.
+    ///   - count: number of samples.
+    ///   - moments: number of columns before the last; at most the number of steps.
+    /// - Returns: the image on rank 0; nil on other ranks.
     package func denoisingStrip(
         _ count: Int, moments: Int, _ settings: SamplingSettings, progress: ((Int) throws -> Void)? = nil
     ) throws -> Image? {
         let size = generator.sampleSize
         let columns = max(1, min(moments, settings.steps))
-        // The first step and the last are among them.
+        // The selection includes the first and the last step.
         let indices = (0..<columns).map { column in
             columns == 1 ? 0 : column * (settings.steps - 1) / (columns - 1)
         }
         let range = share(of: count)
-        // Of each own sample its x_t, then its x₀, column by column: [sample, 2, columns + 1, H, W, C].
+        // For each of this rank's samples x_t, then x₀, column by column: [sample, 2, columns + 1, H, W, C].
         var latents = [Float](repeating: 0, count: range.count * 2 * (columns + 1) * size)
         func place(_ sample: Int, _ row: Int, _ column: Int) -> Range<Int> {
             let start = (((sample - range.lowerBound) * 2 + row) * (columns + 1) + column) * size
@@ -49,14 +49,15 @@ extension SamplePictures {
         return images.map { ImageGrid(columns: columns + 1).render($0) }
     }
 
-    /// The ways between pairs of seeds: a row a pair, from the first sample of one seed to that of the other, over noise
-    /// that is interpolated on the sphere.
+    /// Interpolations between pairs of seeds: one row per pair, from the first sample of one seed to that of
+    /// the other, with spherically interpolated initial noise.
     ///
     /// - Parameters:
-    ///   - pairs: seeds.
-    ///   - frames: pictures in a row, both ends included; at least 2.
-    ///   - settings: deterministic DDIM; noise drawn on the way would hide what the initial noise does.
-    /// - Returns: all pictures on rank 0, row by row; nil elsewhere.
+    ///   - pairs: pairs of seeds.
+    ///   - frames: images per row, including both ends; at least 2.
+    ///   - settings: deterministic DDIM, since noise added during sampling would hide the effect of the
+    ///     initial noise.
+    /// - Returns: all images on rank 0, row by row; nil on other ranks.
     package func interpolation(
         _ pairs: [(UInt64, UInt64)], frames: Int, _ settings: SamplingSettings,
         progress: ((Int) throws -> Void)? = nil

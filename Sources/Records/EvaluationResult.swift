@@ -4,22 +4,22 @@ import Imaging
 import LDMModel
 import Support
 
-/// What an evaluation found: the file `step-00001000-inception.json`, and the table that is printed.
+/// The result of one evaluation, written as `step-00001000-inception.json` and printed as a table.
 package struct EvaluationResult {
     package static let formatVersion = 1
 
-    /// Updates made; nil of a model that does not tell.
+    /// Optimizer updates made; nil if the model does not record the number.
     package var step: Int?
-    /// "unet" or "ema-0.9999"; "samples" for pictures that were given.
+    /// "unet" or "ema-0.9999"; "samples" if the evaluated images came from a folder instead of a model.
     package var weights: String
     package var features: FeatureKind
     package var count: Int
     package var reference: (path: String, count: Int, fingerprint: String)
     package var sampler: SamplingSettings?
     package var metrics: [(name: String, value: Double)]
-    /// Made already, on one rank.
+    /// Illustrations of the metrics, such as nearest neighbours. Only one rank has them.
     package var images: [(name: String, image: Image?)] = []
-    /// Relative to the run's folder, or to --output.
+    /// Paths relative to the run folder, or to the folder given by `--output`.
     package var pictures: [(name: String, path: String)]
     package var seconds: (sampling: Double, features: Double, measures: Double)
 
@@ -73,13 +73,14 @@ package struct EvaluationResult {
         ]
     }
 
-    /// `step-00001000-vae`, or `evaluation-vae` where there is no step: one step may be judged by several features.
+    /// `step-00001000-vae`, or `evaluation-vae` if the step is unknown. The name contains the features
+    /// because one step can be evaluated with several kinds.
     package static func stem(step: Int?, features: FeatureKind) -> String {
         guard let step else { return "evaluation-\(features)" }
         return "step-" + String(repeating: "0", count: max(0, 8 - "\(step)".count)) + "\(step)-\(features)"
     }
 
-    /// The table: a line a measure, with what is better.
+    /// The printed table: one line per metric, with a remark on how to read the value.
     package var table: String {
         let titles: [String: (title: String, meaning: String)] = [
             "fid": ("FID", "lower is better"),
@@ -119,7 +120,7 @@ package struct EvaluationResult {
         }.joined(separator: "\n")
     }
 
-    /// Whole numbers as such, others with five significant digits.
+    /// Prints integers without a fraction and other values with five significant digits.
     private static func text(_ value: Double) -> String {
         value == value.rounded() && abs(value) >= 1 || value == 0
             ? String(Int(value)) : String(format: "%.5g", value)

@@ -1,6 +1,6 @@
 import Foundation
 
-/// This host's IPv4 interfaces, and which of them lead where.
+/// The IPv4 interfaces of this host, and the choice of those by which other hosts can reach it.
 package struct HostNetwork: Sendable {
     package struct Interface: Codable, Sendable, Equatable {
         package var name: String
@@ -13,11 +13,11 @@ package struct HostNetwork: Sendable {
 
         var isLoopback: Bool { address.hasPrefix("127.") }
 
-        /// Whether another address is of the interface's own network.
+        /// Whether `other` lies in the interface's subnet.
         func reaches(_ other: String) -> Bool { HostNetwork.isMember(other, of: address, prefix) }
     }
 
-    /// Those that are up.
+    /// The interfaces that are up.
     package var interfaces: [Interface]
 
     package init(interfaces: [Interface]) { self.interfaces = interfaces }
@@ -41,7 +41,8 @@ package struct HostNetwork: Sendable {
         return HostNetwork(interfaces: found)
     }
 
-    /// The address that packets to another leave from, by the kernel's routes; nothing is sent.
+    /// The source address that the kernel's routing table selects for packets to `destination`. Sends
+    /// nothing: it connects a UDP socket and reads its local address.
     package static func sourceAddress(towards destination: String) -> String? {
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
@@ -59,12 +60,14 @@ package struct HostNetwork: Sendable {
         return isKnown ? text(UInt32(bigEndian: address.sin_addr.s_addr)) : nil
     }
 
-    /// The addresses of this host by which a job's other hosts reach it, where a listener has to be bound.
+    /// The addresses of this host at which the job's other hosts can reach it, and to which a listener has to
+    /// be bound.
     ///
     /// - Parameters:
-    ///   - peers: the addresses of each of the other hosts; none where the job has this host alone.
-    ///   - chosen: what Open MPI's `btl_tcp_if_include` names: interfaces, or networks as "10.0.0.0/16".
-    ///   - route: the address from which packets to another leave.
+    ///   - peers: the addresses of each of the other hosts; empty if the job runs on this host only.
+    ///   - chosen: the value of Open MPI's `btl_tcp_if_include`: interface names, or networks such as
+    ///     "10.0.0.0/16".
+    ///   - route: returns the source address for packets to the given address.
     package func listeningAddresses(
         peers: [[String]], chosen: String?, route: (String) -> String? = sourceAddress
     ) -> [String] {
@@ -76,7 +79,8 @@ package struct HostNetwork: Sendable {
             }
             if !named.isEmpty { return named.map(\.address) }
         }
-        // docker0 and its like have the same address everywhere, and lead nowhere.
+        // Skip the peers' addresses that this host has too: bridges such as docker0 have the same address on
+        // every host and do not connect hosts.
         let own = Set(interfaces.map(\.address))
         var found: [String] = []
         for peer in peers {

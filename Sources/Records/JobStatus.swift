@@ -2,51 +2,53 @@ import Checkpointing
 import Foundation
 import Support
 
-/// How a job stands, in `status.json` of the run's folder: for the launcher, for `disttrain status` on any machine, and
-/// for who looks after a failure. Rank 0's watching thread replaces it about once a second.
+/// The state of a job, stored as `status.json` in the run folder. The launcher and `disttrain status` (on any
+/// machine) read it, and it helps to diagnose a failure. Rank 0's watcher thread replaces the file about once
+/// a second.
 package struct JobStatus: Codable, Sendable, Equatable {
     package enum State: String, Codable, Sendable {
         case running, finished
-        /// Ended early with a checkpoint: run it again.
+        /// Ended early with a checkpoint; running the same command again resumes the run.
         case stopped
         case failed
     }
 
     package var state: State
-    /// Which start of the run, as the launcher named it.
+    /// Identifies this start of the run; assigned by the launcher.
     package var attempt: String
-    /// Grows with every writing, for who has another clock.
+    /// Incremented each time the file is written, so that a reader with a different clock can detect updates.
     package var beat: Int
-    /// Seconds since 1970, by rank 0's clock.
+    /// `startedAt` and `updatedAt` are seconds since 1970 by rank 0's clock.
     package var startedAt: Double
     package var updatedAt: Double
     package var name: String
     package var steps: Int
     package var progress: Progress?
-    /// The newest checkpoint's step.
+    /// Step of the newest checkpoint.
     package var checkpointStep: Int?
-    /// Why checkpoints cannot be saved at the moment; training continues meanwhile.
+    /// Why checkpoints currently cannot be saved; nil if they can. Training continues meanwhile.
     package var alarm: String?
     package var ranks: [JobWatch.Member]
     package var slowestHost: String?
-    /// How much longer than the median rank it works for a step.
+    /// Working time per step of the slowest host's rank, divided by that of the median rank.
     package var slowestRatio: Double?
-    /// Where the job has ended: the exit code, and why.
+    /// Set when the job has ended: the exit status and the reason.
     package var exitStatus: Int32?
     package var message: String?
     package var missing: [Int]?
 
-    /// Of the last logged step.
+    /// Values of the last logged step.
     package struct Progress: Codable, Sendable, Equatable {
         package var step: Int
         package var loss: Double
         package var learningRate: Double
         package var imagesPerSecond: Double
         package var stepSeconds: Double
-        /// Seconds to the last step, samples and checkpoints included.
+        /// Estimated seconds to the end of training, including samples and checkpoints.
         package var remainingSeconds: Double?
 
-        /// As `TrainingProgress` tells it.
+        /// The fields of the progress line, for a run of `steps` updates; `TrainingProgress` prints the same
+        /// ones.
         package func fields(of steps: Int) -> [String] {
             let digits = String(step)
             let padded = String(repeating: " ", count: max(0, String(steps).count - digits.count)) + digits
@@ -61,7 +63,7 @@ package struct JobStatus: Codable, Sendable, Equatable {
 
     package static let fileName = RunFolder.statusName
 
-    /// nil where there is none that can be read.
+    /// Returns nil if the file does not exist or cannot be decoded.
     package static func read(_ run: String) -> JobStatus? {
         guard
             let data = FileManager.default.contents(
@@ -73,9 +75,10 @@ package struct JobStatus: Codable, Sendable, Equatable {
         return try? decoder.decode(JobStatus.self, from: data)
     }
 
-    /// Replaces the file. A power cut may take it along: it is for watching, and nothing is built on it.
+    /// Replaces the file by a rename, without fsync. A power failure may lose it; that is acceptable because
+    /// the file is only for monitoring.
     ///
-    /// - Returns: why it could not be written; nil where it was.
+    /// - Returns: the reason if the file could not be written; nil on success.
     func write(_ run: String) -> String? {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys]

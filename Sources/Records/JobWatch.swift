@@ -1,20 +1,20 @@
 import Support
 
-/// What is known of all ranks, and whether one of them is dead or hung. No clock and no network: those who have them
-/// tell it what they hear, and when.
+/// The last known state of all ranks, and the decision whether one of them is dead or hung. The type uses
+/// neither a clock nor the network: callers pass in the events and their times.
 package struct JobWatch: Sendable {
-    /// What is known of one rank.
+    /// The last known state of one rank.
     package struct Member: Codable, Sendable, Equatable {
         package var rank: Int
         package var host: String
         package var pid: Int32
         package var reading: RankActivity.Reading
-        /// Seconds since the rank was heard.
+        /// Seconds since the last message from the rank.
         package var silentSeconds: Double
-        /// Its connection was closed: the process has died.
+        /// The connection was closed without a goodbye message, so the process has died.
         package var isGone: Bool
 
-        /// "rank 3 (node1): computing step 120 for 17 s"
+        /// For example "rank 3 (node1, process 4711): computing, step 120, for 17 s".
         package var line: String {
             let place = "rank \(rank) (\(host), process \(pid))"
             let doing = "\(reading.phase.words), step \(reading.step)"
@@ -24,11 +24,11 @@ package struct JobWatch: Sendable {
         }
     }
 
-    /// Why the job cannot go on.
+    /// Why the job cannot continue.
     package struct Verdict: Codable, Sendable, Equatable {
-        /// One line.
+        /// One line of text.
         package var message: String
-        /// The ranks that are to blame; empty where all wait for each other.
+        /// The ranks that caused the failure; empty if all ranks wait for each other.
         package var missing: [Int]
     }
 
@@ -44,9 +44,9 @@ package struct JobWatch: Sendable {
 
     package let limits: WatchLimits
     private var ranks: [Heard]
-    /// When any rank was last seen to get on.
+    /// When any rank last made progress.
     private var movedAt: Double
-    /// Of the longest of the last steps.
+    /// Recent maximum of the step time, in seconds.
     private var stepSeconds = 0.0
 
     package init(ranks: Int, limits: WatchLimits, now: Double) {
@@ -55,7 +55,7 @@ package struct JobWatch: Sendable {
         movedAt = now
     }
 
-    // MARK: What is heard
+    // MARK: Events
 
     package mutating func joined(_ rank: Int, host: String, pid: Int32, now: Double) {
         guard ranks.indices.contains(rank) else { return }
@@ -67,7 +67,8 @@ package struct JobWatch: Sendable {
         guard ranks.indices.contains(rank) else { return }
         if ranks[rank].reading?.ticks != reading.ticks { movedAt = now }
         if reading.stepSeconds > 0 {
-            // It forgets a long step within some dozens.
+            // The maximum decays by 2 % with each new step that a rank reports, so that one long step does
+            // not raise the timeout for good.
             let isNew = ranks[rank].reading?.step != reading.step
             stepSeconds = max(reading.stepSeconds, isNew ? stepSeconds * 0.98 : stepSeconds)
         }
@@ -75,28 +76,28 @@ package struct JobWatch: Sendable {
         ranks[rank].heardAt = now
     }
 
-    /// The rank said farewell: what becomes of it is no matter any more.
+    /// The rank has sent its goodbye message: ignore its state from now on.
     package mutating func left(_ rank: Int) {
         if ranks.indices.contains(rank) { ranks[rank].hasLeft = true }
     }
 
-    /// The rank's connection ended without a farewell.
+    /// The rank's connection ended without a goodbye message.
     package mutating func vanished(_ rank: Int) {
         if ranks.indices.contains(rank), !ranks[rank].hasLeft { ranks[rank].isGone = true }
     }
 
-    /// Whoever listens was asleep: nobody is to blame for what it did not hear.
+    /// This process was suspended, so it may have missed heartbeats: restart all timeouts.
     package mutating func forgive(now: Double) {
         movedAt = now
         for rank in ranks.indices { ranks[rank].heardAt = now }
     }
 
-    // MARK: What follows
+    // MARK: Verdict
 
-    /// Whether a rank's connection has ended.
+    /// Whether a rank's connection has ended without a goodbye message.
     var hasLost: Bool { ranks.contains { $0.isGone && !$0.hasLeft } }
 
-    /// Rank 0 was itself stopped, and the others have gone meanwhile.
+    /// The verdict if rank 0 itself was suspended and other ranks have ended meanwhile.
     func givenUp(after seconds: Double) -> Verdict {
         Verdict(
             message:
@@ -115,7 +116,8 @@ package struct JobWatch: Sendable {
         }
     }
 
-    /// nil while there is nothing to complain of.
+    /// Applies, in this order, the checks for dead ranks, for the heartbeat timeout and for the progress
+    /// timeout. Returns nil if all ranks are healthy.
     package func verdict(now: Double) -> Verdict? {
         let present = members(now: now).filter { !ranks[$0.rank].hasLeft }
         guard let first = present.first else { return nil }
@@ -155,8 +157,8 @@ package struct JobWatch: Sendable {
         return Verdict(message: message, missing: missing.sorted())
     }
 
-    /// Whether the first has done less than the second. What is done between two steps bears the number of the step
-    /// that follows.
+    /// Whether `a` has made less progress than `b`. Work between two steps carries the number of the
+    /// following step.
     private static func isBehind(_ a: Member, _ b: Member) -> Bool {
         func place(_ reading: RankActivity.Reading) -> (Int, Int, Int) {
             (reading.step, reading.phase.isInStep ? 1 : 0, reading.phase.order)
@@ -164,8 +166,8 @@ package struct JobWatch: Sendable {
         return place(a.reading) < place(b.reading)
     }
 
-    /// The host whose ranks work longest for a step while the others wait, and how many times the median that is; nil
-    /// where there is one host alone.
+    /// The host with the longest working time per step (waiting excluded), and the ratio of that time to the
+    /// median rank's; nil if the job runs on one host.
     package func slowestHost(now: Double) -> (host: String, ratio: Double)? {
         let own = members(now: now).filter { $0.reading.ownSeconds > 0 }
         guard Set(own.map(\.host)).count > 1 else { return nil }

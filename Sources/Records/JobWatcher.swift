@@ -3,23 +3,24 @@ import Foundation
 import Support
 import Synchronization
 
-/// Watches all ranks of a job, so that none of them waits for ever for one that is dead or hung.
+/// Monitors all ranks of a job, so that no rank waits forever for one that is dead or hung.
 ///
-/// MPI has no time limits: a rank whose peer has died, is stopped or is cut off spins in a collective for ever. Here a
-/// thread of every rank reports to a thread of rank 0, over a TCP connection of its own, what the rank is doing. When a
-/// rank is gone, silent or makes no progress, rank 0 reports which, and where the others wait for it, and all end at
-/// once. When rank 0 itself is lost, the others notice the same way.
+/// MPI has no timeouts: a rank whose peer has died, is stopped or is unreachable spins in a collective
+/// forever. Here, a thread of every rank reports the rank's activity to a thread of rank 0 over a separate
+/// TCP connection. If a rank is gone, silent or makes no progress, rank 0 prints which one and where the
+/// others wait for it, and all ranks exit at once. The other ranks detect the loss of rank 0 in the same way.
 ///
-/// Both ends of each connection prove that they belong to the job (`WatchChannel`). Neither thread touches a disk.
+/// Both ends of each connection prove that they belong to the job (`WatchChannel`). Neither thread touches a
+/// disk.
 package final class JobWatcher: Sendable {
     package let activity = RankActivity()
     private let reporter: RankReporter?
     private let post: WatchPost?
     private let hasLeft = Atomic<Bool>(false)
 
-    /// Starts to watch. Collective; to be called right after MPI's start, since nothing is watched before.
+    /// Starts monitoring. Collective. Call it directly after MPI_Init, since nothing before it is monitored.
     ///
-    /// - Parameter warn: called, on rank 0, with a line about ranks that go unwatched.
+    /// - Parameter warn: called on rank 0 with a one-line warning if some ranks cannot be monitored.
     package init(
         limits: WatchLimits, communicator: any Communicator, warn: @escaping @Sendable (String) -> Void
     )
@@ -52,14 +53,15 @@ package final class JobWatcher: Sendable {
         for (rank, place) in places.enumerated() where !place.isEmpty { post?.forget(rank) }
     }
 
-    /// Listens on rank 0, where there are other ranks, at the addresses by which their hosts reach it. Collective.
+    /// Starts the server on rank 0, if there are other ranks, at the addresses by which their hosts can reach
+    /// it. Collective.
     private static func serve(
         _ communicator: any Communicator, _ warn: @escaping @Sendable (String) -> Void
     ) throws -> WatchServer? {
         guard communicator.size > 1 else { return nil }
         let network = HostNetwork.own
         let isAlone = try communicator.allAgree(communicator.localSize == communicator.size)
-        // One rank of each host names its addresses.
+        // One rank per host contributes its host's addresses.
         let everyones = try communicator.allGather(
             isAlone || communicator.localRank != 0 ? [] : network.interfaces.map(\.address))
         guard communicator.isRoot else { return nil }
@@ -74,22 +76,23 @@ package final class JobWatcher: Sendable {
             addresses: addresses, ranks: communicator.size, secret: WatchSecret.random(), warn: warn)
     }
 
-    /// Keeps `status.json` in a run's folder from now on; on rank 0, which must hold the folder's lock.
+    /// Writes `status.json` to the run folder from now on. Call it on rank 0, which must hold the folder's
+    /// lock.
     package func keepStatus(in run: String, name: String, steps: Int) {
         post?.keepStatus(in: run, name: name, steps: steps)
     }
 
-    /// Notes a logged step for `status.json`; on rank 0.
+    /// Publishes the progress of a logged step in `status.json`. On rank 0.
     package func note(_ progress: JobStatus.Progress) { post?.note(progress) }
 
-    /// Notes a committed checkpoint for `status.json`; on rank 0.
+    /// Publishes the step of a committed checkpoint in `status.json`. On rank 0.
     package func note(checkpoint step: Int) { post?.note(checkpoint: step) }
 
-    /// Publishes why checkpoints cannot be saved; nil when they can. For rank 0.
+    /// Publishes why checkpoints cannot be saved; nil clears the alarm. On rank 0.
     package func note(alarm: String?) { post?.note(alarm: alarm) }
 
-    /// Ends the watching. On every rank, each by itself; the second time it does nothing. Waits for at most 10 s where
-    /// the disk of `status.json` does not answer.
+    /// Stops monitoring. Every rank calls it, independently of the others; further calls have no effect.
+    /// Waits up to 10 s for the disk that holds `status.json`.
     package func leave(_ state: JobStatus.State, exitStatus: Int32, message: String?) {
         guard !hasLeft.exchange(true, ordering: .relaxed) else { return }
         activity.enter(.end)
@@ -99,7 +102,7 @@ package final class JobWatcher: Sendable {
 }
 
 extension JobWatcher {
-    /// Watches all ranks while `body` runs, and ends the watching as it ends. Collective.
+    /// Monitors all ranks while `body` runs. Collective.
     package static func watch(
         _ communicator: any Communicator, _ limits: WatchLimits, _ body: (JobWatcher) throws -> Void
     ) throws {
@@ -119,7 +122,8 @@ extension JobWatcher {
     }
 }
 
-/// Runs a program on every rank, as `runOnAllRanks(_:)` does, and watches all ranks from MPI's start to their end.
+/// Runs a program on every rank, as `runOnAllRanks(_:)` does, and monitors all ranks from MPI_Init to their
+/// exit.
 package func runOnAllRanks(
     watchedBy limits: WatchLimits, _ body: (any Communicator, JobWatcher) throws -> Void
 ) -> Int32 {

@@ -1,25 +1,25 @@
 import Checkpointing
 import Foundation
 
-/// What a launcher has done for a run so far, in `launch.json` of the run's folder: for `disttrain status`, and for the
-/// next launch of the same run.
+/// The history of a run's launches, stored as `launch.json` in the run folder. `disttrain status` and the
+/// next launch of the same run read it.
 package struct LaunchRecord: Codable, Sendable, Equatable {
     package struct Attempt: Codable, Sendable, Equatable {
-        /// Counts all starts of the run.
+        /// Number of this start, counted over all launches of the run.
         package var number: Int
         package var id: String
-        /// Ranks by host: "node0:2".
+        /// Hosts with their number of ranks, such as "node0:2".
         package var hosts: [String]
         package var threads: Int
-        /// Seconds since 1970.
+        /// `startedAt` and `endedAt` are seconds since 1970.
         package var startedAt: Double
         package var endedAt: Double?
-        /// Of the checkpoint it went on from; nil: from nothing.
+        /// Step of the checkpoint that the attempt resumed from; nil if it started from scratch.
         package var firstStep: Int?
-        /// The last step that was logged.
+        /// The last logged step.
         package var lastStep: Int?
         package var exitStatus: Int32?
-        /// How it ended, in a line.
+        /// How the attempt ended, in one line.
         package var message: String?
 
         package init(
@@ -30,14 +30,14 @@ package struct LaunchRecord: Codable, Sendable, Equatable {
         }
     }
 
-    /// Where the launcher runs.
+    /// Host and process id of the launcher.
     package var host: String
     package var pid: Int32
-    /// nil in records of older releases.
+    /// nil in records written by older releases.
     package var launcher: LauncherProcess?
     package var maxRestarts: Int
     package var attempts: [Attempt] = []
-    /// The launcher is done.
+    /// The launcher has finished.
     package var isOver = false
 
     package init(host: String, pid: Int32, maxRestarts: Int) {
@@ -45,9 +45,9 @@ package struct LaunchRecord: Codable, Sendable, Equatable {
     }
 
     package static let fileName = RunFolder.launchName
-    /// The folder of the attempts' logs, beside it.
+    /// Name of the folder with the attempts' logs, next to `launch.json`.
     package static let logs = RunFolder.logsName
-    /// More would make a file that is read every second long.
+    /// Number of attempts kept. The limit keeps the file short, since it is read every second.
     private static let kept = 200
 
     package static func read(_ run: String) -> LaunchRecord? {

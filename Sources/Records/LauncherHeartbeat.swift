@@ -1,11 +1,11 @@
-/// What rank 0 prints each second for a launcher, which so knows that the job lives. mpirun carries the lines from any
-/// host, and no disk is involved.
+/// The heartbeat line that rank 0 prints every second, by which a launcher detects that the job is alive.
+/// mpirun forwards the lines from any host, so no disk is involved.
 package struct LauncherHeartbeat: Sendable, Equatable {
     package enum State: Sendable, Equatable {
         case watching
-        /// The watching has ended in good order, and no heartbeat follows: the processes are about to end.
+        /// Monitoring has ended normally; no heartbeat follows, and the processes are about to exit.
         case done
-        /// Rank 0 ends the job, for this reason, and no heartbeat follows.
+        /// Rank 0 aborts the job for this reason; no heartbeat follows.
         case lost(String)
     }
 
@@ -17,7 +17,7 @@ package struct LauncherHeartbeat: Sendable, Equatable {
     private static let prefix = "disttrain-heartbeat"
     private static let (done, lost) = ("done", "lost")
 
-    /// Without an end of line.
+    /// The line without its line feed.
     package var line: String {
         switch state {
         case .watching: "\(Self.prefix) \(beat)"
@@ -26,7 +26,7 @@ package struct LauncherHeartbeat: Sendable, Equatable {
         }
     }
 
-    /// nil for any other line.
+    /// Returns nil for any other line.
     package init?(line: String) {
         let words = line.split(separator: " ", maxSplits: 3, omittingEmptySubsequences: false)
         guard words.count > 1, words[0] == Self.prefix, let beat = Int(words[1]) else { return nil }

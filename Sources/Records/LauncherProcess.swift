@@ -1,7 +1,7 @@
 import Support
 
-/// The process of a launcher, distinguished from every other process of every host. The next launcher of the same run
-/// finds out by it whether this one has died and left its ranks behind.
+/// Identifies a launcher process uniquely across hosts and reboots. The next launcher of the same run uses it
+/// to determine whether this one has died and left its ranks behind.
 package struct LauncherProcess: Codable, Sendable, Equatable {
     private let host: String
     private let pid: Int32
@@ -16,7 +16,8 @@ package struct LauncherProcess: Codable, Sendable, Equatable {
             processNamespace: owner.processNamespace)
     }
 
-    /// Whether it is certain that the process has ended; false where it cannot be seen from here, as on another host.
+    /// Whether the process has certainly ended; false if that cannot be determined, for example from another
+    /// host.
     package var isDead: Bool {
         RunLockOwner(
             attempt: "", host: host, pid: pid, processStart: processStart, bootID: bootID,

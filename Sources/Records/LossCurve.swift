@@ -2,7 +2,7 @@ import Checkpointing
 import Foundation
 import Imaging
 
-/// The run's loss over its steps as a picture, `loss.png`.
+/// Draws the run's loss over its steps to `loss.png`.
 package struct LossCurve {
     package let run: RunFolder
     package init(_ run: RunFolder) { self.run = run }

@@ -1,13 +1,13 @@
 import Foundation
 import Support
 
-/// What a `metrics.jsonl` holds, for reports and plots.
+/// The contents of a `metrics.jsonl` file, for reports and plots.
 package struct MetricsHistory: Sendable {
-    /// The line that describes the run; nil where it is missing.
+    /// The line that describes the run; nil if it is missing.
     package let run: JSONObject?
-    /// All readable lines in order, of every kind.
+    /// All readable lines of every kind, in file order.
     package let records: [JSONObject]
-    /// Lines that are no JSON objects: torn by a crash.
+    /// Number of lines that are not JSON objects because a crash truncated them.
     package let unreadableLines: Int
 
     package init(contentsOf path: String) throws(MetricsError) {
@@ -15,8 +15,8 @@ package struct MetricsHistory: Sendable {
         self.init(parsing: data)
     }
 
-    /// The file's bytes; nil where there is none. One that cannot be read is an error: taken for an empty one, it would
-    /// be overwritten.
+    /// The file's bytes; nil if the file does not exist. Throws if the file cannot be read: treating it as
+    /// empty would overwrite it.
     static func read(_ path: String) throws(MetricsError) -> Data? {
         guard FileManager.default.fileExists(atPath: path) else { return nil }
         do {
@@ -38,12 +38,13 @@ package struct MetricsHistory: Sendable {
         run = records.first { $0["kind"]?.stringValue == "run" }
     }
 
-    /// Lines of one kind.
+    /// The records of one kind.
     package func records(ofKind kind: String) -> [JSONObject] {
         records.filter { $0["kind"]?.stringValue == kind }
     }
 
-    /// A number over the steps; a path into an object has dots ("seconds.total"). Steps without it are left out.
+    /// A value over the steps. Dots in the key address nested objects ("seconds.total"). Steps without the
+    /// value are left out.
     package func series(_ key: String, kind: String = "step") -> [(step: Int, value: Double)] {
         let path = key.split(separator: ".").map(String.init)
         return records(ofKind: kind).compactMap { record in
@@ -54,10 +55,10 @@ package struct MetricsHistory: Sendable {
         }
     }
 
-    // MARK: Cutting back
+    // MARK: Truncation on resume
 
-    /// Length in bytes of the lines to keep when a run goes on from `step`: all before the first of a later step, less
-    /// unreadable ones at the end.
+    /// Length in bytes of the prefix to keep when a run resumes from `step`: the lines before the first one
+    /// of a later step, without unreadable lines at the end.
     static func keptPrefix(of data: Data, through step: Int) -> Int {
         var kept = 0
         for line in lines(of: data) {
@@ -70,9 +71,9 @@ package struct MetricsHistory: Sendable {
 
     private struct Line {
         let object: JSONObject?
-        /// Whether it ends with a line feed.
+        /// Whether the line ends with a line feed.
         let isClosed: Bool
-        /// Offset of the byte after it.
+        /// Offset of the byte after the line.
         let end: Int
     }
 

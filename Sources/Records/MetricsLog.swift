@@ -12,21 +12,21 @@ package struct MetricsError: ReportableError, Equatable {
     package var exitStatus: Int32 { ExitStatus.forSystemError(code, otherwise: ExitStatus.usage) }
 }
 
-/// Writes `metrics.jsonl`: a JSON object a line, of which the file never holds half. For one rank.
+/// Writes `metrics.jsonl`, one JSON object per line. The file never contains a partial line. For one rank.
 ///
-/// Kinds of line: `run` (the first), `step`, `resume`, and whatever else `append(kind:)` is given.
+/// Kinds of lines: `run` (the first), `step`, `resume`, and any other kind passed to `append(kind:)`.
 package final class MetricsLog {
-    /// Lines that could not be written, and are not kept for later either.
+    /// Number of lines that could not be written and are not buffered for a retry either.
     package var lostLines: Int { file.lost }
 
     let file: AppendedFile
     private let clock: () -> Double
 
-    /// Opens the file, cut back to where the run goes on.
+    /// Opens the file and truncates it to the step that the run resumes from.
     ///
     /// - Parameters:
-    ///   - resumedStep: the step of the checkpoint that was loaded; nil starts the file anew.
-    ///   - onProblem: called with lines that cannot be written for now, once a series.
+    ///   - resumedStep: the step of the loaded checkpoint; nil empties the file.
+    ///   - onProblem: called with a message when lines cannot be written; once per series of failures.
     ///   - clock: seconds since 1970.
     package init(
         path: String, run: RunDescription, resumedStep: Int? = nil,
@@ -50,17 +50,19 @@ package final class MetricsLog {
         if let resumedStep { append(kind: "resume", step: resumedStep, run.fields) }
     }
 
-    /// Tries to get all lines onto the disk.
+    /// Flushes all lines to the disk. A failure is reported and the lines are retried later.
     package func synchronize() { file.synchronize() }
 
-    /// Waits until all lines are on the disk: a checkpoint must not outlive the curve up to it. For any thread.
+    /// Waits until all lines are on the disk, so that a checkpoint never has a step that the metrics lack.
+    /// Callable from any thread.
     package func commit() throws(FileError) { try file.commit() }
 
     package func append(_ metrics: StepMetrics) { append(kind: "step", step: metrics.step, metrics.fields) }
 
-    /// Appends a line of another kind, with the time.
+    /// Appends a line of another kind, with a timestamp.
     ///
-    /// - Parameter step: updates made; lines beyond a resumed step are cut. nil for what has no step.
+    /// - Parameter step: optimizer updates made; nil if the line has no step. When a run resumes, lines of
+    ///   later steps than the checkpoint's are removed.
     package func append(kind: String, step: Int?, _ fields: JSONObject) {
         var line: JSONObject = ["kind": .string(kind)]
         if let step { line["step"] = .integer(step) }

@@ -1,25 +1,26 @@
 import Support
 
-/// What a run is and runs on: the first line of `metrics.jsonl`, and again whenever it is resumed.
+/// Describes the run and its environment: the first line of `metrics.jsonl`, repeated whenever the run
+/// resumes.
 package struct RunDescription: Sendable, Equatable {
     package var name: String
     package var seed: UInt64
     package var programVersion: String
-    /// Each machine once.
+    /// Host names without duplicates.
     package var hosts: [String]
     package var ranks: Int
-    /// Threads of each rank.
+    /// Threads per rank.
     package var threads: Int
     /// "fp32" or "bf16".
     package var precision: String
-    /// The processor's features.
+    /// The CPU's features (instruction sets).
     package var processor: String
-    /// The libraries that compute.
+    /// The compute libraries.
     package var kernels: String
     package var configurationHash: String
-    /// Floating-point operations that an image costs a step, forward and backward, by the direct algorithm.
+    /// Floating-point operations per image and step, forward and backward, counted for direct convolution.
     package var flopsPerImage: Double
-    /// The folder of the weights that this start began from; nil for random ones and for a checkpoint's.
+    /// The folder of the initial weights; nil if they were random or came from a checkpoint.
     package var initializedFrom: String?
 
     package init(
@@ -56,24 +57,25 @@ package struct RunDescription: Sendable, Equatable {
 
 /// One logged step of `metrics.jsonl`.
 package struct StepMetrics: Sendable, Equatable {
-    /// Updates made.
+    /// Optimizer updates made.
     package var step: Int
-    /// Mean since the last logged step.
+    /// Mean over the steps since the last logged one.
     package var loss: Double
     package var learningRate: Double
-    /// Before clipping.
+    /// Norm before clipping.
     package var gradientNorm: Double
     package var imagesPerSecond: Double
-    /// Seconds a step, of the slowest rank.
+    /// Seconds per step on the slowest rank, for the four fields that follow.
     package var dataSeconds: Double
     package var computeSeconds: Double
     package var communicationSeconds: Double
     package var totalSeconds: Double
     package var epoch: Double
     package var samplesSeen: Int
-    /// Terms of the loss by name, where it has several.
+    /// The terms of the loss by name, if it has several.
     package var parts: [(name: String, value: Double)]
-    /// Norm of the gradient of each block of the model, before clipping, at this step alone; not in `metrics.jsonl`.
+    /// Gradient norm of each block of the model, before clipping, at this step only; not part of
+    /// `metrics.jsonl`.
     package var blockNorms: [(name: String, value: Double)]
 
     package init(
@@ -119,8 +121,8 @@ package struct StepMetrics: Sendable, Equatable {
         return fields
     }
 
-    /// The numbers under the names that TensorBoard and Weights & Biases show them by: what stands before the slash
-    /// is a group of charts.
+    /// The values under the names used in TensorBoard and Weights & Biases. The part before the slash groups
+    /// the charts.
     package var scalars: [(name: String, value: Double)] {
         [
             ("train/loss", loss), ("train/lr", learningRate), ("train/grad_norm", gradientNorm),
@@ -135,6 +137,6 @@ package struct StepMetrics: Sendable, Equatable {
 }
 
 extension JSONValue {
-    /// A number, or null for NaN and infinities, of which JSON has none.
+    /// A number, or null for NaN and infinities, which JSON cannot represent.
     package static func finite(_ value: Double) -> JSONValue { value.isFinite ? .number(value) : .null }
 }

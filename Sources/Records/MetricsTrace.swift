@@ -1,20 +1,21 @@
 import Checkpointing
 import Foundation
 
-/// The curve of a run by its `metrics.jsonl`: what every step came to, to the last digit.
+/// The exact per-step values in a run's `metrics.jsonl`, for comparing two runs bit by bit.
 package struct MetricsTrace: Sendable {
-    /// The numbers of a step that do not depend on how fast it was. JSON has no NaN, so that one is nil.
+    /// The values of a step that do not depend on its speed. NaN is stored as nil, since JSON cannot
+    /// represent it.
     package static let keys = ["loss", "lr", "grad_norm"]
 
     struct Entry: Sendable {
         let step: Int
-        /// In the order of `keys`.
+        /// Values in the order of `keys`.
         let values: [Double?]
     }
 
     let path: String
     let entries: [Entry]
-    /// The steps that the run went on from, each once for every start.
+    /// The steps that the run resumed from, one entry per resume.
     package let resumedSteps: [Int]
 
     package init(of run: RunFolder) throws(MetricsError) {
@@ -33,7 +34,8 @@ package struct MetricsTrace: Sendable {
         entries.first { $0.step == step }.flatMap { $0.values[0] }
     }
 
-    /// Where the curve is not each of the steps 1 to `count` once, in order, in words; nil where it is.
+    /// Describes where the curve deviates from the steps 1 to `count`, each once and in order; nil if it does
+    /// not.
     package func disorder(steps count: Int) -> String? {
         for (index, entry) in entries.enumerated() where entry.step != index + 1 {
             let isRepeat = entries[..<index].contains { $0.step == entry.step }
@@ -43,7 +45,8 @@ package struct MetricsTrace: Sendable {
         return entries.count == count ? nil : "it ends with step \(entries.count), expected \(count)"
     }
 
-    /// What first differs from another run's curve, in words; nil where all of `count` steps is equal and in order.
+    /// Describes the first difference from another run's curve; nil if all `count` steps are equal and in
+    /// order.
     package func firstDifference(from expected: MetricsTrace, steps count: Int) -> String? {
         if let disorder = disorder(steps: count) { return disorder }
         guard expected.entries.map(\.step) == entries.map(\.step) else {
@@ -62,11 +65,11 @@ package struct MetricsTrace: Sendable {
 }
 
 extension MetricsHistory {
-    /// Bytes of the end of a file in which its last whole line is looked for.
+    /// Bytes at the end of a file that are searched for its last complete line.
     private static let tail = 8192
 
-    /// The last step that a run has logged; 0 where it has none yet. Cheap however long the file is: it may be asked for
-    /// while the run writes.
+    /// The last step that a run has logged, or 0 if there is none. Reads only the end of the file, so the
+    /// cost does not depend on its length; safe to call while the run writes.
     package static func lastStep(of run: RunFolder) -> Int {
         guard let file = FileHandle(forReadingAtPath: run.metrics) else { return 0 }
         defer { try? file.close() }

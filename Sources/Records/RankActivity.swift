@@ -2,13 +2,14 @@ import Foundation
 import Support
 import Synchronization
 
-/// What one rank is doing: kept up to date by its training thread, read by the thread that reports it.
+/// The current activity of one rank. The training thread updates it; the reporting thread reads it.
 package final class RankActivity: Sendable {
-    /// In the order of a run and, within it, of a training step, so that of two ranks in one step the one with the
-    /// earlier phase is behind. The numbers are those of older versions' status files.
+    /// The cases are declared in the order of a run and, within it, of a training step: of two ranks in the
+    /// same step, the one in the earlier phase is behind. The raw values are those of older versions' status
+    /// files.
     package enum Phase: Int, Codable, Sendable, CaseIterable {
         case start = 0
-        /// A command that does not train.
+        /// A command other than training.
         case work = 20
         case openStage = 13, openData = 12, makeModel = 14, initialize = 15, openRun = 16
         case load = 1
@@ -17,7 +18,7 @@ package final class RankActivity: Sendable {
         case record = 18, sample = 9, save = 8, evaluate = 19
         case export = 10, end = 11
 
-        /// After "rank 3 is".
+        /// Completes the sentence "rank 3 is …".
         package var words: String {
             switch self {
             case .start: "starting"
@@ -44,7 +45,8 @@ package final class RankActivity: Sendable {
             }
         }
 
-        /// Whether it is part of a training step. The others come before the step whose number they bear.
+        /// Whether the phase is part of a training step. The other phases precede the step whose number they
+        /// carry.
         var isInStep: Bool {
             switch self {
             case .data, .compute, .gather, .reduce, .agree, .update: true
@@ -52,7 +54,7 @@ package final class RankActivity: Sendable {
             }
         }
 
-        /// Whether it reads or writes files, so that a disk that does not answer stops it.
+        /// Whether the phase reads or writes files, so that an unresponsive disk blocks it.
         var usesStorage: Bool {
             switch self {
             case .start, .work, .makeModel, .compute, .gather, .reduce, .agree, .update: false
@@ -65,16 +67,17 @@ package final class RankActivity: Sendable {
             uniqueKeysWithValues: allCases.enumerated().map { ($0.element, $0.offset) })
     }
 
-    /// One look at it.
+    /// A snapshot of the activity.
     package struct Reading: Codable, Sendable, Equatable {
         package var phase: Phase
-        /// Updates made, or about to be made.
+        /// Updates made, or the number of the update in progress.
         package var step: Int
-        /// Grows with everything that happens.
+        /// Incremented whenever the rank makes progress.
         package var ticks: Int
-        /// Seconds since the last tick, by this rank's own monotonic clock.
+        /// Seconds since the last tick, by this rank's monotonic clock.
         package var seconds: Double
-        /// Seconds of the last whole step; and of a step of late, those that this rank worked, waiting for nobody.
+        /// `stepSeconds` is the duration of the last whole step. `ownSeconds` is a running mean of the time
+        /// per step that this rank worked without waiting for others.
         package var stepSeconds: Double
         package var ownSeconds: Double
 
@@ -89,14 +92,14 @@ package final class RankActivity: Sendable {
     private struct State {
         var reading = Reading(phase: .start, step: 0, ticks: 0, seconds: 0, stepSeconds: 0, ownSeconds: 0)
         var since = monotonicSeconds()
-        /// Of `StorageProgress`, when last looked at.
+        /// The value of `StorageProgress.pieces` at the last reading.
         var pieces = StorageProgress.pieces
     }
     private let state = Mutex(State())
 
     package init() {}
 
-    /// The rank begins something else. Has to be called before anything that may wait for a disk.
+    /// Records that the rank enters a phase. Call it before any operation that may block on a disk.
     ///
     /// - Parameter step: updates made so far.
     package func enter(_ phase: Phase, step: Int? = nil) {
@@ -109,7 +112,7 @@ package final class RankActivity: Sendable {
         }
     }
 
-    /// The rank has got further with what it does.
+    /// Records progress within the current phase.
     package func tick() {
         state.withLock {
             $0.reading.ticks += 1
@@ -117,7 +120,7 @@ package final class RankActivity: Sendable {
         }
     }
 
-    /// A step is over.
+    /// Records the duration of a finished step and the part of it without waiting, both in seconds.
     package func finishStep(seconds: Double, own: Double) {
         state.withLock {
             let before = $0.reading.ownSeconds
@@ -126,11 +129,13 @@ package final class RankActivity: Sendable {
         }
     }
 
-    /// One slow step is no straggler.
+    /// Weight of the previous value in the running mean, so that a single slow step does not mark a rank as a
+    /// straggler.
     private static let memory = 0.95
 
-    /// What the rank is doing now. In a phase that uses storage, what any thread has read or written since the last look
-    /// counts as progress; in others it does not, or a save in the background would hide that training hangs.
+    /// The current activity. In a phase that uses storage, reads and writes by any thread since the last
+    /// reading count as progress. In other phases they do not, since a background save would otherwise hide a
+    /// hang in training.
     package var reading: Reading {
         state.withLock {
             let pieces = StorageProgress.pieces

@@ -2,8 +2,8 @@ import Foundation
 import Support
 import Synchronization
 
-/// A thread of every rank but 0 that reports to rank 0 what the rank is doing, and ends the process when rank 0 says so
-/// or is lost. It touches no disk.
+/// A thread on every rank except 0 that reports the rank's activity to rank 0. It ends the process if rank 0
+/// requests it or is lost. It touches no disk.
 final class RankReporter: Sendable {
     private let activity: RankActivity
     private let rank: Int
@@ -12,7 +12,7 @@ final class RankReporter: Sendable {
     private let wantsToLeave = Atomic<Bool>(false)
     private let ended = DispatchSemaphore(value: 0)
 
-    /// - Returns: nil where rank 0 cannot be reached; the rank then goes unwatched.
+    /// - Returns: nil if rank 0 cannot be reached; the rank is then not monitored.
     init?(
         to watcher: WatcherAddress, rank: Int, host: String, activity: RankActivity, limits: WatchLimits
     ) {
@@ -20,7 +20,7 @@ final class RankReporter: Sendable {
         silence = limits.silence
         guard let connection = WatchLink.connect(to: watcher, rank: rank) else { return nil }
         connection.send(RankMessage(hello: RankMessage.Hello(host: host, pid: getpid())))
-        // Used by the thread alone from here on.
+        // From here on, only the thread uses the connection.
         nonisolated(unsafe) let own = connection
         startThread("rank reporter") { [self] in
             report(own)
@@ -28,7 +28,7 @@ final class RankReporter: Sendable {
         }
     }
 
-    /// Says farewell and waits until it is on its way.
+    /// Sends the goodbye message and waits until the thread has sent it.
     func leave() {
         wantsToLeave.store(true, ordering: .relaxed)
         ended.wait()
@@ -48,7 +48,7 @@ final class RankReporter: Sendable {
             for message in connection.receive(WatcherMessage.self) {
                 heardAt = now
                 if message.bye == true { return }
-                if message.end == true { _exit(ExitStatus.crash) }  // Rank 0 has said why.
+                if message.end == true { _exit(ExitStatus.crash) }  // Rank 0 has printed the reason.
             }
             if wantsToLeave.load(ordering: .relaxed) { return connection.send(RankMessage(bye: true)) }
             if connection.isClosed { end("rank 0 on the watching host has died") }
@@ -74,19 +74,20 @@ final class RankReporter: Sendable {
     }
 }
 
-/// How a rank finds the watcher.
+/// Connects a rank to the watcher.
 package enum WatchLink {
-    /// Seconds for one address to answer, and for all attempts together: less than a rank may take to join.
+    /// Timeouts in seconds: for one address to respond, and for all attempts together. The total is below the
+    /// time a rank has to join.
     private static let answer = 2.0
     private static let patience = 12.0
 
     /// Connects to the watcher and authenticates both sides.
     ///
-    /// An address may lead to another host's port of that number: whoever answers there does not know the secret, and
-    /// the address is given up. A connection that ends without an answer is tried again, since the watcher drops those
-    /// that have not proven themselves when it has too many.
+    /// An address may belong to another host on which something else listens at that port. Such a peer does
+    /// not have the secret, so the address is discarded. A connection that ends without a response is
+    /// retried, since the watcher drops unauthenticated connections when it has too many.
     ///
-    /// - Returns: nil where no address leads to the watcher.
+    /// - Returns: nil if no address leads to the watcher.
     package static func connect(to watcher: WatcherAddress, rank: Int) -> WatchConnection? {
         let deadline = monotonicSeconds() + patience
         var endpoints = watcher.endpoints
@@ -104,9 +105,9 @@ package enum WatchLink {
 
     private enum Attempt {
         case connected(WatchConnection)
-        /// The watcher is not there.
+        /// The watcher does not listen at this address.
         case wrong
-        /// It may be, and is busy.
+        /// The watcher may listen at this address, but it did not serve the connection.
         case dropped
     }
 
@@ -125,7 +126,7 @@ package enum WatchLink {
             var request = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
             poll(&request, 1, 100)
             let ticks = connection.receive(WatcherMessage.self)
-            // The first tick says that the watcher serves this connection.
+            // The first tick confirms that the watcher serves this connection.
             if !ticks.isEmpty { return .connected(connection) }
         }
         return connection.failure != nil ? .wrong : .dropped

@@ -2,9 +2,9 @@ import Foundation
 
 /// The environment variables that a run's records may contain.
 ///
-/// Records are uploaded and shared, and an environment holds secrets (`SLURM_JWT`, tokens, passwords). So a variable is
-/// recorded only if it is in this list, which names what describes the job: its id and its size. Names of users,
-/// accounts, hosts, addresses and folders are left out.
+/// Records are uploaded and shared, and an environment may contain secrets (`SLURM_JWT`, tokens, passwords).
+/// A variable is therefore recorded only if it is in this list, which covers the job's id and its size. Names
+/// of users, accounts, hosts, addresses and folders are left out.
 enum RecordedEnvironment {
     private static let slurm = [
         "SLURM_JOB_ID", "SLURM_JOB_NAME", "SLURM_JOB_PARTITION", "SLURM_JOB_QOS", "SLURM_JOB_NUM_NODES",
@@ -13,10 +13,11 @@ enum RecordedEnvironment {
         "SLURM_MEM_PER_CPU", "SLURM_THREADS_PER_CORE", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID",
         "SLURM_ARRAY_TASK_COUNT", "SLURM_RESTART_COUNT", "SLURM_CLUSTER_NAME",
     ]
-    /// A longer value is not a name or a number.
+    /// Longer values are dropped: they are not plain names or numbers.
     private static let longestValue = 256
 
-    /// The Slurm job's variables, without `SLURM_` and in lower case, as wandb keeps them; sorted.
+    /// The Slurm job's variables, sorted, without the prefix `SLURM_` and in lower case, as wandb stores
+    /// them.
     static func slurmJob(
         _ environment: [String: String] = ProcessInfo.processInfo.environment
     ) -> [(key: String, value: String)] {

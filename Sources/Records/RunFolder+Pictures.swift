@@ -3,11 +3,11 @@ import Foundation
 import Support
 
 extension RunFolder {
-    /// Puts the pictures back to the step that a run goes on from, so that none shows a past that is left behind:
-    /// later samples and evaluations are moved to a folder `superseded` beside them, and `loss.png` is drawn anew. For the rank with the lock,
-    /// when the metrics have been cut back.
+    /// Removes pictures that are later than the step the run resumes from, so that none shows a discarded
+    /// part of the run. Later samples and evaluations are moved to a folder `superseded` next to them, and
+    /// `loss.png` is redrawn. Call it on the rank that holds the lock, after the metrics have been truncated.
     ///
-    /// - Parameter step: nil for a start from nothing.
+    /// - Parameter step: nil if the run starts from scratch.
     package func cutPicturesBack(to step: Int?) throws {
         try setAside(samples, after: step) { Self.step(ofSamples: $0) }
         try setAside(evaluation, after: step) { Self.step(ofEvaluation: $0) }
@@ -15,7 +15,7 @@ extension RunFolder {
         try LossCurve(self).write()
     }
 
-    /// Moves what a folder has of later steps to its folder `superseded`.
+    /// Moves a folder's files of later steps to its subfolder `superseded`.
     private func setAside(_ folder: String, after step: Int?, _ stepOf: (String) -> Int?) throws {
         guard FileManager.default.fileExists(atPath: folder) else { return }
         let aside = (folder as NSString).appendingPathComponent("superseded")
@@ -30,7 +30,8 @@ extension RunFolder {
         }
     }
 
-    /// The step in a name such as `step-00001000-inception.json` or `step-00001000-inception-nearest.png`; nil for any other name.
+    /// The step in a name such as `step-00001000-inception.json` or `step-00001000-inception-nearest.png`;
+    /// nil for any other name.
     private static func step(ofEvaluation name: String) -> Int? {
         guard name.hasPrefix("step-") else { return nil }
         return Int(name.dropFirst(5).prefix { ("0"..."9").contains($0) })

@@ -3,32 +3,33 @@ import Configuration
 import Foundation
 import Support
 
-/// Everything that is recorded while a run trains: `metrics.jsonl` always, and what `logging` asks for. For one rank.
+/// Writes all records of a training run: `metrics.jsonl` always, and the others that `logging` selects. For
+/// one rank.
 ///
-/// `metrics.jsonl` is what a run is known by, and must be writable. The other records are for looking at: one that
-/// cannot be opened is reported, and tried again at the next checkpoint.
+/// `metrics.jsonl` is the authoritative record and must be writable. The others are for display only: one
+/// that cannot be opened is reported and retried at the next checkpoint.
 package final class RunRecorder {
-    /// The lines must be on the disk before a checkpoint is.
+    /// The metrics file, exposed because its lines must be on the disk before a checkpoint is.
     package var metricsFile: AppendedFile { metrics.file }
 
     private let metrics: MetricsLog
     private var tensorBoard: TensorBoardLog?
     private var wandb: WandBRun?
-    /// Open those that could not be opened so far; nil where there is nothing to open.
+    /// Closures that open the records not opened so far; nil once there is nothing left to open.
     private var openTensorBoard: (() throws(FileError) -> TensorBoardLog?)?
     private var openWandB: (() throws(FileError) -> WandBRun?)?
     private let onProblem: (String) -> Void
 
-    /// What pictures of the model's work are called.
+    /// Name of the sample pictures in the records.
     private static let samples = "samples"
 
-    /// Opens the records, cut back to where the run continues.
+    /// Opens the records and truncates them to the step that the run resumes from.
     ///
     /// - Parameters:
-    ///   - configuration: the resolved configuration, YAML.
-    ///   - resumedStep: the step of the checkpoint that was loaded; nil starts them anew.
-    ///   - host: this rank's.
-    ///   - onProblem: called, with a line, with what cannot be written.
+    ///   - configuration: the resolved configuration as YAML.
+    ///   - resumedStep: the step of the loaded checkpoint; nil starts new records.
+    ///   - host: the name of this rank's host.
+    ///   - onProblem: called with a one-line message about a record that cannot be written.
     package init(
         _ run: RunFolder, _ description: RunDescription, configuration: String, logging: LoggingConfiguration,
         resumedStep: Int?, host: String, onProblem: @escaping (String) -> Void
@@ -39,7 +40,8 @@ package final class RunRecorder {
         let step = resumedStep
         openTensorBoard = { () throws(FileError) in
             if step == nil { try TensorBoardLog.discard(in: run.tensorBoard) }
-            // A file that is not wanted any more is cut back, too: it may be wanted again.
+            // Truncate an existing file even if TensorBoard logging is now off, since it may be enabled again
+            // later.
             guard logging.tensorboard || TensorBoardLog.exists(in: run.tensorBoard) else { return nil }
             let log = try TensorBoardLog(
                 folder: run.tensorBoard, resumedStep: step, host: host, onProblem: onProblem)
@@ -61,9 +63,9 @@ package final class RunRecorder {
         openRecords(onProblem)
     }
 
-    /// Opens what is not open yet.
+    /// Opens the records that are not open yet.
     ///
-    /// - Parameter onProblem: called with a line for each that cannot be opened.
+    /// - Parameter onProblem: called with one line for each record that cannot be opened.
     private func openRecords(_ onProblem: (String) -> Void) {
         Self.open(&tensorBoard, &openTensorBoard, onProblem)
         Self.open(&wandb, &openWandB, onProblem)
@@ -100,22 +102,22 @@ package final class RunRecorder {
         wandb?.append(scalars, step: step)
     }
 
-    /// A picture of the model's work as a PNG file.
+    /// Appends a sample picture, encoded as PNG.
     package func append(picture png: [UInt8], width: Int, height: Int, step: Int) {
         tensorBoard?.append(picture: png, width: width, height: height, name: Self.samples, step: step)
         wandb?.append(picture: png, width: width, height: height, name: Self.samples, step: step)
     }
 
-    /// Tries to get everything onto the disk, and opens records that could not be opened so far.
+    /// Flushes all records to the disk and retries opening those that could not be opened so far.
     package func synchronize() {
-        // Reported when the run started.
+        // No message here: the failure was reported when the run started.
         openRecords { _ in }
         metrics.synchronize()
         tensorBoard?.synchronize()
         wandb?.synchronize()
     }
 
-    /// Tells the records how training ended.
+    /// Records the exit status of training.
     package func finish(exitStatus: Int32) {
         metrics.synchronize()
         tensorBoard?.synchronize()
@@ -126,13 +128,13 @@ package final class RunRecorder {
         (try? YAMLNode.parse(yaml, source: "config.yaml"))?.json.objectValue ?? JSONObject()
     }
 
-    /// As a block of code in Markdown.
+    /// The text as a Markdown code block.
     private static func indented(_ text: String) -> String {
         text.split(separator: "\n", omittingEmptySubsequences: false).map { "    \($0)" }
             .joined(separator: "\n")
     }
 
-    /// As a table in Markdown.
+    /// The description as a Markdown table.
     private static func table(_ description: RunDescription) -> String {
         let rows = description.fields.members.map { member in
             let words = member.value.arrayValue?.compactMap(\.stringValue) ?? []

@@ -1,4 +1,4 @@
-/// Pictures of a model's sampling, by their files in a run's `report` folder.
+/// Pictures of a model's sampling, stored in the run's `report` folder.
 package enum SamplingPictureKind: String, CaseIterable {
     case denoising, interpolation
 

@@ -2,9 +2,9 @@ import Foundation
 import Support
 import Synchronization
 
-/// Writes `status.json` on a thread of its own: a disk that does not answer delays the file, and nothing else.
+/// Writes `status.json` on a separate thread, so that an unresponsive disk delays only the file.
 ///
-/// Of values that come while one is being written the last is written.
+/// If several values are submitted while one is being written, only the last of them is written.
 package final class StatusWriter: Sendable {
     private struct State {
         package var newest: JobStatus?
@@ -14,7 +14,7 @@ package final class StatusWriter: Sendable {
     private let wake = DispatchSemaphore(value: 0)
     private let ended = DispatchSemaphore(value: 0)
 
-    /// - Parameter write: writes one value; may take any time.
+    /// - Parameter write: writes one value; may block for any time.
     package init(_ write: @escaping @Sendable (JobStatus) -> Void) {
         startThread("status writer") { [self] in
             while true {
@@ -29,15 +29,15 @@ package final class StatusWriter: Sendable {
         }
     }
 
-    /// Has a value written, soon.
+    /// Schedules a value to be written.
     package func submit(_ status: JobStatus) {
         state.withLock { $0.newest = status }
         wake.signal()
     }
 
-    /// Has a last value written and waits for it.
+    /// Schedules the last value and waits until it is written.
     ///
-    /// - Returns: whether it is in the file; false where the disk has not answered within `seconds`.
+    /// - Returns: whether the value was written; false if the disk did not respond within `seconds`.
     @discardableResult
     package func finish(_ status: JobStatus, within seconds: Double) -> Bool {
         state.withLock { ($0.newest, $0.isLast) = (status, true) }
@@ -46,9 +46,10 @@ package final class StatusWriter: Sendable {
     }
 }
 
-/// Reports once a series that `status.json` cannot be written; nothing depends on it. For one thread at a time.
+/// Prints a warning when `status.json` cannot be written, once per series of failures. Training does not
+/// depend on the file. For one thread at a time.
 final class StatusFileReport: @unchecked Sendable {
-    // Unchecked: used on the status writer's thread alone.
+    // Invariant for `@unchecked Sendable`: only the status writer's thread uses it.
     private let path: String
     private var isFailing = false
 

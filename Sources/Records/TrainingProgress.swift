@@ -1,7 +1,7 @@
 import Foundation
 import Support
 
-/// The progress of a training run: step, smoothed loss, learning rate, speed, and when it will be done.
+/// The progress line of a training run: step, smoothed loss, learning rate, throughput and ETA.
 ///
 ///     step 1200/5000  loss 0.0432  lr 2.0e-04  87.3 images/s  ETA 3 h 12 min  elapsed 52 min
 package final class TrainingProgress {
@@ -13,13 +13,13 @@ package final class TrainingProgress {
     private var pace: Pace
     private let isSupervised = LaunchAttempt.current != nil
 
-    /// How much of the old smoothed loss stays at each logged step.
+    /// Weight of the previous smoothed loss at each logged step.
     private static let smoothing = 0.7
 
     /// - Parameters:
-    ///   - total: updates of the whole run.
-    ///   - first: updates made before this start.
-    ///   - clock: seconds, from any beginning.
+    ///   - total: number of updates of the whole run.
+    ///   - first: number of updates made before this start.
+    ///   - clock: seconds, from an arbitrary origin.
     package init(
         total: Int, first: Int = 0, status: StatusLine = StatusLine(),
         clock: @escaping () -> Double = { ProcessInfo.processInfo.systemUptime }
@@ -31,32 +31,32 @@ package final class TrainingProgress {
         pace = Pace(count: first, time: start)
     }
 
-    /// Shows a logged step. Samples and checkpoints between steps count in the ETA.
+    /// Shows a logged step. The ETA includes the time for samples and checkpoints between steps.
     ///
-    /// - Returns: what it shows, with the loss smoothed.
+    /// - Returns: the displayed values, with the smoothed loss.
     @discardableResult
     package func update(
         step: Int, loss: Double, learningRate: Double, imagesPerSecond: Double, stepSeconds: Double = 0
     ) -> JobStatus.Progress {
         let now = clock()
         pace.add(count: step, time: now)
-        // A loss that is no number must be seen, but not stay in the mean.
+        // Show a NaN or infinite loss, but exclude it from the running mean afterwards.
         let previous = smoothedLoss.flatMap { $0.isFinite ? $0 : nil }
         let smoothed = previous.map { Self.smoothing * $0 + (1 - Self.smoothing) * loss } ?? loss
         smoothedLoss = smoothed
         let progress = JobStatus.Progress(
             step: step, loss: smoothed, learningRate: learningRate, imagesPerSecond: imagesPerSecond,
             stepSeconds: stepSeconds, remainingSeconds: pace.seconds(for: total - step))
-        // A launcher shows the line for the whole job.
+        // Under a launcher, the launcher prints the progress line for the whole job.
         if !isSupervised {
             status.show(progress.fields(of: total) + ["elapsed \(duration(now - start))"])
         }
         return progress
     }
 
-    /// Prints a line that stays: a warning, or where a file is.
+    /// Prints a permanent line, such as a warning or the path of a file.
     package func note(_ line: String) { status.print(line) }
 
-    /// Ends the line.
+    /// Ends the progress line.
     package func finish() { status.finish() }
 }

@@ -1,17 +1,18 @@
-/// One end of an authenticated connection between a rank and the watcher on rank 0, without the socket: bytes that
-/// arrive go in, bytes to send come out.
+/// One end of an authenticated connection between a rank and the watcher on rank 0, independent of the
+/// socket: it takes received bytes and returns the bytes to send.
 ///
 ///     rank → watcher    hello       magic, rank, the rank's nonce                       44 bytes
 ///     watcher → rank    challenge   the watcher's nonce, HMAC(secret, watcher | …)       64 bytes
 ///     rank → watcher    proof       HMAC(secret, rank | …)                               32 bytes
 ///     both              messages    length, payload, HMAC(session key, count | …)        18 bytes + payload
 ///
-/// Both sides prove that they know the secret. Each MAC covers the rank and both nonces, which are fresh, so that a
-/// recorded exchange proves nothing; and the role, so that a side's own bytes prove nothing to it. Each message carries
-/// a MAC of its position in the stream under a key of its direction, so that nothing can be inserted, repeated or left
-/// out. Before the proof the watcher reads and sends the frames above and nothing else.
+/// Both sides prove that they have the secret. Each handshake MAC covers the rank and both nonces, which are
+/// fresh, so that a replayed handshake is rejected, and also the role, so that a MAC cannot be reflected to
+/// its sender. Each message carries a MAC over its sequence number under a per-direction key, so that
+/// messages cannot be inserted, repeated or dropped. Before the proof, the watcher accepts and sends only the
+/// frames above.
 ///
-/// Any error is final: the connection has to be closed.
+/// Every error is final: the connection has to be closed.
 package struct WatchChannel: Sendable {
     /// Which end of the connection this is.
     package enum Role: Sendable, Equatable {
@@ -19,25 +20,25 @@ package struct WatchChannel: Sendable {
         case rank(Int)
     }
 
-    /// What came of some bytes.
+    /// The result of processing received bytes.
     package struct Received: Sendable, Equatable {
-        /// To be sent to the other side.
+        /// Bytes to send to the peer.
         package var reply: [UInt8] = []
-        /// Of the messages that are complete.
+        /// Payloads of the complete messages.
         package var payloads: [[UInt8]] = []
 
         package init() {}
     }
 
-    /// Why the other side is not served.
+    /// Why the peer is rejected.
     package enum Failure: Error, Sendable, Equatable {
-        /// It speaks another protocol.
+        /// The peer uses a different protocol.
         case foreign
-        /// It does not know the secret, or repeats what somebody else has sent.
+        /// The peer does not have the secret, or replays another peer's bytes.
         case unauthenticated
-        /// A message was changed, inserted, repeated or left out.
+        /// A message was modified, inserted, repeated or dropped.
         case forged
-        /// A message is longer than any of ours.
+        /// A message exceeds the maximum length.
         case tooLong
     }
 
@@ -46,19 +47,20 @@ package struct WatchChannel: Sendable {
     }
 
     package let role: Role
-    /// The rank's number: the other side's as soon as it has said hello, and proven once `isOpen`.
+    /// The rank's number. On the watcher it is set by the hello message and authenticated once `isOpen` is
+    /// true.
     package private(set) var rank: Int?
     private let secret: WatchSecret
     private let nonce: [UInt8]
     private var stage: Stage
-    /// Magic, rank and both nonces, once they are known.
+    /// Magic, rank and both nonces, as far as they are known.
     private var transcript: [UInt8]
     private var sender = Direction()
     private var receiver = Direction()
-    /// Bytes that are part of an incomplete frame.
+    /// Received bytes of an incomplete frame.
     private var incoming: [UInt8] = []
 
-    /// A stream of messages in one direction.
+    /// State of the message stream in one direction.
     private struct Direction {
         package var key: [UInt8] = []
         var count: UInt64 = 0
@@ -69,16 +71,16 @@ package struct WatchChannel: Sendable {
     package static let helloBytes = magic.count + 4 + nonceBytes
     package static let challengeBytes = nonceBytes + HMACSHA256.byteCount
     package static let proofBytes = HMACSHA256.byteCount
-    /// Of one message's payload.
+    /// Maximum length of a message's payload, in bytes.
     package static let longestPayload = 1024
-    /// HMAC-SHA256 cut to 128 bits (RFC 2104, section 5).
+    /// HMAC-SHA256 truncated to 128 bits (RFC 2104, section 5).
     static let tagBytes = 16
 
     package init(_ role: Role, secret: WatchSecret) {
         self.init(role, secret: secret, nonce: WatchSecret.randomBytes(Self.nonceBytes))
     }
 
-    /// - Parameter nonce: 32 bytes that were never used before; chosen by tests alone.
+    /// - Parameter nonce: 32 bytes that were never used before; passed explicitly only by tests.
     package init(_ role: Role, secret: WatchSecret, nonce: [UInt8]) {
         precondition(nonce.count == Self.nonceBytes)
         (self.role, self.secret, self.nonce) = (role, secret, nonce)
@@ -90,26 +92,26 @@ package struct WatchChannel: Sendable {
         }
     }
 
-    /// Both sides have proven that they know the secret.
+    /// Whether the handshake is complete, so that both sides have proven that they have the secret.
     package var isOpen: Bool { stage == .open }
 
-    /// What a rank sends first; a watcher sends nothing until it is asked.
+    /// The bytes that a rank sends first. A watcher sends nothing until it has received a hello message.
     package var greeting: [UInt8] { role == .watcher ? [] : transcript }
 
     // MARK: Receiving
 
-    /// Takes bytes that have arrived.
+    /// Processes received bytes.
     package mutating func receive(_ bytes: some Sequence<UInt8>) throws(Failure) -> Received {
         incoming.append(contentsOf: bytes)
         var received = Received()
-        // Frames are taken from `used` on, and removed from the front once.
+        // Frames are consumed up to `used` and removed from the buffer once, at the end.
         var used = 0
         defer { incoming.removeFirst(used) }
         while true {
             let rest = incoming[used...]
             switch stage {
             case .awaitsHello:
-                // A stranger's first byte is enough.
+                // Reject a foreign peer at the first byte that differs from the magic.
                 guard rest.prefix(Self.magic.count).elementsEqual(Self.magic.prefix(rest.count)) else {
                     throw .foreign
                 }
@@ -160,12 +162,12 @@ package struct WatchChannel: Sendable {
         stage = .open
     }
 
-    /// The MAC of this exchange for one purpose.
+    /// The MAC of this handshake for one purpose.
     private func derive(_ purpose: String) -> [UInt8] {
         HMACSHA256.code(of: Array(purpose.utf8) + [0] + transcript, key: secret.bytes)
     }
 
-    /// The first message; nil where it is not complete.
+    /// Decodes the first message in `bytes`; returns nil if it is incomplete.
     private mutating func message(
         in bytes: ArraySlice<UInt8>
     ) throws(Failure) -> (payload: [UInt8], count: Int)? {
@@ -182,7 +184,7 @@ package struct WatchChannel: Sendable {
 
     // MARK: Sending
 
-    /// The bytes that carry a message to the other side, in the order in which they have to be sent.
+    /// Encodes a message. The returned byte strings must be sent in the order of the calls.
     package mutating func seal(_ payload: [UInt8]) -> [UInt8] {
         precondition(isOpen, "a message on a connection that is not authenticated")
         precondition(payload.count <= Self.longestPayload, "a message of \(payload.count) bytes")
@@ -195,7 +197,7 @@ package struct WatchChannel: Sendable {
         HMACSHA256.code(of: Self.bytes(direction.count) + frame, key: direction.key).prefix(Self.tagBytes)
     }
 
-    /// The most significant byte first.
+    /// The bytes of an integer in big-endian order.
     private static func bytes(_ number: some FixedWidthInteger) -> [UInt8] {
         withUnsafeBytes(of: number.bigEndian) { Array($0) }
     }

@@ -1,21 +1,22 @@
 import Foundation
 
-/// A TCP connection that carries a `WatchChannel`'s messages, and on which nothing ever waits.
+/// A TCP connection that carries the messages of a `WatchChannel`. No operation blocks.
 package final class WatchConnection {
     package let descriptor: Int32
     package private(set) var isClosed = false
-    /// Why it was closed, where the other end did not prove itself.
+    /// Why the connection was closed, if the peer failed to authenticate.
     package private(set) var failure: WatchChannel.Failure?
     private var channel: WatchChannel
-    /// Bytes that the network has not taken yet.
+    /// Bytes that the kernel has not accepted yet.
     private var outgoing: [UInt8] = []
 
-    /// Bytes that one call reads at most, so that no connection keeps the others waiting.
+    /// Maximum bytes read per call, so that no connection starves the others.
     private static let share = 1 << 16
-    /// Bytes that wait to be sent to a peer that does not read. It is silent by then, too.
+    /// Maximum bytes queued for a peer that does not read; beyond this the connection is closed. The
+    /// heartbeat timeout for such a peer has expired by then.
     private static let backlog = 1 << 16
 
-    /// Takes over a connected socket.
+    /// Takes ownership of a connected socket.
     package init(_ descriptor: Int32, _ role: WatchChannel.Role, secret: WatchSecret) {
         self.descriptor = descriptor
         channel = WatchChannel(role, secret: secret)
@@ -29,9 +30,9 @@ package final class WatchConnection {
 
     deinit { Foundation.close(descriptor) }
 
-    /// Both ends have proven that they belong to the same job.
+    /// Whether both ends have proven that they belong to the same job.
     package var isOpen: Bool { channel.isOpen && !isClosed }
-    /// The rank at the other end, or at this one; proven once the connection is open.
+    /// The rank at the other end, or this rank; authenticated once the connection is open.
     var rank: Int? { channel.rank }
     var wantsToWrite: Bool { !outgoing.isEmpty && !isClosed }
 
@@ -40,7 +41,7 @@ package final class WatchConnection {
         _ = shutdown(descriptor, Int32(SHUT_RDWR))
     }
 
-    /// Sends to a peer that has proven itself; to others it sends nothing.
+    /// Sends a message; does nothing if the peer is not authenticated.
     package func send(_ message: some Encodable) {
         guard isOpen, let payload = try? JSONEncoder().encode(message),
             payload.count <= WatchChannel.longestPayload
@@ -50,7 +51,7 @@ package final class WatchConnection {
         if outgoing.count > Self.backlog { close() }
     }
 
-    /// Sends as much as the network takes now.
+    /// Sends as many bytes as the kernel accepts without blocking.
     func flush() {
         var sent = 0
         defer { outgoing.removeFirst(sent) }
@@ -65,7 +66,7 @@ package final class WatchConnection {
         }
     }
 
-    /// The messages that have come in, decoded; one that says nothing known is left out.
+    /// The received messages, decoded. Messages that cannot be decoded are skipped.
     package func receive<Message: Decodable>(_ type: Message.Type) -> [Message] {
         var messages: [Message] = []
         var buffer = [UInt8](repeating: 0, count: 4096)
@@ -98,16 +99,16 @@ package final class WatchConnection {
     }
 }
 
-/// TCP over IPv4, as far as the watching of ranks needs it.
+/// The subset of TCP over IPv4 that monitoring needs.
 package enum TCP {
-    /// Why there is no connection.
+    /// Why a connection could not be established.
     enum ConnectionFailure: Error {
-        /// Something says that nobody listens there, or that no way leads there.
+        /// The connection was refused, or there is no route.
         case refused
         case timedOut
     }
 
-    /// A socket that listens at an address of this host, on a port of the kernel's choice.
+    /// Listens on an address of this host, on a port that the kernel chooses.
     static func listen(at host: String) -> (descriptor: Int32, port: UInt16)? {
         let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
         guard descriptor >= 0 else { return nil }

@@ -1,27 +1,29 @@
 import Foundation
 
-/// How long ranks may show nothing before they are taken for dead or hung, in seconds.
+/// Timeouts, in seconds, after which ranks are considered dead or hung.
 package struct WatchLimits: Sendable, Equatable {
-    /// Without a word from a rank: its host is down or cut off, or the process is stopped.
+    /// Heartbeat timeout: no message from a rank, because its host is down or unreachable or the process is
+    /// stopped.
     package var silence = 15.0
-    /// Standing still within a step, with all ranks still talking; or, where that is more, so many of the longest step
-    /// of late.
+    /// Progress timeout within a step, while all heartbeats arrive: the larger of `step` and `stepFactor`
+    /// times the longest recent step.
     package var step = 20.0
     package var stepFactor = 5.0
-    /// Until a rank has connected to the watcher, at the start.
+    /// Until a rank has connected to the watcher at startup.
     package var joining = 30.0
-    /// Before the second step has been made: making the model, plans and kernels, the first step.
+    /// Before the second step is complete: covers building the model, plans and kernels, and the first step.
     package var start = 300.0
-    /// Without a sign of progress in a phase that reads or writes files, or draws samples: opening data, loading, saving,
-    /// evaluating, exporting. Progress is a piece of a file read or written, an image drawn.
+    /// Progress timeout in a phase that reads or writes files or draws samples: opening data, loading,
+    /// saving, evaluating, exporting. Each part of a file read or written and each image drawn counts as
+    /// progress.
     package var storage = 600.0
 
     package init() {}
 
     /// - Parameters:
-    ///   - collectiveTimeout: what the user sets by `--collective-timeout`: the limit within a step, and where it is less
-    ///     than their own, of a silence.
-    ///   - storageTimeout: what the user sets by `--storage-timeout`: the limit in phases that use storage.
+    ///   - collectiveTimeout: the value of `--collective-timeout`. It replaces the progress timeout within a
+    ///     step and, if it is shorter, the heartbeat timeout.
+    ///   - storageTimeout: the value of `--storage-timeout`: the progress timeout in phases that use storage.
     package init(collectiveTimeout: Double?, storageTimeout: Double? = nil) {
         if let storageTimeout { storage = storageTimeout }
         guard let collectiveTimeout else { return }
@@ -29,7 +31,7 @@ package struct WatchLimits: Sendable, Equatable {
         silence = min(silence, collectiveTimeout)
     }
 
-    /// For a job whose slowest rank is in `phase`.
+    /// The progress timeout for a job whose slowest rank is in `phase`.
     func standstill(in phase: RankActivity.Phase, stepSeconds: Double) -> Double {
         switch phase {
         case .start, .makeModel: return start
@@ -44,13 +46,13 @@ package struct WatchLimits: Sendable, Equatable {
     }
 }
 
-/// How a run is watched, and how long it may take: what `train` is told beside its configuration.
+/// Monitoring options and the time limit of a run, which `train` takes in addition to its configuration.
 package struct Watching: Sendable {
-    /// Seconds that ranks may stand still within a step; nil: as the steps' own time tells.
+    /// Progress timeout within a step, in seconds; nil derives it from the step time.
     package var collectiveTimeout: Double?
-    /// Seconds without progress in phases that use storage; nil: 10 minutes.
+    /// Progress timeout in phases that use storage, in seconds; nil: 10 minutes.
     package var storageTimeout: Double?
-    /// Seconds from now until the job must have ended; nil: until Slurm ends it, where it does.
+    /// Seconds from now until the job must have ended; nil: the end of the Slurm job, if there is one.
     package var timeLimit: Double?
 
     package var limits: WatchLimits {
@@ -63,15 +65,17 @@ package struct Watching: Sendable {
         self.timeLimit = timeLimit ?? Self.slurmTimeLeft(ProcessInfo.processInfo.environment)
     }
 
-    /// Slurm names the end of the job that this process is in, in seconds since 1970.
+    /// Seconds until the end of the Slurm job that this process runs in. Slurm provides that time in seconds
+    /// since 1970.
     static func slurmTimeLeft(_ environment: [String: String]) -> Double? {
         environment["SLURM_JOB_END_TIME"].flatMap { Double($0) }.map { $0 - Date().timeIntervalSince1970 }
     }
 }
 
-/// Times as people write them on a command line.
+/// Parses durations given on a command line.
 package enum TimeSpan {
-    /// "90", "90s", "10m", "3h50m", "1d", and Slurm's "HH:MM:SS" and "D-HH:MM:SS", in seconds; nil for anything else.
+    /// Parses "90", "90s", "10m", "3h50m", "1d", and Slurm's "HH:MM:SS" and "D-HH:MM:SS" to seconds; nil for
+    /// anything else.
     package static func seconds(_ text: String) -> Double? {
         if text.contains(":") { return slurm(text) }
         let units: [Character: Double] = ["s": 1, "m": 60, "h": 3600, "d": 86400]
@@ -83,7 +87,7 @@ package enum TimeSpan {
                 digits.append(character)
                 continue
             }
-            // Larger units first, each once.
+            // Units must be in descending order, each at most once.
             guard let unit = units[character], unit < last, let count = Double(digits) else { return nil }
             total += count * unit
             (digits, last) = ("", unit)

@@ -1,6 +1,6 @@
 import Foundation
 
-/// What a rank sends to the watcher, once both have proven that they belong to the job.
+/// A message from a rank to the watcher, sent after mutual authentication.
 package struct RankMessage: Codable {
     package struct Hello: Codable {
         package var host: String
@@ -10,7 +10,7 @@ package struct RankMessage: Codable {
     }
     package var hello: Hello?
     package var reading: RankActivity.Reading?
-    /// The rank ends, in good order.
+    /// The rank ends normally.
     package var bye: Bool?
 
     package init(hello: Hello? = nil, reading: RankActivity.Reading? = nil, bye: Bool? = nil) {
@@ -18,12 +18,12 @@ package struct RankMessage: Codable {
     }
 }
 
-/// What the watcher sends to the ranks: a tick each second, at last that the job ends.
+/// A message from the watcher to the ranks: a heartbeat every second, and at last the end of the job.
 package struct WatcherMessage: Codable {
     package var tick: Int?
-    /// In good order.
+    /// The job ends normally.
     package var bye: Bool?
-    /// At once, since ranks are lost; rank 0 prints which.
+    /// All ranks must exit at once because ranks were lost; rank 0 prints which.
     package var end: Bool?
 
     package init(tick: Int? = nil, bye: Bool? = nil, end: Bool? = nil) {
@@ -31,7 +31,7 @@ package struct WatcherMessage: Codable {
     }
 }
 
-/// Where the watcher can be reached, and the secret by which it and the ranks know each other. Sent over MPI alone.
+/// The watcher's addresses and the secret shared by the job. Sent over MPI only.
 package struct WatcherAddress: Codable, Sendable {
     package struct Endpoint: Codable, Sendable, Hashable {
         package var address: String
@@ -39,7 +39,7 @@ package struct WatcherAddress: Codable, Sendable {
 
         package init(_ address: String, _ port: UInt16) { (self.address, self.port) = (address, port) }
     }
-    /// Tried in this order; empty where the watcher cannot listen.
+    /// Addresses to try, in this order; empty if the watcher cannot listen.
     package var endpoints: [Endpoint]
     package var secret: WatchSecret
 
@@ -48,7 +48,7 @@ package struct WatcherAddress: Codable, Sendable {
     }
 }
 
-/// Seconds between two messages, and between two looks.
+/// Intervals in seconds: between two heartbeats, and between two checks.
 enum WatchPace {
     static let beat = 1.0
     static let look = 0.25

@@ -2,15 +2,15 @@ import Foundation
 import Support
 import Synchronization
 
-/// The thread of rank 0 that hears all ranks, and ends the job when a rank is lost. It touches no disk: `status.json` is
-/// written by a thread of its own.
+/// The thread of rank 0 that receives the reports of all ranks and aborts the job when a rank is lost. It
+/// touches no disk: another thread writes `status.json`.
 final class WatchPost: Sendable {
     private let activity: RankActivity
     private let ended = DispatchSemaphore(value: 0)
-    /// Ends a wait without a server.
+    /// Interrupts the wait of a job without a server.
     private let wake = DispatchSemaphore(value: 0)
 
-    /// What other threads leave for this one.
+    /// State that other threads set for this thread.
     private struct Notes {
         var status: JobStatus
         var writer: StatusWriter?
@@ -20,11 +20,11 @@ final class WatchPost: Sendable {
     }
     private let notes: Mutex<Notes>
 
-    /// Seconds for the last status to reach the disk, where the job ends in good order and where it is lost: whoever
-    /// ends does not wait for a disk that does not answer.
+    /// Seconds to wait for the last status to reach the disk, if the job ends normally and if it is aborted.
+    /// The limit keeps an unresponsive disk from blocking the exit.
     private static let lastWrite = (inOrder: 10.0, lost: 2.0)
 
-    /// - Parameter server: nil where there are no other ranks, or none can be listened to.
+    /// - Parameter server: nil if there are no other ranks, or if no address can be listened on.
     init(
         host: String, ranks: Int, server: WatchServer?, limits: WatchLimits,
         activity: RankActivity
@@ -36,7 +36,7 @@ final class WatchPost: Sendable {
                 status: JobStatus(
                     state: .running, attempt: LaunchAttempt.current ?? "",
                     beat: 0, startedAt: now, updatedAt: now, name: "", steps: 0, ranks: [])))
-        // Used by the thread alone from here on.
+        // From here on, only the thread uses the server.
         nonisolated(unsafe) let own = server
         startThread("watch post") { [self] in
             var watch = JobWatch(ranks: ranks, limits: limits, now: monotonicSeconds())
@@ -46,7 +46,7 @@ final class WatchPost: Sendable {
         }
     }
 
-    /// Keeps `status.json` in a run's folder from now on.
+    /// Writes `status.json` to the run folder from now on.
     func keepStatus(in run: String, name: String, steps: Int) {
         let writer = StatusWriter { [report = StatusFileReport(run)] in report.note($0.write(run)) }
         notes.withLock {
@@ -68,7 +68,7 @@ final class WatchPost: Sendable {
         }
     }
 
-    /// Nothing is expected from this rank.
+    /// Excludes a rank from monitoring.
     func forget(_ rank: Int) { notes.withLock { _ = $0.forgotten.insert(rank) } }
 
     func leave(_ state: JobStatus.State, exitStatus: Int32, message: String?) {
@@ -126,7 +126,7 @@ final class WatchPost: Sendable {
         if LaunchAttempt.current != nil { Console.output.write(heartbeat.line + "\n") }
     }
 
-    /// How the job stands, and who writes it.
+    /// The current status and its writer; nil if the status is not written.
     private func status(
         _ watch: JobWatch, _ now: Double, _ verdict: JobWatch.Verdict? = nil
     ) -> (JobStatus, StatusWriter?) {
@@ -147,7 +147,7 @@ final class WatchPost: Sendable {
         }
     }
 
-    /// Ends all ranks. They wait in MPI and cannot be stopped in a gentler way.
+    /// Aborts all ranks. They are blocked in MPI calls and cannot be stopped cleanly.
     private func end(
         _ verdict: JobWatch.Verdict, _ watch: JobWatch, _ server: WatchServer?, _ now: Double
     ) -> Never {
@@ -158,7 +158,7 @@ final class WatchPost: Sendable {
         Console.error.write("Error: \(verdict.message); all ranks end here\(resumes)\n")
         let began = monotonicSeconds()
         writer?.finish(status, within: Self.lastWrite.lost)
-        // The ranks' last words are in flight.
+        // Give the ranks' last output, which is still in flight, time to arrive.
         let rest = 0.3 - (monotonicSeconds() - began)
         if rest > 0 { usleep(UInt32(rest * 1e6)) }
         _exit(ExitStatus.crash)

@@ -1,50 +1,50 @@
 import Foundation
 import Support
 
-/// The connections of a job's ranks to the watcher: accepted, authenticated and served, with limits that strangers
-/// cannot exceed.
+/// The server side of the connections between a job's ranks and the watcher: it accepts, authenticates and
+/// serves them, with limits that protect it against unauthenticated peers.
 ///
 /// For one thread.
 package final class WatchServer {
     package enum Event {
         case message(rank: Int, RankMessage)
-        /// The connection of a rank that had proven itself has ended.
+        /// The connection of an authenticated rank has ended.
         case closed(rank: Int)
     }
 
     package let endpoints: [WatcherAddress.Endpoint]
-    /// Connections at a time.
+    /// Maximum number of simultaneous connections.
     package let limit: Int
     private let listeners: [Int32]
     let secret: WatchSecret
     private let ranks: Int
     private var lines: [Line] = []
-    /// Descriptors of the connections that have something to say.
+    /// Descriptors of the connections with pending input or output.
     private var ready: Set<Int32> = []
-    /// When to accept again after the process ran out of file descriptors.
+    /// Time from which to accept connections again after the process ran out of file descriptors.
     private var acceptsAt = -Double.infinity
-    /// For the first connection that could not be accepted, once.
+    /// Called at the first connection that cannot be accepted, then set to nil.
     private var warn: ((String) -> Void)?
 
     private struct Line {
         let connection: WatchConnection
         let acceptedAt: Double
-        /// It has been announced as the connection of its rank.
+        /// Whether it has been admitted as the connection of its rank.
         var isServed = false
     }
 
-    /// Seconds in which a connection has to prove that it is a rank's.
+    /// Seconds within which a connection has to authenticate.
     package static let timeToAuthenticate = 5.0
-    /// Connections beyond one for each rank.
+    /// Connections allowed beyond one per rank.
     package static let spare = 16
-    /// Connections accepted before those that are there are heard again.
+    /// Connections accepted per listener before the existing ones are served again.
     private static let acceptedAtOnce = 4
-    /// Seconds without new connections where there are no file descriptors.
+    /// Seconds during which no connection is accepted after running out of file descriptors.
     private static let pause = 1.0
 
-    /// Listens at each of these addresses that it can.
+    /// Listens on each of the addresses that can be bound.
     ///
-    /// - Parameter warn: called once where connections cannot be accepted.
+    /// - Parameter warn: called once if connections cannot be accepted.
     package init(
         addresses: [String], ranks: Int, secret: WatchSecret, warn: @escaping (String) -> Void = { _ in }
     ) {
@@ -63,8 +63,8 @@ package final class WatchServer {
 
     package var connectionCount: Int { lines.count }
 
-    /// Waits until there is something to do, or for so many seconds. What arrives within two milliseconds is taken
-    /// together, so that a thousand ranks cost no more than a few.
+    /// Waits until a connection needs attention, at most `seconds`. Events that arrive within two
+    /// milliseconds are handled together, so that a thousand ranks cost little more than a few.
     package func wait(seconds: Double) {
         var requests = lines.map {
             pollfd(
@@ -80,10 +80,11 @@ package final class WatchServer {
         ready = Set(requests.filter { $0.revents != 0 }.map(\.fd))
     }
 
-    /// What has come in, in the order of the connections.
+    /// The received events, in the order of the connections.
     package func receive(now: Double) -> [Event] {
         var events: [Event] = []
-        // First those that are there, so that a rank can answer its challenge before strangers take its place.
+        // Existing connections first, so that a rank can complete its handshake before new unauthenticated
+        // connections displace it.
         for index in lines.indices where ready.contains(lines[index].connection.descriptor) {
             hear(index, &events)
         }
@@ -96,14 +97,14 @@ package final class WatchServer {
         return events
     }
 
-    /// Sends to all ranks that have proven themselves.
+    /// Sends a message to all authenticated ranks.
     package func broadcast(_ message: WatcherMessage) {
         for line in lines where line.isServed { line.connection.send(message) }
     }
 
     // MARK: Connections
 
-    /// Reads what a connection has, and announces it once it has proven whose it is.
+    /// Reads from a connection and admits it once it is authenticated.
     private func hear(_ index: Int, _ events: inout [Event]) {
         let connection = lines[index].connection
         connection.flush()
@@ -114,7 +115,8 @@ package final class WatchServer {
         if connection.isClosed { events.append(.closed(rank: rank)) }
     }
 
-    /// Takes a connection for its rank's, or closes it where there is no such rank or another connection serves it.
+    /// Assigns a connection to its rank. Closes it if there is no such rank or if another connection serves
+    /// the rank.
     private func admit(_ index: Int) {
         let connection = lines[index].connection
         let isTaken = lines.contains {
@@ -142,13 +144,14 @@ package final class WatchServer {
                 let connection = WatchConnection(descriptor, .watcher, secret: secret)
                 guard lines.count < limit else { continue }
                 lines.append(Line(connection: connection, acceptedAt: now))
-                // A rank says hello at once.
+                // A rank sends its hello message directly after connecting.
                 hear(lines.count - 1, &events)
             }
         }
     }
 
-    /// Without file descriptors the listeners stay readable, and asking again at once would take a whole core.
+    /// Pauses accepting. Without free file descriptors the listeners stay readable, and retrying at once
+    /// would use a whole core.
     private func endure(_ reason: String, _ now: Double) {
         _ = dropOldestStranger()
         acceptsAt = now + Self.pause
@@ -157,7 +160,7 @@ package final class WatchServer {
     }
 
     private func dropOldestStranger() -> Bool {
-        // New ones are appended.
+        // New connections are appended, so the first unauthenticated one is the oldest.
         guard let index = lines.firstIndex(where: { !$0.connection.isOpen }) else { return false }
         lines.remove(at: index)
         return true

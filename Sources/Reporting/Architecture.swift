@@ -1,14 +1,14 @@
 import LDMModel
 import TensorCore
 
-/// A model's parts and their sizes, from its configuration alone: no weights are read.
+/// A model's blocks and their sizes, computed from its configuration without reading weights.
 struct Architecture {
     struct Part {
-        /// The beginning of its parameters' names: "down_blocks.0".
+        /// The common prefix of its parameters' names, such as "down_blocks.0".
         var name: String
-        /// diffusers' class of the block; empty where it has none of its own.
+        /// The block's class in diffusers; empty if there is none.
         var kind: String
-        /// Side of its output; nil where the model takes any size.
+        /// Height and width of the output in pixels; nil if the model accepts any size.
         var side: Int?
         var channels: Int?
         var parameterCount: Int
@@ -17,7 +17,7 @@ struct Architecture {
     let parts: [Part]
     let parameterCount: Int
 
-    /// nil where the run's configuration cannot be read.
+    /// Returns nil if the run's configuration cannot be read.
     init?(_ run: ReportedRun) {
         if let configuration = run.configuration {
             guard let unet = try? UNet2DModel(configuration.model) else { return nil }

@@ -1,6 +1,6 @@
 import Foundation
 
-/// A report as one web page: no scripts, and nothing is fetched.
+/// A report as a self-contained web page, without scripts or external resources.
 struct HTMLPage {
     let document: ReportDocument
 
@@ -73,7 +73,7 @@ struct HTMLPage {
         func row(_ cells: [String], _ tag: String) -> String {
             let scope = tag == "th" ? " scope=\"col\"" : ""
             let texts = cells.enumerated().map { index, cell in
-                // A short cell stays on one line, so that no date or number is broken.
+                // Keep short cells on one line, so that dates and numbers are not broken.
                 let isShort = tag == "td" && cell.count <= 24
                 let classes = [table.numeric.contains(index) ? "n" : nil, isShort ? "k" : nil].compactMap {
                     $0
@@ -97,7 +97,7 @@ struct HTMLPage {
         let figures = pictures.map { picture in
             let data = Data(picture.image.pngData()).base64EncodedString()
             let (width, height) = (picture.image.width, picture.image.height)
-            // Whole multiples keep the pixels of small pictures square.
+            // Scale small pictures by integer factors, so that their pixels stay square.
             let scale = max(1, (picture.isWide ? 640 : 280) / width)
             return """
                 <figure\(picture.isWide ? " class=\"wide\"" : "")><img\(scale > 1 ? " class=\"pixels\"" : "") \
@@ -127,7 +127,7 @@ struct HTMLPage {
     }
 }
 
-/// Text that is safe between tags and in attributes.
+/// Escapes text for use in HTML content and attributes.
 func escaped(_ text: String) -> String {
     var out = ""
     for scalar in text.unicodeScalars {
@@ -136,7 +136,7 @@ func escaped(_ text: String) -> String {
         case "<": out += "&lt;"
         case ">": out += "&gt;"
         case "\"": out += "&quot;"
-        // Control characters are no characters of HTML.
+        // HTML does not allow control characters.
         case _ where scalar.value < 32 && scalar != "\n" && scalar != "\t": out += "\u{FFFD}"
         default: out.unicodeScalars.append(scalar)
         }
@@ -144,7 +144,7 @@ func escaped(_ text: String) -> String {
     return out
 }
 
-/// Text with `code` between backticks; a backtick without a partner is itself.
+/// Text with `code` between backticks. An unpaired backtick is kept as is.
 private func inline(_ text: String) -> String {
     let parts = text.split(separator: "`", omittingEmptySubsequences: false).map { escaped(String($0)) }
     guard parts.count % 2 == 1 else { return escaped(text) }

@@ -1,4 +1,5 @@
-/// The style sheet of a report's page: light or dark as the reader's system, for screens of any width and for paper.
+/// The style sheet of the report page: light or dark by the reader's system setting, for any screen width and
+/// for print.
 enum HTMLStyle {
     static let text = """
 

@@ -1,15 +1,15 @@
-/// A report as slides for a talk, in Marp's Markdown: a document with front matter, slides parted by `---`, notes for the
-/// speaker in comments.
+/// A report as slides in Marp's Markdown: a document with front matter, slides separated by `---` and speaker
+/// notes in comments.
 ///
 /// Format: https://marpit.marp.app/markdown and https://marpit.marp.app/directives.
 struct MarpDeck {
     private struct Slide {
         var title: String
         var blocks: [ReportBlock]
-        /// For the speaker alone.
+        /// Speaker notes.
         var note: String?
 
-        /// The class of its style.
+        /// The slide's CSS class; nil for the default style.
         var look: String? {
             let isBar = blocks.contains {
                 if case .shares(let shares) = $0 { shares.bars.count == 1 } else { false }
@@ -26,14 +26,14 @@ struct MarpDeck {
         }
     }
 
-    /// Rows that fit a slide, be it dense.
+    /// Maximum table rows on a slide in the dense style.
     private static let mostRows = 15
 
     let contents: ReportContents
-    /// Where pictures lie, relative to the slides.
+    /// The picture folder, relative to the slides.
     package let pictureFolder: String
     private let slides: [Slide]
-    /// Beside the title: what one run's model draws at last.
+    /// Shown next to the title: the last samples of a single run.
     private let cover: ReportPicture?
 
     private var say: ReportLanguage { contents.say }
@@ -58,9 +58,9 @@ struct MarpDeck {
             }
     }
 
-    // MARK: What is told
+    // MARK: Contents
 
-    /// Rows that fit a slide beside something else.
+    /// Maximum table rows on a slide with other content.
     private static let rows = 8
 
     private static func slides(_ contents: ReportContents) -> [Slide] {
@@ -90,7 +90,7 @@ struct MarpDeck {
             Slide(
                 title: say("Results: curves", "結果: 学習曲線"),
                 blocks: contents.lossChart.map { [.charts([$0])] } ?? contents.curves.blocks))
-        // A chart fills a slide; what is said of one run's goes with the next.
+        // A chart fills a slide. For a single run, the statements about throughput are on the next slide.
         let (chart, speeds) = (contents.throughput.blocks.prefix(1), contents.throughput.blocks.dropFirst())
         let throughput = say("Results: throughput", "結果: スループット")
         slides.append(Slide(title: throughput, blocks: Array(chart)))
@@ -145,7 +145,7 @@ struct MarpDeck {
         return slides.isEmpty ? [Slide(title: title, blocks: contents.samples.blocks)] : slides
     }
 
-    /// A section with wide pictures, or tables: one a slide.
+    /// One slide for each picture, chart or table of a section.
     private static func pictures(_ section: ReportSection, _ title: String) -> [Slide] {
         section.blocks.flatMap { block -> [Slide] in
             switch block {
@@ -160,7 +160,7 @@ struct MarpDeck {
     private static func course(_ contents: ReportContents) -> [ReportBlock] {
         let say = contents.say
         guard contents.isComparison else {
-            // A table and notes share the slide.
+            // The table and the notes share one slide.
             return contents.course(of: contents.runs[0]).map { block in
                 switch block {
                 case .table(var table):
@@ -244,7 +244,7 @@ struct MarpDeck {
                         + "*\(markdown(picture.caption))*"
                 }.joined()
             }
-            // Cells have room around their pictures.
+            // Subtract the padding of the table cells.
             let width = min(440, MarpStyle.pictureWidth / pictures.count - 15)
             return table(
                 pictures.map(\.caption), [], numeric: [])
@@ -275,7 +275,7 @@ struct MarpDeck {
         }
     }
 
-    /// A bar of text, as long as the share: 40 blocks are all, cut to an eighth of a block.
+    /// A bar of block characters: 40 for a share of 1, with a resolution of one eighth of a character.
     private static func bar(of share: Double) -> String {
         let eighths = Int((max(0, min(1, share)) * 40 * 8).rounded())
         let rest = eighths % 8 == 0 ? "" : String(Array("▏▎▍▌▋▊▉")[eighths % 8 - 1])
@@ -288,7 +288,7 @@ struct MarpDeck {
         return ([row(head), rule] + rows.map(row)).joined(separator: "\n")
     }
 
-    /// Plain text as Markdown: what would be markup is escaped, but for `code`.
+    /// Escapes plain text for Markdown, except `code` between backticks.
     private func markdown(_ text: String) -> String {
         let oneLine = text.split(whereSeparator: \.isNewline).joined(separator: " ")
         let parts = oneLine.split(separator: "`", omittingEmptySubsequences: false)

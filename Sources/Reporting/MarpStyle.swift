@@ -1,10 +1,10 @@
-/// What slides look like: CSS over Marp's default theme, whose slides are 1280×720 pixels.
+/// The style of the slides: CSS on top of Marp's default theme, whose slides measure 1280×720 pixels.
 enum MarpStyle {
-    /// Pixels that a picture or a chart has below a slide's title and above its caption.
+    /// Pixels available for a picture or chart between a slide's title and the caption.
     static let pictureWidth = 1100
     static let pictureHeight = 480
 
-    /// Rows of a table beyond which a slide is `dense`.
+    /// Number of table rows above which a slide gets the class `dense`.
     static let looseRows = 9
 
     static let css = """

@@ -1,9 +1,9 @@
 import Foundation
 import Support
 
-/// What a report is written as.
+/// The output format of a report.
 package enum ReportFormat: String, Sendable, CaseIterable {
-    /// One web page.
+    /// A single web page.
     case html
     /// A slide deck in Marp's Markdown (https://marpit.marp.app).
     case marp
@@ -11,28 +11,28 @@ package enum ReportFormat: String, Sendable, CaseIterable {
     var fileName: String { self == .html ? "report.html" : "slides.md" }
 }
 
-/// `disttrain report`: what became of one run, or of several beside each other. It reads their folders and computes
-/// nothing anew.
+/// `disttrain report`: reports on one run, or compares several. Reads the run folders and recomputes nothing.
 package struct Report {
     private let contents: ReportContents
 
     /// - Parameters:
-    ///   - runs: folders of runs, at least one.
-    /// - Throws: `ReportError` where one is no run's folder; what opening a model throws.
+    ///   - runs: run folders, at least one.
+    /// - Throws: `ReportError` if a path is not a run folder; errors from opening a model.
     package init(of runs: [String], language: ReportLanguage = .english) throws {
         contents = ReportContents(
             runs: try ReportedRun.open(runs), say: language, now: Date().timeIntervalSince1970)
     }
 
-    /// The runs whose models can sample.
+    /// The runs whose models can be sampled.
     package var runsWithWeights: [ReportedRun] { contents.runs.filter(\.hasWeights) }
 
-    /// Where a report goes unless told otherwise: into the run's `report` folder, of several runs into this folder.
+    /// The default output path: in the `report` folder of a single run; in the working directory for several
+    /// runs.
     package func defaultPath(_ format: ReportFormat) -> String {
         contents.isComparison ? format.fileName : "\(contents.runs[0].pictureFolder)/\(format.fileName)"
     }
 
-    /// Writes the report to `path`, and its pictures into a folder beside it: `report.html`, `report_files/`.
+    /// Writes the report to `path` and its pictures to a folder next to it: `report.html`, `report_files/`.
     ///
     /// - Returns: the folder of the pictures.
     @discardableResult

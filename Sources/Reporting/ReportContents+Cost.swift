@@ -1,7 +1,7 @@
 import Foundation
 import Imaging
 
-// What the runs took, and what came of it for the same cost.
+// The cost of the runs, and their results at equal cost.
 
 extension ReportContents {
     var cost: ReportSection {
@@ -39,8 +39,8 @@ extension ReportContents {
         ]
     }
 
-    /// Each distance that was measured often enough to be a curve: over the steps of one run, over operations and time
-    /// where several are compared.
+    /// A chart for each distance with enough measurements for a curve: over steps for a single run, over
+    /// operations and over time for a comparison.
     var distanceCharts: [ReportBlock] {
         let charts = ReportedEvaluation.distances.flatMap { name -> [ReportChart] in
             guard isComparison else {

@@ -14,7 +14,8 @@ extension ReportContents {
             })
     }
 
-    /// What happened to a run, from its launcher's record and from the starts in its metrics.
+    /// The history of a run's starts, from the launcher's record or, without one, from the starts in the
+    /// metrics.
     func course(of run: ReportedRun) -> [ReportBlock] {
         var blocks: [ReportBlock] = []
         if let attempts = run.launch?.attempts, !attempts.isEmpty {
@@ -96,7 +97,7 @@ extension ReportContents {
 }
 
 extension ReportedRun {
-    /// What the launcher's post-mortems say happened, a line each.
+    /// The causes of failure in the launcher's post-mortem files, one line each.
     var failures: [(attempt: Int, cause: String)] {
         let logs = "\(folder.path)/\(LaunchRecord.logs)"
         let names = (try? FileManager.default.contentsOfDirectory(atPath: logs)) ?? []
@@ -111,6 +112,6 @@ extension ReportedRun {
         }.suffix(20)
     }
 
-    /// How often it was started again.
+    /// Number of restarts.
     var restartCount: Int { max((launch?.attempts.count ?? 0) - 1, sessions.count - 1, 0) }
 }

@@ -3,7 +3,7 @@ import Imaging
 import Records
 import Support
 
-// Samples, pictures of the sampling, evaluation.
+// Samples, illustrations of sampling, and evaluation.
 
 extension ReportContents {
     var samples: ReportSection {
@@ -22,7 +22,7 @@ extension ReportContents {
                 : blocks + sampleNotes)
     }
 
-    /// What the grids show.
+    /// Explanations of the sample grids.
     private var sampleNotes: [ReportBlock] {
         var notes: [String] = []
         if runs.contains(where: { $0.autoencoder == nil }) {
@@ -40,12 +40,12 @@ extension ReportContents {
         return notes.map { .paragraph($0) }
     }
 
-    /// Grids over the whole of the training, the last among them.
+    /// At most `most` sample grids from the whole training, including the last.
     func sampleGrids(_ run: ReportedRun, most: Int) -> [ReportPicture] {
         let all = run.samples
         guard let last = all.last else { return [] }
-        // Samples change most at the beginning: steps as far apart as can be by their ratio, the first and last among
-        // them.
+        // Samples change most at the beginning, so steps are selected by farthest-point sampling on a
+        // logarithmic axis, starting with the first and the last.
         let unit = Double(all.first { $0.step > 0 }?.step ?? 1)
         func place(_ sample: (step: Int, path: String)) -> Double { log(Double(sample.step) + unit) }
         var chosen = all.count > 1 ? [all[0], last] : [last]
@@ -65,7 +65,7 @@ extension ReportContents {
         }
     }
 
-    /// A run's label as part of a file's name.
+    /// A run's label with the characters that are unsafe in file names replaced.
     func fileName(_ run: ReportedRun) -> String {
         String(run.label.map { $0.isASCII && ($0.isLetter || $0.isNumber || "._-".contains($0)) ? $0 : "_" })
     }
@@ -121,7 +121,8 @@ extension ReportContents {
             blocks: blocks.isEmpty ? [missing] : blocks + distanceCharts + evaluationPictures)
     }
 
-    /// A table for each kind of features. Of one run its last six evaluations, of several the last of each.
+    /// One table per kind of features: the last six evaluations of a single run, or the last evaluation of
+    /// each of several runs.
     private var evaluationTables: [ReportBlock] {
         var kinds: [String?] = []
         for evaluation in runs.flatMap(\.evaluations) where !kinds.contains(evaluation.features) {
@@ -139,16 +140,16 @@ extension ReportContents {
         }
     }
 
-    /// A column an evaluation, since there are more metrics than evaluations.
+    /// A table with one column per evaluation, since there are more metrics than evaluations.
     private func evaluationTable(_ columns: [(run: String?, evaluation: ReportedEvaluation)]) -> ReportBlock {
         let shown = columns.map(\.evaluation)
-        // Bounds stand behind their value.
+        // Confidence bounds are shown after their value, not in rows of their own.
         let isBound = { (name: String) in name.hasSuffix("_low") || name.hasSuffix("_high") }
         var names: [String] = []
         for metric in shown.flatMap(\.metrics) where !isBound(metric.name) && !names.contains(metric.name) {
             names.append(metric.name)
         }
-        /// A row of what each evaluation says.
+        /// A row with the text for each evaluation, or a dash.
         func row(_ title: String, _ text: (_ value: (String) -> Double?) -> String?) -> [String] {
             [title]
                 + shown.map { evaluation in
@@ -178,14 +179,14 @@ extension ReportContents {
                 caption: labels.isEmpty ? conditions(shown.last) : conditions(columns)))
     }
 
-    /// What the evaluations of several runs were made with: once where it is the same.
+    /// The settings of several runs' evaluations; listed once if they are equal.
     private func conditions(_ columns: [(run: String?, evaluation: ReportedEvaluation)]) -> String? {
         let told = columns.map { ($0.run ?? "", conditions($0.evaluation) ?? "") }
         guard let first = told.first?.1, told.contains(where: { $0.1 != first }) else { return told.first?.1 }
         return told.map { "\($0.0): \($0.1)" }.joined(separator: " · ")
     }
 
-    /// What the last evaluation was made with.
+    /// The settings of one evaluation: reference and sampler.
     private func conditions(_ last: ReportedEvaluation?) -> String? {
         guard let last else { return nil }
         var parts: [String] = []
@@ -230,7 +231,7 @@ extension ReportContents {
 }
 
 extension Image {
-    /// No wider than so many pixels.
+    /// The image, scaled down to a width of at most `most` pixels.
     func shrunk(toWidth most: Int) -> Image {
         guard width > most else { return self }
         return resized(width: most, height: max(1, (height * most + width / 2) / width), filter: .area)

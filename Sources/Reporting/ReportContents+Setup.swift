@@ -1,6 +1,6 @@
 import Configuration
 
-// What was trained, with which settings, and on what.
+// The model, its settings, and the hardware and software environment.
 
 extension ReportContents {
     var environment: ReportSection {
@@ -93,7 +93,7 @@ extension ReportContents {
                 "モデルは `config.yaml` に記録されますが、存在しないか読めません。"))
     }
 
-    /// The first run of each model.
+    /// The first run of each distinct model configuration.
     private var distinctModels: [ReportedRun] {
         var seen: [String] = []
         return runs.filter { run in
@@ -131,7 +131,7 @@ extension ReportContents {
                             head: [say("differs", "異なる設定")] + runs.map(\.label),
                             rows: differing.map { ["`\($0.key)`"] + $0.values })))
         }
-        // What differs stands there already, by the keys' own names.
+        // The table of differing settings above replaces the tables of hyperparameters.
         blocks += hyperParameters.filter { block in
             if case .table = block { false } else { true }
         }
@@ -143,7 +143,7 @@ extension ReportContents {
         return ReportSection(id: "settings", title: say("Hyper-parameters", "ハイパーパラメータ"), blocks: blocks)
     }
 
-    /// Settings that are not the same in all runs; names and paths aside.
+    /// Settings that differ between the runs, except the name.
     var differingSettings: [(key: String, values: [String])] {
         let all = runs.map { run in
             Dictionary(run.settings?.flattened() ?? [], uniquingKeysWith: { first, _ in first })

@@ -1,10 +1,10 @@
 import Foundation
 
-// What a talk says besides tables and curves. Every sentence follows from the runs' files; what only people can judge
-// is left to the speaker's notes.
+// Text for the slides other than tables and curves. Every sentence is derived from the runs' files; what
+// requires human judgement is left to the speaker notes.
 
 extension ReportContents {
-    /// What the run is for.
+    /// The purpose of the run.
     var goal: [String] {
         var items = distinct(runs) { run in
             let data = dataset(run) ?? say("its data", "学習データ")
@@ -37,7 +37,7 @@ extension ReportContents {
         return items
     }
 
-    /// How it is trained and sampled.
+    /// How the model is trained and sampled.
     var method: [String] {
         var items: [String] = []
         items += distinct(runs) { run in
@@ -101,7 +101,7 @@ extension ReportContents {
         return items
     }
 
-    /// What the numbers say; what holds for all runs comes first.
+    /// Observations on the numbers; those that apply to all runs come first.
     var discussion: [String] {
         var items: [String] = []
         if isComparison, differsInLoss {
@@ -148,7 +148,7 @@ extension ReportContents {
     private func timeStatement(_ run: ReportedRun) -> String? {
         let parts = shares(run)
         guard let compute = parts.first(where: { $0.color == 0 }) else { return nil }
-        // A single rank has none.
+        // A single rank has no communication.
         let communication = parts.first { $0.color == 1 }.map { say.percent($0.share) }
         return say(
             "\(say.percent(compute.share)) of the time is computation"
@@ -158,15 +158,15 @@ extension ReportContents {
 
     private enum Trend {
         case unknown
-        /// No difference that stands out from the scatter.
+        /// The difference is not statistically significant.
         case level
-        /// By this part of itself.
+        /// The relative decrease; `rising` likewise has the relative increase.
         case falling(Double)
         case rising(Double)
     }
 
-    /// How the loss of the last fifth of the records lies to that of the fifth before. A difference counts where it is
-    /// more than two standard errors.
+    /// Compares the mean loss of the last fifth of the records with that of the fifth before. A difference
+    /// counts if it exceeds two standard errors.
     private func trend(_ run: ReportedRun) -> Trend {
         let losses = run.steps.compactMap(\.loss).filter(\.isFinite)
         let fifth = losses.count / 5
@@ -203,7 +203,7 @@ extension ReportContents {
         }
     }
 
-    /// What the runs lack.
+    /// Measurements and files that the runs still lack.
     var nextSteps: [String] {
         var items: [String] = []
         for run in runs {
@@ -241,7 +241,7 @@ extension ReportContents {
         return items
     }
 
-    /// What runs say, each thing once.
+    /// The texts of the runs, without duplicates.
     private func distinct(_ runs: [ReportedRun], _ text: (ReportedRun) -> String?) -> [String] {
         var seen: Set<String> = []
         return runs.compactMap(text).filter { seen.insert($0).inserted }

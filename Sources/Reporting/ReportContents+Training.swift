@@ -1,4 +1,4 @@
-// Loss, speed, where the time went.
+// Loss, throughput, and the breakdown of time.
 
 extension ReportContents {
     var noSteps: String {
@@ -97,7 +97,8 @@ extension ReportContents {
     ) -> ReportChart? {
         let curves = series(smooth: smooth, value)
         guard !curves.isEmpty else { return nil }
-        // Where the bulk of the values spans more than a factor of four, a linear axis would press the end flat.
+        // Use a logarithmic axis if the central 96 % of the values span more than a factor of four; a linear
+        // axis would flatten the end of the curve.
         let values = curves.flatMap { $0.points.map(\.y) }.filter(\.isFinite).sorted()
         let (low, high) = (values[values.count / 50], values[values.count - 1 - values.count / 50])
         return ReportChart(
@@ -118,12 +119,12 @@ extension ReportContents {
                 "throughput", say("Images a second", "毎秒の画像数"), plain: "Images a second", yLabel: "images/s",
                 smooth: true, \.imagesPerSecond)
         else { return nil }
-        // From zero, so that a small unrest looks small.
+        // Start the axis at zero, so that small fluctuations look small.
         chart.startsAtZero = true
         return chart
     }
 
-    /// The middle of the logged speeds, and where most of them lie.
+    /// The median of the logged throughput and the range of the central 90 %.
     private var speeds: [ReportBlock] {
         let rows = runs.compactMap { run -> [String]? in
             let speeds = run.steps.compactMap(\.imagesPerSecond).filter(\.isFinite).sorted()
@@ -181,7 +182,7 @@ extension ReportContents {
 
     private var timeTitle: String { say("Where the time went", "時間の内訳") }
 
-    /// Shares of the time that is accounted for.
+    /// The share of each kind of work in the total recorded time.
     func shares(_ run: ReportedRun) -> [ReportShares.Part] {
         var sums: [(kind: String, seconds: Double)] = []
         for part in run.sessions.flatMap(\.work) {
@@ -194,7 +195,7 @@ extension ReportContents {
         let total = sums.map(\.seconds).reduce(0, +)
         guard total > 0 else { return [] }
         let order = ["compute", "communication", "data", "update", "optimizer", "save", "between"]
-        // What would be shown as 0.0 % is left out.
+        // Omit kinds that would be shown as 0.0 %.
         return sums.filter { $0.seconds >= 0.0005 * total }.map { part in
             let place = order.firstIndex(of: part.kind) ?? order.count
             return ReportShares.Part(name: kindName(part.kind), share: part.seconds / total, color: place)

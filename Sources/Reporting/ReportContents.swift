@@ -2,18 +2,18 @@ import Communication
 import Foundation
 import Imaging
 
-/// Everything that a report can say of runs, as blocks; pages and slides choose among them.
+/// All contents of a report on one or more runs, as blocks from which pages and slides select.
 ///
-/// Nothing here concludes more than the run's files say: a sentence states a number, or what is missing.
+/// The text draws no conclusions beyond the runs' files: each sentence states a number or what is missing.
 struct ReportContents {
     let runs: [ReportedRun]
     let say: ReportLanguage
-    /// Seconds since 1970.
+    /// Current time in seconds since 1970.
     let now: Double
 
     var isComparison: Bool { runs.count > 1 }
 
-    /// The whole report, every section in its place whether it has data or not.
+    /// The complete report. Every section is present, whether it has data or not.
     func document() -> ReportDocument {
         ReportDocument(
             language: say, title: title, kind: say("Training report", "学習レポート"), summary: summary,
@@ -39,11 +39,11 @@ struct ReportContents {
 
     // MARK: Facts and tables over runs
 
-    /// One property: what it is called, and its value in a run.
+    /// A property of a run: its name and a closure that returns its value.
     typealias Property = (name: String, value: (ReportedRun) -> String?)
 
-    /// Facts where all runs have the same, and a table with a column a run where they differ; properties that no run
-    /// has are left out.
+    /// Properties with the same value in all runs as a list of facts, and a table with one column per run for
+    /// those that differ. Properties that no run has are left out.
     func properties(_ properties: [Property], else missing: String) -> [ReportBlock] {
         let rows = properties.map { property in (name: property.name, values: runs.map(property.value)) }
             .filter { $0.values.contains { $0 != nil } }
@@ -64,7 +64,7 @@ struct ReportContents {
         return blocks
     }
 
-    /// One curve a run, of those that have it.
+    /// One curve for each run that has at least two finite values.
     func series(
         smooth: Bool = false, _ value: (ReportedStep) -> Double?
     ) -> [LinePlot.Series] {
@@ -72,9 +72,9 @@ struct ReportContents {
             .filter { $0.points.filter(\.y.isFinite).count > 1 }
     }
 
-    // MARK: The beginning
+    // MARK: Title and summary
 
-    /// What is trained, in a phrase.
+    /// The kind of model that is trained, as a phrase.
     func subject(_ run: ReportedRun) -> String {
         let size = Architecture(run).map { say.parameters($0.parameterCount) }
         if run.autoencoder != nil {
@@ -89,7 +89,7 @@ struct ReportContents {
         return "\(net) \(place)"
     }
 
-    /// What it is trained on, in a phrase.
+    /// The training data, as a phrase.
     func dataset(_ run: ReportedRun) -> String? {
         guard let data = run.data else { return nil }
         let size = data.size.map { " \($0)×\($0)" } ?? ""
@@ -121,7 +121,7 @@ struct ReportContents {
         return summary(of: runs[0])
     }
 
-    /// Whether the runs' losses mean different things: other targets, weights or data.
+    /// Whether the runs' losses are not comparable because their targets, loss weights or data differ.
     var differsInLoss: Bool {
         Set(
             runs.map { run -> String in
@@ -163,7 +163,7 @@ struct ReportContents {
         return text
     }
 
-    /// How far a run is, in a sentence.
+    /// A sentence on the run's progress and state.
     func standing(_ run: ReportedRun) -> String {
         let last = say.whole(run.lastStep ?? run.checkpoints.last ?? 0)
         let planned = run.plannedSteps.map { say.whole($0) } ?? "?"

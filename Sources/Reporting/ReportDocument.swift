@@ -1,14 +1,14 @@
 import Imaging
 
-/// What a report says, before it is a web page or slides.
+/// The contents of a report, independent of the output format.
 struct ReportDocument {
     var language: ReportLanguage
     var title: String
-    /// One line over the title.
+    /// The line above the title.
     var kind: String
-    /// The paragraph that says it all.
+    /// A one-paragraph summary.
     var summary: String
-    /// A few figures that are seen first.
+    /// A few figures that are shown prominently at the top.
     var keyFigures: [(value: String, name: String)]
     var sections: [ReportSection]
     /// The last line.
@@ -16,56 +16,56 @@ struct ReportDocument {
 }
 
 struct ReportSection {
-    /// Stays the same in every language; names anchors and files.
+    /// Identical in all languages; used for anchors and file names.
     var id: String
     var title: String
     var blocks: [ReportBlock]
 }
 
-/// Text in blocks may hold `code` between backticks, and nothing else that is no plain text.
+/// Text in blocks is plain text, except that backticks enclose `code`.
 enum ReportBlock {
-    /// Between the parts of a section, one a run.
+    /// A subheading within a section, one per run.
     case heading(String)
     case paragraph(String)
     case list([String])
-    /// One sentence in place of what is not there: what would fill it.
+    /// A sentence that replaces missing data and states how to produce it.
     case missing(String)
     case facts([(name: String, value: String)])
     case table(ReportTable)
     case charts([ReportChart])
     case pictures([ReportPicture])
     case shares(ReportShares)
-    /// Long text, folded away where that is possible.
+    /// Long text, collapsed if the format supports it.
     case details(title: String, text: String)
 }
 
 struct ReportTable {
     var head: [String]
     var rows: [[String]]
-    /// Columns of numbers, which stand at the right.
+    /// Indices of the columns with numbers, which are right-aligned.
     var numeric: Set<Int> = []
     var caption: String?
 
-    /// Every column is one of numbers.
+    /// A table in which all columns contain numbers.
     static func ofNumbers(_ head: [String], _ rows: [[String]], caption: String? = nil) -> ReportTable {
         ReportTable(head: head, rows: rows, numeric: Set(head.indices), caption: caption)
     }
 }
 
-/// Curves over the steps, or over what else `xName` says.
+/// Curves over the steps, or over the quantity that `xName` names.
 struct ReportChart {
-    /// The PNG's name.
+    /// File name of the PNG, without extension.
     var name: String
     var title: String
-    /// For the PNG, whose strokes know Latin letters alone.
+    /// Title for the PNG, whose font has only Latin letters.
     var plainTitle: String
-    /// What x is; nil: steps.
+    /// Name of the x axis; nil: steps.
     var xName: String?
     var plainXName = "step"
     var yLabel: String
     var series: [LinePlot.Series]
     var isLogarithmic = false
-    /// The y axis begins at 0.
+    /// Whether the y axis begins at 0.
     var startsAtZero = false
 
     var plot: LinePlot {
@@ -76,20 +76,20 @@ struct ReportChart {
 }
 
 struct ReportPicture {
-    /// The file's name beside the report, without its ending.
+    /// File name without extension.
     var name: String
     var image: Image
     var caption: String
-    /// Takes the whole width rather than a place among others.
+    /// Whether the picture takes the full width instead of a place in a grid.
     var isWide = false
 }
 
-/// What wholes are made of, one bar a run.
+/// Stacked bars of shares, one bar per run.
 struct ReportShares {
     struct Part {
         var name: String
         var share: Double
-        /// Which of the palette's colours: the same for one kind of part in every bar.
+        /// Index in the palette; the same kind of part has the same colour in every bar.
         var color: Int
     }
     var bars: [(name: String, parts: [Part])]

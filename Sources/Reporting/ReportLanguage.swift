@@ -1,7 +1,8 @@
 import Foundation
 import Support
 
-/// The language of a report. A text stands in the sources in both, side by side, so that neither is forgotten:
+/// The language of a report. Each text appears in the source in both languages, side by side, so that neither
+/// is forgotten:
 ///
 ///     say("Loss over steps", "損失の推移")
 package enum ReportLanguage: String, Sendable, CaseIterable {
@@ -14,7 +15,7 @@ package enum ReportLanguage: String, Sendable, CaseIterable {
 
     // MARK: Numbers
 
-    /// 15000 as 15,000.
+    /// An integer with thousands separators, such as 15,000.
     func whole(_ number: Int) -> String {
         let digits = Array(String(number.magnitude))
         var text = ""
@@ -25,7 +26,7 @@ package enum ReportLanguage: String, Sendable, CaseIterable {
         return (number < 0 ? "−" : "") + text
     }
 
-    /// A number with so many significant digits, and no more zeros than that: 0.0432, 12.3, 1.2e-07.
+    /// A number with `digits` significant digits and no further zeros: 0.0432, 12.3, 1.2e-07.
     func number(_ value: Double, digits: Int = 3) -> String {
         guard value.isFinite else { return "–" }
         if value == 0 { return "0" }
@@ -36,7 +37,7 @@ package enum ReportLanguage: String, Sendable, CaseIterable {
         return String(format: "%.\(decimals)f", value)
     }
 
-    /// A learning rate as people write it: 2e-4, 1.5e-05 as 1.5e-5.
+    /// A learning rate in short notation, such as 2e-4, or 1.5e-5 instead of 1.5e-05.
     func rate(_ value: Double) -> String {
         guard value.isFinite, value != 0 else { return value == 0 ? "0" : "–" }
         let exponent = Int(floor(log10(abs(value))))
@@ -48,14 +49,14 @@ package enum ReportLanguage: String, Sendable, CaseIterable {
         part > 0 && part < 0.1 ? String(format: "%.1f %%", 100 * part) : String(format: "%.0f %%", 100 * part)
     }
 
-    /// 46,239, 0.412 M, 35.7 M, 1.20 G.
+    /// A number of parameters, such as 46,239, 0.412 M, 35.7 M or 1.20 G.
     func parameters(_ count: Int) -> String {
         let value = Double(count)
         if value < 1e5 { return whole(count) }
         return value < 1e9 ? number(value / 1e6) + " M" : number(value / 1e9) + " G"
     }
 
-    /// A time as a person says it.
+    /// A duration in words.
     func span(_ seconds: Double) -> String {
         let text = duration(seconds)
         guard self == .japanese else { return text }
@@ -63,14 +64,14 @@ package enum ReportLanguage: String, Sendable, CaseIterable {
         return text.split(separator: " ").map { words[String($0)] ?? String($0) }.joined(separator: " ")
     }
 
-    /// Seconds since 1970 as a date and time in UTC.
+    /// Formats seconds since 1970 as a date and time in UTC.
     func time(_ seconds: Double) -> String {
         guard seconds.isFinite, abs(seconds) < 1e11 else { return "–" }
         let text = Date(timeIntervalSince1970: seconds).formatted(.iso8601)
         return text.prefix(16).replacingOccurrences(of: "T", with: " ") + " UTC"
     }
 
-    /// "a, b and c".
+    /// A list in words, such as "a, b and c".
     func list(_ items: [String]) -> String {
         guard let last = items.last else { return "" }
         if items.count == 1 { return last }

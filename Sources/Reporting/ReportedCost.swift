@@ -1,13 +1,13 @@
 import Foundation
 
-/// What training came to up to a step: images, arithmetic, time.
+/// The cost of training up to a step: images, operations and time.
 struct ReportedCost {
-    /// Images that steps were made of, each as often as it was taken.
+    /// Number of training images, counting repetitions.
     var images: Double
-    /// Floating-point operations of forward and backward passes, by the direct algorithm; nil where the records do not
-    /// tell, as those of older program versions do not.
+    /// Floating-point operations of the forward and backward passes, counted for direct convolution; nil if
+    /// the records lack them, as those of older versions do.
     var operations: Double?
-    /// Seconds within steps: samples, saves, starts and pauses do not count.
+    /// Seconds within steps, without samples, checkpoints, startup and pauses.
     var seconds: Double
 
     static func + (a: ReportedCost, b: ReportedCost) -> ReportedCost {
@@ -19,13 +19,13 @@ struct ReportedCost {
 }
 
 extension ReportedRun {
-    /// The cost of a run's steps up to one, the first stage's left out; nil where no step was logged.
+    /// The cost of a run's steps up to `step`, without the first stage; nil if no step was logged.
     func cost(upTo step: Int) -> ReportedCost? {
         guard let batchSize = train?.batchSize, !steps.isEmpty else { return nil }
         let images = Double(step) * Double(batchSize)
         var (seconds, before) = (0.0, 0)
         for logged in steps where before < step {
-            // A step between two records took as long as their mean.
+            // The steps between two records took as long as their recorded mean.
             seconds += (logged.totalSeconds ?? 0) * Double(min(step, logged.step) - before)
             before = logged.step
         }
@@ -33,8 +33,8 @@ extension ReportedRun {
             images: images, operations: flopsPerImage.map { $0 * images }, seconds: seconds)
     }
 
-    /// The whole cost of the first stage that a run works behind; nil in pixel space, and where the first stage's own
-    /// run is not at hand.
+    /// The total cost of training the first stage that the run uses; nil in pixel space, or if the first
+    /// stage's run folder is not available.
     var firstStageCost: ReportedCost? {
         guard let path = configuration?.firstStagePath else { return nil }
         let folder =
@@ -46,7 +46,7 @@ extension ReportedRun {
         return run.cost(upTo: last)
     }
 
-    /// The cost of all that a model took up to a step, the first stage's training included.
+    /// The cost of the run up to `step`, including the training of the first stage.
     func wholeCost(upTo step: Int) -> ReportedCost? {
         guard let own = cost(upTo: step) else { return nil }
         return firstStageCost.map { own + $0 } ?? own

@@ -1,7 +1,8 @@
 import FileFormats
 import Foundation
 
-/// An `evaluation/step-00001000-inception.json`, read leniently: another program version may have written more or less.
+/// An `evaluation/step-00001000-inception.json` file. Reading is lenient, since other versions may have
+/// written fewer or more fields.
 package struct ReportedEvaluation {
     let step: Int
     let weights: String?
@@ -12,12 +13,12 @@ package struct ReportedEvaluation {
     let samplerSteps: Int?
     let eta: Double?
     let seed: String?
-    /// In the file's order.
+    /// Metrics in the order of the file.
     let metrics: [(name: String, value: Double)]
-    /// Paths, by what they show.
+    /// Paths of the pictures by name.
     let pictures: [(name: String, path: String)]
 
-    /// All of a run's, ascending.
+    /// All evaluations of a run, in ascending order of steps.
     static func all(in run: String) -> [ReportedEvaluation] {
         let folder = "\(run)/evaluation"
         let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
@@ -30,7 +31,7 @@ package struct ReportedEvaluation {
             }
     }
 
-    /// nil where the file is no evaluation.
+    /// Returns nil if the file is not an evaluation.
     private init?(_ path: String, run: String) {
         guard let json = try? ConfigNode(jsonFile: path).json, let step = json["step"]?.intValue,
             let metrics = json["metrics"]?.objectValue
@@ -49,21 +50,21 @@ package struct ReportedEvaluation {
         }
         pictures = (json["pictures"]?.objectValue?.members ?? []).compactMap { member in
             guard let name = member.value.stringValue else { return nil }
-            // Written relative to the run's folder, and nothing outside it is shown.
+            // Paths are relative to the run folder; ignore any that lead outside it.
             let inside = !name.hasPrefix("/") && !name.split(separator: "/").contains("..")
             return inside ? (member.key, "\(run)/\(name)") : nil
         }
     }
 
-    /// The distance to the reference, whatever features it was measured with: smaller is better.
+    /// The distance to the reference, whatever its features; smaller is better.
     var distance: (name: String, value: Double)? {
         metrics.first { Self.distances.contains($0.name) }
     }
 
-    /// Metrics that are distances, by the features' worth.
+    /// The metrics that are distances, in descending order of significance of their features.
     static let distances = ["fid", "fd_vae", "fd_pixel"]
 
-    /// What a metric is called, and where better values lie: "FID ↓".
+    /// The title of a metric with the direction of better values, such as "FID ↓".
     static func title(of metric: String, _ say: ReportLanguage) -> String {
         switch metric {
         case "fid": return "FID ↓"

@@ -5,12 +5,12 @@ import Foundation
 import Records
 import Support
 
-/// A run's folder as a report sees it: whatever can be read of it, finished or broken off.
+/// The readable contents of a run folder, for a report. The run may be finished, running or aborted.
 package struct ReportedRun {
     package let folder: RunFolder
-    /// What the report calls it: its name, or its folder where another run has the same name.
+    /// The run's label in the report: its name, or its folder if another run has the same name.
     package var label: String
-    /// `config.yaml` as a tree; nil where there is none that can be read.
+    /// `config.yaml` as a tree; nil if it cannot be read.
     package let settings: ConfigNode?
     package let configuration: Configuration?
     package let autoencoder: AutoencoderConfiguration?
@@ -18,18 +18,18 @@ package struct ReportedRun {
     package let description: JSONObject?
     /// Logged steps, ascending.
     package let steps: [ReportedStep]
-    /// Operations an image and step; nil where no record tells.
+    /// Floating-point operations per image and step; nil if no record has the number.
     package let flopsPerImage: Double?
     package let sessions: [ReportedSession]
     package let unreadableLines: Int
-    /// Sample grids, ascending.
+    /// Sample grids, ascending by step.
     package let samples: [(step: Int, path: String)]
     package let checkpoints: [Int]
     package let status: JobStatus?
     package let launch: LaunchRecord?
     package let evaluations: [ReportedEvaluation]
 
-    /// - Throws: `ReportError` where the path is no run's folder.
+    /// - Throws: `ReportError` if the path is not a run folder.
     package init(_ path: String) throws {
         let folder = RunFolder(path)
         guard FileManager.default.fileExists(atPath: path) else {
@@ -66,7 +66,7 @@ package struct ReportedRun {
         label = settings?["name"]?.text ?? (path as NSString).lastPathComponent
     }
 
-    /// Opens runs and gives each a label of its own.
+    /// Opens runs and gives each a unique label.
     package static func open(_ paths: [String]) throws -> [ReportedRun] {
         var runs = try paths.map { try ReportedRun($0) }
         for label in Set(runs.map(\.label)) {
@@ -81,18 +81,18 @@ package struct ReportedRun {
         return runs
     }
 
-    // MARK: How far it is
+    // MARK: State
 
     package enum State {
         case finished, running
-        /// Asked to stop, with a checkpoint.
+        /// Stopped on request, with a checkpoint.
         case stopped
-        /// Failed, or killed.
+        /// Failed or killed.
         case brokenOff
         case notStarted
     }
 
-    /// Seconds without a new status after which a running job is thought dead.
+    /// Seconds without a status update after which a running job is considered dead.
     private static let silence = 120.0
 
     package func state(now: Double) -> State {
@@ -112,20 +112,20 @@ package struct ReportedRun {
     package var optimizer: OptimizerConfiguration? { configuration?.optimizer ?? autoencoder?.optimizer }
     package var data: DataConfiguration? { configuration?.data ?? autoencoder?.data }
 
-    /// Seconds in which steps were made, samples and checkpoints between them included.
+    /// Seconds spent training, including samples and checkpoints between steps.
     package var trainedSeconds: Double { sessions.map(\.seconds).reduce(0, +) }
 
-    /// Pictures that were made of the model for reports, in the run's `report` folder.
+    /// The run's `report` folder, which holds the pictures made of the model for reports.
     package var pictureFolder: String { "\(folder.path)/report" }
 
-    /// Whether there are weights to draw from.
+    /// Whether the run has weights to sample from.
     package var hasWeights: Bool {
         configuration != nil && (!checkpoints.isEmpty || FileManager.default.fileExists(atPath: folder.model))
     }
 }
 
 extension ConfigNode {
-    /// A plain value as it is written; nil for null, lists and sections.
+    /// A scalar as text; nil for null, lists and sections.
     package var text: String? {
         switch value {
         case .bool(let value): return String(value)
@@ -136,7 +136,7 @@ extension ConfigNode {
         }
     }
 
-    /// Every value with its path: ("optimizer.betas", "[0.9, 0.999]").
+    /// Every value with its path, such as ("optimizer.betas", "[0.9, 0.999]").
     package func flattened(_ prefix: String = "") -> [(key: String, value: String)] {
         switch value {
         case .mapping(let entries):

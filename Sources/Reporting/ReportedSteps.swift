@@ -1,7 +1,7 @@
 import Foundation
 import Support
 
-/// A logged step as a report reads it: any number may be missing.
+/// A logged step; any value may be missing.
 package struct ReportedStep {
     let step: Int
     let loss: Double?
@@ -9,9 +9,9 @@ package struct ReportedStep {
     let gradientNorm: Double?
     let imagesPerSecond: Double?
     let epoch: Double?
-    /// Seconds a step.
+    /// Seconds per step.
     let totalSeconds: Double?
-    /// Of them, by kind of work.
+    /// The same time by kind of work.
     let seconds: [(kind: String, value: Double)]
     /// Seconds since 1970.
     let time: Double?
@@ -34,7 +34,7 @@ package struct ReportedStep {
         }
     }
 
-    /// Steps in order; of a step that is there twice the later line.
+    /// The steps in ascending order. If a step was logged twice, the later line counts.
     static func all(in records: [JSONObject]) -> [ReportedStep] {
         var steps: [ReportedStep] = []
         for record in records where record["kind"]?.stringValue == "step" {
@@ -47,12 +47,12 @@ package struct ReportedStep {
 }
 
 extension [ReportedStep] {
-    /// A number over the steps, for a curve.
+    /// A value over the steps, as points of a curve.
     func points(_ value: (ReportedStep) -> Double?) -> [(x: Double, y: Double)] {
         compactMap { step in value(step).map { (Double(step.step), $0) } }
     }
 
-    /// The mean of a number over the last tenth of the steps up to one.
+    /// The mean of a value over the last tenth of the steps up to `step`.
     func mean(upTo step: Int, _ value: (ReportedStep) -> Double?) -> Double? {
         let before = prefix { $0.step <= step }
         guard let nearest = before.last else { return nil }
@@ -63,7 +63,8 @@ extension [ReportedStep] {
         return values.isEmpty ? nil : values.reduce(0, +) / Double(values.count)
     }
 
-    /// Steps worth a row of a table: 1, 5, 15, 50, 150, 500, 1,000, 5,000, 15,000 … and the last, at most `count`.
+    /// Steps for the rows of a table: 1, 5, 15, 50, 150, 500, 1,000, 5,000, 15,000 … and the last, at most
+    /// `count`.
     func milestones(_ count: Int = 7) -> [Int] {
         guard let first = first?.step, let last = last?.step else { return [] }
         var marks: [Int] = []
@@ -71,7 +72,7 @@ extension [ReportedStep] {
         while thousand <= last {
             for mark in [1, 5, 15, 50, 150, 500] {
                 let (step, overflow) = thousand.multipliedReportingOverflow(by: mark)
-                // One close before the end would say the same twice.
+                // Skip steps close to the last one, whose row would be redundant.
                 if !overflow, step >= first, Double(step) < 0.9 * Double(last) { marks.append(step) }
             }
             let (next, overflow) = thousand.multipliedReportingOverflow(by: 1000)
@@ -82,9 +83,9 @@ extension [ReportedStep] {
     }
 }
 
-/// One start of a run: from its line in metrics.jsonl to the last step before the next start's.
+/// One start of a run: from its line in metrics.jsonl to the last step before the next start.
 package struct ReportedSession {
-    /// nil for a start from nothing.
+    /// nil for a start from scratch.
     let resumedStep: Int?
     package let lastStep: Int?
     let startedAt: Double?
@@ -95,7 +96,7 @@ package struct ReportedSession {
     let precision: String?
     let processor: String?
     let programVersion: String?
-    /// Seconds of each kind of work, over all steps.
+    /// Seconds of each kind of work, summed over all steps.
     let work: [(kind: String, seconds: Double)]
 
     var seconds: Double {
@@ -132,8 +133,8 @@ package struct ReportedSession {
         work = Self.work(of: steps, from: resumedStep ?? 0, startedAt)
     }
 
-    /// What the time went into: the kinds that the records name, "update" for what is left of a step, and "between"
-    /// for what passed between steps (samples, checkpoints, the start).
+    /// The time by kind of work: the kinds in the records, "update" for the rest of each step, and "between"
+    /// for the time between steps (samples, checkpoints, startup).
     private static func work(
         of steps: [ReportedStep], from first: Int, _ startedAt: Double?
     ) -> [(kind: String, seconds: Double)] {
@@ -151,7 +152,7 @@ package struct ReportedSession {
             defer { (before, moment) = (step.step, step.time ?? moment) }
             guard let total = step.totalSeconds, count > 0, total > 0 else { continue }
             for part in step.seconds { add(part.kind, part.value * count) }
-            // Phases are those of the slowest rank in each, and may sum to more than the step.
+            // Each phase has the time of its slowest rank, so their sum may exceed the step time.
             let known = step.seconds.map(\.value).reduce(0, +)
             add("update", max(0, total - known) * count)
             if let moment, let time = step.time { add("between", max(0, time - moment - total * count)) }

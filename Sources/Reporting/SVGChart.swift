@@ -1,8 +1,8 @@
 import Foundation
 import Imaging
 
-/// A chart for a web page: curves as an inline SVG that takes any width, marks and names as text over it, so that they
-/// stay readable on a phone.
+/// A chart for a web page: curves as an inline SVG that scales to any width, with tick marks and labels as
+/// text on top, so that they stay readable on a phone.
 struct SVGChart {
     private let chart: ReportChart
     private let say: ReportLanguage
@@ -10,9 +10,9 @@ struct SVGChart {
     private let x: PlotAxis
     private let y: PlotAxis
 
-    /// The SVG's own width and height; the page stretches it.
+    /// Width and height of the SVG's coordinate system, which the page stretches.
     private static let extent = 1000.0
-    /// Raw points are drawn by the lowest and the highest of so many intervals.
+    /// Raw points are reduced to the minimum and maximum of each of this many intervals.
     private static let intervals = 400
 
     init(_ chart: ReportChart, _ say: ReportLanguage) {
@@ -66,7 +66,7 @@ struct SVGChart {
         return "<ul class=\"legend\">\(names.joined())\(note)</ul>"
     }
 
-    /// The chart for those who do not see it.
+    /// Alternative text of the chart for screen readers.
     private var words: String {
         chart.title + ": "
             + chart.series.compactMap { series -> String? in
@@ -84,7 +84,7 @@ struct SVGChart {
         "<line x1=\"\(decimal(x1))\" y1=\"\(decimal(y1))\" x2=\"\(decimal(x2))\" y2=\"\(decimal(y2))\"/>"
     }
 
-    /// Points that are not finite break the line.
+    /// An SVG path of the points; points that are not finite interrupt it.
     private func path(_ points: [SIMD2<Double>], _ classes: String) -> String {
         var text = ""
         var isOpen = false
@@ -94,7 +94,8 @@ struct SVGChart {
                 isOpen = false
                 continue
             }
-            // Far outside the frame a coordinate says nothing more, and viewers may fail on it.
+            // Clamp coordinates far outside the frame: they carry no information, and some viewers fail on
+            // them.
             let height = min(max(place.y, -Self.extent), 2 * Self.extent)
             text += "\(isOpen ? "L" : "M")\(decimal(place.x)) \(decimal(height))"
             isOpen = true
@@ -102,7 +103,7 @@ struct SVGChart {
         return text.isEmpty ? "" : "<path class=\"\(classes)\" d=\"\(text)\"/>"
     }
 
-    /// The lowest and the highest point of each interval, in their order: it looks like all of them.
+    /// The minimum and maximum of each interval, in their original order, which looks like the full curve.
     private func thinned(_ points: [SIMD2<Double>]) -> [SIMD2<Double>] {
         guard points.count > 2 * Self.intervals else { return points }
         return (0..<Self.intervals).flatMap { interval -> [SIMD2<Double>] in
@@ -116,7 +117,7 @@ struct SVGChart {
         }
     }
 
-    /// One decimal is a fraction of a pixel.
+    /// Formats with one decimal, which is below one pixel.
     private func decimal(_ value: Double) -> String {
         let text = String(format: "%.1f", value)
         return text.hasSuffix(".0") ? String(text.dropLast(2)) : text

@@ -9,23 +9,24 @@ import TensorCore
 import Testing
 import TestSupport
 
-/// Averages made after training, against the same ones followed all the way.
+/// Compares reconstructed averages with the same averages tracked during training.
 @Suite struct AverageReconstructionTests {
     private static let widths = [0.05, 0.1]
 
-    /// Weights that wander, the averages of `widths` and one more, and snapshots of the former.
+    /// A random walk of weights, the averages of `widths` and one more that is tracked for comparison, and
+    /// snapshots of the former.
     private final class Trajectory {
         let state = CheckpointState(folders: widths.map { AverageProfile.power(sigmaRel: $0).name }, seed: 1)
         let averages: [WeightAverage]
         let tracked: WeightAverage
-        /// Σ θ and Σ θ², one for each weight.
+        /// Σ θ and Σ θ² of each weight.
         private var sums: [(first: Double, second: Double)]
         private var updates = 0.0
         private var weights: [Float]
 
         init(sigmaRel: Double) {
             let (count, start) = (state.count, state.buffers[0].values)
-            // Some are extreme, whose squares are none.
+            // Replace extreme weights, whose squares would overflow or vanish.
             let weights = (0..<count).map { abs(start[$0]) <= 1 ? start[$0] : 1 }
             averages = widths.map { WeightAverage(weights, count: count, .init(sigmaRel: $0)) }
             tracked = WeightAverage(weights, count: count, .init(sigmaRel: sigmaRel))
@@ -67,9 +68,9 @@ import TestSupport
         return sums.map { Float($0) }
     }
 
-    /// By Cauchy and Schwarz an average is off by no more than (the profiles' distance)·(Σ (θ − c)²)^½, for any c since the
-    /// profiles' difference sums to 0; the distance is the fit's residual times the profile's length. Averages are off by
-    /// some roundings of fp32.
+    /// By the Cauchy–Schwarz inequality, the error of an average is at most (the distance of the profiles)·(Σ
+    /// (θ − c)²)^½, for any c because the difference of the profiles sums to 0. The distance is the fit's
+    /// residual times the norm of the profile. The averages also have some fp32 rounding errors.
     @Test(arguments: [(0.08, 20), (0.15, 20), (0.08, 100), (0.05, 50)])
     func isTheAverageThatWasNotKept(sigmaRel: Double, every: Int) throws {
         let scratch = try ScratchFolder(in: "/dev/shm")
@@ -78,7 +79,7 @@ import TestSupport
         for update in 0..<200 {
             trajectory.update(update)
             let step = update + 1
-            // Others' ranks, and one that is a checkpoint's.
+            // Save with varying numbers of ranks, and the last one as a checkpoint.
             if step % every == 0 {
                 try trajectory.save(
                     step: step, in: step == 200 ? run.checkpoints : run.snapshots, ranks: 1 + step / every % 3
@@ -127,7 +128,7 @@ import TestSupport
         #expect(refusal(0.08, "/dev/shm/none-of-this")?.message.contains("ema.sigma_rel") == true)
     }
 
-    /// A snapshot is a checkpoint of averages alone, and the model's own weights may be missing from nothing else.
+    /// A snapshot contains only averages; any other checkpoint must contain the model's own weights.
     @Test func snapshotsHaveNoWeightsOfTheModel() throws {
         let scratch = try ScratchFolder(in: "/dev/shm")
         let folder = CheckpointFolder(scratch.path)
@@ -144,7 +145,7 @@ import TestSupport
         #expect(error?.message.contains("lists no folder 'unet'") == true)
     }
 
-    /// Both kinds of saves share the copy of the state, and each goes to its folder.
+    /// Both kinds of saves share the copy of the state, and each writes to its own folder.
     @Test func snapshotsAreSavedBesideCheckpoints() throws {
         let scratch = try ScratchFolder(in: "/dev/shm")
         let run = RunFolder(scratch.path)

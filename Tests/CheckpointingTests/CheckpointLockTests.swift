@@ -7,10 +7,10 @@ import Support
 import Testing
 import TestSupport
 
-/// Short times, so that a test does not wait for minutes.
+/// Short timeouts, so that the tests do not take minutes.
 private let quick = RunLock.Timing(interval: 0.05, grace: 0.5, patience: 0.2)
 
-/// What may be written or deleted where, by the lock of the run.
+/// Tests which writes and deletions the run's lock permits.
 @Suite struct CheckpointLockTests {
     private let scratch: ScratchFolder
     private var run: String { scratch.file("run") }
@@ -26,7 +26,7 @@ private let quick = RunLock.Timing(interval: 0.05, grace: 0.5, patience: 0.2)
     @Test func toolsDoNotTouchALiveRun() throws {
         let lock = try RunLock.take(run, timing: quick)
         defer { lock.release() }
-        // For reshard, a step that is not there yet.
+        // Move one step away, since reshard needs a step that does not exist.
         try FileManager.default.moveItem(atPath: folder.path(step: 30), toPath: scratch.file("step-00000030"))
         let before = try FileManager.default.subpathsOfDirectory(atPath: folder.path).sorted()
         for path in [run, "\(folder.path)/"] {
@@ -42,7 +42,7 @@ private let quick = RunLock.Timing(interval: 0.05, grace: 0.5, patience: 0.2)
             of: scratch.file("step-00000030"), ranks: 1, output: folder.path)
         #expect(throws: RunLockError.self) { try reshard.run(timing: quick) }
         #expect(try FileManager.default.subpathsOfDirectory(atPath: folder.path).sorted() == before)
-        // Looking is allowed.
+        // Read-only operations are permitted.
         let preview = try CheckpointPruning(run: run, Retention(keepLast: 1)).preview()
         #expect(preview.expired == [10] && preview.count == 2)
     }
@@ -51,7 +51,7 @@ private let quick = RunLock.Timing(interval: 0.05, grace: 0.5, patience: 0.2)
         let pruned = try CheckpointPruning(run: run, Retention(keepLast: 2)).run(timing: quick) { _ in }
         #expect(pruned.expired == [10] && pruned.count == 3)
         #expect(try folder.steps() == [20, 30])
-        // Where it cannot do its work, too.
+        // The lock is also released after a failure.
         let reshard = try CheckpointReshard(
             of: folder.path(step: 20), ranks: 1, output: scratch.file("x/checkpoints"))
         _ = try reshard.run(timing: quick)
@@ -79,7 +79,8 @@ private let quick = RunLock.Timing(interval: 0.05, grace: 0.5, patience: 0.2)
 
     // MARK: Saving
 
-    /// A run whose lock another host takes as it would from a process that stood still: by the file of the next number.
+    /// Takes the lock over as another host would after the owner was suspended: by creating the file with the
+    /// next number.
     private func takeOver() throws {
         let text = """
             {"kind": "disttrain lock", "attempt_id": "b", "host": "elsewhere", "pid": 7, \
@@ -99,13 +100,13 @@ private let quick = RunLock.Timing(interval: 0.05, grace: 0.5, patience: 0.2)
         try writer.save(state.state(step: 40))
         #expect(try folder.steps() == [30, 40])
 
-        // Lost when the save has begun.
+        // The lock is lost after the save has begun.
         try writer.begin(state.state(step: 50))
         try takeOver()
         let error = #expect(throws: RunLockError.self) { try writer.finish(within: 0) }
         #expect(
             error?.message.contains("was taken over by another run, process 7 on elsewhere since") == true)
-        // Nothing named, nothing deleted, and nothing of its own left.
+        // Nothing was renamed or deleted, and no files of this save remain.
         #expect(
             try FileManager.default.contentsOfDirectory(atPath: folder.path).sorted()
                 == ["step-00000030", "step-00000040"])

@@ -4,7 +4,8 @@ import Support
 import Testing
 import TestSupport
 
-/// Changes the text of a checkpoint's manifest and gives it a checksum that fits: what somebody wrote, and no accident.
+/// Changes the text of a checkpoint's manifest and updates its checksum, to simulate manipulation rather than
+/// damage.
 func rewriteManifest(of checkpoint: String, _ change: (String) -> String) throws {
     let path = "\(checkpoint)/manifest.json"
     let text = try String(contentsOfFile: path, encoding: .utf8)
@@ -15,7 +16,7 @@ func rewriteManifest(of checkpoint: String, _ change: (String) -> String) throws
     try Data("\(body),\n  \"manifest_crc32c\": \"\(sum)\"\n}\n".utf8).write(to: URL(fileURLWithPath: path))
 }
 
-/// The same, replacing one piece of text that must be there.
+/// The same, replacing a text that must be present.
 func rewriteManifest(of checkpoint: String, _ old: String, with new: String) throws {
     try rewriteManifest(of: checkpoint) { text in
         #expect(text.contains(old), "\(old)")
@@ -125,7 +126,7 @@ func rewriteManifest(of checkpoint: String, _ old: String, with new: String) thr
         ] {
             let scratch = try ScratchFolder()
             let checkpoint = try checkpoint(scratch)
-            // The last one is in the table of a file.
+            // Change the last occurrence, which is in the table of a file.
             try rewriteManifest(of: checkpoint) { text in
                 guard let range = text.range(of: "\"\(old)\"", options: .backwards) else { return text }
                 return text.replacingCharacters(in: range, with: "\"\(new)\"")
@@ -140,7 +141,7 @@ func rewriteManifest(of checkpoint: String, _ old: String, with new: String) thr
         #expect(error?.message.contains("is in none of its files") == true, "\(error?.message ?? "")")
     }
 
-    /// Manifests with random damage and a checksum that fits: refused or not, never a crash.
+    /// Manifests with random changes and a valid checksum may be rejected or accepted, but must not crash.
     @Test func mutatedManifestsNeverCrash() throws {
         let scratch = try ScratchFolder()
         let checkpoint = try checkpoint(scratch)
@@ -175,7 +176,7 @@ func rewriteManifest(of checkpoint: String, _ old: String, with new: String) thr
     }
 }
 
-/// Vigna's splitmix64: small, and the same everywhere.
+/// Vigna's splitmix64, which is short and gives the same sequence on every platform.
 private struct SplitMix: RandomNumberGenerator {
     var state: UInt64
 

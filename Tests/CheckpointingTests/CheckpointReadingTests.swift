@@ -7,7 +7,7 @@ import Testing
 import TestSupport
 
 @Suite struct CheckpointReadingTests {
-    /// Where a run of `ranks` would cut a flat buffer, borders anywhere in a tensor or between two.
+    /// The slices of a flat buffer over `ranks` ranks, with boundaries anywhere within or between tensors.
     private func slices(_ count: Int, _ ranks: Int) -> [Range<Int>] {
         (0..<ranks).map { count * $0 / ranks..<count * ($0 + 1) / ranks }
     }
@@ -20,7 +20,7 @@ import TestSupport
         let checkpoint = try Checkpoint(opening: path)
         for buffer in state.buffers {
             for range in slices(state.count, loaded) {
-                // Two more on each side, which must stay as they are.
+                // Two extra elements on each side, which must not be modified.
                 let values = UnsafeMutablePointer<Float>.allocate(capacity: range.count + 4)
                 defer { values.deallocate() }
                 values.initialize(repeating: .nan, count: range.count + 4)
@@ -40,7 +40,7 @@ import TestSupport
         let scratch = try ScratchFolder()
         let state = CheckpointState(folders: ["unet"], seed: 9)
         let path = try saveCheckpoint(state, step: 1, in: CheckpointFolder(scratch.path), ranks: 2)
-        // Another program's memory: without padding, and in another order.
+        // The memory layout of another program: without padding and in another order.
         var offset = 3
         let table = TensorTable(
             entries: state.table.entries.reversed().map { entry in
@@ -88,7 +88,7 @@ import TestSupport
             #expect(error?.kind == .incompatible)
             #expect(error?.message.contains(word) == true, "\(error?.message ?? "")")
         }
-        // What is not in the range is not asked for.
+        // Tensors outside the range are not required.
         #expect(throws: Never.self) {
             try checkpoint.read(folder: "unet", range: 0..<8, table: more, into: values)
         }
@@ -127,7 +127,7 @@ import TestSupport
         for share in shares { try checkpoint.verify(share) }
     }
 
-    /// Every byte of the checkpoint, changed one after the other in steps, is found by exactly one part.
+    /// Changes bytes throughout the checkpoint and checks that exactly one part detects each change.
     @Test func everyByteIsCovered() throws {
         let scratch = try ScratchFolder()
         let path = try saveCheckpoint(
@@ -226,7 +226,7 @@ import TestSupport
         try rewriteManifest(of: path, "\"format_version\": 2", with: "\"format_version\": 7")
         let training = #expect(throws: CheckpointError.self) { try Checkpoint(opening: path) }
         #expect(training?.detail == "has format version 7, expected 2; use the program that wrote it")
-        // As a run, as a checkpoint, and as the weights in it.
+        // Open it as a run, as a checkpoint, and as a weight folder in the checkpoint.
         for place in [scratch.file("run"), path, "\(path)/ema-0.9999"] {
             let sampling = #expect(throws: ModelFolderError.self) { try PipelineFolder.read(place) }
             #expect(sampling.map { "\($0)" } == training?.message)

@@ -15,7 +15,7 @@ import TestSupport
         let steps = [3, 1, 2].map { Standing(step: $0) }
         #expect(Retention(keepLast: 1).expired(of: steps) == [1, 2])
         #expect(Retention(keepLast: 5).expired(of: steps) == [])
-        // Never none.
+        // At least one checkpoint is always kept.
         #expect(Retention(keepLast: 0).expired(of: [Standing(step: 5)]) == [])
         #expect(Retention(keepLast: 1, keepEvery: 2).expired(of: steps) == [1])
     }
@@ -26,7 +26,7 @@ import TestSupport
         #expect(Retention(keepLast: 1, keepBest: 2).expired(of: steps) == [1, 3, 5])
         #expect(Retention(keepLast: 1, keepBest: 3).expired(of: steps) == [3, 5])
         #expect(Retention(keepLast: 1, keepBest: 99).expired(of: steps) == [])
-        // Another metric cannot be compared.
+        // Values of different metrics are not comparable.
         let other = [Standing(step: 0, metric: CheckpointMetric(name: "fid", value: 0.1))]
         #expect(Retention(keepLast: 1, keepBest: 1).expired(of: other + steps) == [0, 1, 2, 3, 5])
     }
@@ -56,7 +56,7 @@ import TestSupport
             try writer.save(training)
         }
         #expect(try folder.steps() == [20, 40, 50])
-        // The two newest have lost a file: what is older stays.
+        // The two newest checkpoints lack a file, so the older one is kept.
         for step in [40, 50] {
             try FileManager.default.removeItem(atPath: "\(folder.path(step: step))/unet/config.json")
         }

@@ -20,7 +20,7 @@ import TestSupport
         #expect(loaded.bits() == saved.bits())
         #expect(checkpoint.manifest.worldSize == ranks)
 
-        // Where there are more ranks than tensors, the rest write nothing.
+        // If there are more ranks than tensors, some ranks write nothing.
         let shards = try FileManager.default.contentsOfDirectory(atPath: "\(path)/exp_avg")
             .filter { $0.hasSuffix(".safetensors") }.sorted()
         let count = saved.table.partition(over: ranks).count { !$0.isEmpty }
@@ -60,7 +60,7 @@ import TestSupport
         #expect(manifest.parameters == state.table)
         #expect(manifest.folders == ["unet", "ema-0.9999", "exp_avg", "exp_avg_sq"])
         #expect(manifest.attemptID == writer.attemptID)
-        // Nothing but the checkpoint is left.
+        // The folder contains only the checkpoint.
         #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.path) == ["step-00015000"])
     }
 
@@ -75,7 +75,8 @@ import TestSupport
             #expect(parts.flatMap { $0 }.map(\.offset).sorted() == entries.map(\.offset))
             let loads = parts.map { $0.reduce(0) { $0 + $1.count } }
             let largest = entries.map(\.count).max() ?? 0
-            // Tensors are not cut, so a rank's load may differ from its slice by half of one at either end.
+            // Tensors are not split, so a rank's load may differ from its slice by half a tensor at either
+            // end.
             let slice = Double(table.flatCount) / Double(ranks)
             let inSlices = 8192.0
             for part in parts { #expect(abs(Double(part.count) * inSlices - slice) <= inSlices) }
@@ -99,7 +100,7 @@ import TestSupport
 }
 
 @Suite struct CheckpointDamageTests {
-    /// Three checkpoints with different values, newest 30.
+    /// Three checkpoints with different values; the newest is of step 30.
     func threeCheckpoints(_ folder: CheckpointFolder) throws -> [Int: CheckpointState] {
         var states: [Int: CheckpointState] = [:]
         for step in [10, 20, 30] {
@@ -140,7 +141,7 @@ import TestSupport
         #expect(warnings.count == 2)
         #expect(warnings.first?.hasPrefix("skipping checkpoint step-00000030: ") == true)
         #expect(warnings.first?.contains(word) == true, "\(warnings)")
-        // The damaged one is out of the way of the step to be saved again.
+        // The damaged checkpoint has been set aside, so that its step can be saved again.
         #expect(try folder.steps() == [10, 20])
     }
 
@@ -203,14 +204,15 @@ import TestSupport
         #expect(loaded.bits() == states[10]?.bits())
         #expect(throws: CheckpointError.self) { try restore(Resume(scratch.file("nowhere")), in: own) }
         #expect(throws: CheckpointError.self) { try restore(Resume(scratch.path), in: own) }
-        // A run's own checkpoints take precedence over another's.
+        // A run's own checkpoints take precedence over another run's.
         #expect(try restore(Resume(scratch.file("other")), in: folder) == 30)
         #expect(try restore(Resume(folder.path(step: 30)), in: folder) == 30)
-        // An older one of its own has to be asked for by its step: repeating the command must not lose progress.
+        // Rolling back to an older checkpoint requires `before`; a path is rejected, since repeating the
+        // command must not lose progress.
         #expect(throws: RunError.self) { try restore(Resume(folder.path(step: 10)), in: folder) }
         #expect(throws: RunError.self) { try restore(Resume("auto", before: 10), in: folder) }
         #expect(try folder.steps() == [10, 20, 30])
-        // Going back sets the later ones aside; none is lost.
+        // Rolling back sets the later checkpoints aside; none is deleted.
         #expect(try restore(Resume("auto", before: 20), in: folder) == 10)
         #expect(try folder.steps() == [10])
         let names = try FileManager.default.contentsOfDirectory(atPath: folder.path).sorted()
@@ -219,7 +221,7 @@ import TestSupport
 }
 
 extension CheckpointDamageTests {
-    /// A command that is repeated goes back once.
+    /// A repeated command rolls back only once.
     @Test func goingBackIsDoneOnce() throws {
         let scratch = try ScratchFolder()
         let folder = CheckpointFolder(scratch.file("run/checkpoints"))
@@ -236,8 +238,8 @@ extension CheckpointDamageTests {
         #expect(try restore(before: 25) == 20)
     }
 
-    /// What cannot be read may be whole: it is retried, then the run ends with a storage fault, and no older checkpoint
-    /// takes its place.
+    /// A checkpoint that cannot be read may be intact: it is retried, then the run ends with a storage fault,
+    /// and no older checkpoint is used.
     @Test func anUnreadableCheckpointIsNotSkipped() throws {
         let scratch = try ScratchFolder()
         let folder = CheckpointFolder(scratch.file("run/checkpoints"))
@@ -258,7 +260,7 @@ extension CheckpointDamageTests {
         #expect(error?.exitStatus == ExitStatus.storageFault)
         #expect(reads == 3 && warnings.count == 2)
         #expect(try folder.steps() == [10, 20, 30])
-        // A fault that passes costs nothing.
+        // A temporary fault has no effect.
         reads = 0
         let restored = try folder.restore(
             .auto, into: state.buffers, state.table, communicator: SingleProcess(),
@@ -282,13 +284,13 @@ extension CheckpointDamageTests {
         let writer = try CheckpointWriter(
             folder: folder, table: state.table, run: checkpointRun, retention: Retention(keepLast: 3),
             communicator: SingleProcess(), warn: { warnings.append($0) })
-        // No folder can be made in a file.
+        // Replace the folder with a file, so that creating folders in it fails.
         try FileManager.default.moveItem(atPath: folder.path, toPath: scratch.file("away"))
         try Data().write(to: URL(fileURLWithPath: folder.path))
         try writer.begin(state.state(step: 10))
         #expect(writer.isSaving && writer.alarm?.failures == 1)
         #expect(warnings.first?.contains("was not saved: ") == true)
-        // Training goes on, and changes what was to be saved.
+        // Training continues and changes the state being saved.
         for buffer in state.buffers { buffer.values.update(repeating: 7, count: buffer.range.count) }
         try FileManager.default.removeItem(atPath: folder.path)
         try FileManager.default.moveItem(atPath: scratch.file("away"), toPath: folder.path)
@@ -300,8 +302,8 @@ extension CheckpointDamageTests {
         #expect(back.bits() == saved)
     }
 
-    /// One checkpoint that cannot be deleted does not stop the pruning of the others. An immutable folder stands for it,
-    /// where the file system and the user's rights allow that.
+    /// A checkpoint that cannot be deleted does not stop the pruning of the others. The test uses an
+    /// immutable folder, if the file system and the user's permissions allow it.
     @Test func pruningContinuesAfterAFailure() throws {
         let scratch = try ScratchFolder()
         let folder = CheckpointFolder(scratch.path)
@@ -330,7 +332,7 @@ extension CheckpointDamageTests {
         let folder = CheckpointFolder(scratch.path)
         let state = CheckpointState(folders: ["unet"], seed: 1)
         let writer = try checkpointWriter(folder, state.table, keepLast: 2, keepEvery: 100)
-        // Saved out of order, so that times say something else.
+        // Save out of order, so that the file times contradict the steps.
         for step in [250, 100, 50, 300, 200, 99_999_999, 100_000_000] {
             try writer.save(state.state(step: step))
         }
@@ -356,7 +358,7 @@ extension CheckpointDamageTests {
         let state = CheckpointState(seed: 1)
         let writer = try checkpointWriter(folder, state.table)
         try writer.save(state.state(step: 10))
-        // A folder's name that cannot be made.
+        // A folder name that cannot be created.
         let bad = TrainingState(
             step: 20, samplesSeen: 0,
             buffers: state.buffers + [StateBuffer("a/b", state.buffers[0].values, state.buffers[0].range)])

@@ -7,7 +7,7 @@ import TestSupport
 @Suite struct CheckpointToolsTests {
     private let shard = "diffusion_pytorch_model-00002-of-00002.safetensors"
 
-    /// A run with checkpoints of 2 ranks at these steps.
+    /// A run with checkpoints of these steps, written by 2 ranks.
     private func run(_ scratch: ScratchFolder, _ steps: [Int] = [10, 20]) throws -> CheckpointFolder {
         let folder = CheckpointFolder(scratch.file("run/checkpoints"))
         for step in steps {
@@ -22,7 +22,7 @@ import TestSupport
         return error?.message ?? ""
     }
 
-    // MARK: Looking
+    // MARK: Listing and verification
 
     @Test func listTellsWhatIsWhole() throws {
         let scratch = try ScratchFolder()
@@ -99,7 +99,7 @@ import TestSupport
         try CheckpointAudit(of: folder.path(step: 10)).run { _ in }
     }
 
-    // MARK: Comparing
+    // MARK: Comparison
 
     private func difference(_ a: String, _ b: String) throws -> [String] {
         var lines: [String] = []
@@ -173,7 +173,7 @@ import TestSupport
         #expect(try ConfigurationDifference.all(from: new, to: new) == [])
     }
 
-    // MARK: Writing
+    // MARK: Resharding and paths
 
     @Test(arguments: [1, 2, 3, 7]) func reshardWritesWhatSoManyRanksWouldHave(ranks: Int) throws {
         let scratch = try ScratchFolder()

@@ -13,7 +13,7 @@ import TestSupport
         #expect(FileManager.default.fileExists(atPath: folder.checkpoints.path))
         #expect(folder.samples(step: 1000) == scratch.file("runs/tiny/samples/samples_00001000.png"))
         folder.lock?.release()
-        // As it is after a start that ended before its first file.
+        // The state of the folder after a start that ended before it wrote its first file.
         try RunFolder.open(folder.path, name: "other", resume: .none).lock?.release()
     }
 
@@ -56,7 +56,7 @@ import TestSupport
     }
 
     @Test func saysWhereItCannotWrite() throws {
-        // /proc takes no new files from anybody, root included.
+        // /proc accepts no new files from any user, including root.
         let error = #expect(throws: RunFolderError.self) {
             try RunFolder.open("/proc/runs/tiny", name: "tiny", resume: .auto)
         }
@@ -87,7 +87,7 @@ import TestSupport
         #expect(try names(aside) == ["samples_00000020.png", "samples_00000030.png"])
         #expect(try Image.read("\(run.path)/loss.png").width > 100)
 
-        // Again from further back, and from the start: what is there already is replaced.
+        // Repeat from an earlier step, and from scratch: existing superseded files are replaced.
         try write(run.samples(step: 20), "again")
         try Data().write(to: URL(fileURLWithPath: run.metrics))
         try run.cutPicturesBack(to: nil)

@@ -10,7 +10,7 @@ import TestSupport
 
 private let repository = repositoryPath("")
 
-/// A configuration with every key in it.
+/// A configuration that contains every key.
 private let unet = """
     name: tiny
     seed: 3
@@ -53,7 +53,7 @@ private func changes(_ overrides: String..., allowed: [String] = []) throws -> [
         AllowedChanges(allowed), of: "step-10")
 }
 
-/// The keys of a tree, as `--set` names them.
+/// The keys of a tree, in the form that `--set` accepts.
 private func keys(_ node: ConfigNode, _ path: String = "") -> [String] {
     node.entries?.flatMap { keys($0.node, path.isEmpty ? $0.key : "\(path).\($0.key)") } ?? [path]
 }
@@ -74,7 +74,7 @@ private func keys(_ node: ConfigNode, _ path: String = "") -> [String] {
         #expect(ResumeRules.effect(ofKey: "train.step") == nil)
     }
 
-    /// docs/resume.md has a line for each rule, with what is done.
+    /// docs/resume.md documents each rule and its effect.
     @Test func theRulesAreDocumented() throws {
         let text = try String(contentsOfFile: "\(repository)/docs/resume.md", encoding: .utf8)
         let rows = text.split(separator: "\n").filter { $0.hasPrefix("| `") }
@@ -116,7 +116,7 @@ private func keys(_ node: ConfigNode, _ path: String = "") -> [String] {
                 + "optimizer.betas was [0.9, 0.99], is [0.9, 0.999] (the moments are averages by the old ones); "
                 + "train.batch_size was 8, is 16 (the learning rate and the averages were chosen for the old one); undo "
                 + "this, or go on all the same with --allow-change optimizer.betas,train.batch_size")
-        // One of two is not enough.
+        // Allowing one of two changes is not enough.
         #expect(throws: RunError.self) {
             try changes("seed=4", "diffusion.schedule=linear", allowed: ["seed"])
         }
@@ -137,7 +137,7 @@ private func keys(_ node: ConfigNode, _ path: String = "") -> [String] {
             let error = #expect(throws: RunError.self) { try changes(override, allowed: ["model", "ema"]) }
             #expect(error?.message.hasSuffix("or start another run with another --output") == true)
         }
-        // An average less is one that can be done without.
+        // One average fewer can be accepted.
         #expect(throws: RunError.self) { try changes("ema.decays=[0.99]") }
         #expect(try changes("ema.decays=[0.99]", allowed: ["ema.decays"]).count == 1)
     }
@@ -171,12 +171,12 @@ private func keys(_ node: ConfigNode, _ path: String = "") -> [String] {
         #expect(
             try ConfigurationChanges(from: old, to: new).check(AllowedChanges(["loss"]), of: "step-10").count
                 == 2)
-        // A U-Net in an autoencoder's place is told by its tensors.
+        // A U-Net in place of an autoencoder is detected by its tensors instead.
         #expect(
             try ConfigurationChanges(from: old, to: identity(unet)).check(AllowedChanges.none, of: "x") == [])
     }
 
-    /// A checkpoint of an older version has not all keys, or some that are no more.
+    /// A checkpoint of an older version may lack some keys and have others that no longer exist.
     @Test func olderConfigurations() throws {
         let new = try identity(unet)
         var old = new

@@ -1,4 +1,4 @@
-"""What can happen to hosts that train, each as a function that does it to a job and says what must follow."""
+"""Faults of training hosts. Each function injects one fault into a job and checks the outcome."""
 
 import os
 import signal
@@ -8,18 +8,18 @@ from job import PROGRAM, Job, check_nothing_is_left, rank_of, require, wait_unti
 
 
 class Outcome:
-    """A line of the table: seconds until the launcher noticed, until the job trained again, and steps lost."""
+    """A row of the table: seconds until the launcher noticed, seconds until the job trained again, and steps lost."""
 
     def __init__(self, noticed=None, again=None, lost=None, note=""):
         self.noticed, self.again, self.lost, self.note = noticed, again, lost, note
 
 
 def disturb(cluster, folder, reference, act, *, after=None, same_ranks=True, alive=(0, 1, 2), options=()):
-    """Starts a job, does something to it, and follows it to its end.
+    """Starts a job, injects a fault and follows the job to its end.
 
-    - act: is done once steps have been made behind a checkpoint
-    - after: is done as soon as the job trains again
-    - alive: hosts on which nothing may be left
+    - act: called once the job has made some steps after a checkpoint
+    - after: called as soon as the job trains again
+    - alive: hosts on which no process may be left
     """
     job = Job(cluster, folder, options=options)
     try:
@@ -50,12 +50,12 @@ def rank_killed(cluster, folder, reference):
 
 
 def rank_stopped(cluster, folder, reference):
-    """Its host lives, and so does its daemon of Open MPI."""
+    """The host and its Open MPI daemon stay alive."""
     return disturb(cluster, folder, reference, lambda c: c.signal(2, signal.SIGSTOP, "disttrain train"))
 
 
 def first_rank_stopped(cluster, folder, reference):
-    """The one that watches the others."""
+    """Rank 0, which monitors the others."""
     def act(c):
         stopped = [pid for pid in c.pids(0, "disttrain train") if rank_of(pid) == "0"]
         require(len(stopped) == 1, f"found {len(stopped)} processes of rank 0 on node0")
@@ -64,7 +64,7 @@ def first_rank_stopped(cluster, folder, reference):
 
 
 def first_rank_killed(cluster, folder, reference):
-    """The one that watches the others: the launcher does not wait until mpirun gives up on them."""
+    """Rank 0, which monitors the others: the launcher does not wait until mpirun detects the failure."""
     def act(c):
         killed = [pid for pid in c.pids(0, "disttrain train") if rank_of(pid) == "0"]
         require(len(killed) == 1, f"found {len(killed)} processes of rank 0 on node0")
@@ -75,12 +75,12 @@ def first_rank_killed(cluster, folder, reference):
 
 
 def processes_killed(cluster, folder, reference):
-    """All of the job on one host, the daemon of Open MPI too."""
+    """All processes of the job on one host, including the Open MPI daemon."""
     return disturb(cluster, folder, reference, lambda c: c.signal(2, signal.SIGKILL))
 
 
 def power_cut(cluster, folder, reference):
-    """A host is gone without a word, and the job goes on with the two that are left."""
+    """A host disappears without closing its connections, and the job continues on the remaining two."""
     outcome = disturb(cluster, folder, reference, lambda c: c.kill_host(2), same_ranks=False, alive=(0, 1))
     cluster.start_host(2)
     cluster.mend(2)
@@ -88,7 +88,7 @@ def power_cut(cluster, folder, reference):
 
 
 def link_cut(cluster, folder, reference):
-    """The host lives, and its ranks have to end by themselves."""
+    """The host stays alive, and its ranks must exit by themselves."""
     def act(c):
         c.cut(1)
     outcome = disturb(cluster, folder, reference, act, same_ranks=False)
@@ -97,11 +97,11 @@ def link_cut(cluster, folder, reference):
 
 
 def frozen_and_thawed(cluster, folder, reference):
-    """It wakes up when the others have long gone on."""
+    """The host resumes when the others have long continued without it."""
     return disturb(cluster, folder, reference, lambda c: c.freeze(1), after=lambda c: c.thaw(1), same_ranks=False)
 
 
-# What does not end a job, only slows it down.
+# Faults that slow a job down but do not end it.
 
 def runs_through(cluster, folder, reference, prepare, restore, note):
     prepare()
@@ -138,7 +138,7 @@ def dead_interface(cluster, folder, reference):
                         lambda: each(cluster.remove_interface), "docker0 on every host")
 
 
-# What is refused before anything starts.
+# Conditions under which a job is rejected before it starts.
 
 def refused(cluster, folder, prepare, restore, words):
     prepare()
@@ -168,7 +168,7 @@ def program_missing(cluster, folder, reference):
 
 
 def other_build(cluster, folder, reference):
-    """The same but for a byte at its end."""
+    """The same program except for an additional byte at its end."""
     other = cluster.folder / "shared" / "other-build"
     other.write_bytes(PROGRAM.read_bytes() + b"\0")
     other.chmod(0o755)

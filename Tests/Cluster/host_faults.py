@@ -1,5 +1,5 @@
-"""Hosts that come back in a bad state or keep failing, a launcher that is killed, connections from strangers, and hosts that
-are not alike."""
+"""Hosts that return in a bad state or keep failing, a killed launcher, unauthenticated connections, and heterogeneous
+hosts."""
 
 import os
 import signal
@@ -12,20 +12,20 @@ from job import PROGRAM, Job, Run, check_nothing_is_left, rank_of, require, wait
 
 
 def kill_ranks(cluster, host):
-    """The ranks on a host alone; mpirun names their command, too."""
+    """Kills only the ranks on a host; mpirun also has their command in its arguments."""
     for pid in cluster.pids(host, "disttrain train"):
         try:
             if rank_of(pid) is not None:
                 os.kill(pid, signal.SIGKILL)
         except (FileNotFoundError, ProcessLookupError):
-            pass  # it has ended
+            pass  # the process has ended
 
 
 # Hosts in a bad state
 
 
 def other_build(cluster):
-    """The same program but for a byte at its end."""
+    """The same program except for an additional byte at its end."""
     other = cluster.folder / "shared" / "other-build"
     other.write_bytes(PROGRAM.read_bytes() + b"\0")
     other.chmod(0o755)
@@ -33,7 +33,7 @@ def other_build(cluster):
 
 
 def comes_back_bad(cluster, folder, reference, host, spoil, restore, words):
-    """A host is in a bad state when the job is restarted: it is left out, and the job goes on with the others."""
+    """A host is in a bad state when the job is restarted: it is excluded, and the job continues on the others."""
     job_log = []
 
     def act(c):
@@ -59,14 +59,14 @@ def other_build_at_a_restart(cluster, folder, reference):
 
 
 def other_build_on_the_first_host(cluster, folder, reference):
-    """The host that is listed first, and that runs the launcher: the healthy hosts are not blamed."""
+    """The host that is listed first and runs the launcher: the healthy hosts are not reported as faulty."""
     return comes_back_bad(
         cluster, folder, reference, 0, lambda: cluster.replace_file(0, PROGRAM, other_build(cluster)),
         lambda: cluster.show_file(0, PROGRAM), "left out for now: node0: has disttrain")
 
 
 def folder_not_mounted(cluster, folder, reference):
-    """The file system with the run's folder is not mounted yet on a host that came back."""
+    """The file system with the run folder is not mounted yet on a host that has returned."""
     top = folder.parent
     return comes_back_bad(
         cluster, folder, reference, 1,
@@ -75,7 +75,7 @@ def folder_not_mounted(cluster, folder, reference):
 
 
 def bad_host_waited_for(cluster, folder, reference):
-    """With --min-ranks for all of them the job waits until the host is well again."""
+    """With --min-ranks equal to the number of ranks, the job waits until the host is healthy again."""
     def act(c):
         c.replace_file(1, PROGRAM, other_build(c))
         kill_ranks(c, 1)
@@ -88,7 +88,8 @@ def bad_host_waited_for(cluster, folder, reference):
 
 
 def keeps_failing(cluster, folder, reference):
-    """Its rank dies at every start: it is left out after the second, and no checkpoint is given up."""
+    """The host's rank dies at every start: the host is excluded after the second one, and no checkpoint is
+    discarded."""
     job = Job(cluster, folder, options=["--max-restarts", "1"])
     try:
         job.wait_for_checkpoint()
@@ -159,12 +160,12 @@ def killed_and_repeated(cluster, folder, reference, wait, disturbance=None, repe
 
 
 def launcher_killed(cluster, folder, reference):
-    """All processes are gone within 30 s, on all hosts."""
+    """All processes on all hosts exit within 30 s."""
     return killed_and_repeated(cluster, folder, reference, lambda job: job.wait_for_checkpoint())
 
 
 def launcher_killed_and_repeated(cluster, folder, reference):
-    """The same command at once, while the ranks still save."""
+    """The same command is repeated at once, while the ranks are still saving."""
     return killed_and_repeated(cluster, folder, reference, lambda job: job.wait_for_checkpoint(), repeats_at_once=True)
 
 
@@ -175,13 +176,13 @@ def launcher_killed_with_a_stopped_rank(cluster, folder, reference):
 
 
 def launcher_killed_early(cluster, folder, reference):
-    """While mpirun starts the ranks."""
+    """The launcher is killed while mpirun starts the ranks."""
     return killed_and_repeated(
         cluster, folder, reference,
         lambda job: wait_until(lambda: cluster.pids(0, "mpirun ") or job.run.attempts, 30, "mpirun runs", every=0.01))
 
 
-# Strangers
+# Unauthenticated connections
 
 
 STRANGER = """
@@ -215,7 +216,7 @@ print(received, closed, len(sockets))
 
 
 def watcher_ports(cluster):
-    """The TCP ports on which rank 0 listens, those of Open MPI among them."""
+    """The TCP ports on which rank 0 listens, including those of Open MPI."""
     rank0 = [pid for pid in cluster.pids(0, "disttrain train") if rank_of(pid) == "0"]
     require(len(rank0) == 1, f"found {len(rank0)} processes of rank 0")
     sockets = set()
@@ -232,8 +233,8 @@ def watcher_ports(cluster):
 
 
 def port_scan(cluster, folder, reference):
-    """Strangers on another host connect to every port of rank 0 and send nothing, a web request, newlines or a false
-    greeting: the job goes on, and a stranger is sent no heartbeat."""
+    """Another host connects to every port of rank 0 and sends nothing, a web request, newlines or a forged hello
+    message: the job continues, and none of the connections receives a heartbeat."""
     job = Job(cluster, folder)
     try:
         job.wait_for_checkpoint()
@@ -242,7 +243,7 @@ def port_scan(cluster, folder, reference):
         found = cluster.run(1, [sys.executable, "-c", STRANGER, cluster.address(0), ",".join(map(str, ports)), "12"],
                             check=True).stdout.split()
         received, closed, left = map(int, found)
-        # Open MPI's own port, which waits for its handshake, is among them.
+        # The ports include Open MPI's own, which waits for its handshake.
         require(received == 0 and closed * len(ports) >= closed + left,
                 f"strangers have received {received} bytes; {closed} of {closed + left} connections were closed")
         require(job.process.poll() is None or job.process.returncode == 0, f"the job has ended:\n{job.log}")
@@ -254,11 +255,12 @@ def port_scan(cluster, folder, reference):
         job.stop()
 
 
-# Hosts that are not alike
+# Heterogeneous hosts
 
 
 def mixed_processors(cluster, folder, reference):
-    """One host is held to AVX2, and precision is chosen by the program: the same on all ranks, or one line says why not."""
+    """One host is limited to AVX2, and the program chooses the precision: either the same on all ranks, or a one-line
+    error."""
     settings = cluster.folder / "etc" / "sshd.1"
     before = settings.read_text()
     cluster.refuse_ssh(1)
@@ -281,11 +283,12 @@ def mixed_processors(cluster, folder, reference):
 
 
 def low_limit_of_files(cluster, folder, reference):
-    """ulimit -n: a low soft limit is raised; under a low hard limit the job trains, or one line says why not."""
+    """ulimit -n: a low soft limit is raised; under a low hard limit the job either trains or prints a one-line
+    error."""
     job = Job(cluster, folder, hosts=(), wrapper=["prlimit", "--nofile=24:4096"])
     try:
         require(job.end() == 0, f"exit code {job.process.returncode}:\n{job.log}")
-        # In one machine Open MPI adds up in another order.
+        # On a single host, Open MPI sums in another order.
         job.run.check_equal(reference, same_ranks=False)
     finally:
         job.stop()
@@ -303,7 +306,7 @@ def low_limit_of_files(cluster, folder, reference):
 
 
 def dies_before_its_first_checkpoint(cluster, folder, reference):
-    """A run that goes on from another's checkpoint starts from that one again, not from initial weights."""
+    """A run that started from another run's checkpoint restarts from that checkpoint, not from initial weights."""
     job = Job(cluster, folder, steps=240, options=["--min-ranks", "3"], resume=reference.folder,
               settings={"train.checkpoint_every": 200})
     try:

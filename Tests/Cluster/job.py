@@ -1,4 +1,5 @@
-"""A training on the hosts of a test bed, started by `disttrain launch`, and what is measured when something happens to it."""
+"""A training job on the hosts of a test bed, started by `disttrain launch`, and measurements of its reaction to
+faults."""
 
 import json
 import os
@@ -17,7 +18,7 @@ SETTINGS = {
 
 
 class Failed(Exception):
-    """What was seen is not what must be seen."""
+    """An expectation of a test was not met."""
 
 
 def require(condition, message):
@@ -26,7 +27,7 @@ def require(condition, message):
 
 
 def wait_until(condition, seconds, what, every=0.05):
-    """Returns what the condition came to, once that is not false."""
+    """Waits until the condition is true and returns its value."""
     end = time.monotonic() + seconds
     while True:
         found = condition()
@@ -37,13 +38,13 @@ def wait_until(condition, seconds, what, every=0.05):
 
 
 def rank_of(pid):
-    """Which rank a process is, as text; None for one that mpirun has not started."""
+    """The rank of a process as text; None for a process that mpirun has not started."""
     variables = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
     return dict(item.partition("=")[::2] for item in variables).get("OMPI_COMM_WORLD_RANK")
 
 
 def check_nothing_is_left(cluster, folder, hosts):
-    """No process of the run in this folder is on these hosts, or will be soon."""
+    """Waits until no process of the run in this folder is left on these hosts."""
     left = {}
 
     def gone():
@@ -66,7 +67,7 @@ def train_arguments(run, steps=STEPS, settings=None, resume=None):
 
 
 class Run:
-    """A run's folder, and how far it is."""
+    """A run folder and the progress recorded in it."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
@@ -83,7 +84,7 @@ class Run:
 
     @property
     def step(self):
-        """The furthest rank's."""
+        """The step of the most advanced rank."""
         status = self.json("status.json") or {"ranks": []}
         return max((rank["reading"]["step"] for rank in status["ranks"]), default=0)
 
@@ -98,13 +99,13 @@ class Run:
         return [(line["step"], line["loss"]) for line in lines if line["kind"] == "step"]
 
     def is_training(self, attempt):
-        """Whether this start of the run has made a step."""
+        """Whether this start of the run has completed a step."""
         status = self.json("status.json")
         return bool(status and status["attempt"] == attempt["id"]
                     and any(rank["reading"]["stepSeconds"] > 0 for rank in status["ranks"]))
 
     def check_equal(self, reference, same_ranks):
-        """The same curve without gap or repeat, and the same weights where the ranks were the same."""
+        """Checks that the curves are equal, without gap or repeat, and the weights too if the ranks were the same."""
         expected, found = reference.trace(), self.trace()
         require([step for step, _ in expected] == [step for step, _ in found],
                 f"logged steps {[step for step, _ in found]}, expected every tenth, once")
@@ -117,9 +118,9 @@ class Run:
 
 
 class Job:
-    """`disttrain launch` on hosts of a cluster, a rank on each, seen from node0; without hosts: three ranks on node0.
+    """`disttrain launch` on hosts of a cluster, one rank on each, run from node0; without hosts: three ranks on node0.
 
-    - wrapper: a command that executes what follows it
+    - wrapper: a command that executes the arguments that follow it
     """
 
     def __init__(self, cluster, folder, hosts=(0, 1, 2), options=(), steps=STEPS, settings=None, resume=None, wrapper=()):
@@ -137,7 +138,7 @@ class Job:
         return self.log_path.read_text()
 
     def wait_for_checkpoint(self, seconds=120):
-        """Some steps behind a checkpoint."""
+        """Waits until the job has made some steps after a checkpoint."""
         wait_until(lambda: self._alive() and self.run.checkpoint > 0 and self.run.step >= self.run.checkpoint + 10,
                    seconds, f"{self.run.folder.name}: steps behind a checkpoint")
 
@@ -146,7 +147,7 @@ class Job:
         return True
 
     def end(self, seconds=300):
-        """The launcher's exit code."""
+        """Waits for the launcher and returns its exit code."""
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:

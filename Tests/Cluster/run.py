@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Faults of hosts, networks and Slurm, injected into trainings that `disttrain launch` keeps going.
+"""Injects faults of hosts, networks and Slurm into training jobs that run under `disttrain launch`.
 
     Tests/Cluster/run.py                      all of them, on network namespaces and a real Slurm; needs root
-    Tests/Cluster/run.py --only cut,killed    those whose name contains one of these
+    Tests/Cluster/run.py --only cut,killed    those whose names contain one of these words
     Tests/Cluster/run.py --list
 
-After each the run must have reached its last step, with a curve that has no gap and no repeat and with the weights of an
-undisturbed run where the ranks were the same; no process may be left. Prints a table: fault, seconds until noticed, seconds
-until training again, steps lost.
+After each fault, the run must have reached its last step, with a curve without gap or repeat and, if the ranks were
+the same, with the weights of an undisturbed run; no process may be left. Prints a table: fault, seconds until noticed,
+seconds until training again, steps lost.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def number(value, digits=1):
 
 
 def run_all(tests, make_cluster, scratch, prepare):
-    """Each test in a cluster that all share; a new one after a failure."""
+    """Runs the tests in a shared cluster, which is replaced after a failure."""
     failures = 0
     cluster = None
     try:

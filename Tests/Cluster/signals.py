@@ -1,5 +1,5 @@
-"""SIGTERM, SIGINT and SIGUSR1 to each kind of process that a job has: all ranks end after the same step, with a checkpoint
-and exit code 75, and the same command goes on from there. In one machine: Tests/Integration/test_supervision.sh."""
+"""SIGTERM, SIGINT and SIGUSR1 to each kind of process of a job: all ranks end after the same step, with a checkpoint
+and exit code 75, and the same command resumes from there. On a single host: Tests/Integration/test_supervision.sh."""
 
 import os
 import re
@@ -14,7 +14,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 def told(cluster, folder, reference, find):
-    """Each signal to a start of its own, all of one run. `find` names the process."""
+    """Sends each signal to a separate start of one run. `find` returns the process."""
     seconds = []
     for number in SIGNALS:
         job = Job(cluster, folder)
@@ -55,12 +55,12 @@ def launcher_told(cluster, folder, reference):
 
 
 def mpirun_told(cluster, folder, reference):
-    """It lets 15 s pass before it passes on what ends a program."""
+    """mpirun waits 15 s before it forwards a terminating signal."""
     def find(job):
         found = [pid for pid in cluster.pids(0, str(folder)) if Path(f"/proc/{pid}/comm").read_text() == "mpirun\n"]
         require(len(found) == 1, f"found {len(found)} mpirun on node0")
         return found[0]
-    # Slow enough that the run is not done by then.
+    # Slow the network down, so that the run is still training when the signal arrives.
     cluster.shape(latency_ms=60)
     try:
         return told(cluster, folder, reference, find)
@@ -69,7 +69,7 @@ def mpirun_told(cluster, folder, reference):
 
 
 def rank_told(cluster, folder, reference):
-    """One that is on another host than mpirun."""
+    """A rank on another host than mpirun's."""
     def find(job):
         found = [pid for pid in cluster.pids(1, str(folder)) if rank_of(pid) == "1"]
         require(len(found) == 1, f"found {len(found)} processes of rank 1 on node1")
@@ -78,7 +78,8 @@ def rank_told(cluster, folder, reference):
 
 
 def told_early(cluster, folder, reference):
-    """Before hosts have answered, while mpirun starts, while ranks load: a step is made, and saved, all the same."""
+    """Signals before the hosts have responded, while mpirun starts and while ranks load: a step is made and saved
+    anyway."""
     seconds = []
     for delay in (0, 0.4, 0.8, 1.6, 2.4):
         job = Job(cluster, folder)

@@ -1,4 +1,4 @@
-"""What Slurm does to jobs, and that a run survives it. Each job is the batch script that cluster/slurm ships."""
+"""Slurm's interruptions of jobs, which a run must survive. Each job uses the batch script in cluster/slurm."""
 
 import os
 import re
@@ -14,7 +14,7 @@ STEPS = 300
 
 
 class BatchJob:
-    """A shipped script, submitted with other limits."""
+    """A script from cluster/slurm, submitted with other limits."""
 
     SHAPE = ("--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1")
 
@@ -37,7 +37,7 @@ class BatchJob:
             raise Failed(f"{error}:\n{self.log}")
 
     def follow(self, seconds):
-        """To its last step, through as many requeues as it takes; returns how many those were."""
+        """Follows the job to its last step through any number of requeues; returns their number."""
         end = time.monotonic() + seconds
         while True:
             shown = self.slurm.job(self.number)
@@ -45,7 +45,7 @@ class BatchJob:
                 return int(shown["Restarts"])
             require(shown["JobState"] not in FINAL, f"job is {shown['JobState']}:\n{self.log}")
             require(time.monotonic() < end, f"not done within {seconds} s:\n{self.log}")
-            # Slurm lets a requeued job wait for two minutes.
+            # Slurm delays a requeued job by two minutes; start it now.
             if shown["JobState"] == "PENDING" and shown.get("Reason") == "BeginTime":
                 self.slurm.run("head", ["scontrol", "update", f"JobId={self.number}", "StartTime=now"])
             time.sleep(0.5)
@@ -64,9 +64,9 @@ def prepare(slurm, scratch):
 
 
 def time_limit(slurm, folder, reference):
-    """One sbatch with a limit of a minute goes through its requeues to the last step."""
+    """One sbatch with a limit of one minute reaches the last step through requeues."""
     attempt = reference.attempts[0]
-    # Three limits' worth on this machine as it is now; each start loses some of its minute.
+    # Steps for three time limits at the current speed of this machine; each start loses part of its minute.
     steps = int(STEPS / (attempt["endedAt"] - attempt["startedAt"]) * 180)
     job = BatchJob(slurm, folder, "--time=1", steps=steps)
     restarts = job.follow(1500)
@@ -77,7 +77,7 @@ def time_limit(slurm, folder, reference):
 
 
 def cancelled(slurm, folder, reference):
-    """scancel: Slurm's SIGTERM, and SIGKILL when KillWait is over."""
+    """scancel: SIGTERM from Slurm, and SIGKILL after KillWait."""
     job = BatchJob(slurm, folder, "--time=30")
     job.wait_for_checkpoint()
     reached = job.run.step
@@ -91,7 +91,7 @@ def cancelled(slurm, folder, reference):
 
 
 def told(slurm, folder, reference):
-    """scancel --signal=USR1 --batch: saved, and the same sbatch goes on with another number of nodes."""
+    """scancel --signal=USR1 --batch: saves, and the same sbatch resumes with another number of nodes."""
     job = BatchJob(slurm, folder, "--time=30")
     job.wait_for_checkpoint()
     began = time.monotonic()
@@ -107,7 +107,7 @@ def told(slurm, folder, reference):
 
 
 def node_down(slurm, folder, reference):
-    """Slurm itself requeues the job on the nodes that are left."""
+    """Slurm requeues the job on the remaining nodes."""
     job = BatchJob(slurm, folder, "--time=30")
     job.wait_for_checkpoint()
     reached, began = job.run.step, time.monotonic()
@@ -122,7 +122,8 @@ def node_down(slurm, folder, reference):
 
 
 def preempted(slurm, folder, reference, partition="normal", extra=()):
-    """A job that comes before it takes its nodes: saved on Slurm's signal, requeued, and on when the other is done."""
+    """A job with a higher priority takes its nodes: it saves on Slurm's signal, is requeued, and resumes after the
+    other job."""
     job = BatchJob(slurm, folder, "--time=30", f"--partition={partition}", *extra)
     job.wait_for_checkpoint()
     reached, began = job.run.step, time.monotonic()
@@ -140,12 +141,12 @@ def preempted(slurm, folder, reference, partition="normal", extra=()):
 
 
 def preempted_and_cancelled(slurm, folder, reference):
-    """Where the partition cancels what is preempted, the job puts itself back into the queue in time."""
+    """If the partition's preemption mode is to cancel, the job requeues itself in time."""
     return preempted(slurm, folder, reference, "cheap")
 
 
 def early_signal(slurm, folder, reference):
-    """Slurm's signal before ranks have come up: the job makes a step, saves, and goes back into the queue."""
+    """Slurm's signal before the ranks have started: the job makes a step, saves and is requeued."""
     job = BatchJob(slurm, folder, "--time=30")
     wait_until(lambda: "launch:" in job.log or slurm.pids(0, f"{PROGRAM} launch"), 60, "the launcher runs", every=0.01)
     slurm.scancel(job.number, "--signal=USR1", "--batch")
@@ -156,7 +157,7 @@ def early_signal(slurm, folder, reference):
 
 
 def array(slurm, folder, reference):
-    """Where requeueing is forbidden: the jobs of an array, each with a limit of a minute."""
+    """If requeueing is not permitted: the jobs of an array, each with a limit of one minute."""
     attempt = reference.attempts[0]
     steps = int(STEPS / (attempt["endedAt"] - attempt["startedAt"]) * 90)
     job = BatchJob(slurm, folder, "--time=1", "--array=1-6%1", script="array", steps=steps)
@@ -175,7 +176,7 @@ def array(slurm, folder, reference):
 
 
 def single(slurm, folder, reference):
-    """A whole node, its ranks and threads found out there."""
+    """A whole node; the script determines the ranks and threads there."""
     job = BatchJob(slurm, folder, "--time=30", script="single", shape=())
     require(job.follow(600) == 0, f"it was requeued:\n{job.log}")
     job.run.check_equal(reference, same_ranks=False)

@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
-"""A training under `disttrain launch` on three hosts that is disturbed for a long time by randomly drawn faults.
+"""Trains under `disttrain launch` on three hosts for a long time while random faults are injected.
 
     Tests/Cluster/soak.py --minutes 90 --seed 1 --output /var/tmp/soak
 
-Runs of two kinds alternate. In `equal` runs the launcher waits for lost hosts (--min-ranks 3), so that all ranks are there
-at all times and the final weights must be those of an undisturbed run, bit by bit. In `shrinking` runs it may go on without
-one of the hosts (--min-ranks 2). A launcher that gives up or is killed is started again with the same command.
+Two kinds of runs alternate. In `equal` runs the launcher waits for lost hosts (--min-ranks 3), so that training always
+uses all ranks and the final weights must be bitwise identical to those of an undisturbed run. In `shrinking` runs it
+may continue without one of the hosts (--min-ranks 2). If the launcher gives up or is killed, the same command is
+repeated.
 
-Checked all along: a committed checkpoint disappears only by the retention rule, or where the launcher reports that it goes
-back one. Checked at a run's end: it has made its last step, the logged steps have no gap and no repeat, its checkpoints
-are whole, no process is left, and all exit codes are documented ones.
+Checked throughout: a committed checkpoint disappears only by the retention rule, or if the launcher reports that it
+rolls back to the previous one. Checked at the end of a run: it has made its last step, the logged steps have no gap
+and no repeat, its checkpoints are intact, no process is left, and all exit codes are documented ones.
 
-When the time is up, no more faults are injected, and the run under way is followed to its end. SIGTERM and Ctrl-C clean up
-and print what there is; the same command with the same --output continues. Needs root.
+When the time is up, no more faults are injected, and the current run is followed to its end. SIGTERM and Ctrl-C clean
+up and print the results so far; the same command with the same --output continues. Needs root.
 """
 
 import argparse
@@ -38,16 +39,17 @@ import soak_faults
 from base import TestbedError
 from hosts import Cluster
 
-RECOVERY = 400  # seconds that a job may take until it trains again
+RECOVERY = 400  # seconds within which a job must train again
 KEEP_LAST = 3
 LOG_EVERY = 5
 SETTINGS = {
     "train.checkpoint_every": 20, "train.log_every": LOG_EVERY, "train.sample_every": 100, "train.batch_size": 3,
     "sampling.count": 4, "sampling.steps": 4, "checkpoint.keep_last": KEEP_LAST,
 }
-# Exit codes that no fault here may end the launcher with: nothing is wrong with the command, the data or the training.
+# Exit codes with which no fault here may end the launcher, since the command, the data and the training are correct.
 WRONG = {2, 3, 4}
-# Those that are worth repeating the command. Any other is that of a crash, and the launcher says why it gave up.
+# Exit codes after which the command is repeated. Any other is that of a crash, for which the launcher prints the
+# reason.
 WORTH_REPEATING = {0, 74, 75}
 
 
@@ -56,7 +58,7 @@ class Stop(Exception):
 
 
 class Training:
-    """A run, and the launcher that a thread starts again whenever it has ended before its time."""
+    """A run, and a thread that restarts its launcher whenever it has ended before the run is complete."""
 
     def __init__(self, soak, folder, options):
         self.soak, self.run, self.options = soak, job.Run(folder), options
@@ -64,7 +66,7 @@ class Training:
         self.exits = collections.Counter()
         self.is_done = threading.Event()
         self._process = None
-        self._expected = None  # why the launcher is not to be started, or was killed
+        self._expected = None  # why the launcher must not be started, or was killed
         self._lock = threading.RLock()
         self._ends = False
         self._thread = threading.Thread(target=self._keep, daemon=True)
@@ -110,7 +112,8 @@ class Training:
             if self._process is None or self._process.poll() is not None:
                 return
             if number == signal.SIGKILL:
-                # The launcher itself: the process that stands for it outside would take it along otherwise.
+                # Kill the launcher itself: killing the process that represents it outside the namespaces would end
+                # both.
                 for pid in self.soak.cluster.pids(0, f"{self.soak.program} launch --host"):
                     if Path(f"/proc/{pid}/comm").read_text() == "disttrain\n":
                         os.kill(pid, number)
@@ -119,7 +122,7 @@ class Training:
 
     @contextmanager
     def suspended(self, why):
-        """The launcher is not started again while this holds."""
+        """Keeps the launcher from being restarted."""
         with self._lock:
             self._expected = why
         try:
@@ -140,7 +143,7 @@ class Training:
             self._process.wait()
 
     def position(self):
-        """(start of the run, step) of a job that trains; None otherwise."""
+        """(id of the start, step) if the job trains; None otherwise."""
         status, attempts = self.run.json("status.json"), self.run.attempts
         if not status or not attempts or status["attempt"] != attempts[-1]["id"] or status["state"] != "running":
             return None
@@ -152,7 +155,7 @@ class Training:
 
 
 class CheckpointWatch:
-    """A thread that sees to it that committed checkpoints stay."""
+    """A thread that checks that committed checkpoints are not lost."""
 
     def __init__(self, training):
         self.training = training
@@ -206,12 +209,12 @@ class Soak:
         if self.state_path.exists():
             self.state |= json.loads(self.state_path.read_text())
         self.steps = arguments.steps
-        # Another start draws other faults than the one before.
+        # Each start of this script draws different faults.
         self.random = random.Random(f"{arguments.seed} {self.state['seconds']}")
         self.program = self.output / "disttrain"
         self.other_program = self.output / "disttrain-other-build"
         if not self.program.exists():
-            # A copy: a build meanwhile must not replace the program under a running job.
+            # Use a copy, so that a build during the test does not replace the program of a running job.
             shutil.copy2(job.PROGRAM, self.program)
             self.other_program.write_bytes(self.program.read_bytes() + b"\0")
             self.other_program.chmod(0o755)
@@ -227,7 +230,7 @@ class Soak:
         return self.arguments.minutes * 60 - self.state["seconds"] - (time.monotonic() - self.began)
 
     def hold(self, least, most, quiet=False):
-        """Keeps a fault up for a random time; unless `quiet`, at times with a second fault in it."""
+        """Keeps a fault active for a random time; unless `quiet`, sometimes injects a second fault meanwhile."""
         seconds = self.random.uniform(least, most)
         if not quiet and self.random.random() < 0.2:
             time.sleep(seconds / 2)
@@ -254,7 +257,7 @@ class Soak:
     # A run
 
     def wait_for_training(self, seconds=RECOVERY):
-        """Until the job makes steps; False where it has ended, or does not within that time."""
+        """Waits until the job makes steps; returns False if it has ended, or does not make any within that time."""
         end = time.monotonic() + seconds
         first = None
         while time.monotonic() < end:
@@ -270,13 +273,14 @@ class Soak:
         return False
 
     def wait_for_start(self, before, seconds=RECOVERY):
-        """Until the run has another start: the ranks of the one before may still train."""
+        """Waits until the run has started again, since the ranks of the previous start may still be training."""
         end = time.monotonic() + seconds
         while len(self.training.run.attempts) <= before and time.monotonic() < end and not self.training.is_done.is_set():
             time.sleep(0.1)
 
     def wait_between(self):
-        """Mostly until the job has made progress; at times not, so that failures come in a row."""
+        """Usually waits until the job has made progress; sometimes does not, so that failures follow each other
+        directly."""
         if self.random.random() < 0.65:
             before = self.training.run.checkpoint
             end = time.monotonic() + 60
@@ -369,7 +373,7 @@ class Soak:
         print(f"{time.strftime('%H:%M:%S')} {name}: {len(attempts)} starts, exit codes {dict(self.training.exits)}", flush=True)
 
     def reference(self):
-        """An undisturbed run of the same steps."""
+        """An undisturbed run with the same number of steps."""
         path = self.output / f"reference-{self.steps}.json"
         if path.exists():
             return json.loads(path.read_text())
@@ -400,7 +404,7 @@ class Soak:
                 finally:
                     self.state["seconds"] += time.monotonic() - self.began
                     self.save()
-                    # Processes that wait for the disk do not end.
+                    # Thaw the disk, since processes that wait for it cannot exit.
                     self.disk.thaw()
         finally:
             self.disk.unmount()

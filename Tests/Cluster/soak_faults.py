@@ -1,4 +1,4 @@
-"""What the soak test does to a training: each function injects one fault, holds it for a random time and undoes it."""
+"""The faults of the soak test: each function injects one fault, keeps it active for a random time and removes it."""
 
 import os
 import shutil
@@ -14,12 +14,12 @@ HOSTS = (0, 1, 2)
 
 
 def alive(soak, hosts):
-    """One of the hosts that are up."""
+    """A random host among those that are up."""
     return soak.random.choice([host for host in hosts if soak.cluster.keepers[host] is not None])
 
 
 def ranks(soak, host):
-    """The rank processes on a host: (pid, start time)."""
+    """The rank processes on a host, as (pid, start time)."""
     found = []
     for pid in soak.cluster.pids(host, str(soak.training.run.folder)):
         try:
@@ -31,7 +31,7 @@ def ranks(soak, host):
 
 
 def send(process, number):
-    """A signal to a process, unless its number belongs to another one by now."""
+    """Sends a signal to a process, unless its pid has been reused by another one."""
     pid, started = process
     if started is not None and base.start_time(pid) == started:
         try:
@@ -53,7 +53,7 @@ def rank_killed(soak):
 
 
 def rank_stopped(soak):
-    """SIGSTOP, and SIGCONT after 2 to 40 s or never."""
+    """SIGSTOP, followed by SIGCONT after 2 to 40 s or never."""
     stopped = ranks(soak, alive(soak, HOSTS))
     for process in stopped:
         send(process, signal.SIGSTOP)
@@ -89,7 +89,7 @@ def power_cut(soak):
 
 
 def power_cut_of_the_launcher(soak):
-    """The host of the launcher and of rank 0; the command is repeated there when it is back."""
+    """The host of the launcher and rank 0 fails; the command is repeated there when the host is up again."""
     before = len(soak.training.run.attempts)
     with soak.training.suspended("host lost power"):
         soak.cluster.kill_host(0)
@@ -128,7 +128,7 @@ def slow_network(soak):
 
 
 def ssh_refused(soak):
-    """A host that runs, and that cannot be asked when the job is restarted."""
+    """A host that is running, but cannot be reached by ssh when the job is restarted."""
     host = alive(soak, OTHERS)
     soak.cluster.refuse_ssh(host)
     try:
@@ -139,7 +139,7 @@ def ssh_refused(soak):
 
 
 def host_keeps_failing(soak):
-    """Its ranks die as soon as they train, three times."""
+    """The host's ranks die as soon as they train, three times."""
     host = alive(soak, OTHERS)
     for _ in range(3):
         kill_ranks(soak, host)
@@ -193,7 +193,7 @@ def disk_full(soak):
 
 
 def clock_jump(soak):
-    """The wall clock of the first host is set by up to a day; it stays so until the next jump."""
+    """The wall clock of the first host is changed by up to a day and stays so until the next jump."""
     soak.clock.set(soak.random.choice([-86400, -3600, -30, 0, 30, 3600, 86400]))
 
 
@@ -201,14 +201,14 @@ def clock_jump(soak):
 
 
 def launcher_told(soak):
-    """SIGTERM; the same command is repeated when it has ended."""
+    """SIGTERM; the same command is repeated after the launcher has ended."""
     before = len(soak.training.run.attempts)
     soak.training.signal(signal.SIGTERM)
     soak.wait_for_start(before)
 
 
 def launcher_killed(soak):
-    """SIGKILL; the same command is repeated at once, or a while later."""
+    """SIGKILL; the same command is repeated at once or after a delay."""
     before = len(soak.training.run.attempts)
     with soak.training.suspended("killed"):
         soak.training.signal(signal.SIGKILL)
@@ -217,7 +217,7 @@ def launcher_killed(soak):
     soak.wait_for_start(before)
 
 
-# (fault, how often it is drawn in comparison with the others)
+# (fault, relative frequency with which it is drawn)
 ALL = [
     (rank_killed, 2), (rank_stopped, 2), (mpirun_killed, 1), (host_processes_killed, 1), (power_cut, 2),
     (power_cut_of_the_launcher, 0.5), (link_cut, 2), (host_frozen, 1), (slow_network, 0.5), (ssh_refused, 0.5),
@@ -226,11 +226,11 @@ ALL = [
 ]
 
 
-# What the faults stand on
+# Infrastructure for the faults
 
 
 class Disk:
-    """An ext4 file system of its own, which can be frozen and filled."""
+    """A separate ext4 file system that can be frozen and filled."""
 
     SIZE = 160 << 20
 
@@ -278,7 +278,7 @@ class Disk:
 
 
 class Clock:
-    """What is added to the wall clock of the programs that are started with `environment`."""
+    """An offset added to the wall clock of the programs that are started with `environment`."""
 
     def __init__(self, folder):
         self.library, self.file = folder / "clock.so", folder / "clock"
@@ -287,7 +287,7 @@ class Clock:
         self.set(0)
 
     def set(self, seconds):
-        # In place: programs have mapped the file.
+        # Write in place, because programs have mapped the file.
         with open(self.file, "r+b" if self.file.exists() else "wb") as file:
             file.write(seconds.to_bytes(8, "little", signed=True))
 

@@ -7,7 +7,7 @@ import TensorCore
 import Testing
 import TestSupport
 
-/// The evaluation's measures against pytorch-fid, torch-fidelity and prdc: Fixtures/evaluation/make_evaluation.py.
+/// Compares the metrics with pytorch-fid, torch-fidelity and prdc: Fixtures/evaluation/make_evaluation.py.
 @Suite struct EvaluationMeasuresTests {
     static let folder = fixturePath("evaluation")
 
@@ -44,7 +44,8 @@ import TestSupport
             abs(try #require(a.frechetDistance(to: a))) < 1e-6 * a.covariance.reduce(0) { max($0, $1) } * 24)
     }
 
-    /// Fewer images than values: both covariances are singular, and there is no stable root of their product.
+    /// Fewer images than dimensions: both covariances are singular, so the square root of their product is
+    /// not stable.
     @Test func frechetDistanceOfFew() throws {
         let a = try FeatureStatistics(of: first(9, of: samples), alone)
         let b = try FeatureStatistics(of: first(15, of: reference), alone)
@@ -91,10 +92,10 @@ import TestSupport
         #expect(found.ownNearest[40] < 1e-6 && found.ownNearest[41] < 1e-6)
     }
 
-    /// Where a mirrored sample is nearer to a training image, that is its nearest; nothing else depends on it.
+    /// If a mirrored sample is closer to a training image, that image is its nearest; no other value changes.
     @Test func mirroredSamples() throws {
         let plain = try NeighbourMeasures(samples: samples, reference: reference, alone)
-        // Mirrored, sample 8 is the reference's image 3, and the others are far away.
+        // The mirrored sample 8 equals the reference's image 3; the others are far away.
         var values = [Float](repeating: 1e3, count: samples.count * samples.dimension)
         values.replaceSubrange(
             8 * samples.dimension..<9 * samples.dimension,
@@ -109,7 +110,8 @@ import TestSupport
         #expect(found == plain)
     }
 
-    /// The same numbers, to the bit, on any number of threads; Tests/Integration compares ranks.
+    /// The results are bitwise identical for any number of threads; Tests/Integration compares numbers of
+    /// ranks.
     @Test func threadsChangeNothing() throws {
         let threads = Processor.threads
         defer { Processor.setThreads(threads) }
@@ -132,7 +134,7 @@ import TestSupport
         }
     }
 
-    /// No byte of the file, changed or missing, is more than an error in one line.
+    /// Changed or missing bytes of the file cause at most a one-line error.
     @Test(arguments: ["stored", "deflated"]) func damagedNpz(_ name: String) throws {
         let whole = [UInt8](try Data(contentsOf: URL(filePath: "\(Self.folder)/\(name).npz")))
         let path = FileManager.default.temporaryDirectory.appending(path: "\(UUID().uuidString).npz").path
@@ -143,7 +145,7 @@ import TestSupport
             if trial % 4 == 0 { bytes.removeLast(1 + random.integer(below: bytes.count - 1)) }
             let end = max(0, bytes.count - 300)
             for _ in 0..<1 + trial % 3 {
-                // The directory at the end, and anywhere.
+                // Damage the directory at the end, or a random position.
                 let place = trial % 2 == 0 ? random.integer(below: bytes.count) : end
                 bytes[min(bytes.count - 1, place + random.integer(below: 300))] = UInt8(
                     random.integer(below: 256))

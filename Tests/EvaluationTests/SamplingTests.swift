@@ -6,7 +6,7 @@ import TensorCore
 import Testing
 import TestSupport
 
-/// A U-Net of a few hundred parameters with weights of its own.
+/// A U-Net with a few hundred randomly initialized parameters.
 private func generator() throws -> SampleGenerator {
     var config = UNet2DConfig()
     config.sampleSize = SpatialSize(8)
@@ -28,14 +28,14 @@ private func generator() throws -> SampleGenerator {
         func norm(_ x: [Float]) -> Double { x.map { Double($0) * Double($0) }.reduce(0, +).squareRoot() }
         #expect(slerp(a, b, 0) == a && slerp(a, b, 1) == b)
         for t in [0.1, 0.25, 0.5, 0.9] {
-            // A straight line would come to 0.7 of it in the middle.
+            // Linear interpolation would give 0.7 of the norm in the middle.
             #expect(abs(norm(slerp(a, b, t)) / norm(a) - 1) < 0.05)
             for (x, y) in zip(slerp(a, b, t), slerp(b, a, 1 - t)) { #expect(abs(x - y) < 1e-5) }
         }
-        // A quarter of a circle, by hand: cos 30° and sin 30°.
+        // A quarter circle, computed by hand: cos 30° and sin 30°.
         let third = slerp([1, 0], [0, 1], 1.0 / 3)
         #expect(abs(third[0] - 0.8660254) < 1e-6 && abs(third[1] - 0.5) < 1e-6)
-        // Along one line, also to its other side, nothing is divided by zero.
+        // Parallel and opposite vectors cause no division by zero.
         #expect(slerp([1, 2], [2, 4], 0.5) == [1.5, 3])
         #expect(slerp([1, 0], [-1, 0], 0.5).allSatisfy { $0.isFinite })
         #expect(slerp([0, 0], [0, 0], 0.5) == [0, 0])
@@ -65,7 +65,7 @@ private func generator() throws -> SampleGenerator {
             observe: { moment in
                 shown.append((moment.index, moment.samples))
                 #expect(moment.noisy.count == moment.clean.count)
-                // The scheduler clips, and at the last step of deterministic DDIM the sample is what x₀ was taken for.
+                // The scheduler clips, and the last step of deterministic DDIM returns the estimate of x₀.
                 #expect(moment.clean.allSatisfy { abs($0) <= 1 })
                 if moment.index == 4 { last += moment.clean }
             })
@@ -86,7 +86,7 @@ private func generator() throws -> SampleGenerator {
         #expect(images[0] == expected[0] && images[2] == expected[1])
         #expect(images[3] == expected[1] && images[5] == expected[2])
         #expect(images[1] != images[0] && images[1] != images[2])
-        // Two rows a sample, and a column for the sample itself.
+        // Two rows per sample, and a column for the final sample.
         let strip = try #require(try pictures.denoisingStrip(2, moments: 2, settings))
         #expect(strip.width == 3 * 10 + 2 && strip.height == 4 * 10 + 2)
         let sample = try pictures.decode(try generator.generate(0..<2, settings), count: 2)
@@ -102,7 +102,7 @@ private func generator() throws -> SampleGenerator {
         try NPZFile.write(images, to: path)
         let bytes = [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
         #expect(bytes.starts(with: [0x50, 0x4B, 3, 4]))
-        // Behind the local header: 30 bytes, the name, 20 bytes of ZIP64 sizes.
+        // Skip the local header: 30 bytes, the name, and 20 bytes of ZIP64 sizes.
         let array = Array(bytes[(30 + 9 + 20)...])
         #expect(array.starts(with: [0x93] + Array("NUMPY".utf8) + [1, 0]))
         let length = Int(array[8]) + 256 * Int(array[9])

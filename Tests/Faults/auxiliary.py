@@ -1,4 +1,5 @@
-"""Output beside the checkpoints that cannot be written: it is retried, and never stops a run or changes its weights."""
+"""Outputs other than checkpoints that cannot be written: they are retried, and never stop a run or change its
+weights."""
 
 import os
 import sys
@@ -10,14 +11,15 @@ from trial import Trial
 sys.path.insert(0, os.path.join(HERE, os.pardir, "Integration"))
 import read_records  # noqa: E402
 
-# A run that writes everything that a run can write.
+# A run that produces every kind of output.
 EVERYTHING = {
     "train__steps": 8, "train__sample_every": 2, "train__checkpoint_every": 2, "sampling__count": 2,
     "sampling__steps": 2, "evaluation__every": 2, "evaluation__count": 20, "evaluation__steps": 2,
     "evaluation__features": "pixel", "logging__wandb": "offline"}
 CHANGES = "@(open|*write*|fsync|fdatasync|rename*|mkdir*|ftruncate*)"
 
-# name -> (the calls, the files). What is made once at the start, such as config.yaml, is in the family "files".
+# name -> (the calls, the files). Files that are written once at the start, such as config.yaml, are in the family
+# "files".
 OUTPUTS = {
     "sample grids": (CHANGES, "samples/*"),
     "loss.png": (CHANGES, "*loss.png*"),
@@ -34,13 +36,14 @@ def tasks(lab, options):
     errors = ["EIO", "ENOSPC", "EDQUOT", "ESTALE"]
     tasks = []
     for index, name in enumerate(OUTPUTS):
-        # The short form: one error for each, and each at least once.
+        # The short form covers each error, and each output with one error.
         for error in errors if options.every == 1 else [errors[index % len(errors)]]:
-            # Some in the middle of the run, or all from a moment on.
+            # Fail some calls in the middle of the run, or all from some point on.
             short = [((6, 3), (3, 0))[index % 2]]
             for at, times in short if options.every > 1 else ((1, 1), (6, 3), (12, 8), (3, 0)):
                 if name == "heartbeats of the lock":
-                    # The first write takes the lock. Then one comes every ten seconds, and the last at the end.
+                    # The first write takes the lock. The following ones come every ten seconds, and the last one at the
+                    # end.
                     at, times = 3, 0
                 tasks.append(lambda name=name, error=error, at=at, times=times: [
                     unwritable(lab, name, error, at, times)])
@@ -54,7 +57,7 @@ def tasks(lab, options):
 
 
 def expect_whole_records(trial, has_tensorboard, has_wandb):
-    """What is in the records is whole and in order, and the last step is there."""
+    """Checks that the records are intact and in order, and that they include the last step."""
     last = max(trial.reference.checkpoints)
     for name, read in (("TensorBoard", read_records.tensorboard), ("W&B", read_records.wandb)):
         if not (has_tensorboard if name == "TensorBoard" else has_wandb):
@@ -76,7 +79,7 @@ def unwritable(lab, name, error, at, times):
     ending = trial.end(job)
     trial.result.injected += 1
     trial.reached(job, "0")
-    # The end of the process releases a lock, too.
+    # The lock is also released by the end of the process.
     if name != "heartbeats of the lock":
         trial.expect(ERRORS[error] in ending.text, f"the cause is not reported: {ending.text}")
     trial.expect(ending.code == 0, f"ended with {ending.label}, expected 0: {ending.tail()}")
@@ -92,7 +95,7 @@ def unwritable(lab, name, error, at, times):
 
 
 def a_file_in_place(lab, name):
-    """A file is where the folder should be: `mv RUN/samples x; touch RUN/samples`, in the middle of a run."""
+    """A file replaces an output folder during a run: `mv RUN/samples x; touch RUN/samples`."""
     trial = Trial(lab, f"{name}: not writable", "a file in the folder's place, at a resume", 2, keep_last=1000,
                   **EVERYTHING)
     folder = {"sample grids": "samples", "evaluation": "evaluation", "TensorBoard": "tensorboard",
@@ -113,8 +116,8 @@ def a_file_in_place(lab, name):
 
 
 def metrics(lab, error, times):
-    """metrics.jsonl is needed for a resume: no line is lost, and none is there twice. Where it cannot be written at all,
-    the run ends as for a storage fault, and the next start completes it."""
+    """A resume needs metrics.jsonl, so no line may be lost or duplicated. If the file cannot be written at all, the run
+    ends with a storage fault, and the next start completes it."""
     trial = Trial(lab, "metrics.jsonl: not writable", f"{error}, {times or 'all'} writes", 2, keep_last=1000,
                   **EVERYTHING)
     job = trial.start(Fault(error, "pwrite*", "metrics.jsonl", at=4, times=times, folder="", without="checkpoints"),
@@ -136,7 +139,7 @@ def metrics(lab, error, times):
 
 
 def logs(lab, error):
-    """What the launcher keeps of the ranks' output."""
+    """The launcher's copies of the ranks' output."""
     trial = Trial(lab, "logs: not writable", f"{error}, all from the call 3 on", 2, keep_last=1000, **EVERYTHING)
     call, files = LOGS
     job = trial.start(Fault(error, call, files, at=3, times=0, rank="alone", folder="", without="checkpoints"),
@@ -150,7 +153,7 @@ def logs(lab, error):
 
 
 def configuration(lab, error):
-    """config.yaml, written anew at a resume, fails for a while."""
+    """config.yaml, which a resume rewrites, temporarily cannot be written."""
     trial = Trial(lab, "config.yaml: not writable", f"{error} at a resume", 2, keep_last=1000, **EVERYTHING)
     ending = trial.end(trial.start(train__steps=4))
     trial.expect(ending.code == 0, f"the first half ended with {ending.label}: {ending.tail()}")

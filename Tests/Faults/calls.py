@@ -1,7 +1,7 @@
-"""A fault at every file call of a save in turn, on rank 0 and on rank 1, and at every call on the run's other files.
+"""Injects a fault at each file call of a save in turn, on ranks 0 and 1, and at each call on the run's other files.
 
-A call is addressed by its kind and its file (`pwrite 3 of .partial-00000004-*/unet/…`), which the load of the machine
-does not change. Every fault must be reached: one that is not fails its trial.
+A call is identified by its kind and its file (`pwrite 3 of .partial-00000004-*/unet/…`), which does not depend on the
+load of the machine. Every fault must be reached: a trial fails if it is not.
 """
 
 import collections
@@ -18,12 +18,12 @@ ERRORS = {"EIO": "Input/output error", "ENOSPC": "No space left on device", "EDQ
 WRITES = re.compile(r"^p?write")
 READS = ("read", "pread", "pread64", "open-read")
 DELETIONS = ("unlink", "unlinkat", "rmdir", "remove")
-# A save that one of these failed in must not become a checkpoint.
+# If one of these calls failed, the save must not become a checkpoint.
 LASTING = re.compile(r"^(p?write|fsync|fdatasync|ftruncate|fallocate|posix_fallocate)")
 STORAGE_FAULT = 74  # ExitStatus.storageFault
-SHORT = 1000  # --every of the short form
+SHORT = 1000  # value of --every in the short form
 
-# What every save must call, by rank: the walk below would prove little without them.
+# Calls that every save must make, by rank. Without this check, the enumeration below could pass while covering little.
 SAVE = "*.partial-00000004-[*]"
 REQUIRED = {
     "0": ["mkdir " + SAVE, "mkdir " + SAVE + "/unet", "open " + SAVE + "/unet/*.safetensors", "*write* " + SAVE + "/unet/*.safetensors",
@@ -33,7 +33,7 @@ REQUIRED = {
     "1": ["open " + SAVE + "/unet/*.safetensors", "*write* " + SAVE + "/unet/*.safetensors",
           "fsync " + SAVE + "/unet/*.safetensors"],
 }
-# What a run must call on its other files, and what a resume must read.
+# Calls that a run must make on its other files, and reads that a resume must make.
 REQUIRED_FILES = ["open metrics.jsonl", "*write* metrics.jsonl", "f*sync metrics.jsonl", "*write* config.yaml*",
                   "rename* config.yaml*", "*write* model*/unet/*", "rename* model*", "*write* .lock/1.json",
                   "rename* status.json.[*] -> status.json"]
@@ -42,7 +42,7 @@ REQUIRED_RESUME = ["open-read checkpoints/step-00000004/manifest.json", "*read* 
 
 
 def actions(call):
-    """The faults that a call can have."""
+    """The faults that can be injected into a call."""
     if WRITES.match(call.name):
         return ["EIO", "ENOSPC", "EDQUOT", "short", "torn", "delay"]
     if call.name in READS or call.name == "close" or call.name in DELETIONS:
@@ -57,13 +57,13 @@ def address(call):
 
 
 def missing(calls, required):
-    """The patterns that no call matches."""
+    """The patterns that match no call."""
     addresses = {address(call) for call in calls}
     return [pattern for pattern in required if not fnmatch.filter(addresses, pattern)]
 
 
 def second_save(job, rank):
-    """The calls of a rank for the save of step 4; rank 0's delete the first checkpoint, too."""
+    """The calls of a rank during the save of step 4; on rank 0 they include deleting the first checkpoint."""
     calls = job.calls(rank)
     second = [index for index, call in enumerate(calls) if ".partial-00000004" in call.path]
     third = [index for index, call in enumerate(calls) if ".partial-00000006" in call.path]
@@ -71,7 +71,7 @@ def second_save(job, rank):
 
 
 def count(lab, origin=0):
-    """The calls to walk through, of an undisturbed run: (rank, call)."""
+    """The calls of an undisturbed run into which faults are injected: (rank, call)."""
     options = {"resume": lab.reference(2).run.checkpoint_path(origin)} if origin else {}
     job = Job(lab, lab.place("count"), 2, Fault(), checkpoint__keep_last=1, **options)
     ending = job.wait()
@@ -88,8 +88,8 @@ def count(lab, origin=0):
 
 
 def thinned(lab, cases, every):
-    """Every so many of the cases, but at least one of each kind of call and action. The short form has one of each kind of
-    call, with its actions in turn, so that each action is there."""
+    """Every `every`-th case, but at least one for each kind of call and action. The short form has one case for each
+    kind of call, with alternating actions, so that each action occurs."""
     if every >= SHORT:
         return one_of_each(lab, cases)
     kinds = {}
@@ -103,7 +103,7 @@ def thinned(lab, cases, every):
 
 
 def one_of_each(lab, cases):
-    """One case of each kind of call, and one of each action that these leave out."""
+    """One case for each kind of call, and one for each action that these do not cover."""
     cases = lab.random.sample(cases, len(cases))
     chosen, actions = [], collections.Counter()
     for name in sorted({case[1].name for case in cases}):
@@ -116,12 +116,12 @@ def one_of_each(lab, cases):
 
 
 def tasks(lab, options):
-    """A run from nothing, and one that starts from another run's checkpoint and has none of its own yet."""
+    """A run from scratch, and one that starts from another run's checkpoint and has none of its own yet."""
     tasks = []
     for origin in (0, 2):
         cases = [(rank, call, action) for rank, call in count(lab, origin) for action in actions(call)]
         if origin and options.every > 1:
-            # The short form: what could make the restart forget where it started from.
+            # The short form covers the cases that could make the restart lose its starting point.
             cases = [case for case in cases if case[2] in ("kill", "torn", "EIO")]
         tasks += [lambda case=case, origin=origin: [walk(lab, *case, origin=origin)]
                   for case in thinned(lab, cases, options.every)]
@@ -167,14 +167,14 @@ def walk(lab, rank, call, action, origin=0):
 
 
 def comes_by_the_clock(call):
-    """Heartbeats and the state for `disttrain status` are written at intervals of time: of these calls only the first
-    is sure to come."""
+    """Heartbeats and the state for `disttrain status` are written at intervals, so only the first of these calls is
+    certain to occur."""
     return re.match(r"(\.lock/|status\.json|\.dat\.nosync)", call.file) and call.occurrence > 1
 
 
 def file_tasks(lab, options):
-    """The same for the run's other files: configuration, metrics, pictures, the finished model; and for all that a
-    resumed run calls before it trains, from its own checkpoint and from that of another run. On one rank."""
+    """The same for the run's other files: configuration, metrics, pictures, the final model; and for all calls of a
+    resumed run before it trains, from its own checkpoint and from that of another run. On one rank."""
     first = Job(lab, lab.place("count"), 0, Fault(folder="", without="checkpoints"))
     assert first.wait().code == 0
     start = damage.stopped_run(lab, 0)
@@ -202,8 +202,8 @@ def file_tasks(lab, options):
 
 
 def walk_files(lab, row, start, origin, call, action):
-    """A file that cannot be written or read once costs nothing: the run retries, or ends with the storage fault's exit
-    code, which the launcher restarts."""
+    """A single failure to write or read a file loses nothing: the run retries, or ends with the exit code of a storage
+    fault, after which the launcher restarts it."""
     trial = Trial(lab, row, f"{call}: {action}", 0, start=start, keep_last=1000, origin=origin)
     job = trial.start(call.fault(action, "alone", seconds=2, folder="", without="" if start else "checkpoints"))
     ending = trial.end(job, is_resume=bool(start))

@@ -1,4 +1,4 @@
-"""Reads a run's folder with nothing but Python's standard library: what the program wrote, seen by another eye."""
+"""Reads a run folder with Python's standard library only, as an implementation independent of the program's."""
 
 import functools
 import hashlib
@@ -12,7 +12,7 @@ TRAILER = re.compile(rb',\n  "manifest_crc32c": "([0-9a-f]{8})"\n}\n$')
 
 
 class Damaged(Exception):
-    """A checkpoint that is not whole; the text says what is wrong."""
+    """A damaged or incomplete checkpoint; the text describes the problem."""
 
 
 def _crc_table():
@@ -29,7 +29,7 @@ _CRC_TABLE = _crc_table()
 
 @functools.lru_cache(maxsize=4096)
 def crc32c(data):
-    """CRC-32C of bytes as eight hexadecimal digits. A slow loop, but a test meets the same bytes many times."""
+    """CRC-32C of bytes as eight hexadecimal digits. The loop is slow, but the results are reused for equal bytes."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc = crc >> 8 ^ _CRC_TABLE[(crc ^ byte) & 0xFF]
@@ -42,7 +42,7 @@ def read(path):
 
 
 def write_manifest(path, manifest):
-    """Writes a manifest with the checksum that belongs to it."""
+    """Writes a manifest with a valid checksum."""
     text = json.dumps({key: manifest[key] for key in manifest if key != "manifest_crc32c"}, indent=2).encode()[:-2]
     with open(path, "wb") as file:
         file.write(text + b',\n  "manifest_crc32c": "%s"\n}\n' % crc32c(text).encode())
@@ -62,7 +62,7 @@ def tensors(path):
 
 
 def digest_folder(path):
-    """A digest for each tensor in the safetensors files of a folder, whatever files they are spread over."""
+    """A digest of each tensor in the safetensors files of a folder, independent of its distribution over files."""
     digests = {}
     for name in sorted(os.listdir(path)):
         if name.endswith(".safetensors"):
@@ -74,7 +74,7 @@ def digest_folder(path):
 
 
 class Checkpoint:
-    """A committed checkpoint, read in full and compared with all its checksums."""
+    """A committed checkpoint, read completely and compared with all its checksums."""
 
     def __init__(self, path):
         self.path = path
@@ -117,7 +117,7 @@ class Checkpoint:
 
 
 class RunFolder:
-    """A run's folder on the disk."""
+    """A run folder on disk."""
 
     def __init__(self, path):
         self.path = path
@@ -144,7 +144,7 @@ class RunFolder:
         return Checkpoint(self.checkpoint_path(step))
 
     def losses(self):
-        """The logged steps of metrics.jsonl in order, as (step, loss); a line that is no JSON is an error."""
+        """The logged steps of metrics.jsonl in order, as (step, loss); a line that is not JSON is an error."""
         found = []
         with open(os.path.join(self.path, "metrics.jsonl"), encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
@@ -157,5 +157,5 @@ class RunFolder:
         return found
 
     def model(self):
-        """Digests of the finished run's model, the averaged weights as a pipeline."""
+        """Digests of the final model of a finished run: the averaged weights as a pipeline."""
         return digest_folder(os.path.join(self.path, "model", "unet"))

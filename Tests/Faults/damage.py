@@ -1,4 +1,4 @@
-"""Checkpoints that were damaged behind the program's back: it must notice, say what, and take the one before."""
+"""Checkpoints damaged outside the program: it must detect and report the damage and use the previous checkpoint."""
 
 import json
 import os
@@ -36,8 +36,8 @@ def replace_folder(path, other):
     shutil.copytree(other, path)
 
 
-# name -> (the file that a message must name, what is done to the newest checkpoint, given the one before it and that
-# of another run)
+# name -> (the file that the message must name, a function that damages the newest checkpoint; it also receives the
+# previous one and that of another run)
 DAMAGES = {
     "shard truncated by a byte": (SHARD, lambda new, old, other: truncate(f"{new}/{SHARD}", lambda size: size - 1)),
     "shard truncated to half": (MOMENTS, lambda new, old, other: truncate(f"{new}/{MOMENTS}", lambda size: size // 2)),
@@ -67,7 +67,7 @@ DAMAGES = {
 
 
 def stopped_run(lab, ranks=2):
-    """A run as a kill after step 4 leaves it: checkpoints of steps 2 and 4, metrics of later steps."""
+    """A run in the state after a kill following step 4: checkpoints of steps 2 and 4, and metrics of later steps."""
     path = lab.place("stopped")
     shutil.copytree(lab.reference(ranks).run.path, path)
     shutil.rmtree(RunFolder(path).checkpoint_path(6))
@@ -107,7 +107,7 @@ def digest(path):
 
 
 def refused(trial, words):
-    """The run is refused with these words, and its checkpoints lie as before."""
+    """The run must be rejected with these words, and its checkpoints must be unchanged."""
     before = digest(trial.run.checkpoints)
     trial.result.injected += 1
     job = trial.start()
@@ -120,7 +120,7 @@ def refused(trial, words):
 
 
 def all_damaged(lab, start):
-    """With no whole one among several, starting over would throw the run away."""
+    """If none of several checkpoints is intact, starting over would discard the run."""
     trial = Trial(lab, "checkpoint damaged", "every checkpoint", 2, start=start, keep_last=1000)
     for step in (2, 4):
         flip(f"{trial.run.checkpoint_path(step)}/{SHARD}", -1)
@@ -132,7 +132,7 @@ def all_damaged(lab, start):
 
 
 def newer_version(lab, start):
-    """What a newer program wrote is refused: an older checkpoint would throw away what came after it."""
+    """A checkpoint of a newer program version is rejected: using an older one would discard later progress."""
     trial = Trial(lab, "manifest of a newer version", "", 2, start=start, keep_last=1000)
     path = f"{trial.run.checkpoint_path(4)}/manifest.json"
     manifest = json.loads(read(path))

@@ -1,4 +1,4 @@
-"""Disks that fail: a power cut, a full disk, a read-only one. They need root, to mount disks of their own."""
+"""Disk faults: a power failure, a full disk, a read-only disk. They need root, to mount separate disks."""
 
 import os
 import subprocess
@@ -7,12 +7,12 @@ import time
 import calls
 from trial import Outcome, Trial
 
-# Enough saves for any number of failures in a row.
+# Enough saves for any number of consecutive failures.
 LONG = {"train__steps": 80, "train__checkpoint_every": 2}
 
 
 def mount(lab, path, *arguments):
-    """Mounts something at a folder, which is made; None, or why it cannot be."""
+    """Mounts a file system at a folder, which is created; returns None, or the reason for a failure."""
     os.makedirs(path, exist_ok=True)
     result = subprocess.run(["mount", *arguments, path], capture_output=True, text=True, check=False)
     if result.returncode != 0:
@@ -23,7 +23,7 @@ def mount(lab, path, *arguments):
 
 
 def unmount(lab, path):
-    # A process that another thread has just started may still hold this one's open files.
+    # A process that another thread has just started may still hold open files that it inherited from this one.
     for _ in range(100):
         if subprocess.run(["umount", path], stderr=subprocess.DEVNULL, check=False).returncode == 0:
             break
@@ -48,7 +48,7 @@ def skipped(lab, row, reason):
 
 
 class Disk:
-    """An ext4 file system in a file, with every mercy for programs that do not fsync turned off."""
+    """An ext4 file system in a file, without the features that protect programs that do not call fsync."""
 
     def __init__(self, lab):
         self.lab = lab
@@ -82,7 +82,7 @@ def power_tasks(lab, options):
         problem = str(error)
     if problem:
         return [lambda: skipped(lab, "power cut", f"no loop mounts here: {problem}")]
-    # Inside a file's writes every moment is like the others, and the fault walks them all the same.
+    # Power cuts at different writes of a file are alike, but each of them is a case.
     cases = [(rank, call, "powercut") for rank, call in calls.count(lab)]
     lie = [case for case in cases if case[1].name == "mkdir"][-1]
     return [lambda case=case: [power_cut(lab, *case)] for case in calls.thinned(lab, cases, options.every)] + [
@@ -90,7 +90,8 @@ def power_tasks(lab, options):
 
 
 def disk_that_lies(lab, rank, call, action):
-    """Without the fsync of the weights a power cut must lose a checkpoint, or the test would find nothing at all."""
+    """Without the fsync of the weights, a power failure must lose a checkpoint; otherwise the test cannot detect
+    losses."""
     outcome = power_cut(lab, rank, call, action, lie=".safetensors")
     found = Outcome("power cut, no fsync", "the proof that it can be lost", endings=outcome.endings[:1], injected=1)
     if outcome.lost == 0:
@@ -116,7 +117,7 @@ def power_cut(lab, rank, call, action, lie=""):
 
 
 def durable_commits(folder, found):
-    """The steps whose names were on the disk: the folder was fsynced afterwards."""
+    """The steps whose final names are durable: the folder was synced after the rename."""
     named, durable = set(), set()
     for call in found:
         if call.commits is not None:
@@ -135,8 +136,8 @@ def full_tasks(lab, options):
 
 
 def stopped_after_failures(trial, ending, words):
-    """Training continued to its last step, with warnings, and ended with the storage fault's exit code since the last
-    checkpoint could not be saved."""
+    """Checks that training continued to its last step, with warnings, and ended with the exit code of a storage fault
+    because the last checkpoint could not be saved."""
     alarms = [line for line in ending.text.splitlines() if words in line]
     trial.expect(len(alarms) > 1, f"{len(alarms)} lines say '{words}', expected more: {ending.tail()}")
     trial.expect(ending.code == calls.STORAGE_FAULT,
@@ -166,7 +167,7 @@ def full_disk(lab):
 
 
 def read_only(lab):
-    """The disk of the checkpoints turns read-only at the first call of the second save."""
+    """The disk of the checkpoints becomes read-only at the first call of the second save."""
     save = calls.second_save(lab.reference(2).job, "0")[0]
     trial = Trial(lab, "disk read-only", "from the second save on", 2, keep_last=1, **LONG)
     place = trial.run.checkpoints
@@ -186,7 +187,7 @@ def read_only(lab):
 
 
 def read_only_start(lab):
-    """A run resumed on a read-only disk: refused in plain words, and nothing is lost."""
+    """A run is resumed on a read-only disk: it is rejected with a clear message, and nothing is lost."""
     place = lab.place("readonly")
     problem = mount(lab, place, "-t", "tmpfs", "faults")
     if problem:

@@ -1,21 +1,21 @@
-// A library to put before libc (LD_PRELOAD) that makes a program's file calls fail or wait, or ends its process: the
-// faults of disks and machines, on demand and repeatable. In the manner of ALICE (Pillai et al., OSDI 2014): a driver
-// first lists the calls of an undisturbed run, then injects a fault into one after the other.
+// An LD_PRELOAD library that makes a program's file calls fail or block, or kills its process, to simulate faults of
+// disks and machines reproducibly. The approach is that of ALICE (Pillai et al., OSDI 2014): a driver first records the
+// calls of an undisturbed run, then injects a fault into one after the other.
 //
-// A call is addressed by what it does: the k-th call of a kind on a file of a kind. Its position among all calls of
-// the process depends on the load, because several threads call; its position among the calls on one file does not.
+// A call is identified by its operation: the k-th call of a kind on a kind of file. Its position among all calls of the
+// process depends on the load, because several threads make calls; its position among the calls on one file does not.
 //
-//   FAULT_PATH    the folder whose calls are logged: those on paths in it, or on descriptors of such files
-//   FAULT_EXCEPT  a folder in it whose calls are not
-//   FAULT_RANK    the rank that the fault is for (of OMPI_COMM_WORLD_RANK; "alone" where there is none), or "all"
-//   FAULT_CALL    pattern of the call's name; absent for no fault. Patterns are those of fnmatch(3), where "*" matches
-//                 slashes too and "@(a|b)" matches either
+//   FAULT_PATH    the folder whose calls are logged: calls on paths in it, or on descriptors of files in it
+//   FAULT_EXCEPT  a subfolder whose calls are not logged
+//   FAULT_RANK    the rank that has the fault (by OMPI_COMM_WORLD_RANK; "alone" if that is not set), or "all"
+//   FAULT_CALL    pattern of the call's name; absent for no fault. Patterns are those of fnmatch(3); "*" also matches
+//                 slashes, and "@(a|b)" matches either
 //   FAULT_FILE    patterns, one per line, of the path relative to FAULT_PATH. Default "*"
 //   FAULT_TO      pattern of the second path of a rename or link, relative to FAULT_PATH. Default: any or none
-//   FAULT_AT      the call among those that match, counted from 1. Default 1
-//   FAULT_TIMES   how many matching calls from there on have the fault; 0 for all. Default 1
-//   FAULT_ACTION  EIO, ENOSPC, EDQUOT, ESTALE, EROFS, EMFILE: the call fails and does nothing; a close closes and fails
-//                 short       a write writes half
+//   FAULT_AT      which of the matching calls, counted from 1. Default 1
+//   FAULT_TIMES   number of matching calls that have the fault from there on; 0 for all. Default 1
+//   FAULT_ACTION  EIO, ENOSPC, EDQUOT, ESTALE, EROFS, EMFILE: the call fails without effect; close closes and fails
+//                 short       a write writes half of its data
 //                 delay       the call takes FAULT_SECONDS longer, then succeeds
 //                 wait        the call waits until the file FAULT_UNTIL exists, then succeeds
 //                 kill        the process is killed before the call; torn: after half of the write
@@ -25,11 +25,11 @@
 //                 readonly    the file system is remounted read-only
 //                 clock       the wall clock is set back by an hour
 //   FAULT_ONCE    a file: only the process that creates it has the fault; restarted ones do not
-//   FAULT_LIE     fsync of paths that contain this text reports success and does nothing, as some disks do: proves that
-//                 the tests detect what a power cut then loses
+//   FAULT_LIE     fsync of paths that contain this text reports success and does nothing, as some disks do; this
+//                 verifies that the tests detect the data that a power failure then loses
 //   FAULT_LOG     calls are appended to FAULT_LOG.RANK: "pid N" first, then a line for each call, when it has returned
-//                 or the fault begins: mark, name, result (or the action), path, second path. The mark is "!" where
-//                 the fault was injected, else "-"
+//                 or the fault begins: mark, name, result (or the action), path, second path. The mark is "!" if the
+//                 fault was injected, else "-"
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -87,7 +87,7 @@ __attribute__((constructor)) static void prepare(void) {
     syscall(SYS_write, log_file, line, length);
 }
 
-// --- Which calls are logged, and which one has the fault --------------------------------------------------
+// --- Selection of the calls to log and of the call with the fault ------------------------------------------
 
 struct call {
     const char *name;
@@ -95,7 +95,7 @@ struct call {
     char path[PATH_MAX], other[PATH_MAX];
 };
 
-// The absolute path of a descriptor (path NULL), or of a path relative to a folder's descriptor.
+// The absolute path of a descriptor (if `path` is NULL), or of a path relative to a folder's descriptor.
 static void resolve(char *result, int descriptor, const char *path) {
     result[0] = 0;
     if (path && path[0] == '/') {
@@ -133,7 +133,7 @@ static const char *relative(const char *path) {
     return *path == '/' ? path + 1 : ".";
 }
 
-// Whether a path matches one of the patterns, which stand one per line.
+// Whether a path matches one of the patterns, which are separated by line feeds.
 static int matches_any(const char *patterns, const char *path) {
     char pattern[PATH_MAX];
     while (*patterns) {
@@ -151,9 +151,9 @@ static int is_addressed(const struct call *call) {
         && (!other_pattern || fnmatch(other_pattern, relative(call->other), FNM_EXTMATCH) == 0);
 }
 
-// Whether this process is the one that FAULT_ONCE lets have the fault.
+// Whether this process is the one that has the fault according to FAULT_ONCE.
 static int is_first_process(void) {
-    static atomic_int state;  // 0 not yet known, 1 it is, 2 another was
+    static atomic_int state;  // 0 unknown, 1 this process, 2 another process
     if (!once) return 1;
     if (state == 0) {
         int file = (int)syscall(SYS_openat, AT_FDCWD, once, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
@@ -260,7 +260,8 @@ static void *real(void *_Atomic *slot, const char *name) {
     return *slot;
 }
 
-// Defines a call of fixed arguments: its result, name, parameters in brackets, what it is on, and its arguments.
+// Defines a call with fixed arguments: result type, name, parameters, descriptor and path of the file, the same of the
+// second file, and the arguments to forward.
 #define DEFINE(type, name, parameters, descriptor, path, other_descriptor, other, arguments)           \
     SLOT(name)                                                                                         \
     type name parameters {                                                                             \
@@ -285,7 +286,7 @@ static void *real(void *_Atomic *slot, const char *name) {
         return (int)leave(&call, call.does_fail ? refuse() : REAL(name)(__VA_ARGS__, flags, mode));    \
     }
 
-// A write may be cut to half.
+// A write can be cut to half its size.
 #define DEFINE_WRITE(name, parameters, ...)                                                            \
     SLOT(name)                                                                                         \
     ssize_t name parameters {                                                                          \
@@ -295,7 +296,7 @@ static void *real(void *_Atomic *slot, const char *name) {
         return leave(&call, call.does_fail ? refuse() : REAL(name)(__VA_ARGS__));                      \
     }
 
-// So may a gathered one: by its parts, or within its only part.
+// A gathered write can be cut to its first part or, if it has only one, to half of that.
 #define DEFINE_WRITEV(name, parameters, ...)                                                           \
     SLOT(name)                                                                                         \
     ssize_t name parameters {                                                                          \
@@ -359,7 +360,7 @@ DEFINE(int, unlinkat, (int at, const char *path, int flags), at, path, 0, NULL, 
 DEFINE(int, rmdir, (const char *path), AT_FDCWD, path, 0, NULL, (path))
 DEFINE(int, remove, (const char *path), AT_FDCWD, path, 0, NULL, (path))
 
-// This one returns the error's number.
+// posix_fallocate returns the error number instead of setting errno.
 SLOT(posix_fallocate)
 int posix_fallocate(int file, off_t at, off_t size) {
     struct call call;
@@ -370,7 +371,7 @@ int posix_fallocate(int file, off_t at, off_t size) {
     return error;
 }
 
-// A close that fails has closed all the same.
+// A close that fails has closed the file anyway.
 SLOT(close)
 int close(int file) {
     struct call call;
@@ -379,7 +380,8 @@ int close(int file) {
     return (int)leave(&call, call.does_fail ? refuse() : result);
 }
 
-// Streams write through libc's own calls, which no library comes before: they fail where they open and close.
+// Streams write through libc's internal calls, which cannot be interposed; faults are injected when they are opened and
+// closed.
 SLOT(fopen)
 static FILE *open_stream(void *_Atomic *slot, const char *name, const char *path, const char *mode) {
     struct call call;
@@ -394,7 +396,7 @@ FILE *fopen(const char *path, const char *mode) { return open_stream(&real_fopen
 SLOT(fopen64)
 FILE *fopen64(const char *path, const char *mode) { return open_stream(&real_fopen64, "fopen64", path, mode); }
 
-// Named "write": what was buffered is written here.
+// Logged as "write", because fclose writes the buffered data.
 SLOT(fclose)
 int fclose(FILE *file) {
     struct call call;

@@ -1,4 +1,4 @@
-"""kill -9 of one rank, of all, and of mpirun, at random moments; half of them while a checkpoint is being saved."""
+"""kill -9 of one rank, of all ranks, and of mpirun, at random times; half of them during a save."""
 
 import time
 
@@ -6,7 +6,7 @@ from lab import kill
 from trial import Trial
 
 VICTIMS = ["rank 0", "rank 1", "all", "mpirun"]
-# A second of training with many saves, so that moments differ.
+# About a second of training with many saves, so that the kills hit different points.
 SETTINGS = {"train__steps": 60, "train__checkpoint_every": 4}
 PER_TASK = 8
 
@@ -23,7 +23,7 @@ def tasks(lab, options):
 
 
 def kill_again_and_again(lab, plan, seed):
-    """One run after another is killed and resumed until the plan is carried out; each is resumed to its end."""
+    """Runs are killed and resumed until all planned kills have been made; each run is then resumed to its end."""
     chance = type(lab.random)(seed)
     plan, outcomes = list(plan), []
     while plan:
@@ -53,7 +53,7 @@ def kill_again_and_again(lab, plan, seed):
 
 
 def strike(trial, job, victim, moment, chance):
-    """Kills the victim at the moment; False where the job was over before."""
+    """Kills the victim at the chosen time; returns False if the job had ended before."""
     if moment == "anywhere":
         wait = chance.uniform(0, 0.9 * trial.reference.seconds)
     else:

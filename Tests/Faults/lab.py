@@ -1,4 +1,4 @@
-"""Starts the program with faults in it, and knows what must be true afterwards."""
+"""Starts the program with faults and provides the expected results."""
 
 import collections
 import dataclasses
@@ -17,10 +17,11 @@ from checkpoint import RunFolder, STEP_NAME, read
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 REPOSITORY = os.path.dirname(os.path.dirname(HERE))
-# Seconds after which a job counts as hung. A job takes two seconds on an idle machine; the limit only ends a hang.
+# Timeout in seconds after which a job counts as hung. A job takes two seconds on an idle machine; the limit only serves
+# to end a hang.
 ENDLESS = 300.0
 
-# What differs from run to run in the names of files: random IDs, times, hosts and process IDs.
+# Parts of file names that differ between runs: random ids, times, hosts and process ids.
 RANDOM_PARTS = [
     (re.compile(r"((?:\.partial|superseded)-\d{8,}-(?:expired-)?)[0-9a-f]{8}(?=[-/]|$)"), r"\1*"),
     (re.compile(r"(\.partial-)\d+(?![\d-])"), r"\1*"),
@@ -36,21 +37,21 @@ RANDOM_PARTS = [
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """What interpose.c gets: which call of which rank has which fault. Patterns are those of fnmatch(3)."""
+    """The parameters of interpose.c: which call of which rank has which fault. Patterns are those of fnmatch(3)."""
 
     action: str = ""
     call: str = ""  # pattern of the call's name, "" for no fault
     file: str = "*"  # patterns, one per line, of the file's path in `folder`
     to: str = ""  # pattern of the second path of a rename
-    at: int = 1  # of the calls that match
-    times: int = 1  # so many of them; 0 for all from there on
+    at: int = 1  # which of the matching calls, from 1
+    times: int = 1  # number of matching calls with the fault from there on; 0 for all
     rank: str = "0"
-    seconds: float = 0  # of a delay
-    until: str = ""  # the file that a wait waits for
-    once: str = ""  # a file that only the first process can create: restarted ones do not have the fault
+    seconds: float = 0  # duration of a delay
+    until: str = ""  # the file that the action "wait" waits for
+    once: str = ""  # a file that only the first process can create, so that restarted ones do not have the fault
     lie: str = ""  # fsync of paths with this text does nothing
-    folder: str = "checkpoints"  # the part of the run's folder whose calls are logged; "" for all of it
-    without: str = ""  # a part of it whose calls are not
+    folder: str = "checkpoints"  # the subfolder of the run whose calls are logged; "" for the whole run folder
+    without: str = ""  # a subfolder whose calls are not logged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,15 +64,15 @@ class Call:
     path: str
     other: str
     file: str  # pattern of the path relative to the logged folder
-    to: str  # the same of the second path, or ""
-    occurrence: int  # among the calls of this name on this file, from 1
+    to: str  # the same for the second path, or ""
+    occurrence: int  # index among the calls of this name on this file, from 1
 
     def __str__(self):
         to = f" -> {self.to}" if self.to else ""
         return f"{self.name} {self.occurrence} of {'the folder' if self.file == '.' else self.file}{to}"
 
     def fault(self, action, rank, **options):
-        """A fault of this call, in whatever run it comes."""
+        """A fault at this call, for any run."""
         file, to = (text.replace("*", "+([!/])") for text in (self.file, self.to))  # "*" would match slashes
         return Fault(action, self.name, file, to, self.occurrence, rank=rank, **options)
 
@@ -82,13 +83,13 @@ class Call:
 
     @property
     def commits(self):
-        """The step that this call gave its name, or None."""
+        """The step whose checkpoint this call renamed to its final name, or None."""
         match = STEP_NAME.match(os.path.basename(self.other))
         return int(match[1]) if match and self.name.startswith("rename") and self.result == "0" else None
 
 
 def pattern_of(path, folder):
-    """The pattern, the same for every run, of a file's path relative to a folder."""
+    """A pattern, the same for every run, for a file's path relative to a folder."""
     path = os.path.relpath(path, folder) if path == folder or path.startswith(folder + "/") else path
     for expression, replacement in RANDOM_PARTS:
         path = expression.sub(replacement, path)
@@ -97,7 +98,7 @@ def pattern_of(path, folder):
 
 @dataclasses.dataclass
 class Ending:
-    """How a job ended: exit code (128 + signal for a killed one) and what it said."""
+    """How a job ended: its exit code (128 + signal if it was killed) and its output."""
 
     code: int
     text: str
@@ -109,21 +110,22 @@ class Ending:
 
     @property
     def is_crash_of_mpirun(self):
-        """Open MPI 4.1's mpirun itself dies or hangs at times, about once in a thousand starts on a busy machine."""
+        """Whether mpirun of Open MPI 4.1 itself crashed or hung, which happens about once in a thousand starts on a
+        busy machine."""
         return re.search(r"\[\d+\] mpirun\(\+0x|PMIX ERROR", self.text) is not None
 
     def tail(self, lines=3):
-        # mpirun's words on a rank's exit code are left out; others may tell something.
+        # Leave out mpirun's message about a rank's exit code; its other messages may be relevant.
         said = re.sub(r"-{70,}\n(?:(?!-{70}).)*(?:non-zero|exited on signal).*?\n-{70,}\n", "", self.text, flags=re.DOTALL)
         return " | ".join(line for line in said.splitlines()[-lines:] if line.strip())
 
 
 class Lab:
-    """The program, a place for runs, and the undisturbed runs that others are compared with."""
+    """The program, a folder for runs, and the undisturbed reference runs."""
 
     def __init__(self, program, seed, sanitized=None):
         self.program = os.path.realpath(program)
-        # The same program, built with AddressSanitizer; None where there is none.
+        # The same program built with AddressSanitizer, or None.
         self.sanitized = sanitized and os.path.realpath(sanitized)
         self.random = random.Random(seed)
         self.scratch = os.path.realpath(tempfile.mkdtemp(prefix="disttrain-faults."))
@@ -143,13 +145,13 @@ class Lab:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def place(self, name):
-        """A new path below the scratch folder."""
+        """A new path in the scratch folder."""
         with self.lock:
             self.count += 1
             return os.path.join(self.scratch, f"{self.count:05d}-{name}")
 
     def reference(self, ranks, **settings):
-        """The undisturbed run of these ranks and settings, with all its checkpoints."""
+        """The undisturbed run with these ranks and settings, with all its checkpoints."""
         with self.lock:
             key = (ranks, json.dumps(settings, sort_keys=True))
             if key not in self.references:
@@ -157,14 +159,14 @@ class Lab:
             return self.references[key]
 
     def checkpoint(self, *arguments):
-        """Runs `checkpoint …`: its exit code, and its words."""
+        """Runs `checkpoint …`; returns its exit code and its output."""
         result = subprocess.run(
             [self.program, "checkpoint", *arguments], capture_output=True, text=True, check=False)
         return result.returncode, result.stdout + result.stderr
 
 
 class Job:
-    """One start of the program on a run's folder."""
+    """One start of the program on a run folder."""
 
     def __init__(self, lab, output, ranks=2, fault=None, resume="auto", launch=False, stdout=None, stderr=None,
                  command="train", program=None, **settings):
@@ -175,7 +177,7 @@ class Job:
         os.makedirs(self.log + ".tmp")
         environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", OMP_WAIT_POLICY="passive",
                            OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
-        # What a killed job leaves lies in the scratch folder, and not in /tmp and /dev/shm.
+        # Keep the leftovers of killed jobs in the scratch folder instead of /tmp and /dev/shm.
         environment["OMPI_MCA_orte_tmpdir_base"] = self.log + ".tmp"
         environment["OMPI_MCA_btl_vader_backing_directory"] = self.log + ".tmp"
         self.fault = fault = fault or Fault()
@@ -191,7 +193,7 @@ class Job:
             train += ["--set", f"{key.replace('__', '.')}={value}"]
         assignments = ["env"] + [f"{key}={value}" for key, value in injected.items()]
         if launch:
-            # mpirun counts itself among the ranks' family, but makes no counted calls.
+            # mpirun loads the library too, but makes no counted calls.
             line = assignments + [program, "launch", "-n", str(ranks), "--threads", "1", "--"] + train
         elif ranks == 0:
             line = assignments + [program] + train
@@ -206,7 +208,7 @@ class Job:
                 start_new_session=True)
 
     def rank_pids(self):
-        """The processes of the ranks so far, by rank."""
+        """The pids of the ranks started so far, by rank."""
         found = {}
         for rank in ["alone"] + [str(rank) for rank in range(self.ranks)]:
             try:
@@ -245,10 +247,10 @@ class Job:
             kill(pid)
 
     def wait_for_ranks(self, timeout=ENDLESS):
-        """Waits until every rank has started and ended, whether mpirun has or not; False where that takes too long."""
+        """Waits until every rank has started and ended, even if mpirun has not; returns False after the timeout."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            # "alone" are launch and mpirun, where there are ranks.
+            # If there are ranks, "alone" refers to launch and mpirun.
             pids = {rank: pid for rank, pid in self.rank_pids().items() if (rank == "alone") == (self.ranks == 0)}
             if len(pids) >= max(1, self.ranks) and not any(is_alive(pid) for pid in pids.values()):
                 return True
@@ -256,7 +258,7 @@ class Job:
         return False
 
     def wait(self, timeout=ENDLESS):
-        """Waits for the job and for all its ranks, and tells how it ended."""
+        """Waits for the job and all its ranks, and returns how it ended."""
         hung = False
         try:
             self.process.wait(timeout)
@@ -285,7 +287,7 @@ def kill(pid, number=signal.SIGKILL):
 
 
 def is_alive(pid):
-    """Whether a process runs; one that has ended and that nobody has asked after does not."""
+    """Whether a process is running; a zombie does not count."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             return re.sub(r"^.*\)", "", file.read()).split()[0] not in "ZX"
@@ -294,7 +296,7 @@ def is_alive(pid):
 
 
 class Reference:
-    """What an undisturbed run comes to: every checkpoint's tensors, every loss, the finished model."""
+    """The results of an undisturbed run: the tensors of every checkpoint, all losses, the final model."""
 
     def __init__(self, lab, ranks, settings):
         run = RunFolder(lab.place("reference"))

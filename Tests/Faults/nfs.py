@@ -1,7 +1,7 @@
-"""Runs on a real NFS server, NFS-Ganesha on loopback, which is killed and started again; two clients stand for two hosts.
+"""Runs on a real NFS server, NFS-Ganesha on loopback, which is killed and restarted; two clients represent two hosts.
 
-The kernel's client is not needed: fuse-nfs mounts by libnfs, each mount with a connection of its own. Where either
-program is missing, these trials are skipped:
+The kernel's NFS client is not needed: fuse-nfs mounts through libnfs, each mount with a connection of its own. If
+either program is missing, these trials are skipped:
 
     Tests/Faults/nfs_deps.sh FOLDER        installs the server and builds fuse-nfs; FUSE_NFS=FOLDER/fuse-nfs
 """
@@ -23,9 +23,9 @@ EXPORT_DEFAULTS {{ Access_Type = RW; Squash = No_Root_Squash; SecType = sys; }}
 EXPORT {{ Export_Id = 1; Path = {export}; Pseudo = /export; Protocols = 3; Transports = TCP; FSAL {{ Name = VFS; }} }}
 LOG {{ Default_Log_Level = EVENT; }}
 """
-# Seconds that the server is away: longer than one try of a client, shorter than any limit of a run's.
+# Seconds for which the server is down: longer than one retry interval of a client, shorter than any timeout of a run.
 AWAY = 5
-RPCBIND = 111  # port
+RPCBIND = 111  # TCP port of rpcbind
 
 
 def free_port():
@@ -48,7 +48,7 @@ def await_true(what, condition):
 
 
 class Server:
-    """An NFS server, and its clients' mounts."""
+    """An NFS server and the mounts of its clients."""
 
     def __init__(self, lab):
         self.lab = lab
@@ -69,12 +69,12 @@ class Server:
         self.await_true("the server to listen", lambda: is_listening(self.port) and is_listening(self.mount_port))
 
     def stop(self):
-        """As a power cut ends it."""
+        """Kills the server, as a power failure would."""
         kill(self.process.pid)
         self.process.wait()
 
     def mount(self):
-        """Another client, as on another host."""
+        """Mounts another client, as on another host."""
         path = f"{self.folder}/client-{len(self.mounts)}"
         os.makedirs(path)
         address = f"nfs://127.0.0.1{self.export}?version=3&nfsport={self.port}&mountport={self.mount_port}"
@@ -111,13 +111,14 @@ def tasks(lab, options):
     del options
     if not program() or not shutil.which("ganesha.nfsd") or not shutil.which("rpcbind") or os.geteuid() != 0:
         return [lambda: skipped(lab)]
-    # One after the other: rpcbind knows one server at a time.
+    # Run sequentially, since rpcbind can register only one server at a time.
     return [lambda: one_after_the_other(lab)]
 
 
 def one_after_the_other(lab):
     save = calls.second_save(lab.reference(2).job, "0")
-    # The server is away when a file is made, written and flushed, and when the checkpoint gets its name.
+    # The server is down when a file is created, written and synced, and when the checkpoint is renamed to its final
+    # name.
     waiting = [next(call for call in save if call.name == name) for name in ("open", "write", "fsync")]
     waiting.append(next(call for call in save if call.commits is not None))
     bodies = [two_clients, killed_without_a_server] + [
@@ -150,7 +151,8 @@ def on_a_server(lab, body):
 
 
 def restarted(lab, server, call):
-    """The call waits until the server has been killed, and so meets none; then the server comes back."""
+    """The call waits until the server has been killed, so that the server is down when it is made; then the server is
+    restarted."""
     trial = Trial(lab, "NFS: server restarted", str(call), 2, place=f"{server.mount()}/run", keep_last=1000)
     gone = lab.place("gone")
     job = trial.start(call.fault("wait", "0", until=gone))
@@ -170,7 +172,7 @@ def restarted(lab, server, call):
 
 
 def two_clients(lab, server):
-    """A run that another client's run is in is refused; when that is killed, it continues there."""
+    """A run in use on another client is rejected; when that one has been killed, it continues here."""
     first, second = server.mount(), server.mount()
     trial = Trial(lab, "NFS: lock and resume", "two clients", 2, place=f"{first}/run", keep_last=1000)
     save = calls.second_save(trial.reference.job, "1")[2]
@@ -183,7 +185,7 @@ def two_clients(lab, server):
     trial.result.injected += 1
     trial.expect(refused.code == 2 and "is in use by another run" in refused.text,
                  f"ended with {refused.label}, expected 2: {refused.tail()}")
-    # The server's restart takes no lock away.
+    # A restart of the server does not release the lock.
     server.stop()
     server.start()
     refused = elsewhere.wait(elsewhere.start())
@@ -203,7 +205,7 @@ def two_clients(lab, server):
 
 
 def killed_without_a_server(lab, server):
-    """Server and run are killed in a save; on another client, and a server that has come back, it continues."""
+    """Server and run are killed during a save; after a restart of the server, the run continues on another client."""
     first = server.mount()
     trial = Trial(lab, "NFS: server and run killed", "", 2, place=f"{first}/run", keep_last=1000)
     job = trial.start(Fault("wait", "fsync", ".partial-00000004-*/manifest.json*", until=lab.place("never")))

@@ -1,5 +1,5 @@
-"""Starts from another run's checkpoint (`--resume PATH --output NEW`) that are interrupted: a repeated command never
-starts over, and never discards what NEW has saved."""
+"""Interrupted starts from another run's checkpoint (`--resume PATH --output NEW`): repeating the command never starts
+over and never discards what NEW has saved."""
 
 import os
 
@@ -41,7 +41,7 @@ def before_the_first_save(lab, ranks, launch):
     trial.reached(job, rank)
     expect_origin(trial, ending, 2)
     if launch:
-        # The launcher starts it again by itself.
+        # The launcher restarts the run automatically.
         trial.result.restarts += 1
         trial.expect(ending.code == 0, f"ended with {ending.label}, expected 0: {ending.tail()}")
         trial.expect(ending.text.count("Resuming from") == 2, f"the restart did not resume: {ending.tail(30)}")
@@ -53,7 +53,7 @@ def before_the_first_save(lab, ranks, launch):
 
 
 def after_the_first_save(lab):
-    """Killed in its second save, it continues from its own first one."""
+    """A run killed in its second save continues from its own first checkpoint."""
     trial = Trial(lab, "--resume PATH: killed after a save", "", 2, keep_last=1000, origin=2)
     job = trial.start(Fault("kill", "*write*", SHARDS.format(step=6), rank="1"))
     trial.end(job)
@@ -65,7 +65,7 @@ def after_the_first_save(lab):
 
 
 def full_before_the_first_save(lab):
-    """No save of the new run succeeds; the run is started again when there is room."""
+    """No save of the new run succeeds; the run is restarted when there is space."""
     trial = Trial(lab, "--resume PATH: disk full", "no save succeeds", 2, keep_last=1000, origin=2)
     job = trial.start(Fault("ENOSPC", "*write*", "*.partial-*", times=0), checkpoint__save_timeout=3)
     ending = trial.end(job)
@@ -78,7 +78,7 @@ def full_before_the_first_save(lab):
 
 
 def command_repeated(lab):
-    """The same command after the run has ended changes nothing."""
+    """Repeating the command after the run has ended changes nothing."""
     trial = Trial(lab, "--resume PATH: repeated", "after the end", 2, keep_last=1000, origin=2)
     ending = trial.end(trial.start())
     trial.expect(ending.code == 0, f"ended with {ending.label}: {ending.tail()}")
@@ -90,7 +90,7 @@ def command_repeated(lab):
 
 
 def origin_gone(lab):
-    """Without PATH a run that has no checkpoint of its own is refused, and one that has continues."""
+    """If PATH is missing, a run without a checkpoint of its own is rejected, and one with a checkpoint continues."""
     trial = Trial(lab, "--resume PATH: PATH is gone", "", 2, keep_last=1000, origin=2)
     path = lab.place("gone")
     ending = trial.wait(trial.start(resume=path))

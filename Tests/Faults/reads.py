@@ -1,4 +1,4 @@
-"""Reads that fail for a while during a resume: a checkpoint is never set aside for them."""
+"""Reads that fail temporarily during a resume must never cause a checkpoint to be set aside."""
 
 from calls import ERRORS, STORAGE_FAULT
 from damage import digest, stopped_run
@@ -7,7 +7,7 @@ from trial import Trial
 
 READS = "@(open-read|*read*)"
 NEWEST = "step-00000004/*"
-# Those of the fault, and what they may be called.
+# The files whose reads fail, by description.
 FILES = {
     "manifest.json": "step-00000004/manifest.json",
     "the first file": NEWEST,
@@ -21,7 +21,7 @@ def tasks(lab, options):
     cases = [(file, error, rank, times) for file in FILES for error in errors for rank in ("0", "1")
              for times in (1, 2, 0)]
     if options.every > 1:
-        # The short form: each file, error, rank and number of failures at least once.
+        # The short form covers each file, error, rank and number of failures at least once.
         cases = [("manifest.json", "EIO", "1", 1), ("the first file", "EMFILE", "1", 2), ("a shard", "ESTALE", "0", 1),
                  ("a shard", "EIO", "1", 0)]
     return [lambda case=case: [failing_reads(lab, start, *case)] for case in cases] + [
@@ -53,7 +53,7 @@ def failing_reads(lab, start, file, error, rank, times):
 
 
 def failing_reads_under_the_launcher(lab, start):
-    """The launcher starts the run again until reads succeed."""
+    """The launcher restarts the run until the reads succeed."""
     trial = Trial(lab, "reads fail at a resume", "under the launcher", 2, start=start, keep_last=1000)
     job = trial.start(Fault("EIO", READS, NEWEST, times=0, rank="1", once=lab.place("once")), launch=True)
     ending = trial.end(job, is_resume=True)

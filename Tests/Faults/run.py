@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Injects faults into training runs and checks that nothing is lost: kills, failing and slow file calls, power cuts, full,
-read-only and stalled disks, damaged checkpoints, reads that fail for a while, other numbers of ranks, torn lines, blocked
-pipes, clocks set back, an NFS server that is restarted.
+"""Injects faults into training runs and checks that nothing is lost: kills, failing and slow file calls, power
+failures, full, read-only and stalled disks, damaged checkpoints, temporarily failing reads, other numbers of ranks,
+truncated lines, blocked pipes, clocks set back, an NFS server that is restarted.
 
-After each fault: every committed checkpoint is there and unchanged; the run goes on from the newest whole one, with a
-clear message; its weights, moments, averages and losses are those of an undisturbed run, bit by bit.
+After each fault: every committed checkpoint exists and is unchanged; the run resumes from the newest intact one, with a
+clear message; its weights, moments, averages and losses are bitwise identical to those of an undisturbed run.
 
     Tests/Faults/run.py                           minutes
     Tests/Faults/run.py --kills 200 --every 1     all
@@ -77,12 +77,12 @@ def attempt(task, family):
             print(f"note: mpirun itself crashed, once more: {outcomes[0].fault}: {outcomes[0].detail}", flush=True)
             outcomes = task()
         return outcomes
-    except Exception:  # A fault of the test is a violation too.
+    except Exception:  # An error in the test itself counts as a violation too.
         return [Outcome(family, "the test itself", problems=[traceback.format_exc()])]
 
 
 def known_failures():
-    """Matches what is known to fail; such problems are told apart and are no violations."""
+    """A pattern for known failures; such problems are listed separately and do not count as violations."""
     try:
         with open(os.path.join(HERE, "known_failures.txt"), encoding="utf-8") as file:
             lines = [line.strip() for line in file if line.strip() and not line.startswith("#")]
@@ -92,7 +92,7 @@ def known_failures():
 
 
 def carry_out(lab, options):
-    """All outcomes; violations are told as they come."""
+    """Runs all tasks and returns their outcomes; violations are printed as they occur."""
     outcomes, known = [], known_failures()
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         pending = [pool.submit(attempt, task, family) for family in options.only or FAMILIES
@@ -137,7 +137,7 @@ def table(outcomes):
 def main():
     options = arguments()
     started = time.monotonic()
-    # Told to stop, it unmounts and removes what it made.
+    # Convert SIGTERM to an exit, so that the cleanup below unmounts and removes everything.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     lab = Lab(options.program, options.seed, options.sanitized)
     try:

@@ -1,9 +1,9 @@
-"""Errors that meet a save, in a program built with AddressSanitizer: no thread may read memory that has been freed.
+"""Errors during a save, in a program built with AddressSanitizer: no thread may read memory that has been freed.
 
     make test-address
 
-The sanitizer's interceptors call the fault library's functions, since those of the program come first. Leaks are not
-looked for: Open MPI has many.
+The sanitizer's interceptors call the fault library's functions, since symbols of the program take precedence over
+those of the library. Leak detection is off, because Open MPI has many leaks.
 """
 
 import os
@@ -13,8 +13,8 @@ from checkpoint import Damaged
 from lab import Fault
 from trial import Trial
 
-# Each write of a checkpoint takes a while, and so does letting go of the run's folder, which is the last that a process
-# does: what a thread of it reads too late, it reads while the sanitizer looks.
+# Slow down each write of a checkpoint and the release of the run folder's lock, which is the last action of a process:
+# if a thread then reads freed memory, the sanitizer is still active to detect it.
 SLOW_DISK = {"call": "@(*write*|fsync|fdatasync)", "file": "checkpoints/*\n.lock/*\n*status.json*", "times": 0,
              "seconds": 0.02, "rank": "all", "folder": ""}
 NUMERICAL_FAULT = 4
@@ -52,7 +52,8 @@ def undisturbed(lab, ranks):
 
 
 def numerical_fault(lab, ranks):
-    """The step after a save has begun is not finite. The save, which was healthy, completes before the program ends."""
+    """The step after the start of a save is not finite. The save, whose state is valid, completes before the program
+    ends."""
     trial = Trial(lab, "AddressSanitizer", f"{ranks} ranks, a numerical fault in a save", ranks, keep_last=1000)
     job = trial.start(Fault("delay", **SLOW_DISK), program=lab.sanitized, optimizer__learning_rate="1e30",
                       train__checkpoint_every=1)
@@ -71,7 +72,7 @@ def numerical_fault(lab, ranks):
 
 
 def storage_fault(lab, ranks):
-    """A rank's own file of the save fails, slowly, while training goes on."""
+    """A rank's file of the save fails after a delay, while training continues."""
     trial = Trial(lab, "AddressSanitizer", f"{ranks} ranks, failing saves", ranks, keep_last=1000)
     job = trial.start(Fault("EIO", "*write*", "checkpoints/.partial-*/exp_avg_sq/*", times=0, rank="all", folder=""),
                       program=lab.sanitized, checkpoint__save_timeout=3)

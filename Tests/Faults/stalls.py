@@ -1,4 +1,4 @@
-"""Disks that take no writes for a while: fsfreeze on a disk of their own, which needs root. A job waits for its disk."""
+"""Disks that temporarily accept no writes: fsfreeze on a separate disk, which needs root. A job waits for its disk."""
 
 import os
 import subprocess
@@ -8,14 +8,14 @@ from disks import Disk, skipped
 from lab import Fault
 from trial import Trial
 
-# Long enough to be frozen in, with many saves.
+# Long enough that the disk can be frozen during the run, with many saves.
 SETTINGS = {"train__steps": 4000, "train__checkpoint_every": 100}
 SAVES = "in a save"
 OUTPUT = "between saves, with the launcher's output"
 
 
 def tasks(lab, options):
-    """For a minute; in the short form just longer than every limit that does not concern disks."""
+    """Freezes for a minute; in the short form, just longer than every timeout that does not concern storage."""
     seconds = 60 if options.every == 1 else 22
     try:
         disk = Disk(lab)
@@ -34,7 +34,7 @@ def tasks(lab, options):
 
 
 def freeze(trial, is_in_save, job):
-    """Freezes the run's disk when a save is under way, or none; False where the job ends before."""
+    """Freezes the run's disk during a save or between saves; returns False if the job ends before."""
     disk = os.path.dirname(trial.run.path)
     while job.process.poll() is None:
         if len(trial.run.steps()) > 1 and bool(trial.run.partials()) == is_in_save:
@@ -55,7 +55,7 @@ def frozen_disk(lab, moment, launch, seconds):
     how = "launch" if launch else "mpirun"
     trial = Trial(lab, "disk stalls", f"{how}, {moment}, {seconds} s", 2, place=f"{disk.path}/run", **SETTINGS)
     output = open(f"{disk.path}/output", "wb") if moment == OUTPUT else None
-    # The third save takes seconds, so that it is met for sure.
+    # Slow down the third save to several seconds, so that the freeze is certain to hit it.
     slow = Fault("delay", "*write*", ".partial-00000300-*", times=0, seconds=0.01)
     job = trial.start(slow if moment == SAVES else None, launch=launch, stdout=output, stderr=output)
     if trial.expect(freeze(trial, moment == SAVES, job), "the job ended before its disk was frozen"):

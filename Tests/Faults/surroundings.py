@@ -1,4 +1,5 @@
-"""What happens around a run: other numbers of ranks, a torn metrics line, pipes, clocks, a process that stops."""
+"""Faults in the environment of a run: other numbers of ranks, a truncated metrics line, pipes, clocks, a stopped
+process."""
 
 import fcntl
 import json
@@ -23,7 +24,7 @@ def rank_tasks(lab, options):
 
 
 def ranks_in_turn(lab):
-    """1, 2, 3, 4, 1 ranks: the trace of losses has no gap and no repeat, and is one rank's."""
+    """1, 2, 3, 4, 1 ranks: the losses have no gap and no repeat, and equal those of one rank."""
     trial = Trial(lab, "ranks 1-2-3-4-1", "", 1, train__steps=10)
     for index, ranks in enumerate((1, 2, 3, 4, 1)):
         last = 2 * index + 2
@@ -44,7 +45,7 @@ def ranks_in_turn(lab):
 
 
 def resharded(lab, ranks):
-    """A checkpoint of two ranks read by others, without a further step: the same state."""
+    """Other numbers of ranks read a checkpoint of two ranks, without a further step: the state is the same."""
     trial = Trial(lab, "re-sharding alone", f"2 to {ranks}", 2)
     whole = trial.reference.run.checkpoint_path(6)
     job = Job(lab, trial.run.path, ranks, resume=whole)
@@ -70,7 +71,7 @@ def resharded(lab, ranks):
 
 
 def torn(text):
-    """metrics.jsonl with the lines after step 4 replaced by this."""
+    """Replaces the lines of metrics.jsonl after step 4 with this text."""
 
     def change(path):
         lines = read(path).splitlines(keepends=True)
@@ -117,7 +118,7 @@ def pipe_tasks(lab, options):
 
 
 def pipe(lab, how, ranks, launch, both):
-    """Nobody reads what the run prints: it goes on all the same, to its end. mpirun then waits for its reader."""
+    """The run's output is not read: the run continues to its end anyway. mpirun then waits for its reader."""
     starter = "launch" if launch else "mpirun" if ranks else "bare"
     trial = Trial(lab, f"pipe {how}", f"{starter}, standard output{' and error' if both else ''}", ranks)
     reader, writer = os.pipe()
@@ -159,7 +160,7 @@ def time_tasks(lab, options):
 
 
 def clock_back(lab):
-    """The wall clock goes back by an hour in the middle of a run."""
+    """The wall clock is set back by an hour during a run."""
     trial = Trial(lab, "clock set back", "during the second save", 2, keep_last=1)
     save = calls.second_save(trial.reference.job, "0")[0]
     job = trial.start(save.fault("clock", "0"))
@@ -174,7 +175,8 @@ def clock_back(lab):
 
 
 def clock_back_at_a_start(lab):
-    """A run is killed and resumed an hour earlier: what is newest goes by the step."""
+    """A run is killed and resumed with the clock an hour earlier: the step determines which checkpoint is the
+    newest."""
     trial = Trial(lab, "clock set back", "between two starts", 2)
     save = calls.second_save(trial.reference.job, "0")
     job = trial.start(save[-1].fault("kill", "0"))
@@ -191,7 +193,7 @@ def clock_back_at_a_start(lab):
 
 
 def stopped_process(lab, rank):
-    """A rank is stopped in the middle of a save and goes on a second later."""
+    """A rank is stopped during a save and continued a second later."""
     trial = Trial(lab, "rank stopped for a second", f"rank {rank}", 2)
     save = calls.second_save(trial.reference.job, rank)
     job = trial.start(save[len(save) // 2].fault("stop", rank))

@@ -1,4 +1,4 @@
-"""One run's folder, what is done to it, and what must hold after each fault."""
+"""One run folder, the faults injected into the run, and the checks after each fault."""
 
 import dataclasses
 import os
@@ -10,7 +10,7 @@ from lab import Job
 
 @dataclasses.dataclass
 class Outcome:
-    """What a trial came to, for the table."""
+    """The result of a trial, for the table."""
 
     fault: str
     detail: str
@@ -20,29 +20,29 @@ class Outcome:
     restarts: int = 0
     lost: int = 0
     is_equal: bool | None = None
-    crashes_of_mpirun: int = 0  # of its own, which are none of the program's
+    crashes_of_mpirun: int = 0  # of mpirun itself, not of the program
     problems: list = dataclasses.field(default_factory=list)
-    known: int = 0  # problems that are known
+    known: int = 0  # problems listed as known failures
     skipped: str = ""
 
 
 class Trial:
-    """A run that faults are injected into."""
+    """A run into which faults are injected."""
 
     def __init__(self, lab, fault, detail, ranks=2, start=None, place=None, keep_last=2, origin=0, **settings):
         """
-        start: a run's folder to continue, copied
+        start: a run folder to continue, which is copied
         place: a path for the run, else one in the scratch folder
         origin: the run starts from the undisturbed run's checkpoint of this step, by `--resume PATH --output NEW`, and
-            every attempt repeats that command; 0 for a run that starts from nothing
+            every attempt repeats that command; 0 for a run from scratch
         """
         self.lab, self.ranks, self.settings, self.keep_last, self.origin = lab, ranks, settings, keep_last, origin
         self.reference = lab.reference(ranks, **settings)
         self.run = RunFolder(place or lab.place("run"))
         self.result = Outcome(fault, detail)
         self.committed, self.lost = set(), set()
-        self.may_leave_partials = False  # What cannot be deleted is, at the next start.
-        # Steps that were damaged on purpose.
+        self.may_leave_partials = False  # Whether undeletable leftovers may exist; they are deleted at the next start.
+        # Steps whose checkpoints were damaged on purpose.
         self.damaged = set()
         if start:
             shutil.copytree(start, self.run.path)
@@ -64,7 +64,7 @@ class Trial:
                    checkpoint__keep_last=self.keep_last, **options)
 
     def end(self, job, is_resume=False):
-        """Waits for a job, notes what it committed and how it ended, and checks what lies on the disk."""
+        """Waits for a job, records its commits and how it ended, and checks the files on disk."""
         ending = self.wait(job)
         self.result.restarts += is_resume
         self.committed.update(self.commits_of(job))
@@ -74,7 +74,7 @@ class Trial:
         return ending
 
     def wait(self, job):
-        """Waits for a job and notes how it ended."""
+        """Waits for a job and records how it ended."""
         ending = job.wait()
         self.result.endings.append(ending.label)
         self.result.crashes_of_mpirun += ending.is_crash_of_mpirun
@@ -85,7 +85,7 @@ class Trial:
         return {call.commits for call in job.calls() if call.commits is not None}
 
     def check(self):
-        """No committed checkpoint is lost or changed."""
+        """Checks that no committed checkpoint is lost or changed."""
         whole = []
         for step in self.run.steps():
             try:
@@ -118,14 +118,14 @@ class Trial:
             self.problem(f"LOST: step {step} {text}")
 
     def finish(self, attempts=1, **options):
-        """Resumes without a fault until the run is done, and compares it with the undisturbed one."""
+        """Resumes without a fault until the run has finished, and compares it with the undisturbed one."""
         ending = self.end(self.start(**options), is_resume=True)
         self.expect(ending.code == 0, f"the resumed run ended with {ending.label}: {ending.tail()}")
         self.compare()
         return ending
 
     def compare(self):
-        """The finished run has the weights, averages and losses of the undisturbed one."""
+        """Checks that the finished run has the weights, averages and losses of the undisturbed one."""
         last = max(self.reference.checkpoints)
         problems = len(self.result.problems)
         self.expect(last in self.run.steps(), f"no checkpoint of the last step; there are {self.run.steps()}")
@@ -148,12 +148,12 @@ class Trial:
             self.expect(losses == reference, "metrics.jsonl has other losses than the undisturbed run's")
 
     def reached(self, job, rank):
-        """Whether the fault was injected. A fault that the run never reached proves nothing, so it is a problem."""
+        """Checks that the fault was injected: a trial whose fault was never reached shows nothing."""
         hits = job.hits(rank)
         return self.expect(hits, f"the call was not reached: {job.fault}")
 
     def done(self):
-        """The outcome; the folder of a trial that passed is removed."""
+        """Returns the outcome; deletes the folder of a trial that passed."""
         if not self.result.problems and not os.path.ismount(self.run.path):
             shutil.rmtree(self.run.path, ignore_errors=True)
         return self.result

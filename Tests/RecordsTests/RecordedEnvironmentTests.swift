@@ -4,7 +4,7 @@ import Testing
 import TestSupport
 
 @Suite struct RecordedEnvironmentTests {
-    /// Environment variables of Slurm that hold, or may hold, what must not be shared.
+    /// Environment variables that contain, or may contain, confidential values.
     private static let secrets = [
         "SLURM_JWT", "SLURM_JOB_USER", "SLURM_JOB_ACCOUNT", "SLURM_SUBMIT_DIR", "SLURM_SUBMIT_HOST",
         "SLURM_CONF",
@@ -38,7 +38,7 @@ import TestSupport
             #expect(data.range(of: Data(secret.utf8)) == nil, "\(file)")
             if data.range(of: Data("long-partition".utf8)) != nil { partitions += 1 }
         }
-        // In the log and in wandb-metadata.json.
+        // The value appears in the log and in wandb-metadata.json.
         #expect(partitions == 2)
     }
 }

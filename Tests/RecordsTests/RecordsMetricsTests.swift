@@ -18,7 +18,7 @@ private func metrics(_ step: Int, loss: Double = 0.5) -> StepMetrics {
         parts: [("kl", 0.125)])
 }
 
-/// Problems that a log reports.
+/// Collects the problems that a log reports.
 private final class Problems {
     var lines: [String] = []
 }
@@ -80,7 +80,7 @@ private final class Problems {
         "", "{\"kind\":\"step\",\"step\":30,\"lo", "{\"kind\":\"step\",\"step\":20,\"loss\":1}",
         "\u{0}\u{0}\u{0}\n",
         "{\"kind\":\"st\n",
-        // As a power cut leaves it: room for lines that never came to the disk.
+        // The state after a power failure: space was allocated for lines that were never written.
         String(repeating: "\u{0}", count: 4096),
         "{\"kind\":\"step\",\"step\":20,\"lo" + String(repeating: "\u{0}", count: 700),
         "\u{0}\u{0}{\"kind\":\"step\",\"step\":30,\"loss\":1}\n",
@@ -106,14 +106,15 @@ private final class Problems {
         #expect(history.records.map { $0["kind"]?.stringValue } == ["run", "step", "step", "resume", "step"])
         #expect(history.series("loss").map(\.step) == [10, 20, 30])
 
-        // Further back: the first resume is of the past that is left behind.
+        // Resume from an earlier step: the first resume is part of the discarded history.
         _ = try open(path, resumedStep: 10)
         let earlier = try MetricsHistory(contentsOf: path)
         #expect(earlier.records.map { $0["kind"]?.stringValue } == ["run", "step", "resume"])
         #expect(earlier.records.last?["ranks"] == 4)
     }
 
-    /// The clock set back between two starts, and during them: steps alone tell what is later.
+    /// The clock is set back between two starts and during them: only the steps determine which lines are
+    /// later.
     @Test func timesAreOfNoMatter() throws {
         let scratch = try ScratchFolder()
         let path = scratch.file("metrics.jsonl")
@@ -149,14 +150,14 @@ private final class Problems {
         let path = scratch.file("metrics.jsonl")
         for _ in 0..<2 { try open(path).append(metrics(10)) }
         #expect(try MetricsHistory(contentsOf: path).records.count == 2)
-        // Resumed from another run's checkpoint, into a folder without metrics.
+        // Resume from another run's checkpoint, into a folder without metrics.
         _ = try open(scratch.file("new.jsonl"), resumedStep: 30)
         let records = try MetricsHistory(contentsOf: scratch.file("new.jsonl")).records
         #expect(records.map { $0["kind"]?.stringValue } == ["run", "resume"])
     }
 
     @Test func aFullDiskIsReportedOnceAndLosesNothing() async {
-        // In a process of its own, whose files may not grow.
+        // In a separate process with a file size limit.
         await #expect(processExitsWith: .success) {
             let scratch = try ScratchFolder()
             let path = scratch.file("metrics.jsonl")

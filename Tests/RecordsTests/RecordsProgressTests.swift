@@ -3,7 +3,7 @@ import Records
 import Support
 import Testing
 
-/// A terminal of a given width, or a file, that remembers what was written.
+/// A terminal of a given width, or a file (nil), that records its output.
 private final class Screen {
     var width: Int?
     var text = ""
@@ -12,7 +12,7 @@ private final class Screen {
     init(width: Int?) { self.width = width }
 
     lazy var status = StatusLine(width: { [unowned self] in width }, write: { [unowned self] in text += $0 })
-    /// What was drawn, without the control characters.
+    /// The lines drawn, without control characters.
     var draws: [String] {
         text.components(separatedBy: "\r\u{1B}[K").dropFirst().map { $0.trimmingCharacters(in: .newlines) }
     }
@@ -105,7 +105,7 @@ private final class Screen {
     }
 
     @Test func aBrokenPipeIsNoMatter() throws {
-        // Standard error whose reader has gone; the process ignores SIGPIPE, as main does.
+        // Standard error is a pipe whose reader has closed it; the process ignores SIGPIPE, as main does.
         signal(SIGPIPE, SIG_IGN)
         var ends: [Int32] = [0, 0]
         #expect(pipe(&ends) == 0)
@@ -121,13 +121,13 @@ private final class Screen {
         var ends: [Int32] = [0, 0]
         #expect(pipe(&ends) == 0)
         defer { ends.forEach { close($0) } }
-        let size = Int(fcntl(ends[1], 1032))  // F_GETPIPE_SZ, which Swift does not see
+        let size = Int(fcntl(ends[1], 1032))  // F_GETPIPE_SZ, which Swift does not import
         let console = Console(descriptor: ends[1], patience: 0.05)
         let line = String(repeating: "x", count: 99) + "\n"
-        // Written by print, the line that finds the pipe full would never return.
+        // With `print`, the line that fills the pipe would block forever.
         for _ in 0..<(size / line.count + 1000) { console.write(line) }
 
-        // It is written to again as soon as it reads, and what it got are whole lines.
+        // Writing resumes as soon as the reader reads, and the reader receives only complete lines.
         var text = ""
         func read() {
             var bytes = [UInt8](repeating: 0, count: 4 * size)

@@ -18,7 +18,7 @@ import TestSupport
             clock: { 1_234_567_890.5 })
     }
 
-    /// Scalars at each step, a picture at the even ones.
+    /// Writes scalars at each step and a picture at even steps.
     private func fill(_ run: WandBRun, _ steps: ClosedRange<Int>) {
         for step in steps {
             run.append([("train/loss", 1 / Double(step)), ("train/none", .nan)], step: step)
@@ -45,8 +45,9 @@ import TestSupport
         return ((try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []).sorted()
     }
 
-    /// Checksums (CRC-32C) of files that DataStore of wandb 0.28.0 made from records of these sizes; byte i of a record
-    /// is 7 i mod 251. Borders of blocks fall between records, before one with 0 to 7 bytes left, and inside.
+    /// Checksums (CRC-32C) of files that DataStore of wandb 0.28.0 wrote from records of these sizes; byte i
+    /// of a record is 7 i mod 251. Block boundaries fall between records, with 0 to 7 bytes left before them,
+    /// and within records.
     @Test(arguments: [
         ([5], 19, "90f0662b"), ([32740, 2, 3], 32778, "d5b85f0a"), ([32741, 5, 100], 32875, "a58e7fe0"),
         ([32747, 4], 32779, "ad130aed"), ([32740, 7, 9], 32784, "3c06a9f4"),
@@ -73,7 +74,7 @@ import TestSupport
         #expect(try WandBLogRecord.read(file, at: at) == nil)
     }
 
-    /// FIPS 180-4's examples, and lengths around a block's.
+    /// The examples of FIPS 180-4, and lengths around the block size.
     @Test(arguments: [
         ("", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
         ("abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
@@ -116,7 +117,7 @@ import TestSupport
         #expect(about.config.update.map(\.key) == ["seed", "train"])
         #expect(about.config.update.map(\.valueJson) == ["0", #"{"steps":4}"#])
         #expect(exit.exitCode == 0)
-        // One row for scalars and picture; NaN is left out.
+        // Scalars and picture form one row; NaN is left out.
         #expect(row.item.map(\.key) == ["train/loss", "samples", "_step", "_timestamp", "_runtime"])
         let name = try #require(pictures(run).first)
         #expect(try RecordFiles.bytes("\(run.path)/files/media/images/\(name)") == [2, 2, 3])
@@ -127,7 +128,7 @@ import TestSupport
         #expect(summary["train/loss"] == 0.5 && summary["_step"] == 2)
     }
 
-    /// A crash may leave any part of the log.
+    /// A crash may leave any prefix of the log.
     @Test func isCutBackWhereverItWasTorn() throws {
         let scratch = try ScratchFolder(in: "/dev/shm")
         let folder = scratch.file("wandb")
@@ -176,7 +177,7 @@ import TestSupport
         #expect(rows(records) == [1, 2, 3])
         _ = try open(folder, resumedStep: 3, changed)
         #expect(try RecordFiles.wandb(try log(run)).records.count == records.count)
-        // A fresh start is another run.
+        // A start from scratch creates a new run.
         let fresh = try open(folder)
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder).count == 1)
         #expect(fresh.path != run.path)

@@ -4,7 +4,7 @@ import Testing
 @Suite struct WatchChannelTests {
     private static let secret = WatchSecret(bytes: Array(0..<32))
 
-    /// Both ends of a connection that is open.
+    /// Both ends of an open connection.
     private func openPair(
         rank number: Int = 3, nonces: (rank: UInt8, watcher: UInt8) = (1, 2)
     ) throws -> (rank: WatchChannel, watcher: WatchChannel) {
@@ -38,7 +38,7 @@ import Testing
         #expect(single.map(\.first) == [0, 1, 2, 3, 4])
     }
 
-    /// Before the proof a stranger gets nothing, or one challenge of a fixed size.
+    /// Before the proof, an unauthenticated peer receives nothing, or one challenge of a fixed size.
     @Test func nothingElseIsSentBeforeTheProof() throws {
         var watcher = WatchChannel(.watcher, secret: Self.secret)
         #expect(watcher.greeting.isEmpty)
@@ -60,7 +60,7 @@ import Testing
         var rank = WatchChannel(.rank(1), secret: other)
         var watcher = WatchChannel(.watcher, secret: Self.secret)
         let challenge = try watcher.receive(rank.greeting).reply
-        // The rank finds that this is not its job's watcher, and proves nothing to it.
+        // The rank detects that this is not its job's watcher and sends no proof.
         #expect(throws: WatchChannel.Failure.unauthenticated) { try rank.receive(challenge) }
         #expect(throws: WatchChannel.Failure.unauthenticated) {
             try watcher.receive(Array(repeating: 0, count: WatchChannel.proofBytes))
@@ -74,11 +74,11 @@ import Testing
         let challenge = try watcher.receive(hello).reply
         let proof = try rank.receive(challenge).reply
         _ = try watcher.receive(proof)
-        // To another watcher of the same job, which draws another nonce.
+        // Replayed to another watcher of the same job, which uses another nonce.
         var second = WatchChannel(.watcher, secret: Self.secret)
         _ = try second.receive(hello)
         #expect(throws: WatchChannel.Failure.unauthenticated) { try second.receive(proof) }
-        // To another rank process.
+        // Replayed to another rank process.
         var other = WatchChannel(.rank(1), secret: Self.secret)
         #expect(throws: WatchChannel.Failure.unauthenticated) { try other.receive(challenge) }
     }
@@ -92,13 +92,13 @@ import Testing
         #expect(throws: WatchChannel.Failure.unauthenticated) {
             try watcher.receive(challenge.suffix(WatchChannel.proofBytes))
         }
-        // A message, back to where it came from.
+        // A message reflected to its sender.
         var (open, _) = try openPair()
         let own = open.seal([1, 2, 3])
         #expect(throws: WatchChannel.Failure.forged) { try open.receive(own) }
     }
 
-    /// The proof is for the rank that said hello, and for no other.
+    /// The proof is valid only for the rank in the hello message.
     @Test func aRankCannotBeExchanged() throws {
         var rank = WatchChannel(.rank(1), secret: Self.secret)
         var watcher = WatchChannel(.watcher, secret: Self.secret)
@@ -117,7 +117,7 @@ import Testing
             var receiver = rank
             var changed = first
             changed[index] ^= 1
-            // A length that has grown waits for more; nothing is taken for a message.
+            // An increased length waits for more bytes; no payload is returned.
             let found = try? receiver.receive(changed)
             #expect(found?.payloads.isEmpty != false)
         }
@@ -126,7 +126,7 @@ import Testing
         #expect(throws: WatchChannel.Failure.forged) { try receiver.receive(first) }
         receiver = rank
         #expect(throws: WatchChannel.Failure.forged) { try receiver.receive(second) }
-        // Of another connection of the same rank.
+        // A message of another connection of the same rank.
         var (other, _) = try openPair(nonces: (1, 9))
         #expect(throws: WatchChannel.Failure.forged) { try other.receive(first) }
     }

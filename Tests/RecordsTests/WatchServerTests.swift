@@ -4,15 +4,15 @@ import Support
 import Synchronization
 import Testing
 
-/// Seconds on the server's kind of clock.
+/// Seconds on the server's clock.
 private func now() -> Double { ProcessInfo.processInfo.systemUptime }
 
-/// Real sockets, on loopback alone.
+/// Tests with real sockets, on the loopback interface only.
 @Suite(.serialized) struct WatchServerTests {
     private static let secret = WatchSecret.random()
     private static let ranks = 4
 
-    /// A watcher that serves until it is stopped, and what came of it.
+    /// Runs a server until it is stopped, and records its events.
     private final class Service: Sendable {
         private struct State {
             var readings: [Int: Int] = [:]
@@ -60,7 +60,7 @@ private func now() -> Double { ProcessInfo.processInfo.systemUptime }
         }
     }
 
-    /// A rank that reports often, until it is stopped.
+    /// A rank that reports frequently until it is stopped.
     private final class Reporting: Sendable {
         private let isStopping = Mutex(false)
         private let ticks = Mutex(0)
@@ -89,7 +89,8 @@ private func now() -> Double { ProcessInfo.processInfo.systemUptime }
         }
     }
 
-    /// Two ranks report to a watcher while `body` does what it wants with its port; both stay served throughout.
+    /// Lets two ranks report to a watcher while `body` uses its port, and checks that both are served
+    /// throughout.
     ///
     /// - Parameter closed: ranks whose connections end meanwhile.
     private func whileServing(
@@ -101,7 +102,7 @@ private func now() -> Double { ProcessInfo.processInfo.systemUptime }
         let reporting = [first, try #require(Reporting(2, to: service))]
         let port = try #require(service.address.endpoints.first).port
         try body(port, service)
-        // Both go on being served.
+        // Both ranks are still served.
         for (index, rank) in reporting.enumerated() {
             let (ticks, readings) = (rank.tickCount, service.readings(of: index + 1))
             #expect(eventually { rank.tickCount > ticks && service.readings(of: index + 1) > readings })
@@ -120,9 +121,9 @@ private func now() -> Double { ProcessInfo.processInfo.systemUptime }
         return false
     }
 
-    // MARK: Strangers
+    // MARK: Unauthenticated peers
 
-    /// A connection without any of our code; nil where none is accepted.
+    /// A plain TCP connection; nil if it is not accepted.
     private func connect(_ port: UInt16) -> Int32? {
         let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
         var address = sockaddr_in()
@@ -141,7 +142,7 @@ private func now() -> Double { ProcessInfo.processInfo.systemUptime }
         return descriptor
     }
 
-    /// All that comes until the other side closes, or for so many seconds.
+    /// Reads until the peer closes the connection, for at most `seconds`.
     private func readAll(_ descriptor: Int32, seconds: Double) -> (bytes: [UInt8], isClosed: Bool) {
         var bytes: [UInt8] = []
         let deadline = now() + seconds
@@ -170,7 +171,7 @@ private func now() -> Double { ProcessInfo.processInfo.systemUptime }
             for index in 0..<2000 {
                 if let descriptor = connect(port) { held.append(descriptor) }
                 if index == 1000 {
-                    // A rank that comes while all places are taken gets one.
+                    // A rank that connects while all places are taken is admitted.
                     let late = try #require(Reporting(3, to: service))
                     #expect(eventually { service.readings(of: 3) > 0 })
                     late.stop()
@@ -212,7 +213,7 @@ private func now() -> Double { ProcessInfo.processInfo.systemUptime }
         }
     }
 
-    /// A rank's recorded bytes, again.
+    /// Replays a rank's recorded bytes.
     @Test func aReplay() throws {
         try whileServing(closed: [3]) { port, service in
             let recorded = try record(port, service)
@@ -222,7 +223,7 @@ private func now() -> Double { ProcessInfo.processInfo.systemUptime }
                 defer { close(descriptor) }
                 #expect(write(recorded, to: descriptor))
                 let found = readAll(descriptor, seconds: 30)
-                // The challenge, which is another each time, and no tick.
+                // The peer receives at most the challenge, which differs each time, and no tick.
                 #expect(found.bytes.count <= WatchChannel.challengeBytes && found.isClosed)
             }
             #expect(service.readings(of: 3) == readings)
@@ -230,8 +231,9 @@ private func now() -> Double { ProcessInfo.processInfo.systemUptime }
         }
     }
 
-    /// What a rank 3 has sent that was served. It leaves when its message has been read: closed earlier, the connection may
-    /// be reset before the watcher has read its proof, and then no rank has left.
+    /// The bytes that an admitted rank 3 has sent. It closes the connection only after its message has been
+    /// read: otherwise the connection may be reset before the watcher has read the proof, and no rank would
+    /// have left.
     private func record(_ port: UInt16, _ service: Service) throws -> [UInt8] {
         let descriptor = try #require(connect(port))
         defer { close(descriptor) }
@@ -255,7 +257,7 @@ private func now() -> Double { ProcessInfo.processInfo.systemUptime }
 
     @Test func aSecondConnectionOfARank() throws {
         try whileServing { _, service in
-            // It knows the secret, and says that it is a rank that is served, or one that there is not.
+            // The peer has the secret, but claims to be a rank that is already served or that does not exist.
             for rank in [1, 0, Self.ranks, 1 << 20] {
                 let endpoint = try #require(service.address.endpoints.first)
                 let descriptor = try #require(connect(endpoint.port))
@@ -270,7 +272,7 @@ private func now() -> Double { ProcessInfo.processInfo.systemUptime }
         }
     }
 
-    /// Another watcher on the port that a rank was given.
+    /// Another watcher listens on the port that a rank was given.
     @Test func aForeignWatcher() throws {
         let foreign = WatchServer(
             addresses: ["127.0.0.1"], ranks: Self.ranks, secret: WatchSecret.random())
@@ -289,7 +291,7 @@ private func now() -> Double { ProcessInfo.processInfo.systemUptime }
         }
         let alone = WatcherAddress(endpoints: foreign.endpoints, secret: Self.secret)
         #expect(WatchLink.connect(to: alone, rank: 1) == nil)
-        // The true one is found behind it.
+        // The rank finds the correct watcher at the next address.
         try whileServing(closed: [3]) { _, service in
             let both = WatcherAddress(
                 endpoints: foreign.endpoints + service.address.endpoints, secret: Self.secret)
@@ -305,7 +307,7 @@ private func now() -> Double { ProcessInfo.processInfo.systemUptime }
         func set() { value.withLock { $0 = true } }
     }
 
-    /// Whoever does not say anything is not waited for.
+    /// A peer that sends nothing is disconnected after the timeout.
     @Test func timeToAuthenticate() throws {
         let server = WatchServer(addresses: ["127.0.0.1"], ranks: 2, secret: Self.secret)
         let port = try #require(server.endpoints.first).port

@@ -12,7 +12,7 @@ import Testing
             phase: phase, step: step, ticks: ticks, seconds: 0, stepSeconds: seconds, ownSeconds: seconds)
     }
 
-    /// Three ranks that have been heard at time 0, all in `phase` of step 7.
+    /// Three ranks heard at time 0, all in `phase` of step 7.
     private func watch(_ phase: RankActivity.Phase = .compute, stepSeconds: Double = 1) -> JobWatch {
         var watch = JobWatch(ranks: 3, limits: WatchLimits(), now: 0)
         for rank in 0..<3 {
@@ -58,7 +58,7 @@ import Testing
         #expect(watch.verdict(now: 0.1) == nil)
     }
 
-    /// All talk, two wait for gradients, and one computes for ever.
+    /// All ranks send heartbeats; two wait for gradients, and one computes forever.
     @Test func aRankThatHangsIsNamed() {
         var watch = watch()
         for second in 1...30 {
@@ -148,7 +148,7 @@ import Testing
         return watch
     }
 
-    /// Rank 0 alone writes metrics, and waits for the disk; rank 1 is in the step that follows.
+    /// Only rank 0 writes metrics and waits for the disk; rank 1 is in the following step.
     @Test(arguments: [RankActivity.Phase.record, .save, .sample, .evaluate, .export, .data])
     func aStalledDiskIsWaitedFor(phase: RankActivity.Phase) {
         var watch = watch()
@@ -160,7 +160,7 @@ import Testing
         #expect(watch.verdict(now: 700)?.missing == [0])
     }
 
-    /// A save that takes an hour and gets on.
+    /// A save that takes an hour but makes progress.
     @Test func aSlowSaveIsWaitedFor() {
         var watch = watch()
         for second in 1...3600 {
@@ -184,7 +184,7 @@ import Testing
         #expect(limits.silence == WatchLimits().silence && limits.step == WatchLimits().step)
     }
 
-    /// A rank that is connecting is not judged as one that has fallen silent.
+    /// A rank that is still connecting is not subject to the heartbeat timeout.
     @Test func ranksMayTakeAWhileToJoin() {
         var watch = JobWatch(ranks: 2, limits: WatchLimits(collectiveTimeout: 2), now: 0)
         watch.joined(0, host: "node0", pid: 1, now: 0)
@@ -195,7 +195,8 @@ import Testing
         #expect(watch.verdict(now: 32)?.missing == [1])
     }
 
-    /// What is read and written counts in phases that use storage; in a step it would hide that training hangs.
+    /// Reads and writes count as progress in phases that use storage; within a step they would hide a hang in
+    /// training.
     @Test func piecesAreProgressWhileAPhaseUsesStorage() {
         let activity = RankActivity()
         activity.enter(.save, step: 3)
@@ -235,7 +236,7 @@ import Testing
         #expect(written.withLock { $0 == $0.sorted() })
     }
 
-    /// A disk that does not answer holds up neither those who submit nor the end.
+    /// An unresponsive disk blocks neither `submit` nor `finish`.
     @Test func aStalledDiskHoldsNobodyUp() {
         let thaw = DispatchSemaphore(value: 0)
         let written = Mutex<[Int]>([])
@@ -274,11 +275,11 @@ import Testing
         #expect(listens([["10.1.0.6", "192.168.7.6"]], chosen) == addresses)
     }
 
-    /// docker0 has the same address on every host, and leads nowhere.
+    /// docker0 has the same address on every host and does not connect hosts.
     @Test func otherwiseWhereTheOtherHostsAre() {
         #expect(listens([["127.0.0.1", "10.1.0.6", "172.17.0.1"]]) == ["10.1.0.5"])
         #expect(listens([["10.1.0.6"], ["192.168.9.1"]]) == ["10.1.0.5", "192.168.7.5"])
-        // Of no network of ours: by the route.
+        // An address outside our subnets: use the route.
         #expect(listens([["10.9.0.6", "172.17.0.1"]]) == ["10.1.0.5"])
         #expect(listens([["10.1.0.6"]], "eth9") == ["10.1.0.5"])
     }

@@ -1,7 +1,7 @@
 import Foundation
 
-/// `disttrain checkpoint verify`: reads every byte of a checkpoint, or of all checkpoints of a run, and names each
-/// file and tensor that is damaged.
+/// `disttrain checkpoint verify`: reads every byte of a checkpoint, or of all checkpoints of a run, and names
+/// each damaged file and tensor.
 package struct CheckpointAudit {
     let path: String
     let checkpoints: [String]
@@ -11,8 +11,8 @@ package struct CheckpointAudit {
         checkpoints = try CheckpointFolder.checkpoints(at: path).reversed()
     }
 
-    /// - Parameter report: given a line at a time.
-    /// - Throws: where a checkpoint is not whole, after all have been read.
+    /// - Parameter report: called with one line at a time.
+    /// - Throws: if a checkpoint is damaged, after all have been read.
     package func run(_ report: (String) -> Void) throws(CheckpointError) {
         var damaged = 0
         for path in checkpoints {

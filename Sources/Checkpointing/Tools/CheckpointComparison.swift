@@ -1,23 +1,24 @@
 import Foundation
 
-/// `disttrain checkpoint diff`: what differs between two checkpoints.
+/// `disttrain checkpoint diff`: compares two checkpoints.
 package struct CheckpointComparison {
     let a: Checkpoint
     let b: Checkpoint
-    /// How many tensors of each folder are listed.
+    /// Maximum number of tensors listed per folder.
     let listed: Int
 
     /// - Parameters:
-    ///   - first, second: checkpoints, or runs for their newest.
-    ///   - listed: the most different tensors of each folder are named, so many.
+    ///   - first, second: checkpoints, or runs, whose newest checkpoint is used.
+    ///   - listed: how many of the most different tensors of each folder are listed.
     package init(_ first: String, _ second: String, listed: Int = 5) throws(CheckpointError) {
         a = try Checkpoint.newest(at: first)
         b = try Checkpoint.newest(at: second)
         self.listed = listed
     }
 
-    /// - Parameter report: given a line at a time; those of a folder when it has been read.
-    /// - Throws: where a checkpoint is damaged.
+    /// - Parameter report: called with one line at a time; the lines of a folder follow when it has been
+    ///   read.
+    /// - Throws: if a checkpoint is damaged.
     package func run(_ report: (String) -> Void) throws(CheckpointError) {
         for line in ["A  \(a.path)", "B  \(b.path)"] { report(line.oneLine()) }
         for line in facts() + configuration() { report(line.oneLine()) }
@@ -33,7 +34,7 @@ package struct CheckpointComparison {
         }
     }
 
-    /// What the manifests tell besides configuration and tensors.
+    /// The differences of the manifests other than configuration and tensors.
     private func facts() -> [String] {
         func facts(_ manifest: CheckpointManifest) -> [(String, String)] {
             [
@@ -49,7 +50,8 @@ package struct CheckpointComparison {
             ]
         }
         return zip(facts(a.manifest), facts(b.manifest)).filter { $0.1 != $1.1 }.map { first, second in
-            // What spans lines is a file's text, of which only the configuration is told key by key.
+            // Values of several lines are contents of files, which are not shown. The configuration is
+            // compared key by key instead.
             first.1.contains("\n") || second.1.contains("\n")
                 ? "\(first.0): differs" : "\(first.0): \(first.1) → \(second.1)"
         }
@@ -77,7 +79,7 @@ package struct CheckpointComparison {
         }
         var lines = [title]
         lines += difference.unlike.map { "  \($0)" }
-        // Of equal measure the first in the model.
+        // Tensors with equal differences keep the model's order.
         let most = changed.enumerated().sorted {
             ($1.element.relative, $0.offset) < ($0.element.relative, $1.offset)
         }

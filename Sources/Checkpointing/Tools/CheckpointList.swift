@@ -1,6 +1,7 @@
 import Foundation
 
-/// `disttrain checkpoint list`: the checkpoints of a run, a line each, by their manifests and their files' sizes.
+/// `disttrain checkpoint list`: lists the checkpoints of a run, one per line, from their manifests and their
+/// files' sizes.
 package struct CheckpointList {
     let folder: CheckpointFolder
 
@@ -35,7 +36,7 @@ package struct CheckpointList {
         }
     }
 
-    /// What is there besides checkpoints.
+    /// Describes the entries of the folder that are not checkpoints.
     private func leftovers() throws(CheckpointError) -> [String] {
         let names = try folder.entries().sorted()
         return [
@@ -51,6 +52,6 @@ package struct CheckpointList {
 }
 
 extension Checkpoint {
-    /// All files that the manifest lists.
+    /// Total size in bytes of all files in the manifest.
     var bytes: Int { manifest.files.reduce(0) { $0 &+ $1.bytes } }
 }

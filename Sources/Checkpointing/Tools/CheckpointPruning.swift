@@ -1,28 +1,29 @@
 import Support
 
-/// `disttrain checkpoint prune`: deletes the checkpoints of a run that need not be kept, while no training goes on
-/// there: a live run may be reading one, and deletes its own.
+/// `disttrain checkpoint prune`: deletes the checkpoints of a run that the retention rule does not keep. The
+/// run must not be training: it may be reading a checkpoint, and prunes its own.
 package struct CheckpointPruning {
     package let folder: CheckpointFolder
     let retention: Retention
 
-    /// - Parameter path: a run's folder, or its folder of checkpoints.
+    /// - Parameter path: a run folder, or its checkpoint folder.
     package init(run path: String, _ retention: Retention) throws(CheckpointError) {
         folder = try CheckpointFolder.named(path)
         self.retention = retention
     }
 
-    /// The steps that `run` would delete, and how many there are.
+    /// The steps that `run` would delete, and the number of checkpoints.
     package func preview() throws(CheckpointError) -> (expired: [Int], count: Int) {
         (try folder.expired(retention), try folder.steps().count)
     }
 
-    /// Deletes them, oldest first.
+    /// Deletes the expired checkpoints, oldest first.
     ///
-    /// - Parameter note: told, in a line, why it takes long, and of a checkpoint that stays because it cannot be read.
-    /// - Returns: the steps deleted, and how many there were.
-    /// - Throws: `RunLockError`, with who uses the run, and then nothing has been deleted; `CheckpointError` where one
-    ///   cannot be deleted.
+    /// - Parameter note: called with one line that explains a long wait, or that names a checkpoint that is
+    ///   kept because it cannot be read or deleted.
+    /// - Returns: the steps deleted, and the number of checkpoints before.
+    /// - Throws: `RunLockError`, which names the process that uses the run, before anything is deleted;
+    ///   `CheckpointError` if the folder cannot be listed.
     package func run(
         timing: RunLock.Timing = RunLock.Timing(), note: (String) -> Void
     ) throws -> (expired: [Int], count: Int) {

@@ -1,18 +1,18 @@
 import Foundation
 import Support
 
-/// `disttrain checkpoint reshard`: the same checkpoint as another number of ranks would have written it.
+/// `disttrain checkpoint reshard`: rewrites a checkpoint as another number of ranks would have written it.
 ///
-/// Bytes are copied a piece at a time and compared with their checksums on the way, so memory does not grow with the
-/// model and damage does not spread. Training needs none of this: it resumes on any number of ranks.
+/// The bytes are copied in chunks and compared with their checksums, so memory does not grow with the model
+/// and damage is not copied. Training does not need this tool: it can resume on any number of ranks.
 package struct CheckpointReshard {
     let source: Checkpoint
     let ranks: Int
     let folder: CheckpointFolder
 
     /// - Parameters:
-    ///   - path: a checkpoint, or a run for its newest.
-    ///   - output: the folder to put `step-…` in; made where it is not there.
+    ///   - path: a checkpoint, or a run, whose newest checkpoint is used.
+    ///   - output: the folder for the new `step-…` folder; created if it does not exist.
     package init(of path: String, ranks: Int, output: String) throws(CheckpointError) {
         precondition(ranks > 0, "\(ranks) ranks")
         source = try Checkpoint.newest(at: path)
@@ -20,11 +20,12 @@ package struct CheckpointReshard {
         folder = CheckpointFolder(output)
     }
 
-    /// Writes it, whole or not at all. The run of that folder, if it is one's, must not be in use meanwhile.
+    /// Writes the new checkpoint atomically. If the output folder belongs to a run, that run must not be in
+    /// use.
     ///
-    /// - Parameter note: told, in a line, why it takes long.
-    /// - Returns: its path.
-    /// - Throws: `CheckpointError`, or `RunLockError` with who uses the run.
+    /// - Parameter note: called with one line that explains a long wait.
+    /// - Returns: the new checkpoint's path.
+    /// - Throws: `CheckpointError`, or `RunLockError`, which names the process that uses the run.
     package func run(
         timing: RunLock.Timing = RunLock.Timing(), note: (String) -> Void = { _ in }
     ) throws -> String {
@@ -33,7 +34,7 @@ package struct CheckpointReshard {
         guard !FileManager.default.fileExists(atPath: target) else {
             throw CheckpointError(.inaccessible, target, "exists already; choose another --output")
         }
-        // What is not copied by tensor: headers and small files.
+        // Verify the parts that are not copied tensor by tensor: headers and small files.
         try source.verify(source.parts.filter { !$0.isTensor })
         do {
             try FileManager.default.createDirectory(atPath: folder.path, withIntermediateDirectories: true)
@@ -66,7 +67,7 @@ package struct CheckpointReshard {
         }
     }
 
-    /// The files that each rank would have written.
+    /// Writes the files that each of the ranks would have written.
     private func writeShards(to draft: CheckpointDraft) throws(CheckpointError) -> [[CheckpointFile]] {
         let parts = source.manifest.parameters.partition(over: ranks)
         let names = TensorTable.shardNames(parts)

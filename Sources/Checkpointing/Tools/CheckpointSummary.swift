@@ -1,14 +1,14 @@
 import Foundation
 import Support
 
-/// `disttrain checkpoint inspect`: what a checkpoint's manifest says.
+/// `disttrain checkpoint inspect`: shows the contents of a checkpoint's manifest.
 package struct CheckpointSummary {
     let checkpoint: Checkpoint
 
-    /// - Parameter path: a checkpoint, or a run for its newest.
+    /// - Parameter path: a checkpoint, or a run, whose newest checkpoint is used.
     package init(of path: String) throws(CheckpointError) { checkpoint = try Checkpoint.newest(at: path) }
 
-    /// The manifest, its checksum included.
+    /// The manifest, including its checksum.
     package func json() throws(CheckpointError) -> String {
         do throws(JSONError) {
             return String(decoding: try checkpoint.manifest.encoded(), as: UTF8.self)

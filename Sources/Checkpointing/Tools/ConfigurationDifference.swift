@@ -1,16 +1,16 @@
 import Configuration
 import FileFormats
 
-/// A key in which two configurations differ.
+/// A key whose value differs between two configurations.
 package struct ConfigurationDifference: Sendable, Equatable {
-    /// With its sections: "optimizer.learning_rate".
+    /// The full key with its sections, such as "optimizer.learning_rate".
     package let key: String
-    /// As JSON; nil where the key is not there.
+    /// The value as JSON; nil if the key is absent.
     package let old: String?
     package let new: String?
 
-    /// All keys in which two resolved configurations (YAML) differ, in the order of the old one, then those that are
-    /// new. A list is one value.
+    /// All keys whose values differ between two resolved configurations (YAML): first those of the old one,
+    /// in its order, then those only in the new one. A list counts as one value.
     package static func all(from old: String, to new: String) throws(ConfigError) -> [ConfigurationDifference]
     {
         let (before, after) = (

@@ -1,8 +1,8 @@
 import Foundation
 
-// Numbers as the checkpoint tools print them.
+// Number formats of the checkpoint tools.
 
-/// Bytes in units of 1000: "812 bytes", "1.12 GB".
+/// A size in decimal units, such as "812 bytes" or "1.12 GB".
 func byteText(_ bytes: Int) -> String {
     var (value, units) = (Double(bytes), ["kB", "MB", "GB", "TB", "PB"][...])
     if bytes < 1000 { return "\(bytes) bytes" }
@@ -15,9 +15,9 @@ func byteText(_ bytes: Int) -> String {
         + " \(units.first ?? "")"
 }
 
-/// A moment in the machine's time zone: "2025-11-25 10:31".
+/// A time in the local time zone, such as "2025-11-25 10:31".
 func timeText(_ secondsSince1970: Double) -> String {
-    // Beyond this the calendar's arithmetic is nobody's concern.
+    // Reject values beyond the range of plausible dates.
     guard abs(secondsSince1970) < 1e11 else { return "unknown" }
     let formatter = DateFormatter()
     formatter.locale = Locale(identifier: "en_US_POSIX")
@@ -27,7 +27,7 @@ func timeText(_ secondsSince1970: Double) -> String {
 
 func metricText(_ value: Double) -> String { String(format: "%.5g", value) }
 
-/// Rows as lines whose columns stand under each other; numbers and words alike from the left.
+/// Rows as lines with aligned columns; all columns are left-aligned.
 package func columns(_ rows: [[String]]) -> [String] {
     let count = rows.map(\.count).max() ?? 0
     let widths = (0..<count).map { column in rows.map { column < $0.count ? $0[column].count : 0 }.max() ?? 0

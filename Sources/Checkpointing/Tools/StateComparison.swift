@@ -1,19 +1,19 @@
 import Support
 
-/// Whether two checkpoints hold the same state to the bit, by the checksums of their manifests: no value is read, so this
-/// costs nothing for any model. That the checksums are those of the bytes is `Checkpoint.verify`'s to tell; how far
-/// values are apart, `FolderDifference`'s.
+/// Determines whether two checkpoints contain bitwise identical state by comparing the checksums in their
+/// manifests. No tensor is read, so the cost does not depend on the model's size. `Checkpoint.verify` checks
+/// that the checksums match the data; `FolderDifference` measures how far the values differ.
 package struct StateComparison: Sendable, Equatable {
-    /// The tensors of one folder.
+    /// The comparison of one folder.
     package struct Folder: Sendable, Equatable {
         package let name: String
-        /// Tensors that both have.
+        /// Number of tensors that both checkpoints have.
         package let tensors: Int
-        /// Those whose bytes differ, or that only one side has or has in another shape.
+        /// Names of the tensors whose bytes or shapes differ or that only one checkpoint has.
         package let differing: [String]
     }
 
-    /// Folders of both, in the order of the first, then those of the second alone.
+    /// The folders of both checkpoints, in the order of the first, then those only in the second.
     package let folders: [Folder]
 
     package init(_ a: Checkpoint, _ b: Checkpoint) throws(CheckpointError) {

@@ -1,20 +1,20 @@
 import Support
 import TensorCore
 
-/// How far the values of a tensor are from those of another.
+/// The difference between the values of two tensors.
 package struct TensorDifference: Sendable, Equatable {
     package let name: String
     package let shape: [Int]
-    /// Elements whose bits differ.
+    /// Number of elements whose bits differ.
     package private(set) var differing = 0
-    /// max |b − a|; infinite where a NaN or an infinity stands against another value.
+    /// max |b − a|; infinite if a NaN or an infinity is compared with another value.
     package private(set) var largest = 0.0
     private var squaredDifference = 0.0
     private var squaredNorm = 0.0
 
     init(_ entry: TensorTable.Entry) { (name, shape) = (entry.name, entry.shape) }
 
-    /// ‖b − a‖ / ‖a‖; infinite where a is 0 and b is not.
+    /// ‖b − a‖ / ‖a‖; infinite if a is 0 and b is not.
     package var relative: Double { Self.relative([self]) }
 
     fileprivate static func relative(_ tensors: [TensorDifference]) -> Double {
@@ -38,22 +38,23 @@ package struct TensorDifference: Sendable, Equatable {
     }
 }
 
-/// The differences between one folder's tensors in two checkpoints, read side by side, a piece at a time.
+/// The differences between one folder's tensors in two checkpoints, which are read in parallel, one chunk at
+/// a time.
 package struct FolderDifference: Sendable {
     package let folder: String
-    /// Tensors that only one side has, or that have another shape there, in words.
+    /// Descriptions of the tensors that only one checkpoint has or whose shapes differ.
     package private(set) var unlike: [String] = []
-    /// The tensors that both have, in the order of the first.
+    /// The tensors that both checkpoints have, in the order of the first.
     package private(set) var tensors: [TensorDifference] = []
 
-    /// max |b − a| over all tensors that both have.
+    /// max |b − a| over all common tensors.
     package var largest: Double { tensors.map(\.largest).max() ?? 0 }
-    /// ‖b − a‖ / ‖a‖ over all tensors that both have.
+    /// ‖b − a‖ / ‖a‖ over all common tensors.
     package var relative: Double { TensorDifference.relative(tensors) }
 
     private static let pieceBytes = 1 << 20
 
-    /// - Throws: where bytes do not agree with their checksums: of damaged values nothing can be said.
+    /// - Throws: if bytes do not match their checksums, since a comparison of damaged values is meaningless.
     package init(_ folder: String, _ a: Checkpoint, _ b: Checkpoint) throws(CheckpointError) {
         self.folder = folder
         let (ours, theirs) = (a.manifest.parameters.entries, b.manifest.parameters.entries)

@@ -1,8 +1,8 @@
 import TensorCore
 
-/// Where the tensors of one folder of a checkpoint lie.
+/// The positions of the tensors in one folder of a checkpoint.
 struct TensorPlaces {
-    /// The folder, for errors.
+    /// The folder's path, for errors.
     let path: String
     private var places: [String: (WeightFile, WeightFile.Tensor)] = [:]
 
@@ -26,7 +26,7 @@ extension Checkpoint {
         TensorPlaces(weights.filter { $0.file.folder == folder }, path: at(folder))
     }
 
-    /// A file open for reading: the one that is open already, where it is that.
+    /// A reader for a weight file; reuses `open` if it is a reader of the same file.
     func reader(of weight: WeightFile, reusing open: CheckpointReader?) throws(CheckpointError)
         -> CheckpointReader
     {

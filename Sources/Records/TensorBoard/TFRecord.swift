@@ -1,7 +1,7 @@
 import Support
 
-/// The framing of TensorFlow's record files: length (8 bytes), its checksum (4), data, their checksum (4); numbers in
-/// little-endian order, checksums masked CRC-32C.
+/// The framing of TensorFlow's record files: length (8 bytes), masked CRC-32C of the length (4), data, masked
+/// CRC-32C of the data (4); all integers are little-endian.
 ///
 /// Source: tensorflow/core/lib/io/record_writer.h and tensorflow/core/lib/hash/crc32c.h.
 package enum TFRecord {
@@ -12,9 +12,10 @@ package enum TFRecord {
         return length + littleEndian(maskedChecksum(length)) + data + littleEndian(maskedChecksum(data))
     }
 
-    /// The record that begins at `offset`.
+    /// Reads the record that begins at `offset`.
     ///
-    /// - Returns: its data and the offset behind it; nil at the end of the file, and where the file is torn or damaged.
+    /// - Returns: the data and the offset after the record; nil at the end of the file, or if the record is
+    ///   truncated or damaged.
     package static func read(
         _ file: AppendedFile, at offset: Int
     ) throws(FileError) -> (data: [UInt8], end: Int)? {
@@ -22,7 +23,7 @@ package enum TFRecord {
         guard header.count == headerSize, checksum(of: header, at: 8) == maskedChecksum(Array(header[..<8]))
         else { return nil }
         let length: UInt64 = integer(header, at: 0)
-        // Checked before anything of that size is allocated.
+        // Check the length before allocating that many bytes.
         guard length <= UInt64(max(0, file.size - offset - headerSize - 4)) else { return nil }
         let count = Int(length)
         let body = try file.read(at: offset + headerSize, count: count + 4)
@@ -31,7 +32,8 @@ package enum TFRecord {
         return (data, offset + headerSize + count + 4)
     }
 
-    /// A checksum is stored rotated and with a constant added, since checksums of data that hold checksums are weak.
+    /// Checksums are stored rotated and with a constant added, because the CRC of data that contains its own
+    /// CRCs is weak.
     private static func maskedChecksum(_ bytes: [UInt8]) -> UInt32 {
         let crc = CRC32C.of(bytes).value
         return (crc >> 15 | crc << 17) &+ 0xA282_EAD8
@@ -40,12 +42,12 @@ package enum TFRecord {
     private static func checksum(of bytes: [UInt8], at offset: Int) -> UInt32 { integer(bytes, at: offset) }
 }
 
-/// The bytes of an integer, the least first.
+/// The bytes of an integer in little-endian order.
 func littleEndian<T: FixedWidthInteger>(_ value: T) -> [UInt8] {
     withUnsafeBytes(of: value.littleEndian) { Array($0) }
 }
 
-/// The integer whose bytes lie at `offset`, the least first.
+/// The little-endian integer at `offset`.
 func integer<T: FixedWidthInteger>(_ bytes: [UInt8], at offset: Int) -> T {
     bytes.withUnsafeBytes { T(littleEndian: $0.loadUnaligned(fromByteOffset: offset, as: T.self)) }
 }

@@ -4,28 +4,30 @@ import RecordProtocols
 import Support
 import SwiftProtobuf
 
-/// Writes the event file that TensorBoard shows: scalars, pictures, text and histograms over the steps. For one rank.
+/// Writes the event file that TensorBoard displays: scalars, images, text and histograms over the steps. For
+/// one rank.
 ///
-/// A run has one file, also when it is resumed: what is later than the resumed step is cut off, and events are appended.
-/// Events lie in the order of their steps.
+/// A run has one file, even if it is resumed: events later than the resumed step are removed and new ones
+/// appended. Events are in the order of their steps.
 package final class TensorBoardLog {
     package var path: String { file.path }
 
     private let file: AppendedFile
     private let clock: () -> Double
-    /// What the file holds last of each text and picture, so that none is there twice after a resume.
+    /// The last text of each name and the last step of each picture in the file, to avoid duplicates after a
+    /// resume.
     private var texts: [String: String] = [:]
     private var pictures: [String: Int] = [:]
 
-    /// The version of the format, in the first event.
+    /// The format version, stored in the first event.
     private static let version = "brain.Event:2"
     private static let suffix = ".disttrain"
 
-    /// Opens the folder's file, cut back to where the run goes on, or makes one.
+    /// Opens the folder's event file and truncates it to the step that the run resumes from, or creates one.
     ///
     /// - Parameters:
-    ///   - resumedStep: the step of the checkpoint that was loaded; nil starts a file anew.
-    ///   - onProblem: told of events that could not be written, once a series.
+    ///   - resumedStep: the step of the loaded checkpoint; nil starts a new file.
+    ///   - onProblem: called when events cannot be written; once per series of failures.
     ///   - clock: seconds since 1970.
     package init(
         folder: String, resumedStep: Int?, host: String, onProblem: @escaping (String) -> Void,
@@ -34,7 +36,8 @@ package final class TensorBoardLog {
         self.clock = clock
         if resumedStep == nil { try Self.discard(in: folder) }
         try makeFolder(folder)
-        // A reader takes every file with "tfevents" in its name, in the order of names: time, then place.
+        // TensorBoard reads every file with "tfevents" in its name, in the order of the names: by time, then
+        // by host.
         let name = "events.out.tfevents.\(Int(clock())).\(host)\(Self.suffix)"
         let path = Self.files(in: folder).last ?? "\(folder)/\(name)"
         file = try AppendedFile(path: path, noun: "event", onProblem: onProblem)
@@ -43,17 +46,18 @@ package final class TensorBoardLog {
         try AtomicFile.synchronizeFolder(of: path)
     }
 
-    /// Whether there is a file to go on with.
+    /// Whether the folder has an event file to continue.
     package static func exists(in folder: String) -> Bool { !files(in: folder).isEmpty }
 
-    /// Removes what a start that came to no checkpoint left behind.
+    /// Removes the files of an earlier start that ended before its first checkpoint.
     package static func discard(in folder: String) throws(FileError) {
         for file in files(in: folder) where unlink(file) != 0 {
             throw FileError(file, "cannot be removed: \(systemReason())", code: errno)
         }
     }
 
-    /// This program's files, in the order of their names; others may lie beside them.
+    /// The event files written by this program, sorted by name; the folder may contain files of other
+    /// programs.
     private static func files(in folder: String) -> [String] {
         let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
         return names.filter { $0.hasPrefix("events.out.tfevents.") && $0.hasSuffix(suffix) }.sorted()
@@ -62,7 +66,7 @@ package final class TensorBoardLog {
 
     // MARK: Events
 
-    /// Numbers at a step. A slash in a name makes a group.
+    /// Appends scalars at a step. A slash in a name groups the charts.
     package func append(_ scalars: [(name: String, value: Double)], step: Int) {
         append(
             scalars.map { scalar in
@@ -73,7 +77,7 @@ package final class TensorBoardLog {
             }, step: step)
     }
 
-    /// How values of one step are spread.
+    /// Appends a histogram of values at one step.
     package func append(histogram values: [Double], name: String, step: Int) {
         append(
             [
@@ -84,7 +88,7 @@ package final class TensorBoardLog {
             ], step: step)
     }
 
-    /// A PNG file.
+    /// Appends a PNG image.
     package func append(picture png: [UInt8], width: Int, height: Int, name: String, step: Int) {
         if pictures[name] == step { return }
         pictures[name] = step
@@ -100,7 +104,7 @@ package final class TensorBoardLog {
             ], step: step)
     }
 
-    /// Markdown, where it is another than before.
+    /// Appends Markdown text, unless it equals the last text of that name.
     package func append(text markdown: String, name: String, step: Int) {
         if texts[name] == markdown { return }
         texts[name] = markdown
@@ -118,7 +122,7 @@ package final class TensorBoardLog {
             ], step: step)
     }
 
-    /// Waits until all events are on the disk.
+    /// Flushes all events to the disk; a failure is reported.
     package func synchronize() { file.synchronize() }
 
     private func append(_ values: [TBSummary.Value], step: Int) {
@@ -137,9 +141,10 @@ package final class TensorBoardLog {
         }
     }
 
-    // MARK: Cutting back
+    // MARK: Truncation on resume
 
-    /// Length in bytes of the events to keep: all before the first of a later step, and before what cannot be read.
+    /// Length in bytes of the events to keep: all before the first event that is later than `step` or
+    /// unreadable.
     private func keptPrefix(through step: Int) throws(FileError) -> Int {
         var kept = 0
         while let record = try TFRecord.read(file, at: kept),
@@ -162,7 +167,7 @@ package final class TensorBoardLog {
 }
 
 extension TBHistogramProto {
-    /// In buckets that grow by a tenth, as TensorFlow's; values are 0 or more.
+    /// Builds buckets whose limits grow by 10 %, as TensorFlow's do. Values must be 0 or more.
     init(_ values: [Double]) {
         self.init()
         (min, max) = (values.min() ?? 0, values.max() ?? 0)
@@ -171,7 +176,8 @@ extension TBHistogramProto {
         sumSquares = values.reduce(0) { $0 + $1 * $1 }
         let places = values.map(Self.place)
         guard let first = places.min(), let last = places.max() else { return }
-        // With an empty bucket below, since a bucket begins where the one before it ends.
+        // Begin with an empty bucket, since the lower limit of a bucket is the upper limit of the previous
+        // one.
         for place in Swift.max(0, first - 1)...last {
             bucketLimit.append(Self.least * pow(Self.growth, Double(place)))
             bucket.append(Double(places.count { $0 == place }))
@@ -181,7 +187,7 @@ extension TBHistogramProto {
     private static let least = 1e-12
     private static let growth = 1.1
 
-    /// The number of the bucket that a value lies in; values beyond 1e20 share the last.
+    /// The index of the value's bucket; values above 1e20 are counted in the last one.
     private static func place(_ value: Double) -> Int {
         guard value > least else { return 0 }
         return Int((log(Swift.min(value, 1e20) / least) / log(growth)).rounded(.up))

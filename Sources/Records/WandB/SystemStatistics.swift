@@ -1,11 +1,11 @@
 import Foundation
 
-/// What this host and process use, from /proc, under the names of Weights & Biases.
+/// The resource usage of this host and process, read from /proc and named as in Weights & Biases.
 struct SystemStatistics {
     private var previous: (busy: Double, total: Double)?
 
-    /// Shares of processor and memory in percent, memory in MB. Processor time is that since the last call; the first
-    /// has none.
+    /// CPU and memory usage in percent, memory in MB. CPU usage covers the time since the previous call, so
+    /// the first call does not return it.
     mutating func sample() -> [(name: String, value: Double)] {
         var found: [(name: String, value: Double)] = []
         if let times = Self.processorTimes() {
@@ -28,20 +28,21 @@ struct SystemStatistics {
         return found
     }
 
-    /// Bytes of memory that the host has.
+    /// The host's total memory in bytes.
     static var memory: Int? { kilobytes("/proc/meminfo")["MemTotal"].map { Int($0) * 1024 } }
 
-    /// Of all processors since the host started, in ticks.
+    /// Busy and total time of all CPUs since boot, in ticks.
     private static func processorTimes() -> (busy: Double, total: Double)? {
         guard let line = lines("/proc/stat").first, line.hasPrefix("cpu ") else { return nil }
-        // user, nice, system, idle, iowait, irq, softirq, steal; what follows is part of user.
+        // Columns: user, nice, system, idle, iowait, irq, softirq, steal. The guest columns that follow are
+        // already included in user and nice.
         let ticks = line.split(separator: " ").dropFirst().prefix(8).compactMap { Double($0) }
         guard ticks.count >= 5 else { return nil }
         let total = ticks.reduce(0, +)
         return (total - ticks[3] - ticks[4], total)
     }
 
-    /// Lines such as "MemTotal:   24684084 kB".
+    /// Parses lines such as "MemTotal:   24684084 kB".
     private static func kilobytes(_ path: String) -> [String: Double] {
         var found: [String: Double] = [:]
         for line in lines(path) {

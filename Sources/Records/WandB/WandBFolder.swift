@@ -1,19 +1,20 @@
 import Foundation
 import Support
 
-/// The folder of an offline run of Weights & Biases, `offline-run-20300102_030405-abcd1234`, as `wandb sync` takes it.
+/// The folder of an offline Weights & Biases run, `offline-run-20300102_030405-abcd1234`, in the layout that
+/// `wandb sync` reads.
 struct WandBFolder {
-    /// Eight letters and digits.
+    /// The run id: eight letters and digits.
     let id: String
     let path: String
 
-    /// The log of everything; what else there is can be made from it, but for pictures.
+    /// The log with all records. The other files can be reconstructed from it, except the pictures.
     var log: String { "\(path)/run-\(id).wandb" }
     var files: String { "\(path)/files" }
 
     private static let prefix = "offline-run-"
 
-    /// A new run's, which is not there yet.
+    /// Names the folder of a new run; does not create it.
     init(in parent: String, startedAt seconds: Double) {
         var time = time_t(seconds)
         var calendar = tm()
@@ -32,18 +33,19 @@ struct WandBFolder {
         guard !id.isEmpty, FileManager.default.fileExists(atPath: log) else { return nil }
     }
 
-    /// The runs in a folder, in the order of their names.
+    /// The runs in a folder, sorted by name.
     static func all(in parent: String) -> [WandBFolder] {
         let names = (try? FileManager.default.contentsOfDirectory(atPath: parent)) ?? []
         return names.sorted().compactMap { WandBFolder($0, in: parent) }
     }
 
-    /// Path of a picture from `files`; its name holds its step and its content's SHA-256.
+    /// The path of a picture relative to `files`. The file name contains the step and the start of the
+    /// content's SHA-256.
     static func picture(name: String, step: Int, sha256: String) -> String {
         "media/images/\(name)_\(step)_\(sha256.prefix(20)).png"
     }
 
-    /// Removes pictures of later steps.
+    /// Removes pictures of later steps than `step`.
     func cutPicturesBack(to step: Int) throws(FileError) {
         let folder = "\(files)/media/images"
         for name in (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? [] {
@@ -57,6 +59,7 @@ struct WandBFolder {
         }
     }
 
-    /// `wandb sync` passes over what it has uploaded before; what goes on is to be uploaded again.
+    /// Removes the marker file of an earlier `wandb sync`, which otherwise skips the run, so that a continued
+    /// run is uploaded again.
     func forgetSync() { unlink("\(log).synced") }
 }

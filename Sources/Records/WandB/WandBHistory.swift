@@ -2,24 +2,26 @@ import RecordProtocols
 import Support
 import SwiftProtobuf
 
-/// What of a `.wandb` file stays when a run goes on from a step, and what it says.
+/// The prefix of a `.wandb` file to keep when a run resumes from a step, and the state it contains.
 ///
-/// A row of history closes what belongs to its step (files, summary, statistics stand before it). So what is kept ends
-/// with the last row of no later step, or, where there is none, with the records that introduce the run.
+/// A history row is the last record of its step; the step's files, summary and statistics precede it. The
+/// prefix therefore ends with the last row that is not later than the step or, if there is none, with the
+/// records that introduce the run.
 struct WandBHistory {
-    /// Length in bytes.
+    /// Length of the prefix in bytes.
     private(set) var end = 0
     private(set) var recordCount = 0
     private(set) var hasRun = false
-    /// Values in JSON.
+    /// Configuration values, JSON-encoded. `summary` likewise has the last value of each key.
     package private(set) var configuration: [String: String] = [:]
     private(set) var summary: [String: String] = [:]
-    /// The last step with a value, by key.
+    /// The last step with a value for each key.
     private(set) var steps: [String: Int] = [:]
 
     init(_ file: AppendedFile, through step: Int) throws(FileError) {
         guard try file.read(at: 0, count: 7) == WandBLogRecord.fileHeader else { return }
-        // As it is after each record, and as it is where what is kept ends.
+        // `present` is the state after each record read; `self` is the state at the end of the prefix to
+        // keep.
         var present = self
         present.end = WandBLogRecord.fileHeader.count
         while let frame = try WandBLogRecord.read(file, at: present.end),

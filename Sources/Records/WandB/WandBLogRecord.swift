@@ -1,21 +1,22 @@
 import CZlib
 import Support
 
-/// The framing of a `.wandb` file, which is that of LevelDB's log: blocks of 32 KiB, in them chunks of checksum (4
-/// bytes), length (2), type (1) and data. A record that does not fit what is left of a block goes on in the next; where
-/// fewer bytes are left than a chunk's header has, they are 0. Weights & Biases has its own file header, counted as part
-/// of the first block, and takes CRC-32 where LevelDB takes CRC-32C.
+/// The framing of a `.wandb` file, which is that of LevelDB's log: blocks of 32 KiB, divided into chunks of
+/// checksum (4 bytes), length (2), type (1) and data. A record that does not fit into the rest of a block is
+/// continued in the next one. If fewer bytes are left in a block than a chunk header needs, they are 0.
+/// Weights & Biases adds a file header, which counts as part of the first block, and uses CRC-32 instead of
+/// LevelDB's CRC-32C.
 ///
 /// Source: LevelDB's doc/log_format.md, wandb's datastore.py.
 package enum WandBLogRecord {
-    /// ":W&B", a magic number, and the version of the format, 0.
+    /// ":W&B", a magic number, and the format version 0.
     package static let fileHeader: [UInt8] = [0x3A, 0x57, 0x26, 0x42, 0xE1, 0xBE, 0]
 
     private enum Kind: UInt8 { case full = 1, first, middle, last }
     private static let blockSize = 32768
     private static let headerSize = 7
 
-    /// The bytes of a record that is to lie at `offset` of the file, with the zeros before it.
+    /// The encoded bytes of a record at `offset` of the file, including the zero padding before it.
     package static func frame(_ data: [UInt8], at offset: Int) -> [UInt8] {
         var out: [UInt8] = []
         var room = blockSize - offset % blockSize
@@ -24,7 +25,7 @@ package enum WandBLogRecord {
             room = blockSize
         }
         var start = 0
-        // Not the same as `start == 0`: a first chunk may have no room for data.
+        // Not equivalent to `start == 0`, because the first chunk may have no room for data.
         var isFirst = true
         repeat {
             let end = min(data.count, start + room - headerSize)
@@ -43,9 +44,10 @@ package enum WandBLogRecord {
         return out
     }
 
-    /// The record that begins at `offset`, or behind the zeros there.
+    /// Reads the record that begins at `offset`, or after the zero padding there.
     ///
-    /// - Returns: its data and the offset behind it; nil at the end of the file, and where the file is torn or damaged.
+    /// - Returns: the data and the offset after the record; nil at the end of the file, or if the record is
+    ///   truncated or damaged.
     package static func read(
         _ file: AppendedFile, at offset: Int
     ) throws(FileError) -> (data: [UInt8], end: Int)? {

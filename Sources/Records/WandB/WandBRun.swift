@@ -5,12 +5,12 @@ import RecordProtocols
 import Support
 import SwiftProtobuf
 
-/// Writes an offline run of Weights & Biases, which `wandb sync` uploads later. For one rank.
+/// Writes an offline Weights & Biases run, which `wandb sync` uploads later. For one rank.
 ///
-/// A run stays one run, with one id, also when it is resumed: its log is cut back to the resumed step, and appended to.
-/// The log holds a row of history for each logged step, pictures as references to files beside it.
+/// A resumed run remains the same run, with the same id: its log is truncated to the resumed step and
+/// appended to. The log has one history row per logged step and references to the picture files next to it.
 package final class WandBRun {
-    /// What the run is, for those who look at it.
+    /// Metadata of the run, shown in Weights & Biases.
     package struct Description: Sendable {
         package var name: String
         package var configuration: JSONObject
@@ -31,23 +31,24 @@ package final class WandBRun {
     private let file: AppendedFile
     private let clock: () -> Double
     private let startedAt: Double
-    /// Seconds of earlier starts.
+    /// Run time of earlier starts, in seconds.
     private let earlierRuntime: Double
     private var recordCount: Int
-    /// The last value of each key, in JSON.
+    /// The last value of each key, JSON-encoded.
     private var summary: [String: String]
     private var pictures: [String: Int]
     private var statistics = SystemStatistics()
-    /// The row of the present step: scalars and picture come one after another, and are one row.
+    /// The row of the current step, buffered because the scalars and the picture of a step arrive separately
+    /// but form one row.
     private var row: (step: Int, items: [(key: String, json: String)], files: [String], hasScalars: Bool)?
     private let onProblem: (String) -> Void
 
-    /// Opens the folder's run, cut back to where training goes on, or begins one.
+    /// Opens the run in the folder and truncates it to the step that training resumes from, or creates one.
     ///
     /// - Parameters:
-    ///   - parent: the folder of runs, `wandb` by custom.
-    ///   - resumedStep: the step of the checkpoint that was loaded; nil begins anew.
-    ///   - onProblem: told of records that could not be written, once a series.
+    ///   - parent: the folder that contains the runs, by convention `wandb`.
+    ///   - resumedStep: the step of the loaded checkpoint; nil starts a new run.
+    ///   - onProblem: called when records cannot be written; once per series of failures.
     ///   - clock: seconds since 1970.
     package init(
         in parent: String, resumedStep: Int?, _ description: Description,
@@ -78,10 +79,10 @@ package final class WandBRun {
         try AtomicFile.synchronizeFolder(of: folder.log)
     }
 
-    /// Whether there is a run to go on with.
+    /// Whether the folder has a run to continue.
     package static func exists(in parent: String) -> Bool { !WandBFolder.all(in: parent).isEmpty }
 
-    /// Removes what a start that came to no checkpoint left behind.
+    /// Removes the runs of an earlier start that ended before its first checkpoint.
     package static func discard(in parent: String) throws(FileError) {
         for folder in WandBFolder.all(in: parent) {
             do {
@@ -95,15 +96,15 @@ package final class WandBRun {
 
     // MARK: History
 
-    /// Numbers at a step. A slash in a name makes a group.
+    /// Adds scalars at a step. A slash in a name groups the charts.
     package func append(_ scalars: [(name: String, value: Double)], step: Int) {
         begin(step)
         row?.hasScalars = true
-        // JSON has no NaN.
+        // JSON has no NaN or infinities; leave them out.
         row?.items += scalars.filter(\.value.isFinite).map { ($0.name, Self.json(.number($0.value))) }
     }
 
-    /// A PNG file, which is written into the run's folder.
+    /// Adds a PNG image, written as a file to the run's folder.
     package func append(picture png: [UInt8], width: Int, height: Int, name: String, step: Int) {
         if pictures[name] == step { return }
         let sha256 = SHA256.text(of: png)
@@ -125,14 +126,14 @@ package final class WandBRun {
         row?.files.append(path)
     }
 
-    /// Waits until all rows, that of the present step too, are on the disk.
+    /// Flushes all rows to the disk, including that of the current step; a failure is reported.
     package func synchronize() {
         flush()
         file.synchronize()
         writeSummary()
     }
 
-    /// Tells how training ended.
+    /// Records the exit status of training.
     package func finish(exitStatus: Int32) {
         flush()
         var records: [WBRecord.OneOf_RecordType] = []
@@ -156,7 +157,7 @@ package final class WandBRun {
         row = (step, [], [], false)
     }
 
-    /// Writes the row that is held back: a row once written cannot be added to.
+    /// Writes the buffered row. Nothing can be added to a row after it is written.
     private func flush() {
         guard let row else { return }
         self.row = nil
@@ -198,7 +199,7 @@ package final class WandBRun {
         }
     }
 
-    /// Appends records, all or none.
+    /// Appends all of the records or none of them.
     private func append(_ records: [WBRecord.OneOf_RecordType]) {
         let size = file.size
         var bytes = size == 0 ? WandBLogRecord.fileHeader : []
@@ -229,7 +230,7 @@ package final class WandBRun {
                 WBRunRecord.with {
                     $0.runID = folder.id
                     $0.displayName = description.name
-                    // As wandb takes them.
+                    // wandb reads the same environment variables.
                     $0.entity = environment["WANDB_ENTITY"] ?? ""
                     $0.project = environment["WANDB_PROJECT"] ?? "disttrain"
                     $0.host = description.host
@@ -261,7 +262,7 @@ package final class WandBRun {
         if !changed.isEmpty { append([.config(Self.update(changed))]) }
     }
 
-    /// What `wandb` lays beside the log for those who look into the folder.
+    /// Writes the files that `wandb` places next to the log, for users who browse the folder.
     private func writeFiles(_ description: Description) throws(FileError) {
         var configuration: ConfigNode = .mapping(["_wandb": .mapping(["value": .mapping([:])])])
         for member in description.configuration.members {
@@ -295,7 +296,7 @@ package final class WandBRun {
 }
 
 extension WandBRun {
-    /// The oldest wandb that reads these records.
+    /// The oldest wandb version that can read these records.
     private static let oldestReader = "0.19.0"
 
     private static func json(_ value: JSONValue, pretty: Bool = false) -> String {
