@@ -1,12 +1,12 @@
-# DistTrain: everything that a clone needs. `make` alone lists the targets.
+# The development commands of DistTrain. `make` without a target lists them.
 
 SHELL := /bin/bash
 CONFIGURATION := release
 BINARY := .build/$(CONFIGURATION)/disttrain
-# Tests use the public API alone. Without this flag `swift test` would compile everything anew, with
-# internal symbols exported, and the next build once more without.
+# Tests only use the public API. Without this flag `swift test` would recompile everything with internal symbols
+# exported, and the next build would recompile everything without them.
 SWIFT_TEST := swift test -c $(CONFIGURATION) --disable-testable-imports
-# x86-64's levels, as the libraries name them.
+# The x86-64 levels in the terms of oneDNN and OpenBLAS.
 AT_LEVEL2 := ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem
 AT_LEVEL3 := ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell
 SWIFT_SOURCES := Package.swift Sources Tests Fuzzing/Sources

@@ -1,14 +1,15 @@
 #!/bin/bash
-# Ours beside PyTorch with diffusers: training, sampling, the first stage and checkpoints, run in turns, as Markdown tables.
+# Compares DistTrain with PyTorch and diffusers in training, sampling, the first stage and checkpoints, in alternation;
+# prints Markdown tables.
 #
 #   scripts/bench.sh
 #
-#   ROWS="train sample vae models checkpoint"    which rows; all by default
-#   ROUNDS=3  COUNT=3                 runs of each command, and timed calls in a run; the table has medians
-#   BENCH_VENV=FOLDER                 a virtual environment that has torch and diffusers; one is made by default
-#   BENCH_FOLDER=FOLDER               on the disk that checkpoints are to be measured on; this one by default
-#   BENCH_LOG=FILE                    keeps every run's line of JSON
-#   BENCH_PREFIX=COMMAND              every run goes through it, e.g. "taskset -c 0,1"
+#   ROWS="train sample vae models checkpoint"    rows to measure; all by default
+#   ROUNDS=3  COUNT=3                 runs of each command, and timed calls per run; the table has medians
+#   BENCH_VENV=FOLDER                 a virtual environment with torch and diffusers; one is created by default
+#   BENCH_FOLDER=FOLDER               on the disk for which checkpoints are measured; the current folder by default
+#   BENCH_LOG=FILE                    stores the JSON line of every run
+#   BENCH_PREFIX=COMMAND              prefix of every command, e.g. "taskset -c 0,1"
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -24,7 +25,7 @@ if [[ -z $venv ]]; then
 fi
 [[ -x $venv/bin/python ]] || { echo "no Python at $venv/bin/python" >&2; exit 1; }
 
-# Nothing is fetched from a model hub.
+# Do not download anything from a model hub.
 export HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=1
 # shellcheck disable=SC2086  # rows are words
 "$venv/bin/python" scripts/bench/compare.py ${ROWS:-} --rounds "${ROUNDS:-3}" --count "${COUNT:-3}" --folder "${BENCH_FOLDER:-.}" \

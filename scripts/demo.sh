@@ -1,6 +1,6 @@
 #!/bin/bash
-# The whole pipeline on drawn faces, by the commands that a user would type: a first stage, its latents, a U-Net on
-# them, samples, an evaluation, a report. Nothing is downloaded. A demo that was stopped goes on where it was.
+# The whole pipeline on synthetic faces, with the commands that a user would type: a first stage, its latents, a U-Net
+# on them, samples, an evaluation, a report. Nothing is downloaded. A demo that was stopped resumes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

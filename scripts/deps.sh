@@ -1,6 +1,6 @@
 #!/bin/bash
-# Checks for what the build and the tests need and installs the Debian packages that are missing.
-# Does nothing, quickly, when all is there. Ends with 1 when something is missing and cannot be installed.
+# Checks the requirements of the build and the tests, and installs missing Debian packages. Returns quickly if nothing
+# is missing. Exits with 1 if something is missing and cannot be installed.
 set -uo pipefail
 
 missing=()  # packages
@@ -50,7 +50,7 @@ give_up() {
     exit 1
 }
 
-# Swift is no Debian package: it can only be named.
+# Swift is not a Debian package, so it is only reported.
 check_swift() {
     local found major minor
     if ! command -v swift >/dev/null 2>&1; then
@@ -73,7 +73,7 @@ if [[ ${#missing[@]} == 0 ]]; then exit 0; fi
 command -v apt-get >/dev/null 2>&1 || give_up "this system has no apt-get; install the same libraries its own way"
 as_root=()
 if [[ $(id -u) != 0 ]]; then
-    # Without a terminal sudo must not ask for a password.
+    # Without a terminal, sudo must not ask for a password.
     if command -v sudo >/dev/null 2>&1 && { [[ -t 0 ]] || sudo -n true 2>/dev/null; }; then
         as_root=(sudo)
     else
@@ -89,7 +89,7 @@ install() {
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 if ! install >"$log" 2>&1; then
-    # Stale or absent package lists are the usual cause.
+    # Outdated or missing package lists are the usual cause.
     if ! { "${as_root[@]}" apt-get update </dev/null && install; } >>"$log" 2>&1; then
         tail -n 15 "$log" >&2
         give_up "apt-get could not install them (see above; is there a network?)"

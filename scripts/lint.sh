@@ -1,5 +1,6 @@
 #!/bin/bash
-# What swift-format does not see: shell scripts parse, and text files are tidy.
+# Checks that swift-format does not cover: shell scripts parse, and text files have no tabs, trailing spaces or long
+# lines.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 

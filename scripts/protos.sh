@@ -1,6 +1,6 @@
 #!/bin/bash
-# Makes the Swift code of Sources/RecordProtocols anew from its .proto files: with Debian's protoc, and swift-protobuf's
-# plugin in the version that the package resolves, built on the first call (minutes).
+# Regenerates the Swift code of Sources/RecordProtocols from its .proto files, with Debian's protoc and swift-protobuf's
+# plugin in the version that the package resolves, which the first call builds (minutes).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

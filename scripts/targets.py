@@ -43,7 +43,7 @@ def main():
     def level(name):
         return 1 + max((level(other) for other in uses[name]), default=-1)
 
-    # A wrapper stands one level below its first user.
+    # A wrapper is placed one level below its first user.
     levels = {name: level(name) for name in uses}
     for name in uses:
         users = [levels[other] for other in uses if name in uses[other]]
@@ -56,7 +56,7 @@ def main():
     for name in uses:
         rows.setdefault(levels[name], []).append(name)
     widest = max(len(row) for row in rows.values())
-    # A target stands near what it imports.
+    # Place each target near the targets that it imports.
     column = {}
     for number in sorted(rows):
         def wish(name):

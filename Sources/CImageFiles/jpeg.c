@@ -8,12 +8,12 @@
 #include <jerror.h>
 #include <jpeglib.h>
 
-// A progressive file may declare thousands of scans over a large picture and so keep a processor busy for
-// minutes; real encoders write about ten.
+// A malicious progressive file can declare thousands of scans over a large image and occupy a processor for minutes;
+// real encoders write about ten.
 enum { max_scans = 200 };
 
 typedef struct {
-    struct jpeg_error_mgr base;  // first: libjpeg hands back a pointer to it
+    struct jpeg_error_mgr base;  // must be first: libjpeg passes a pointer to it
     jmp_buf jump;
     char *message;
 } error_manager;
@@ -26,7 +26,7 @@ static void fail(j_common_ptr jpeg) {
     longjmp(errors->jump, 1);
 }
 
-// Level -1 is a warning that the data are corrupt. Two of them concern markers that do not change the pixels.
+// Level -1 is a warning about corrupt data. Two of these warnings concern markers that do not affect the pixels.
 static void warn(j_common_ptr jpeg, int level) {
     if (level >= 0) return;
     int code = jpeg->err->msg_code;
@@ -44,7 +44,7 @@ static void limit_scans(j_common_ptr jpeg) {
     }
 }
 
-// R = (1 - C)(1 - K), and alike for G with M and B with Y. Adobe's programs store 255 - ink.
+// R = (1 - C)(1 - K), and likewise for G with M and B with Y. Adobe's programs store 255 - ink.
 static void cmyk_to_rgb(const uint8_t *row, uint8_t *out, size_t width, int inverted) {
     uint8_t flip = inverted ? 0 : 255;
     for (size_t x = 0; x < width; x++) {
@@ -58,11 +58,11 @@ cimg_status cimg_decode_jpeg(const uint8_t *bytes, size_t count, uint64_t max_pi
     struct jpeg_decompress_struct jpeg;
     struct jpeg_progress_mgr progress = {0};
     error_manager errors;
-    // Set between setjmp and a possible jump, so they must not live in registers.
+    // Modified between setjmp and a possible longjmp, so they must be volatile.
     uint8_t *volatile pixels = NULL;
     uint8_t *volatile ink = NULL;
 
-    memset(&jpeg, 0, sizeof jpeg);  // so that a jump before creation finds nothing to destroy
+    memset(&jpeg, 0, sizeof jpeg);  // so that a jump before jpeg_create_decompress has nothing to destroy
     jpeg.err = jpeg_std_error(&errors.base);
     errors.base.error_exit = fail;
     errors.base.emit_message = warn;
@@ -106,7 +106,7 @@ cimg_status cimg_decode_jpeg(const uint8_t *bytes, size_t count, uint64_t max_pi
         jpeg_read_scanlines(&jpeg, &row, 1);
         if (has_ink) cmyk_to_rgb(ink, target, width, jpeg.saw_Adobe_marker);
     }
-    jpeg_finish_decompress(&jpeg);  // reads on to the end marker, so that a file without it is noticed
+    jpeg_finish_decompress(&jpeg);  // reads up to the end marker, so that a truncated file is detected
     jpeg_destroy_decompress(&jpeg);
     free(ink);
     out->pixels = pixels;

@@ -13,7 +13,7 @@ static void fail(png_structp png, png_const_charp message) {
     png_longjmp(png, 1);
 }
 
-// libpng warns of harmless things (a bad colour profile, an unknown time); what loses pixels is an error there.
+// libpng's warnings are harmless (a bad colour profile, an invalid time); a loss of pixels is reported as an error.
 static void ignore_warning(png_structp png, png_const_charp message) {
     (void)png;
     (void)message;
@@ -32,7 +32,7 @@ static void read_bytes(png_structp png, png_bytep into, size_t count) {
     from->left -= count;
 }
 
-// In place, RGBA to RGB on white: the write position never passes the read position.
+// Converts RGBA to RGB on white in place: the write position never passes the read position.
 static void composite_on_white(uint8_t *pixels, size_t count) {
     for (size_t i = 0; i < count; i++) {
         const uint8_t *from = pixels + 4 * i;
@@ -47,7 +47,7 @@ cimg_status cimg_decode_png(const uint8_t *bytes, size_t count, uint64_t max_pix
     memset(out, 0, sizeof *out);
     reader from = {bytes, count};
     png_infop info = NULL;
-    // Set between setjmp and a possible jump, so they must not live in registers.
+    // Modified between setjmp and a possible longjmp, so they must be volatile.
     uint8_t *volatile pixels = NULL;
     volatile cimg_status status = CIMG_CORRUPT;
 
@@ -74,7 +74,7 @@ cimg_status cimg_decode_png(const uint8_t *bytes, size_t count, uint64_t max_pix
         png_error(png, "too many pixels");
     }
 
-    png_set_expand(png);  // palette to RGB, 1, 2 and 4 bits to 8, a transparent colour to alpha
+    png_set_expand(png);  // palette to RGB; 1, 2 and 4 bits to 8; a transparent colour to alpha
     png_set_scale_16(png);
     png_set_gray_to_rgb(png);
     int passes = png_set_interlace_handling(png);
@@ -92,7 +92,7 @@ cimg_status cimg_decode_png(const uint8_t *bytes, size_t count, uint64_t max_pix
     for (int pass = 0; pass < passes; pass++) {
         for (uint32_t y = 0; y < height; y++) png_read_row(png, pixels + row * y, NULL);
     }
-    png_read_end(png, NULL);  // checks what follows the pixels, so that a file without its end is noticed
+    png_read_end(png, NULL);  // reads the chunks after the pixels, so that a truncated file is detected
     png_destroy_read_struct(&png, &info, NULL);
 
     if (channels == 4) composite_on_white(pixels, (size_t)width * height);
@@ -102,7 +102,7 @@ cimg_status cimg_decode_png(const uint8_t *bytes, size_t count, uint64_t max_pix
 
 static void write_bytes(png_structp png, png_bytep from, size_t count) {
     cimg_file *out = png_get_io_ptr(png);
-    // Growing by doubling: the capacity is the power of two at or above the count.
+    // The capacity doubles: it is the smallest power of two that is at least `count`, and at least 1024.
     size_t capacity = 1024;
     while (capacity < out->count) capacity *= 2;
     if (!out->bytes || out->count + count > capacity) {
@@ -143,7 +143,7 @@ cimg_status cimg_encode_png(
         int ascii = 1;
         for (const char *c = values[i]; *c; c++) ascii &= (unsigned char)*c < 128;
         png_text text = {0};
-        // tEXt is what every viewer shows; it is Latin-1 only, so other values go into iTXt.
+        // All viewers show tEXt, but it is Latin-1 only. Values that are not ASCII are written as iTXt.
         text.compression = ascii ? PNG_TEXT_COMPRESSION_NONE : PNG_ITXT_COMPRESSION_NONE;
         text.key = (png_charp)keys[i];
         text.text = (png_charp)values[i];

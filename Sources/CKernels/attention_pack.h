@@ -1,13 +1,13 @@
-// bf16 matrices laid out in pairs for the tiles' products (attention_tile.h), and the way back.
+// Packs bf16 matrices into pairs for the tile products (attention_tile.h), and unpacks results.
 #pragma once
 #include "attention_tile.h"
 
-/// Columns `from`.. of a row of n numbers, as many as fit; zeros beyond.
+/// Mask for up to 32 columns of a row of n numbers, starting at column `from`; columns beyond n are masked out.
 CK_TILE __mmask32 columns_at(long from, long n) {
     return n - from >= 32 ? ~(__mmask32)0 : n > from ? ((__mmask32)1 << (n - from)) - 1 : 0;
 }
 
-/// x [rows, D] as A, pairs along d: where it lies, or, where D is odd, in `space` [rows, D + 1].
+/// x [rows, D] as operand A with pairs along d: x itself or, if D is odd, a padded copy in `space` [rows, D + 1].
 CK_TILE pairs as_rows(long rows, long D, const uint16_t *x, long stride, uint16_t *space) {
     if (D % 2 == 0) return (pairs){(const char *)x, 2 * stride, 4};
     for (long row = 0; row < rows; row++) {
@@ -31,7 +31,7 @@ CK_TILE void transpose_16(__m512i x[16]) {
         x[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
         x[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
     }
-    // Lane l of x[i + c] holds column 4·l + c of rows i, …, i + 3.
+    // Lane l of x[i + c] contains column 4·l + c of rows i, …, i + 3.
     CK_UNROLL
     for (int c = 0; c < 4; c++) {
         __m512i even0 = _mm512_shuffle_i32x4(x[c], x[4 + c], 0x88);
@@ -45,7 +45,7 @@ CK_TILE void transpose_16(__m512i x[16]) {
     }
 }
 
-/// xᵀ as B, pairs along d, for at most PANEL rows of x [rows, D]: one panel.
+/// xᵀ as operand B with pairs along d, for at most PANEL rows of x [rows, D]: one panel.
 CK_BF16_TARGET static void pack_transposed(
     long rows, long D, const uint16_t *x, long stride, uint32_t *panel) {
     for (long d = 0; d < D; d += 32) {
@@ -65,7 +65,7 @@ CK_BF16_TARGET static void pack_transposed(
     }
 }
 
-/// Two rows of 32 numbers as 32 pairs: the first and the last 16 columns.
+/// Interleaves two rows of 32 numbers into 32 pairs: the first and the last 16 columns.
 CK_TILE void interleave(__m512i a, __m512i b, __m512i *first, __m512i *last) {
     const __m512i at = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38,
                                         6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
@@ -73,7 +73,7 @@ CK_TILE void interleave(__m512i a, __m512i b, __m512i *first, __m512i *last) {
     *last = _mm512_permutex2var_epi16(a, _mm512_add_epi16(at, _mm512_set1_epi16(16)), b);
 }
 
-/// x [rows, D] as B, pairs along rows: panels of [(rows + 1)/2][PANEL].
+/// x [rows, D] as operand B with pairs along rows: panels of [(rows + 1)/2][PANEL].
 CK_BF16_TARGET static void pack_rows(long rows, long D, const uint16_t *x, long stride, uint32_t *panels) {
     long K = (rows + 1) / 2;
     for (long k = 0; k < K; k++) {

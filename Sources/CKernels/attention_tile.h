@@ -1,6 +1,6 @@
-// Products of bf16 numbers by AVX512_BF16: a tile of C = A·B held in registers. Its instruction adds the products
-// of a pair of numbers, (a₀, a₁)·(b₀, b₁), in fp32: 64 operations for fp32's 32. Both operands are therefore made of
-// pairs along k, uint32_t here.
+// Products of bf16 numbers with AVX512_BF16: a tile of C = A·B is kept in registers. One instruction adds the products
+// of pairs of numbers, (a₀, a₁)·(b₀, b₁), in fp32: 64 operations instead of 32 for fp32. Both operands therefore
+// consist of pairs along k, stored as uint32_t.
 #pragma once
 #include "ck_vector.h"
 
@@ -13,12 +13,12 @@
 enum {
     ROWS = 6,            // 6 × 4 registers of sums, 4 of B, 1 of A
     COLUMNS = 4,         // registers
-    PANEL = 16 * COLUMNS  // B lies in panels of so many columns, [K/2][PANEL] pairs
+    PANEL = 16 * COLUMNS  // B is stored in panels of this many columns, [K/2][PANEL] pairs
 };
 
 typedef __m512 sums[ROWS][COLUMNS];
 
-/// A: the pair (row m, pair k) is `m·row + k·pair` bytes from `data`.
+/// Operand A: the pair (row m, pair k) is at `m·row + k·pair` bytes from `data`.
 typedef struct {
     const char *data;
     long row, pair;
@@ -29,7 +29,8 @@ CK_INLINE pairs rows_from(pairs a, long row) {
     return a;
 }
 
-/// Calls `call` with M, the number of rows, as a constant; and, in the second, with N, that of columns.
+/// Calls `call` with the number of rows as the constant M; the second macro provides the number of columns as the
+/// constant N.
 #define CK_BY_ROWS(rows, call)  \
     switch (rows) {             \
         CK_CASE(M, 1, call)     \
@@ -81,7 +82,7 @@ CK_TILE void multiply_add(int rows, int columns, long K, pairs a, const uint32_t
     }
 }
 
-/// C [rows, 16·columns] fp32 ← A·B, or += where `add` is set.
+/// C [rows, 16·columns] fp32 ← A·B, or C += A·B if `add` is set.
 CK_TILE void product_tile(
     int rows, int columns, long K, pairs a, const uint32_t *b, int add, float *c, long ldc) {
     sums tile;
@@ -99,11 +100,11 @@ CK_TILE void product_tile(
         for (int n = 0; n < columns; n++) _mm512_storeu_ps(c + m * ldc + 16 * n, tile[m][n]);
 }
 
-/// 2ˣ, within 2.5e-7 of it: ck_exp in base 2, by a polynomial of degree 5, as its results are rounded to bf16 or
-/// summed. Saturates at 2⁻¹²⁶; x must be less than 128; NaN stays NaN; 2⁰ = 1.
+/// 2ˣ with a relative error below 2.5e-7, like ck_exp in base 2. The polynomial of degree 5 suffices, because the
+/// results are rounded to bf16 or summed. Saturates at 2⁻¹²⁶; x must be less than 128; NaN propagates; 2⁰ = 1.
 CK_TILE __m512 exp2_of(__m512 x) {
-    const __m512 magic = _mm512_set1_ps(12582912.0f);  // 1.5·2²³: leaves n in the low bits of a sum
-    x = _mm512_max_ps(_mm512_set1_ps(-126.0f), x);     // the second where one is NaN
+    const __m512 magic = _mm512_set1_ps(12582912.0f);  // 1.5·2²³: n ends up in the low bits of a sum
+    x = _mm512_max_ps(_mm512_set1_ps(-126.0f), x);     // _mm512_max_ps returns the second operand if one is NaN
     __m512 shifted = _mm512_add_ps(x, magic), r = _mm512_sub_ps(x, _mm512_sub_ps(shifted, magic));
     __m512 p = _mm512_set1_ps(1.3276472e-3f);
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(9.675541e-3f));
@@ -111,11 +112,11 @@ CK_TILE __m512 exp2_of(__m512 x) {
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(2.402212e-1f));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(6.9314694e-1f));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    // n into the exponent. A NaN's low bits are 0, as bf16's are, so that it stays one.
+    // Add n to the exponent. The low bits of a NaN are 0, as in bf16, so it stays a NaN.
     return (__m512)_mm512_add_epi32((__m512i)p, _mm512_slli_epi32((__m512i)shifted, 23));
 }
 
-/// log x, within 1e-7 or 2e-7 of itself, for normal x: x = 2ⁿ·m, and log m = 2·artanh((m − 1)/(m + 1)), |m − 1| ≤ ½.
+/// log x for normal x, with a relative error of 1e-7 to 2e-7: x = 2ⁿ·m, log m = 2·artanh((m − 1)/(m + 1)), |m − 1| ≤ ½.
 CK_TILE __m512 log_of(__m512 x) {
     const __m512 one = _mm512_set1_ps(1);
     __m512 m = _mm512_getmant_ps(x, _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_src), n = _mm512_getexp_ps(x);
@@ -129,5 +130,5 @@ CK_TILE __m512 log_of(__m512 x) {
     return _mm512_fmadd_ps(n, _mm512_set1_ps(0.693147182f), _mm512_mul_ps(p, t));
 }
 
-/// 32 numbers rounded to bf16.
+/// Rounds 32 numbers to bf16.
 CK_TILE __m512i to_bf16(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }

@@ -1,22 +1,22 @@
 // Softmax attention over blocks of query rows and keys.
 //
-// Forward is the online softmax (Milakov and Gimelshein, 2018): a block of keys at a time, with a running
-// maximum and sum for every query. Backward recomputes the probabilities from lse (Dao et al., 2022).
-// Products run on OpenBLAS, on the calling thread; parallelism is over (sample, head), and in the forward
-// pass over query blocks too.
+// The forward pass is the online softmax (Milakov and Gimelshein, 2018): it processes blocks of keys with a running
+// maximum and sum for every query. The backward pass recomputes the probabilities from lse (Dao et al., 2022). Products
+// run on OpenBLAS on the calling thread. Work is parallel over (sample, head), and in the forward pass also over query
+// blocks.
 #include "ck_vector.h"
 
 #include <cblas.h>
 #include <math.h>
 
-enum { QUERIES = 128, KEYS = 512 };  // a block of scores: 256 KiB, within the second-level cache
+enum { QUERIES = 128, KEYS = 512 };  // a block of scores: 256 KiB, fits into the L2 cache
 
 typedef float vector __attribute__((ext_vector_type(16), aligned(4)));
 
 typedef struct {
     ck_dtype dtype;
-    long B, N, heads, D, stride, blocks;  // blocks of queries
-    long shares, tasks;                   // a share has scratch of its own and does a range of tasks
+    long B, N, heads, D, stride, blocks;  // number of query blocks
+    long shares, tasks;                   // a share processes a range of tasks with its own scratch memory
     float scale;
     const void *q, *k, *v, *o, *go;
     void *gq, *gk, *gv, *out;
@@ -24,8 +24,8 @@ typedef struct {
     char *scratch;
 } pass;
 
-/// Floats that one share needs: k, v, gk, gv; a block of q, o (or go), gq; two blocks of scores; three
-/// numbers a query.
+/// Number of floats that one share needs: k, v, gk, gv; one block of q, o (or go) and gq; two blocks of scores; three
+/// numbers per query.
 static long share_floats(long N, long D) {
     long queries = ck_min(QUERIES, N), keys = ck_min(KEYS, N);
     long floats = 4 * N * D + 3 * queries * D + 2 * queries * keys + 3 * queries;
@@ -42,7 +42,7 @@ typedef struct {
     long stride;
 } matrix;
 
-/// `rows` rows of D fp32 numbers: where they lie, or converted into `space`.
+/// `rows` rows of D fp32 numbers: x itself, or converted into `space`.
 CK_INLINE matrix as_float(ck_dtype T, long rows, long D, const void *x, long stride, float *space) {
     if (T == CK_F32) return (matrix){x, stride};
     for (long row = 0; row < rows; row++) {
@@ -97,7 +97,7 @@ CK_INLINE float exponentials(long n, float *x, float shift) {
     return sum;
 }
 
-/// One block of scores [rows, keys] joins the running softmax: o is rescaled where the maximum has grown.
+/// Adds one block of scores [rows, keys] to the running softmax; rescales o if the maximum has increased.
 CK_INLINE void online_softmax(
     long rows, long keys, float *scores, int first, float *maximum, float *sum, long D, float *o) {
     for (long row = 0; row < rows; row++) {
@@ -124,7 +124,7 @@ CK_INLINE void forward_share(ck_dtype T, const pass *p, long share) {
     float *qSpace = vSpace + N * D, *o = qSpace + queries * D, *scores = o + queries * D;
     float *maximum = scores + queries * keys, *sum = maximum + queries;
     matrix k = {0}, v = {0};
-    long head = -1;  // whose k and v are at hand
+    long head = -1;  // the head that k and v currently belong to
     for (long task = p->tasks * share / p->shares; task < p->tasks * (share + 1) / p->shares; task++) {
         long bh = task / p->blocks, b = bh / p->heads, h = bh % p->heads;
         long base = b * N * stride + h * D, first = task % p->blocks * QUERIES;
@@ -181,8 +181,8 @@ void ck_attention_forward(ck_dtype dtype, long B, long N, long heads, long D, fl
 
 // MARK: backward
 
-/// probabilities ← exp(scores − lse), and gradients ← probabilities·(gradients − delta)·scale, the scores'
-/// gradients.
+/// probabilities ← exp(scores − lse), and gradients ← probabilities·(gradients − delta)·scale, the gradients of the
+/// scores.
 CK_INLINE void score_gradients(
     long n, float scale, float lse, float delta, float *probabilities, float *gradients) {
     CK_LOOP
@@ -213,7 +213,7 @@ CK_INLINE void backward_share(ck_dtype T, const pass *p, long share) {
         long b = bh / p->heads, h = bh % p->heads, base = b * N * stride + h * D;
         matrix k = as_float(T, N, D, ck_at(T, p->k, base), stride, kSpace);
         matrix v = as_float(T, N, D, ck_at(T, p->v, base), stride, vSpace);
-        // fp32 gradients are summed where they belong, bf16's in scratch.
+        // fp32 gradients are accumulated in place, bf16 gradients in scratch memory.
         float *gk = T == CK_F32 ? (float *)p->gk + base : gkSpace;
         float *gv = T == CK_F32 ? (float *)p->gv + base : gvSpace;
         long ld = T == CK_F32 ? stride : D;

@@ -1,7 +1,7 @@
-// Softmax attention of bf16 numbers by AVX512_BF16, about twice as fast as fp32's products (ck_attention.c).
+// Softmax attention of bf16 numbers with AVX512_BF16, about twice as fast as fp32 products (ck_attention.c).
 //
-// Probabilities are rounded to bf16 before they multiply, and so are the scores' gradients, as flash attention does
-// (Dao et al., 2022); sums and the softmax are fp32. Each operand is laid out in pairs once for a (sample, head).
+// Probabilities and the gradients of the scores are rounded to bf16 before they are multiplied, as in flash attention
+// (Dao et al., 2022); sums and the softmax are fp32. Each operand is packed into pairs once per (sample, head).
 #include "ckernels.h"
 
 #if defined(__x86_64__)
@@ -10,15 +10,15 @@
 #include <float.h>
 
 enum {
-    QUERIES = 48,  // rows of scores at a time in the forward pass: so many of N, in the second-level cache
-    BLOCK = 256    // queries at a time in the backward pass: as often as N / BLOCK are gk and gv read and written
+    QUERIES = 48,  // queries per block in the forward pass: [QUERIES, N] scores fit into the L2 cache
+    BLOCK = 256    // queries per block in the backward pass: gk and gv are read and written N / BLOCK times
 };
 
 #define LOG2E 1.44269504f
 
 typedef struct {
-    long N, heads, D, stride, blocks;  // blocks of queries
-    long shares, tasks;                // a share has scratch of its own and does a range of tasks
+    long N, heads, D, stride, blocks;  // number of query blocks
+    long shares, tasks;                // a share processes a range of tasks with its own scratch memory
     float scale;
     const uint16_t *q, *k, *v, *o, *go;
     uint16_t *gq, *gk, *gv, *out;
@@ -26,21 +26,21 @@ typedef struct {
     char *scratch;
 } pass;
 
-/// Scratch of a share, and its bytes.
+/// Scratch memory of a share, and its size in bytes.
 typedef struct {
-    uint32_t *kT, *v;  // B: of scores, and of o
+    uint32_t *kT, *v;  // operand B of the scores, and of o
     uint16_t *q;
     float *scores, *o;
-    float *lanes;  // 16 numbers a row: maxima, and then sums, of every 16th score
+    float *lanes;  // 16 numbers per row: maxima, later sums, of every 16th score
     size_t bytes;
 } forward_space;
 
 typedef struct {
-    uint16_t *k, *v;           // A, where D is odd
-    uint32_t *kRows;           // B of gq
-    uint32_t *qT, *goT;        // B of a block of scores, and of their gradients
-    uint32_t *qRows, *goRows;  // B of gk and gv
-    // A block of probabilities and of gradients [N, PANEL], by key; and the latter in pairs along keys.
+    uint16_t *k, *v;           // operand A, if D is odd
+    uint32_t *kRows;           // operand B of gq
+    uint32_t *qT, *goT;        // operand B of a block of scores, and of their gradients
+    uint32_t *qRows, *goRows;  // operand B of gk and gv
+    // A block of probabilities and of score gradients [N, BLOCK], by key; the latter also in pairs along keys.
     uint16_t *p, *gs;
     uint32_t *gsPairs;
     float *gq, *gk, *gv;  // sums
@@ -49,7 +49,7 @@ typedef struct {
 
 static long up(long n, long unit) { return (n + unit - 1) / unit * unit; }
 
-/// `count` elements behind the first *at bytes of `base`, where there is one.
+/// Reserves `count` elements after the first *at bytes of `base`; returns NULL if `base` is NULL.
 static void *take(char *base, size_t *at, long count, size_t size) {
     void *here = base ? base + *at : NULL;
     *at += (size_t)up(count * (long)size, 64);
@@ -91,18 +91,18 @@ static backward_space backward_layout(long N, long D, char *base) {
     return s;
 }
 
-/// Where row `row` of a (sample, head) begins in a tensor of this stride.
+/// Offset of row `row` of a (sample, head) in a tensor with this stride.
 CK_INLINE long element(const pass *p, long bh, long row, long stride) {
     return (bh / p->heads * p->N + row) * stride + bh % p->heads * p->D;
 }
 
-/// Asks for a row of D numbers, needed when the products that now run are done: a head's rows lie apart, and the
-/// processor does not foresee them.
+/// Prefetches a row of D numbers that is needed after the current products. The rows of a head are not contiguous, so
+/// the hardware prefetcher does not detect them.
 CK_TILE void prefetch(long D, const uint16_t *row) {
     for (long d = 0; d < D; d += 32) _mm_prefetch((const char *)(row + d), _MM_HINT_T1);
 }
 
-/// C [M, D] ← A·B, or += where `add` is set: K pairs.
+/// C [M, D] ← A·B, or C += A·B if `add` is set, over K pairs.
 CK_BF16_TARGET static void product(
     long rows, long D, long K, pairs a, const uint32_t *b, int add, float *c, long ldc) {
     for (long d = 0; d < D; d += PANEL)
@@ -117,7 +117,7 @@ CK_BF16_TARGET static void product(
 
 // MARK: forward
 
-/// A tile of scores [rows, PANEL], of which `keys` columns are real, and the maxima of each row's 16 lanes.
+/// Computes a tile of scores [rows, PANEL], of which `keys` columns are valid, and the maximum of each row's 16 lanes.
 CK_TILE void score_tile(int rows, long K, pairs q, const uint32_t *kT, long keys, int first, float *scores,
                         long stride, float *maxima) {
     sums s;
@@ -143,8 +143,7 @@ CK_TILE void score_tile(int rows, long K, pairs q, const uint32_t *kT, long keys
     }
 }
 
-/// exp(scale·(scores − maximum)) [n] as bf16, in the place of the scores; returns 16 sums of the fp32
-/// numbers.
+/// Replaces the scores by exp(scale·(scores − maximum)) [n] as bf16; returns 16 partial sums of the fp32 values.
 CK_TILE __m512 probabilities(long n, float scale, float maximum, float *scores) {
     __m512 by = _mm512_set1_ps(scale * LOG2E), shift = _mm512_set1_ps(maximum * (scale * LOG2E));
     __m512 sum0 = _mm512_setzero_ps(), sum1 = sum0;
@@ -159,7 +158,7 @@ CK_TILE __m512 probabilities(long n, float scale, float maximum, float *scores) 
     return _mm512_add_ps(sum0, sum1);
 }
 
-/// Of each of 16 rows of 16 numbers, the maximum or the sum.
+/// The maximum or the sum of each of 16 rows of 16 numbers.
 enum { MAXIMUM, SUM };
 CK_TILE __m512 across(const float *rows, int what) {
     __m512i x[16];
@@ -181,7 +180,7 @@ CK_BF16_TARGET static void forward_share(const pass *p, long share) {
     const long K = (D + 1) / 2, keys = up(N, PANEL), ldo = up(D, 16);
     forward_space s = forward_layout(N, D, NULL);
     s = forward_layout(N, D, p->scratch + (size_t)share * s.bytes);
-    long head = -1;  // whose k and v are at hand
+    long head = -1;  // the head that k and v currently belong to
     for (long task = p->tasks * share / p->shares; task < p->tasks * (share + 1) / p->shares; task++) {
         long bh = task / p->blocks, first = task % p->blocks * QUERIES, rows = ck_min(QUERIES, N - first);
         long base = element(p, bh, 0, stride), at = element(p, bh, first, dense);
@@ -229,7 +228,7 @@ static void forward_body(void *context, long begin, long end) {
 // MARK: backward
 
 /// For `rows` keys and a block of queries: probabilities p = exp(scale·k·q − lse), and gs = p·(v·go − delta), the
-/// scores' gradients but for the factor `scale`.
+/// gradients of the scores without the factor `scale`.
 CK_TILE void gradient_tile(int rows, long K, pairs k, pairs v, const uint32_t *qT, const uint32_t *goT,
                            float scale, const float *lse2, const float *minusDelta, uint16_t *p, uint16_t *gs,
                            uint32_t *gsPairs) {
@@ -284,15 +283,15 @@ CK_TILE float dot(long n, const uint16_t *x, const uint16_t *y) {
     return _mm512_reduce_add_ps(sum);
 }
 
-/// Probabilities and the scores' gradients of `rows` queries, PANEL at most, from query `first`: the columns of s->p,
-/// s->gs and s->gsPairs from `column`.
+/// Computes probabilities and score gradients of `rows` queries, at most PANEL, beginning with query `first`: the
+/// columns of s->p, s->gs and s->gsPairs from `column` on.
 CK_BF16_TARGET static void score_gradients(
     const pass *p, const backward_space *s, pairs k, pairs v, long bh, long first, long rows, long column) {
     const long N = p->N, D = p->D, K = (D + 1) / 2, dense = p->heads * D;
     const uint16_t *go = p->go + element(p, bh, first, dense), *o = p->o + element(p, bh, first, dense);
     pack_transposed(rows, D, p->q + element(p, bh, first, p->stride), p->stride, s->qT);
     pack_transposed(rows, D, go, dense, s->goT);
-    // Queries beyond the last have q = go = 0: whatever their probabilities are, they add nothing.
+    // Queries beyond the last have q = go = 0 and contribute nothing, regardless of their probabilities.
     float lse2[PANEL] = {0}, minusDelta[PANEL] = {0};
     for (long row = 0; row < rows; row++) {
         lse2[row] = p->lse[bh * N + first + row] * LOG2E;

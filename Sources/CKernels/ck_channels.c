@@ -1,10 +1,12 @@
-// What a sample's channels share: the time embedding's sum, and its scale and shift. x is [B, P, C].
+// Operations with values per sample and channel: the sum with the time embedding, and its scale and shift.
+// x is [B, P, C].
 //
-// Forward, the rows b·P + p are split over the threads. Backward, gradients of [B, C] are sums over p: a
-// task is one sample and one tile of channels, so a sum's order does not depend on the number of threads.
+// In the forward pass the rows b·P + p are divided among the threads. In the backward pass the gradients of [B, C] are
+// sums over p: a task is one sample and one tile of channels, so the order of a sum does not depend on the number of
+// threads.
 #include "ck_vector.h"
 
-enum { TILE = 128, CHUNK = 64 };  // channels a task; rows summed in fp32 before they go into a double
+enum { TILE = 128, CHUNK = 64 };  // channels per task; rows summed in fp32 before they are added to a double
 
 typedef struct {
     ck_dtype dtype;
@@ -43,8 +45,7 @@ void ck_add_channels_forward(ck_dtype dtype, long B, long P, long C, const void 
     parallel_rows(&p, add_forward_body);
 }
 
-/// total[c] = sum over rows of gy[row, c], for `width` channels; and weighted[c] = sum of gy·x where x is
-/// there.
+/// total[c] = sum over rows of gy[row, c], for `width` channels; if x is given, weighted[c] = sum of gy·x.
 CK_INLINE void sum_rows(ck_dtype T, int has_x, long rows, long width, long C, const void *gy, const void *x,
                         double *total, double *weighted) {
     float part[TILE], weightedPart[TILE];
@@ -155,6 +156,6 @@ void ck_scale_shift_backward(ck_dtype dtype, long B, long P, long C, const void 
                              const void *gy, const void *addend, void *gx, void *gst) {
     pass p = {.dtype = dtype, .B = B, .P = P, .C = C, .x = x, .t = st, .gy = gy, .addend = addend, .y = gx,
               .gt = gst};
-    parallel_tiles(&p, scale_shift_sums_body);  // first: gx may overwrite gy or x
+    parallel_tiles(&p, scale_shift_sums_body);  // must run first: gx may overwrite gy or x
     parallel_rows(&p, scale_shift_backward_body);
 }

@@ -1,4 +1,4 @@
-// Concatenation along channels, and its parts. Rows are pixels or tokens.
+// Concatenation along channels, and its backward pass. Rows are pixels or tokens.
 #include "ck_vector.h"
 
 typedef struct {

@@ -1,4 +1,4 @@
-// The convolution's front: checks the shape once and hands every call to the plan's backend.
+// The entry points of convolution: they check the shape once and dispatch every call to the plan's backend.
 #include "conv_plan.h"
 
 #include <limits.h>
@@ -38,7 +38,7 @@ const char *ck_backend_description(ck_backend backend) {
     return text;
 }
 
-// Writes what is wrong with the shape, and returns 0, or returns 1.
+// Returns 1, or 0 with a message in `error` if the shape is invalid.
 static int shape_is_valid(const ck_conv_shape *s, char *error, size_t error_size) {
     if (s->B < 1 || s->H < 1 || s->W < 1 || s->C < 1 || s->O < 1) {
         snprintf(error, error_size,
@@ -62,7 +62,7 @@ static int shape_is_valid(const ck_conv_shape *s, char *error, size_t error_size
                  s->kernelH, s->kernelW, s->H + s->padTop + s->padBottom, s->W + s->padLeft + s->padRight);
         return 0;
     }
-    // OpenBLAS counts in int.
+    // OpenBLAS dimensions are int.
     if (s->kernelH * s->kernelW > INT_MAX / s->C || s->kernelH * s->kernelW > INT_MAX / s->O) {
         snprintf(error, error_size,
                  "convolution: %ld input and %ld output channels under a %ldx%ld kernel are too many", s->C,
@@ -83,7 +83,7 @@ ck_conv *ck_conv_create(ck_backend backend, ck_conv_kind kind, const ck_conv_sha
     error[0] = 0;
     if (!shape_is_valid(shape, error, error_size)) return NULL;
     if (kind == CK_CONV_BACKWARD_DATA)
-        has_bias = 0;  // only the forward pass and the weights' gradient see it
+        has_bias = 0;  // only the forward pass and the weight gradient use the bias
     if (kind != CK_CONV_FORWARD) has_addend = 0;
     if (backend == CK_FASTEST || backend == CK_WINOGRAD) {
         if (backend == CK_WINOGRAD ? ck_conv_can_winograd(shape) : ck_conv_prefers_winograd(kind, shape))

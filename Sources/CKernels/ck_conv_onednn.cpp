@@ -1,6 +1,5 @@
-// Convolution on oneDNN. Activations are plain NHWC, so nothing is reordered in a step but weights and their
-// gradients, whose layout oneDNN chooses. Primitives, memory objects and arguments are made with the plan; a
-// call sets pointers.
+// Convolution on oneDNN. Activations are plain NHWC, so a step only reorders weights and their gradients, whose layout
+// oneDNN chooses. Primitives, memory objects and arguments are created with the plan; a call only sets pointers.
 #ifdef DISTTRAIN_ONEDNN
 
 #include <algorithm>
@@ -16,7 +15,7 @@
 #include "conv_plan.h"
 #include "onednn_call.h"
 
-extern "C" void omp_set_num_threads(int);  // libgomp's
+extern "C" void omp_set_num_threads(int);  // from libgomp
 
 namespace {
 
@@ -27,7 +26,7 @@ using type = memory::data_type;
 
 size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-/// A convolution as oneDNN counts: dimensions are (B, C, H, W) in any layout.
+/// A convolution in oneDNN's terms: dimensions are (B, C, H, W) regardless of the layout.
 struct Geometry {
     type element;
     memory::desc x, y, bias;
@@ -64,7 +63,7 @@ dnnl::convolution_backward_weights::primitive_desc describe_backward_weights(
     const dnnl::primitive_attr &attributes) {
     auto algorithm = dnnl::algorithm::convolution_direct;
     auto hint = describe_forward(g, hintWeights, hasBias, attributes);
-    // Gradients of parameters are fp32 whatever the activations are.
+    // Parameter gradients are fp32 regardless of the activation type.
     memory::desc gw(g.weights, type::f32, tag::any), gb = hasBias ? g.bias : memory::desc();
 #if DNNL_VERSION_MAJOR >= 3
     return {processor(), algorithm, g.x, gw, gb, g.y, g.strides, g.before, g.after, hint, attributes};
@@ -73,8 +72,8 @@ dnnl::convolution_backward_weights::primitive_desc describe_backward_weights(
 #endif
 }
 
-/// The places of the weights in the layout that oneDNN chose; `turned` where its O is our C and its kernel is
-/// turned round.
+/// The offsets of the weights in the layout that oneDNN chose. `turned`: O and C are exchanged and the kernel is
+/// rotated by 180°.
 class Layout {
   public:
     Layout() = default;
@@ -95,8 +94,8 @@ class Layout {
         long start = d.offset0;
 #endif
         if (!blocked) throw dnnl::error(dnnl_unimplemented, "oneDNN chose weights of an opaque layout");
-        // An index's blocks lie inside each other, the last innermost; what is left steps by the dimension's
-        // stride.
+        // The blocks of an index are nested, the last one innermost; the remainder is multiplied by the stride of the
+        // dimension.
         std::vector<long> place[4];
         for (int d = 0; d < 4; d++)
             for (long i = 0; i < extent[size_t(d)]; i++) {
@@ -125,22 +124,22 @@ class Layout {
 
   private:
     std::vector<long> output, input, tap;
-    ck_weight_layout places{};  // points into the vectors, whose memory moves along
+    ck_weight_layout places{};  // points into the vectors, whose memory moves with them
 };
 
 struct Plan : ck_conv {
     dnnl::stream stream{processor()};
     std::string name;
     Call convolution;
-    int x = -1, weights = -1, bias = -1, y = -1, scratchpad = -1;  // places in `convolution`
+    int x = -1, weights = -1, bias = -1, y = -1, scratchpad = -1;  // argument indices in `convolution`
     Layout layout;                                                 // of the weights, or of their gradient
-    bool turned = false;  // backward-data as a forward convolution with the kernel turned round
+    bool turned = false;  // backward-data as a forward convolution with the kernel rotated by 180°
     size_t gradientBytes = 0, scratchpadBytes = 0, outputBytes = 0;
-    int threads = ck_threads();  // that the primitive divides its work by
+    int threads = ck_threads();  // number of threads for which the primitive was created
 
     void build();
     void run() const {
-        // OpenMP's setting is each thread's own, and this may be another thread than the one that made the plan.
+        // OpenMP's thread count is per thread, and this thread may differ from the one that created the plan.
         omp_set_num_threads(threads);
         convolution.run();
     }
@@ -154,12 +153,12 @@ struct Plan : ck_conv {
     }
 };
 
-/// Whether the implementation is vectorised: oneDNN's reference loops are many times slower than im2col.
+/// Whether the implementation is vectorized: oneDNN's reference loops are many times slower than im2col.
 bool is_fast(const std::string &name) { return name.find("ref") == std::string::npos; }
 
-/// A 1×1 convolution is a product over all pixels, whose images are of no account; oneDNN works image by
-/// image. Below 64 pixels, as in a linear layer called with B rows, that costs it 2 to 7 times the time: then
-/// all are one row.
+/// A 1×1 convolution is a matrix product over all pixels, regardless of image boundaries, but oneDNN works image by
+/// image. Below 64 pixels per image, as in a linear layer called with B rows, that takes 2 to 7 times as long, so all
+/// pixels are folded into one row.
 ck_conv_shape folded(ck_conv_shape s) {
     bool product = s.kernelH == 1 && s.kernelW == 1 && s.stride == 1 &&
                    s.padTop + s.padLeft + s.padBottom + s.padRight == 0;
@@ -183,8 +182,8 @@ Geometry geometry_of(const ck_conv_shape &s) {
             {s.padBottom, s.padRight}};
 }
 
-/// Backward-data of a stride-1 convolution: gx = gy * weights', weights'[c, o, kh, kw] = weights[o, c,
-/// KH−1−kh, KW−1−kw].
+/// Backward-data of a stride-1 convolution as a forward convolution: gx = gy * weights',
+/// weights'[c, o, kh, kw] = weights[o, c, KH−1−kh, KW−1−kw].
 Geometry turned_geometry(const ck_conv_shape &s) {
     Geometry g = geometry_of(s);
     std::swap(g.x, g.y);
@@ -194,9 +193,9 @@ Geometry turned_geometry(const ck_conv_shape &s) {
     return g;
 }
 
-/// Whether to do so, measured on Zen 5 with oneDNN 2.6.3: turned is 3 to 8 % faster in fp32 (up to twice as
-/// fast where 16×16 images meet 256 channels) and up to 15 % in bf16; the library's own backward-data is 5 %
-/// faster below 8×8, and a third faster from few output channels.
+/// Whether to use the rotated kernel. Measured on Zen 5 with oneDNN 2.6.3: it is 3 to 8 % faster in fp32 (up to twice
+/// as fast for 16×16 images with 256 channels) and up to 15 % faster in bf16. The library's own backward-data is 5 %
+/// faster below 8×8 and a third faster for few output channels.
 bool prefers_turned(const ck_conv_shape &s) {
     return s.kernelH * s.kernelW > 1 && s.H * s.W >= 64 && s.O >= 16;
 }
@@ -206,13 +205,13 @@ bool can_turn(const ck_conv_shape &s) {
            s.padRight < s.kernelW;
 }
 
-/// oneDNN 2.6.3's jit_bf16_1x1:avx512_core_bf16 gives wrong backward-data where O is odd, at some numbers of
-/// pixels (60, 150); its forward is right.
+/// oneDNN 2.6.3's jit_bf16_1x1:avx512_core_bf16 computes wrong backward-data results if O is odd, for some numbers of
+/// pixels (60, 150); its forward pass is correct.
 bool is_miscomputed(const ck_conv_shape &s) {
     return s.dtype == CK_BF16 && s.kernelH * s.kernelW == 1 && s.O % 2 == 1;
 }
 
-/// Throws dnnl::error where oneDNN has no implementation.
+/// Throws dnnl::error if oneDNN has no implementation.
 void Plan::build() {
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
@@ -362,11 +361,10 @@ const char *instruction_set() {
 
 ck_conv *ck_conv_create_onednn(ck_conv_kind kind, const ck_conv_shape *shape, int has_bias, int has_addend,
                                char *error, size_t error_size) {
-    // oneDNN counts the calling thread's threads when it makes a primitive, and OpenMP's setting is each
-    // thread's own.
+    // oneDNN uses the calling thread's OpenMP thread count when it creates a primitive, and that count is per thread.
     omp_set_num_threads(ck_threads());
-    // Two threads that make the same primitive at once can get one that computes nonsense, and that oneDNN's cache then
-    // hands to everybody (seen in 2.6.3).
+    // If two threads create the same primitive at the same time, the result can be a primitive that computes wrong
+    // values, which oneDNN's cache then returns to all callers (observed in 2.6.3).
     static std::mutex one_at_a_time;
     std::lock_guard<std::mutex> lock(one_at_a_time);
     Plan *plan = nullptr;
@@ -386,7 +384,7 @@ ck_conv *ck_conv_create_onednn(ck_conv_kind kind, const ck_conv_shape *shape, in
         delete plan;
         return nullptr;
     }
-    // bf16 on a processor without it, for one.
+    // No fast implementation, for example bf16 on a processor without it.
     delete plan;
     return ck_conv_create_openblas(kind, shape, has_bias, has_addend, error, error_size);
 }

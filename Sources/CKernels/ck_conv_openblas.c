@@ -1,10 +1,9 @@
-// Convolution as matrix products on OpenBLAS: the portable backend, and the reference for the fast one.
+// Convolution as matrix products on OpenBLAS: the portable backend, and the reference for the fast ones.
 //
-// Forward and backward-data are one loop: each target pixel gathers the source pixels under the kernel's taps
-// into a row of `columns`, and columns times packed weights are the targets. In backward-data with a stride,
-// targets fall into stride² phases, each seeing its own subset of the taps; so no product is spent on zeros.
-// Columns are made for some rows at a time, in each thread's part of the scratch. bf16 is widened on the way
-// in.
+// Forward and backward-data share one loop: each target pixel gathers the source pixels under the kernel's taps into a
+// row of `columns`, and the targets are columns times packed weights. In backward-data with a stride, the targets fall
+// into stride² phases, each with its own subset of the taps, so no product is computed for zeros. Columns are created
+// for some rows at a time, in each thread's part of the scratch memory. bf16 values are widened when they are gathered.
 #include <cblas.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,23 +15,23 @@
 
 enum { columnsFloats = 1 << 19, leastRows = 64, mostRows = 1024 };
 
-// The targets of one phase, and where their taps lie in the source.
+// The targets of one phase, and the positions of their taps in the source.
 typedef struct {
     long sourceH, sourceW, channels;  // the source [B, sourceH, sourceW, channels]
-    long targetH, targetW, step;      // target (i, j) looks at source (i·step, j·step) + a tap's offset
-    long firstH, firstW, spacing;     // target (i, j) is the output's pixel (firstH + i·spacing, …)
+    long targetH, targetW, step;      // target (i, j) reads source (i·step, j·step) + a tap's offset
+    long firstH, firstW, spacing;     // target (i, j) is output pixel (firstH + i·spacing, …)
     long outputH, outputW, outputs;   // the output [B, outputH, outputW, outputs]
     long taps, *offsetH, *offsetW;
-    long firstTap;  // of the packed weights [taps of all phases, channels, outputs]
+    long firstTap;  // index into the packed weights [taps of all phases, channels, outputs]
 } phase;
 
 typedef struct {
     ck_conv base;
-    long phases, slots;  // slots: shares of the work, one a thread
+    long phases, slots;  // slots: shares of the work, one per thread
     long rows, slotFloats;
     phase *phase;
-    ck_weight_layout layout;  // of the packed weights, or of their gradient while it is summed
-    long *offsets, *places;   // the memory of all phases' offsets, and of the layout
+    ck_weight_layout layout;  // of the packed weights, or of the accumulated gradient
+    long *offsets, *places;   // memory of the offsets of all phases, and of the layout
 } plan;
 
 CK_INLINE void load(ck_dtype dtype, const void *source, long index, long n, float *y) {
@@ -49,14 +48,13 @@ CK_INLINE void store(ck_dtype dtype, void *target, long index, long n, const flo
         for (long i = 0; i < n; i++) ck_store(CK_BF16, target, index + i, x[i]);
 }
 
-// A dense 1×1 kernel in fp32 needs no columns: the source is them.
+// A dense 1×1 kernel in fp32 needs no columns: the source already has this form.
 static int source_is_columns(const phase *p, ck_dtype dtype) {
     return dtype == CK_F32 && p->taps == 1 && p->step == 1 && p->offsetH[0] == 0 && p->offsetW[0] == 0 &&
            p->targetH == p->sourceH && p->targetW == p->sourceW;
 }
 
-// columns [rows, end − begin]: elements begin..<end of each target's (tap, channel) row, for targets
-// first..<first + rows.
+// columns [rows, end − begin]: elements begin..<end of the (tap, channel) row of the targets first..<first + rows.
 CK_INLINE void gather(const phase *p, ck_dtype dtype, const void *source, long first, long rows, long begin,
                       long end, float *columns) {
     long C = p->channels, width = end - begin;
@@ -85,7 +83,7 @@ typedef struct {
     float *scratch;
 } transform;
 
-// output ← columns · packed + bias + addend, for the slots' shares of one phase's targets.
+// output ← columns · packed + bias + addend, for the slots' shares of the targets of one phase.
 CK_KERNEL static void transform_share(void *context, long firstSlot, long endSlot) {
     const transform *t = context;
     const plan *plan = t->plan;
@@ -107,7 +105,7 @@ CK_KERNEL static void transform_share(void *context, long firstSlot, long endSlo
                         y[row * N + n] = t->addend ? y[row * N + n] + t->bias[n] : t->bias[n];
             float beta = t->addend || t->bias ? 1 : 0;
             if (K == 0) {
-                memset(y, 0, (size_t)(rows * N) * sizeof *y);  // a phase that no tap reaches
+                memset(y, 0, (size_t)(rows * N) * sizeof *y);  // a phase without taps
             } else {
                 const float *rowsOfColumns = columns;
                 if (direct)
@@ -161,7 +159,7 @@ CK_KERNEL static void round_share(void *packed, long begin, long end) {
     for (long i = begin; i < end; i++) x[i] = ck_from_bits((uint32_t)ck_to_bf16(x[i]) << 16);
 }
 
-// packed [taps, channels, outputs] fp32, with bf16's values where the plan is in bf16.
+// packed [taps, channels, outputs] in fp32, rounded to bf16 if the plan is in bf16.
 static void pack(ck_conv *conv, const void *weights, void *packed) {
     const plan *plan = (const void *)conv;
     ck_pack_weights(&plan->layout, conv->shape.weights, weights, CK_F32, packed);
@@ -176,8 +174,8 @@ typedef struct {
     int accumulate;
 } reduction;
 
-// sums [O, taps·C] ← gyᵀ · columns, each slot its own columns. The rows' order is the same for any number of
-// threads.
+// sums [O, taps·C] ← gyᵀ · columns, where each slot computes its own columns. The order of the rows does not depend on
+// the number of threads.
 CK_KERNEL static void reduce_share(void *context, long firstSlot, long endSlot) {
     const reduction *r = context;
     const plan *plan = r->plan;
@@ -208,8 +206,8 @@ CK_KERNEL static void reduce_share(void *context, long firstSlot, long endSlot) 
     }
 }
 
-// gb of output channels begin..<end. Rows are summed in blocks, so that rounding grows with the block, not
-// the batch.
+// gb of output channels begin..<end. Rows are summed in blocks, so that the rounding error grows with the block and not
+// with the batch.
 CK_KERNEL static void sum_share(void *context, long begin, long end) {
     enum { width = 16, block = 256 };
     const reduction *r = context;
@@ -255,8 +253,7 @@ static void destroy(ck_conv *conv) {
 static const ck_conv_methods methods = {destroy, implementation, pack,
                                         forward, backward_data,  backward_weights};
 
-// Forward and backward-weights: one phase, whose targets are the output's pixels. `tap` lists the taps'
-// order.
+// Forward and backward-weights: one phase, whose targets are the output pixels. `tap` receives the order of the taps.
 static void lay_forward(plan *plan, long *tap) {
     const ck_conv_shape *s = &plan->base.shape;
     long OH = ck_conv_output_height(s), OW = ck_conv_output_width(s), *offsets = plan->offsets;
@@ -281,7 +278,8 @@ static void lay_forward(plan *plan, long *tap) {
         }
 }
 
-// Backward-data: input pixel h is reached from output row (h + padTop − kh)/stride by the taps that divide.
+// Backward-data: input pixel h receives contributions from output row (h + padTop − kh)/stride for taps where it is an
+// integer.
 static void lay_backward(plan *plan, long *tap) {
     const ck_conv_shape *s = &plan->base.shape;
     long stride = s->stride, firstTap = 0;
@@ -364,7 +362,7 @@ ck_conv *ck_conv_create_openblas(ck_conv_kind kind, const ck_conv_shape *shape, 
     if (plan->rows < leastRows) plan->rows = leastRows;
     if (plan->rows > mostRows) plan->rows = mostRows;
     if (plan->rows > targets) plan->rows = targets;
-    // A row of columns and its row of results; the slots are kept apart by whole cache lines.
+    // A row of columns and its row of results. Slots are whole cache lines to avoid false sharing.
     plan->slotFloats = (plan->rows * (K + N) + 15) / 16 * 16;
     plan->base.scratch_bytes = (size_t)(plan->slots * plan->slotFloats) * sizeof(float);
     if (kind == CK_CONV_BACKWARD_WEIGHTS)

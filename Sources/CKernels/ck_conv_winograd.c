@@ -1,6 +1,6 @@
-// 3×3 convolution of stride 1 by Winograd's F(4×4, 3×3): 36 products where direct convolution has 144, in fp32
-// whatever the activations are. Transforms read and write NHWC directly, tile by tile, and leave their results in
-// the order in which the products want them. Here are the plans, and the rule for where they pay.
+// 3×3 convolution with stride 1 by Winograd's F(4×4, 3×3): 36 products instead of 144 for direct convolution, always
+// computed in fp32. Transforms read and write NHWC directly, tile by tile, and store their results in the order that
+// the products require. This file contains the plans and the rule that decides when Winograd is faster.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +14,7 @@ static const char *implementation(const ck_conv *conv) {
     (void)conv;
     return "winograd 4x4";
 }
-/// Weights are taken as they are: see `ck_conv_packed_bytes`.
+/// Weights are used without packing: see `ck_conv_packed_bytes`.
 static void pack(ck_conv *conv, const void *weights, void *packed) { (void)conv, (void)weights, (void)packed; }
 
 static const ck_conv_methods methods = {destroy,      implementation,     pack,
@@ -25,11 +25,11 @@ int ck_conv_can_winograd(const ck_conv_shape *s) {
            s->padBottom <= 2 && s->padRight <= 2 && ck_vector_bits() >= 256;
 }
 
-/// Compares the times of both ways, in multiply-adds of direct fp32 convolution, measured with oneDNN 2.6.3 on Zen 4:
-/// the transforms cost by tile and channel, and by pair of channels; oneDNN's bf16 passes over images leave out the
-/// taps that fall on padding. A rule and not a race at start-up, so that a resumed run computes as the first one did;
-/// and it asks for a usual batch, not for the one at hand, so that a sample does not depend on how many others are
-/// computed with it.
+/// Compares the times of Winograd and direct convolution, in multiply-adds of direct fp32 convolution, as measured with
+/// oneDNN 2.6.3 on Zen 4. The transforms cost time per tile and channel, and per pair of channels; oneDNN's bf16
+/// kernels for activations skip the taps that fall on padding. This is a fixed rule instead of a benchmark at startup,
+/// so that a resumed run computes the same results as the original run. It assumes a usual batch instead of the actual
+/// one, so that the result of a sample does not depend on the batch size.
 int ck_conv_prefers_winograd(ck_conv_kind kind, const ck_conv_shape *s) {
     if (!ck_conv_can_winograd(s)) return 0;
     double OH = (double)ck_conv_output_height(s), OW = (double)ck_conv_output_width(s);

@@ -3,7 +3,7 @@
 #include <pthread.h>
 #include <string.h>
 
-// slices[0] advances the checksum by one byte; slices[k] by one byte that k zero bytes follow.
+// slices[0] advances the checksum by one byte; slices[k] by one byte followed by k zero bytes.
 static uint32_t slices[8][256];
 static pthread_once_t slices_ready = PTHREAD_ONCE_INIT;
 
@@ -56,7 +56,7 @@ uint32_t ck_crc32c(uint32_t crc, const void *bytes, size_t count) {
 }
 #endif
 
-// Checksums are polynomials over GF(2) modulo the CRC's, bits reversed: bit 31 is x^0.
+// Checksums are polynomials over GF(2) modulo the CRC polynomial, with reversed bits: bit 31 is x^0.
 static uint32_t multiply(uint32_t a, uint32_t b) {
     uint32_t product = 0;
     for (uint32_t bit = 1u << 31; bit; bit >>= 1) {

@@ -1,4 +1,4 @@
-// fp64 matrices on OpenBLAS and its LAPACK: products on the calling thread, and eigenvalues.
+// fp64 matrices with OpenBLAS and its LAPACK: products and eigenvalues, on the calling thread.
 #include "ck_dense.h"
 
 #include <cblas.h>
@@ -6,7 +6,7 @@
 
 #include "ck_parallel.h"
 
-// LAPACK's Fortran interface, which Debian's OpenBLAS has a header for only in another package. The last two are the
+// LAPACK's Fortran interface; Debian packages its header separately from OpenBLAS. The last two arguments are the
 // lengths of the strings.
 extern void dsyevd_(const char *jobz, const char *uplo, const int *n, double *a, const int *lda, double *w,
                     double *work, const int *lwork, int *iwork, const int *liwork, int *info, size_t, size_t);

@@ -1,9 +1,9 @@
-// Inverted dropout (Srivastava et al., 2014), its mask drawn anew in the backward pass instead of kept.
+// Inverted dropout (Srivastava et al., 2014). The backward pass draws the mask again instead of storing it.
 #include "ck_vector.h"
 
-enum { BLOCKS = 64, SEGMENT = 4 * BLOCKS };  // Philox gives four numbers a block
+enum { BLOCKS = 64, SEGMENT = 4 * BLOCKS };  // Philox generates four numbers per block
 
-// CounterRandom's key for its purpose "dropout", with the layer mixed into the seed.
+// CounterRandom's key for the purpose "dropout", with the layer mixed into the seed.
 static const uint64_t PURPOSE = 5 * UINT64_C(0x9E3779B97F4A7C15), LAYER = UINT64_C(0xBF58476D1CE4E5B9);
 
 typedef struct {
@@ -16,7 +16,7 @@ typedef struct {
     void *y;
 } pass;
 
-/// Numbers first·4 ..< (first + BLOCKS)·4 of the stream (key; sample, step), as CounterRandom counts them.
+/// Numbers first·4 ..< (first + BLOCKS)·4 of the stream (key; sample, step), numbered as in CounterRandom.
 CK_INLINE void philox(uint64_t key, uint64_t step, uint64_t sample, uint32_t first, uint32_t *numbers) {
     uint32_t high = (uint32_t)((sample >> 32) & 0xFFFF) | (uint32_t)((step >> 32) & 0xFFFF) << 16;
     CK_CHANNELS

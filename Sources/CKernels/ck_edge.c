@@ -40,7 +40,7 @@ static void edge_samples(void *context, long begin, long end) {
         long base = b * n;
         double sum = 0;
         for (long i = 0; i < n; i++) {
-            // Each difference is met from both of its ends: half the loss from each.
+            // Each difference is visited from both of its pixels, and each visit adds half of it to the loss.
             long y = i / row, x = i % row;
             float e = load(p->dtype, p->x, base + i) - p->target[base + i], g = 0;
             const long steps[4] = {x >= p->C ? -p->C : 0, x < row - p->C ? p->C : 0, y > 0 ? -row : 0,

@@ -1,4 +1,4 @@
-// Casts, sums and SiLU: passes over n elements.
+// Casts, sums and SiLU over n elements.
 #include "ck_vector.h"
 
 typedef struct {

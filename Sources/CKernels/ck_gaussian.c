@@ -1,4 +1,4 @@
-// The diagonal Gaussian of an autoencoder: sample, gradient, Kullback-Leibler divergence.
+// The diagonal Gaussian of an autoencoder: sampling, gradient, Kullback-Leibler divergence.
 #include "ck_vector.h"
 
 typedef struct {
@@ -11,7 +11,7 @@ typedef struct {
     double *kl;
 } pass;
 
-static const float LOWEST = -30, HIGHEST = 20;  // of logvar, as in diffusers' DiagonalGaussianDistribution
+static const float LOWEST = -30, HIGHEST = 20;  // limits of logvar, as in diffusers' DiagonalGaussianDistribution
 
 CK_INLINE float clamp(float logvar) {
     logvar = logvar < LOWEST ? LOWEST : logvar;
@@ -54,11 +54,11 @@ CK_INLINE void sample_backward(ck_dtype T, const pass *p, long begin, long end) 
         for (long c = 0; c < C; c++) {
             float g = ck_load(T, gz, c), unclamped = ck_load(T, mean, C + c), logvar = clamp(unclamped);
             float deviation = ck_exp(0.5f * logvar), glogvar = 0;
-            if (logvar == unclamped) {  // beyond its limits logvar has no gradient
+            if (logvar == unclamped) {  // a clamped logvar has no gradient
                 glogvar = 0.5f * p->klWeight * (deviation * deviation - 1);
                 if (p->noise) glogvar += 0.5f * g * p->noise[row * C + c] * deviation;
             } else if (unclamped != unclamped) {
-                glogvar = unclamped;  // a NaN is passed on
+                glogvar = unclamped;  // propagate NaN
             }
             ck_store(T, gmoments, c, g + p->klWeight * ck_load(T, mean, c));
             ck_store(T, gmoments, C + c, glogvar);

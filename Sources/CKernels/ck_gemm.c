@@ -1,5 +1,5 @@
-// fp32 matrix products on OpenBLAS, which runs single-threaded inside each of our threads' shares, and what
-// the processor can do, for the user to read.
+// fp32 matrix products on OpenBLAS, which runs single-threaded within each thread's share, and the detection of
+// processor features.
 #include "ck_gemm.h"
 
 #include <cblas.h>
@@ -20,7 +20,7 @@ typedef struct {
     float *C;
 } product;
 
-// Rows (or columns) begin..<end of C.
+// Computes rows (or columns) begin..<end of C.
 static void multiply_share(void *context, long begin, long end) {
     const product *p = context;
     long rows = p->byColumns ? p->M : end - begin, columns = p->byColumns ? end - begin : p->N;
@@ -41,7 +41,7 @@ static void multiply_share(void *context, long begin, long end) {
 void ck_sgemm(int transA, int transB, long M, long N, long K, float alpha, const float *A, long lda,
               const float *B, long ldb, float beta, float *C, long ldc) {
     product p = {transA, transB, N > M, M, N, K, lda, ldb, ldc, alpha, beta, A, B, C};
-    // A product below this does not repay waking the other threads (some microseconds).
+    // For a smaller product, waking the other threads (some microseconds) takes longer than it saves.
     double flops = 2.0 * (double)M * (double)N * (double)(K > 0 ? K : 1);
     long count = p.byColumns ? N : M;
     ck_parallel(count, flops < 2e6 ? count : 16, multiply_share, &p);
@@ -60,7 +60,7 @@ static features find_features(void) {
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & (1u << 27))) return found;  // OSXSAVE
     unsigned saved, high;
     __asm__("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
-    // The operating system must save the registers too: bits 1-2 AVX, 5-7 AVX-512, 17-18 AMX tiles.
+    // The operating system must also save the registers: bits 1-2 AVX, 5-7 AVX-512, 17-18 AMX tiles.
     int os_avx = CK_LEVEL >= 3 && (saved & 0x6) == 0x6;
     int os_avx512 = CK_LEVEL >= 4 && os_avx && (saved & 0xe0) == 0xe0;
     int os_amx = os_avx512 && (saved & 0x60000) == 0x60000;
@@ -112,7 +112,7 @@ double ck_bf16_cost(void) {
 }
 
 #ifdef DISTTRAIN_ONEDNN
-// ONEDNN_MAX_CPU_ISA may keep the library from what the processor can do.
+// ONEDNN_MAX_CPU_ISA may prevent the library from using bf16.
 int ck_onednn_allows_bf16(void);
 #else
 static int ck_onednn_allows_bf16(void) { return 1; }

@@ -1,19 +1,19 @@
-// GroupNorm (Wu and He, 2018) over x [B, P, C], its C channels in G groups, with SiLU fused on request.
+// GroupNorm (Wu and He, 2018) over x [B, P, C], whose C channels form G groups, optionally with fused SiLU.
 //
-// A sample's P rows are cut into slabs whose height depends on C alone. Each slab leaves partial sums, a
-// sample's slabs are combined in order in double, and a second pass over the slabs writes the output: so
-// results do not depend on the number of threads. With samples enough for every thread a sample is finished
-// in one go, while it is still in the cache; otherwise the slabs of all samples are shared out.
+// A sample's P rows are divided into slabs whose height depends only on C. Each slab yields partial sums, the slabs of
+// a sample are combined in order in double precision, and a second pass over the slabs writes the output. The results
+// therefore do not depend on the number of threads. If there are enough samples for all threads, each sample is
+// processed completely while it is in the cache; otherwise the slabs of all samples are distributed over the threads.
 #include "ck_vector.h"
 
 #include <math.h>
 
-enum { TILE = 256 };  // channels held on the stack at a time
+enum { TILE = 256 };  // channels on the stack at a time
 
 typedef struct {
     ck_dtype dtype;
-    long B, P, C, G, width;  // width: channels of a group
-    long rows, slabs;        // of a slab; in a sample
+    long B, P, C, G, width;  // width: channels per group
+    long rows, slabs;        // rows per slab; slabs per sample
     float eps;
     int silu, has_addend;
     const void *x, *gy, *addend;
@@ -41,7 +41,7 @@ size_t ck_group_norm_scratch_bytes(long B, long P, long C, long G) {
     return forward > backward ? forward : backward;
 }
 
-/// Slab `task` (counted over all samples): its sample, its first row in [B·P], its number of rows.
+/// Slab `task` (counted over all samples): its sample, its first row in [B·P], and its number of rows.
 CK_INLINE void slab_at(const pass *p, long task, long *b, long *first, long *n) {
     *b = task / p->slabs;
     long row = task % p->slabs * p->rows;
@@ -61,8 +61,8 @@ CK_INLINE void spread(const pass *p, const float *statistics, long first, long n
 
 // MARK: forward
 
-/// Sums of x and x² over one slab, a group each. Within the slab x is taken relative to the slab's first
-/// row, which is what keeps fp32 sums exact enough where the mean is far larger than the deviation.
+/// Sums of x and x² over one slab, one per group. Within the slab the first row is subtracted from x, which keeps fp32
+/// sums sufficiently exact if the mean is far larger than the standard deviation.
 CK_INLINE void slab_moments(ck_dtype T, const pass *p, long first, long rows, double *sums) {
     for (long g = 0; g < 2 * p->G; g++) sums[g] = 0;
     for (long tile = 0; tile < p->C; tile += TILE) {
@@ -117,7 +117,7 @@ CK_KERNEL static void moments_body(void *context, long begin, long end) {
     }
 }
 
-/// The slabs of samples begin ..< end become their means and reciprocal deviations.
+/// Combines the slabs of samples begin ..< end into means and reciprocal standard deviations.
 static void statistics_body(void *context, long begin, long end) {
     const pass *p = context;
     const double count = (double)p->P * (double)p->width;
@@ -130,7 +130,7 @@ static void statistics_body(void *context, long begin, long end) {
                 square += sums[p->G + g];
             }
             double mean = sum / count, variance = square / count - mean * mean;
-            if (variance < 0) variance = 0;  // rounding; a NaN stays
+            if (variance < 0) variance = 0;  // rounding error; NaN propagates
             p->mean[b * p->G + g] = (float)mean;
             p->rstd[b * p->G + g] = (float)(1 / sqrt(variance + (double)p->eps));
         }
@@ -182,7 +182,7 @@ static void forward_samples(void *context, long begin, long end) {
     samples(context, begin, end, moments_body, statistics_body, normalise_body);
 }
 
-/// The three steps, sample by sample where that keeps every thread busy, otherwise each over all slabs.
+/// Runs the three steps sample by sample if that keeps all threads busy, otherwise each step over all slabs.
 static void run(pass *p, body *by_sample, body *reduce, body *combine, body *finish) {
     long threads = ck_threads();
     if (p->B % threads == 0 || p->B >= 4 * threads) {
@@ -211,7 +211,7 @@ void ck_group_norm_forward(ck_dtype dtype, long B, long P, long C, long G, float
 
 // MARK: backward
 
-/// sums [2, C]: of gz·x̂ and of gz over one slab, where gz is the gradient before the activation.
+/// sums [2, C]: sums of gz·x̂ and of gz over one slab, where gz is the gradient before the activation.
 CK_INLINE void slab_gradients(
     ck_dtype T, int silu, const pass *p, long b, long first, long rows, float *sums) {
     float mean[TILE], rstd[TILE], scale[TILE];
@@ -248,8 +248,7 @@ CK_KERNEL static void gradients_body(void *context, long begin, long end) {
     }
 }
 
-/// Combines the slabs of samples begin ..< end: channel sums into each sample's first slab, group means
-/// into `groups`.
+/// Combines the slabs of samples begin ..< end: channel sums into each sample's first slab, group means into `groups`.
 CK_KERNEL static void combine_body(void *context, long begin, long end) {
     const pass *p = context;
     const double count = (double)p->P * (double)p->width;
@@ -277,8 +276,8 @@ CK_KERNEL static void combine_body(void *context, long begin, long end) {
     }
 }
 
-/// gx = rstd·(gamma·gz − mean(gamma·gz) − x̂·mean(gamma·gz·x̂)) + addend, with rstd multiplied into the factors of
-/// gz, of 1 and of x − mean.
+/// gx = rstd·(gamma·gz − mean(gamma·gz) − x̂·mean(gamma·gz·x̂)) + addend, with rstd multiplied into the factors of gz,
+/// of 1 and of x − mean.
 CK_INLINE void slab_backward(
     ck_dtype T, int silu, int add, const pass *p, long b, long first, long rows) {
     float mean[TILE], scale[TILE], rstd[TILE], weighted[TILE], plain[TILE];
@@ -329,7 +328,7 @@ static void backward_samples(void *context, long begin, long end) {
     samples(context, begin, end, gradients_body, combine_body, backward_body);
 }
 
-/// The samples' channel sums, in order, are the gradients of gamma and beta.
+/// Sums the channel sums of all samples in order, which yields the gradients of gamma and beta.
 static void parameters_body(void *context, long begin, long end) {
     const pass *p = context;
     for (long c = begin; c < end; c++) {

@@ -1,12 +1,11 @@
-// NCHW ↔ NHWC, for files and pictures. A block of pixels stays in the first-level cache while its channels
-// go by.
+// NCHW ↔ NHWC, for files and images. A block of pixels stays in the L1 cache while all its channels are processed.
 #include "ck_vector.h"
 
 enum { PIXELS = 64 };
 
 typedef struct {
     ck_dtype dtype;
-    long C, P, blocks;  // P = H·W pixels a sample, in blocks of PIXELS
+    long C, P, blocks;  // P = H·W pixels per sample, in blocks of PIXELS
     const void *x;
     void *y;
 } pass;

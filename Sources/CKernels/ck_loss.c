@@ -1,7 +1,7 @@
 // Squared and absolute error, each with its gradient.
 //
-// A sample is cut into SEGMENTS parts whose sums are combined in order, so that neither the number of
-// threads nor whether they share samples or parts changes the loss.
+// A sample is divided into SEGMENTS parts whose sums are combined in order, so the loss depends neither on the number
+// of threads nor on whether they share samples or parts.
 #include "ck_vector.h"
 
 enum { SEGMENTS = 16 };
@@ -14,8 +14,8 @@ typedef struct {
     const float *target, *weight;
     double *loss;
     void *gx;
-    long sample;             // where one sample's segments are shared out
-    double parts[SEGMENTS];  // and their sums
+    long sample;             // the sample, if the segments of one sample are distributed over threads
+    double parts[SEGMENTS];  // the sums of its segments
 } pass;
 
 CK_INLINE double error_of(ck_dtype T, int absolute, int gradient, long n, const void *x, const float *target,
@@ -27,7 +27,7 @@ CK_INLINE double error_of(ck_dtype T, int absolute, int gradient, long n, const 
         float d = ck_load(T, x, i) - target[i];
         if (absolute) {
             sum += (double)__builtin_fabsf(d);
-            float sign = d > 0 ? weight : d < 0 ? -weight : d * weight;  // 0 at 0; NaN stays
+            float sign = d > 0 ? weight : d < 0 ? -weight : d * weight;  // 0 at 0; NaN propagates
             if (gradient) ck_store(T, gx, i, sign);
         } else {
             sum += (double)d * (double)d;

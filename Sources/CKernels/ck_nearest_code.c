@@ -1,7 +1,7 @@
-// The nearest entry of a codebook, for vector quantisation (van den Oord et al., 2017).
+// The nearest entry of a codebook, for vector quantization (van den Oord et al., 2017).
 //
-// Distances are summed as (x − c)², not as x² − 2xc + c², which would cancel. A tile of the codebook is
-// transposed once for a block of rows, so that the inner loop runs over codes.
+// Distances are computed as sums of (x − c)², because x² − 2xc + c² would suffer from cancellation. A tile of the
+// codebook is transposed once per block of rows, so that the inner loop runs over codes.
 #include "ck_vector.h"
 
 enum { ROWS = 16, CODES = 64, DEPTH = 32 };
@@ -14,7 +14,7 @@ typedef struct {
     int32_t *index;
 } pass;
 
-/// distances [rows, CODES] of `rows` rows of x to codes first ..< first + n; columns past n repeat the last
+/// distances [rows, CODES] from `rows` rows of x to the codes first ..< first + n; columns beyond n repeat the last
 /// code.
 CK_INLINE void distances_to(const pass *p, const float *x, long rows, long first, long n, float *distances) {
     float tile[DEPTH * CODES];

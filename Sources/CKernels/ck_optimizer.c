@@ -1,4 +1,4 @@
-// Passes over the flat parameter store: norm, AdamW, averages, hash.
+// Operations on the flat parameter store: norm, AdamW, averages, hash.
 #include "ck_vector.h"
 
 #include <math.h>
@@ -11,13 +11,13 @@ typedef double lanes __attribute__((ext_vector_type(LANES)));
 typedef float floats __attribute__((ext_vector_type(LANES), aligned(4)));
 
 typedef struct {
-    long n, part;  // elements in all, and in a part
+    long n, part;  // elements in total, and per part
     const float *g;
     double sums[PARTS];
 } squares;
 
-/// The order of the additions is spelled out, lane by lane, and a float's square is exact in double: every
-/// processor gets the same sum.
+/// The order of the additions is explicit, lane by lane, and the square of a float is exact in double precision, so
+/// every processor computes the same sum.
 CK_KERNEL static void squares_body(void *context, long begin, long end) {
     squares *p = context;
     for (long part = begin; part < end; part++) {
@@ -58,7 +58,7 @@ CK_KERNEL static void adamw_body(void *context, long begin, long end) {
     const ck_adamw *s = p->settings;
     float *w = p->w, *m = p->m, *v = p->v;
     const float *g = p->g;
-    // Factors are rounded to fp32 once, where PyTorch rounds them.
+    // Factors are rounded to fp32 once, at the same place as in PyTorch.
     const float gradientScale = (float)s->gradientScale, decay = (float)(1 - s->lr * s->weightDecay);
     const float weight1 = (float)(1 - s->beta1), beta2 = (float)s->beta2, weight2 = (float)(1 - s->beta2);
     const float stepSize = (float)(s->lr / s->biasCorrection1), root2 = (float)sqrt(s->biasCorrection2);
@@ -111,7 +111,7 @@ void ck_scale(long n, float factor, float *y) {
 
 // MARK: hash
 
-/// FNV never carries a high bit downwards: without the fold, two flipped sign bits would cancel.
+/// FNV never propagates a high bit downwards: without the fold, two flipped sign bits would cancel.
 CK_INLINE uint64_t mix(uint64_t hash, uint64_t word) {
     hash = (hash ^ word) * UINT64_C(0x100000001B3);
     return hash ^ hash >> 32;

@@ -1,16 +1,16 @@
-// Nearest upsampling and average pooling by two, NHWC. The one's backward pass has the other's form:
+// Nearest-neighbour upsampling and average pooling by 2, NHWC. The backward pass of each has the form of the other:
 // both sum or spread 2×2 blocks.
 #include "ck_vector.h"
 
 typedef struct {
     ck_dtype dtype;
-    long H, W, C;  // of the smaller side, [B, H, W, C]; the larger is [B, 2H, 2W, C]
+    long H, W, C;  // of the smaller tensor, [B, H, W, C]; the larger is [B, 2H, 2W, C]
     float factor;
     const void *x, *addend;
     void *y;
 } pass;
 
-/// Rows b·H + h of the smaller side, shared over the threads.
+/// Distributes the rows b·H + h of the smaller tensor over the threads.
 static void parallel_rows(long B, const pass *p, void (*body)(void *, long, long)) {
     ck_parallel(B * p->H, ck_max(1, CK_GRAIN / 4 / ck_max(1, p->W * p->C)), body, (void *)p);
 }
@@ -33,7 +33,7 @@ void ck_upsample_forward(ck_dtype dtype, long B, long H, long W, long C, const v
     parallel_rows(B, &p, copy_body);
 }
 
-/// Each of the four = factor·x + addend
+/// Each of the four pixels = factor·x + addend
 CK_INLINE void spread(ck_dtype T, int add, const pass *p, long begin, long end) {
     for (long row = begin; row < end; row++)
         for (long pixel = 0; pixel < 4 * p->W; pixel++) {

@@ -1,5 +1,5 @@
-// The sinusoidal embedding of a timestep. A few thousand numbers: written for agreement with PyTorch, not
-// for speed.
+// The sinusoidal embedding of a timestep. It has only a few thousand numbers, so the code matches PyTorch and is not
+// optimized for speed.
 #include "ck_vector.h"
 
 #include <math.h>

@@ -1,14 +1,13 @@
-// What the vector loops share: cloning for the processor, element types, exp.
+// Shared definitions of the vector loops: function multiversioning, element types, exp.
 //
-// A kernel is written once as an always-inlined loop over elements whose type is a constant argument; the
-// loop parallel's body, cloned by CK_KERNEL, calls it once for each type. Every clone then vectorises its
-// own copy.
+// A kernel is written once as an always-inlined loop over elements whose type is a constant argument. The body of the
+// parallel loop, cloned by CK_KERNEL, calls it once for each type, and the compiler vectorizes every clone separately.
 #pragma once
 #include "ckernels.h"
 
 #include <string.h>
 
-// The most of x86-64's levels that is built. A lower one shows, on a newer processor, what an older one will run:
+// The highest x86-64 level to compile for. A lower level shows on a newer processor how the code runs on an older one:
 // `make test-unit LEVEL=3`.
 #ifndef CK_LEVEL
 #define CK_LEVEL 4
@@ -22,14 +21,14 @@
 #endif
 #define CK_INLINE static inline __attribute__((always_inline))
 
-/// Before a loop whose iterations are independent (an output may be one of the inputs). The width is stated
-/// because the compiler prefers 256 bits otherwise.
+/// Placed before a loop with independent iterations (an output may be one of the inputs). The width is explicit because
+/// the compiler otherwise prefers 256 bits.
 #define CK_LOOP _Pragma("clang loop vectorize(assume_safety) vectorize_width(16) interleave_count(2)")
-/// The same for loops over channels, which are short: no unrolling, so that only C mod 16 elements are left
-/// over.
+/// The same for short loops over channels: not unrolled, so that the remainder is only C mod 16 elements.
 #define CK_CHANNELS _Pragma("clang loop vectorize(assume_safety) vectorize_width(16) interleave_count(1)")
 
-/// Calls `call` with T as a constant type; and, in the second, ADD as a constant: is there an addend?
+/// Calls `call` with the element type as the constant T; the second macro provides the constant ADD: whether there is
+/// an addend.
 #define CK_BY_TYPE(dtype, call)                                                                            \
     do {                                                                                                   \
         if ((dtype) == CK_BF16) {                                                                          \
@@ -51,14 +50,14 @@
         }                                                                                                  \
     } while (0)
 
-/// Elements below which a pass is not worth a second thread.
+/// Number of elements below which a second thread does not pay off.
 enum { CK_GRAIN = 16384 };
 
 CK_INLINE long ck_min(long a, long b) { return a < b ? a : b; }
 CK_INLINE long ck_max(long a, long b) { return a > b ? a : b; }
 
 CK_INLINE size_t ck_size(ck_dtype T) { return T == CK_BF16 ? 2 : 4; }
-/// The address of element i; NULL stays NULL.
+/// Address of element i; NULL for NULL.
 CK_INLINE const void *ck_at(ck_dtype T, const void *p, long i) {
     return p ? (const char *)p + (size_t)i * ck_size(T) : p;
 }
@@ -76,7 +75,7 @@ CK_INLINE uint32_t ck_bits(float value) {
     return bits;
 }
 
-/// bf16 is the upper half of an fp32. Rounded to nearest, ties to even; a NaN stays one.
+/// bf16 is the upper half of an fp32. Rounds to nearest, ties to even; NaN propagates.
 CK_INLINE uint16_t ck_to_bf16(float value) {
     uint32_t bits = ck_bits(value);
     uint32_t rounded = bits + 0x7FFF + ((bits >> 16) & 1);
@@ -94,11 +93,11 @@ CK_INLINE void ck_store(ck_dtype T, void *p, long i, float value) {
         ((float *)p)[i] = value;
 }
 
-/// exp(x) = 2ⁿ·exp(r), x = n·ln 2 + r: a minimax polynomial in r, and n into the exponent. With fused
-/// multiply-add the relative error is 1.2e-7 for |x| < 20 and 3e-7 at the ends; without, 1e-6.
-/// Saturates at exp(−87) and exp(88), so it is never 0, infinite or denormal; NaN stays NaN; exp(0) = 1.
+/// exp(x) = 2ⁿ·exp(r), x = n·ln 2 + r: a minimax polynomial in r, and n is added to the exponent. With fused
+/// multiply-add the relative error is 1.2e-7 for |x| < 20 and 3e-7 at the limits; without, it is 1e-6. Saturates at
+/// exp(−87) and exp(88), so the result is never 0, infinite or denormal; NaN propagates; exp(0) = 1.
 CK_INLINE float ck_exp(float x) {
-    const float magic = 12582912.0f + 127;  // 1.5·2²³ + 127: leaves n + 127 in the low bits of a sum
+    const float magic = 12582912.0f + 127;  // 1.5·2²³ + 127: n + 127 ends up in the low bits of a sum
     x = x < -87.0f ? -87.0f : x;
     x = x > 88.0f ? 88.0f : x;
     float shifted = x * 1.44269504f + magic, n = shifted - magic, r = x - n * 0.693147182f;

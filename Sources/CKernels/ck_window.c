@@ -1,5 +1,4 @@
-// Pooling over 3×3 windows, means of whole images, ReLU and bilinear resizing: what a network that is only evaluated
-// needs. fp32 NHWC, forward alone.
+// 3×3 pooling, image means, ReLU and bilinear resizing for networks that are only evaluated. fp32 NHWC, forward only.
 #include "ck_vector.h"
 
 typedef struct {
@@ -9,7 +8,7 @@ typedef struct {
     float *y;
 } pass;
 
-/// Rows b·OH + h of the result, shared over the threads.
+/// Distributes the rows b·OH + h of the result over the threads.
 static void parallel_rows(long B, pass *p, void (*body)(void *, long, long)) {
     ck_parallel(B * p->OH, ck_max(1, CK_GRAIN / 8 / ck_max(1, p->OW * p->C)), body, p);
 }
@@ -19,7 +18,7 @@ CK_INLINE float larger(float a, float b) { return a > b ? a : b; }
 
 // MARK: windows
 
-/// A pixel outside the image is replaced by the nearest inside, which the window has anyway.
+/// A pixel outside the image is replaced by the nearest one inside, which is part of the window anyway.
 CK_KERNEL static void max_body(void *context, long begin, long end) {
     const pass *p = context;
     for (long row = begin; row < end; row++) {
@@ -111,7 +110,7 @@ void ck_relu(long n, const float *x, float *y) {
     ck_parallel(n, CK_GRAIN, relu_body, &p);
 }
 
-/// Here `W` columns from `padding` of rows of `C`.
+/// Here the result is `W` columns of rows with `C` columns, starting at column `padding`.
 CK_KERNEL static void place_relu_body(void *context, long begin, long end) {
     const pass *p = context;
     for (long row = begin; row < end; row++) {
@@ -129,7 +128,7 @@ void ck_place_columns_relu(long rows, long total, long start, long width, const 
 
 // MARK: bilinear resizing
 
-/// Where a result's pixel lies in a line of n: between `low` and `high`, `weight` of the way.
+/// Source position of a result pixel in a line of n pixels: between `low` and `high`, at fraction `weight`.
 typedef struct {
     long low, high;
     float weight;

@@ -1,5 +1,5 @@
-// Blocked layouts keep 8 or more output (or input) channels side by side: the lanes. In [O, C, taps] lanes
-// stand far apart and taps side by side, so both directions are transpositions.
+// Blocked layouts store 8 or more output (or input) channels next to each other: the lanes. In [O, C, taps] the lanes
+// are far apart and the taps are adjacent, so both directions are transpositions.
 #include "conv_pack.h"
 
 #include "conv_transpose.h"
@@ -8,11 +8,11 @@ typedef uint32_t bits8 __attribute__((vector_size(32)));
 
 enum {
     lanes = 8,
-    rowsAtMost = 16,      // channels that a tile has beside its lanes
-    tileFloats = 1 << 12  // rows · taps · lanes of a tile at most
+    rowsAtMost = 16,      // maximum channels of a tile in addition to its lanes
+    tileFloats = 1 << 12  // maximum of rows · taps · lanes in a tile
 };
 
-/// ck_to_bf16 of 8, each left in its lane's upper half.
+/// ck_to_bf16 of 8 numbers; each result is in the upper half of its lane.
 CK_INLINE void narrow8(const float *x, bits8 *y) {
     bits8 bits;
     memcpy(&bits, x, sizeof bits);
@@ -27,15 +27,15 @@ typedef struct {
     void *packed;
     float *gradient;
     int accumulate;
-    // Lanes are output channels (or input channels), rows the others; `place` is the packed layout's offset
-    // of each.
+    // Lanes are output channels (or input channels), and rows are the others. `place` is the offset of each channel in
+    // the packed layout.
     int lanesAreOutputs;
     const long *lanePlace, *rowPlace;
-    // Source: a lane's and a row's distance in [O, C, taps].
+    // Source: distance between lanes and between rows in [O, C, taps].
     long laneStride, rowStride;
 } packing;
 
-/// The distance of the 8 lanes from `lane` in the packed layout, or 0 where they have none in common.
+/// The distance between the 8 lanes from `lane` in the packed layout, or 0 if it is not constant.
 CK_INLINE long lane_step(const packing *k, long lane) {
     const long *place = k->lanePlace + lane;
     long step = place[1] - place[0];
@@ -44,7 +44,7 @@ CK_INLINE long lane_step(const packing *k, long lane) {
     return step;
 }
 
-/// packed ← tile [rows, taps, 8], whose first row and lane are given.
+/// packed ← tile [rows, taps, 8], for the given first row and lane.
 CK_INLINE void write_tile(const packing *k, long row, long rows, long lane, const float *tile) {
     long taps = k->layout->taps;
     const long *place = k->rowPlace + row, *tap = k->layout->tap;
@@ -65,7 +65,7 @@ CK_INLINE void write_tile(const packing *k, long row, long rows, long lane, cons
     uint16_t *packed = k->packed;
     for (long r = 0; r < rows; r++) {
         if (step == 2 && r + 1 < rows && place[r + 1] == place[r] + 1) {
-            // bf16's layouts keep pairs of rows together, as the processor's dot products take them.
+            // bf16 layouts interleave pairs of rows, as the processor's dot product instructions require.
             for (long t = 0; t < taps; t++) {
                 const float *even = tile + (r * taps + t) * lanes, *odd = even + taps * lanes;
                 bits8 low, pairs;
@@ -100,7 +100,7 @@ CK_INLINE void read_tile(const packing *k, long row, long rows, long lane, float
         }
 }
 
-/// What no tile covers, weight by weight.
+/// Copies the weights that no tile covers, one by one.
 CK_INLINE void move_rest(ck_dtype from, const packing *k, long row, long rows, long lane, long laneEnd) {
     for (long r = row; r < row + rows; r++)
         for (long l = lane; l < laneEnd; l++)
@@ -120,7 +120,7 @@ CK_INLINE void move_rest(ck_dtype from, const packing *k, long row, long rows, l
 CK_INLINE void move_tile(ck_dtype from, const packing *k, long row, long rows, long lane) {
     float tile[tileFloats] __attribute__((aligned(64)));
     long taps = k->layout->taps, at = row * k->rowStride + lane * k->laneStride;
-    // With lanes of output channels, a lane's rows and taps are one run of memory.
+    // If the lanes are output channels, the rows and taps of a lane are contiguous in memory.
     long runs = k->lanesAreOutputs ? 1 : rows, length = k->lanesAreOutputs ? rows * taps : taps;
     if (k->gradient) {
         read_tile(k, row, rows, lane, tile);
@@ -135,7 +135,7 @@ CK_INLINE void move_tile(ck_dtype from, const packing *k, long row, long rows, l
     write_tile(k, row, rows, lane, tile);
 }
 
-// Output channels begin..<end, tile by tile. Outputs are the outer loop, so that [O, C, taps] is passed once,
+// Processes output channels begin..<end, tile by tile. Outputs are the outer loop, so that [O, C, taps] is read once,
 // in order.
 CK_INLINE void move_outputs(ck_dtype from, const packing *k, long begin, long end) {
     long rowsOfTile = ck_max(2, ck_min(rowsAtMost, tileFloats / lanes / k->layout->taps & ~1L));
@@ -161,7 +161,7 @@ CK_KERNEL static void move_share(void *context, long begin, long end) {
 
 static void move(packing k) {
     const ck_weight_layout *layout = k.layout;
-    // Lanes are the channels that lie closer together.
+    // Use the channels that are closer together as lanes.
     long o = ck_min(lanes, layout->outputs) - 1, c = ck_min(lanes, layout->inputs) - 1;
     k.lanesAreOutputs = c < lanes - 1 || (o == lanes - 1 && layout->output[o] - layout->output[0] <=
                                                                 layout->input[c] - layout->input[0]);

@@ -1,5 +1,5 @@
-// Weights on their way between PyTorch's layout and a blocked one, as fast as memory allows: a training step
-// packs every weight twice and brings every gradient back once.
+// Converts weights between PyTorch's layout and a blocked layout at memory bandwidth: a training step packs every
+// weight twice and unpacks every gradient once.
 #pragma once
 #include "ck_types.h"
 
@@ -7,13 +7,13 @@
 extern "C" {
 #endif
 
-/// Where weight (o, c, tap) of [O, C, taps] lies in the packed layout: element output[o] + input[c] + tap[t].
-/// Every blocked layout is such a sum; so is one with the kernel turned round, or with O and C exchanged.
+/// Position of weight (o, c, tap) of [O, C, taps] in the packed layout: element output[o] + input[c] + tap[t]. Every
+/// blocked layout has this form, also with the kernel rotated by 180° or with O and C exchanged.
 typedef struct {
     long outputs, inputs, taps;
     const long *output, *input, *tap;
     size_t bytes;  // of the whole layout
-    int padded;    // some of it is no weight's place, and must be zero
+    int padded;    // some positions are not occupied by weights and must be zero
 } ck_weight_layout;
 
 /// packed ← weights, cast from their type, `from`, to `dtype`.

@@ -1,4 +1,4 @@
-// What the convolution backends share: a plan is this header followed by the backend's own state.
+// Definitions shared by the convolution backends: a plan is this header followed by the backend's own state.
 #pragma once
 #include "ck_conv.h"
 
@@ -6,7 +6,7 @@
 extern "C" {
 #endif
 
-/// What a backend does for a plan; the arguments are those of ck_conv.h.
+/// The operations of a backend; the arguments are those of ck_conv.h.
 typedef struct {
     void (*destroy)(ck_conv *conv);
     const char *(*implementation)(const ck_conv *conv);
@@ -26,7 +26,7 @@ struct ck_conv {
     size_t scratch_bytes, packed_bytes;
 };
 
-/// The output's height and width.
+/// Output height and width.
 static inline long ck_conv_output_height(const ck_conv_shape *s) {
     return (s->H + s->padTop + s->padBottom - s->kernelH) / s->stride + 1;
 }
@@ -34,17 +34,16 @@ static inline long ck_conv_output_width(const ck_conv_shape *s) {
     return (s->W + s->padLeft + s->padRight - s->kernelW) / s->stride + 1;
 }
 
-/// The backends' constructors; the shape has been checked. NULL, with a line in `error`, where memory is
-/// short.
-/// Whether Winograd convolution is possible for the shape, and whether it is the fastest way, on this processor.
+/// Whether the shape allows Winograd convolution, and whether Winograd is the fastest algorithm, on this processor.
 int ck_conv_can_winograd(const ck_conv_shape *shape);
 int ck_conv_prefers_winograd(ck_conv_kind kind, const ck_conv_shape *shape);
+/// Constructors of the backends, for a shape that has been checked. They return NULL with a message in `error` if
+/// memory is insufficient.
 ck_conv *ck_conv_create_winograd(ck_conv_kind kind, const ck_conv_shape *shape, int has_bias, int has_addend,
                                  char *error, size_t error_size);
 ck_conv *ck_conv_create_openblas(ck_conv_kind kind, const ck_conv_shape *shape, int has_bias, int has_addend,
                                  char *error, size_t error_size);
-/// Falls back to the OpenBLAS plan where oneDNN has no vectorised implementation of the shape on this
-/// processor.
+/// Falls back to the OpenBLAS plan if oneDNN has no vectorized implementation of the shape on this processor.
 ck_conv *ck_conv_create_onednn(ck_conv_kind kind, const ck_conv_shape *shape, int has_bias, int has_addend,
                                char *error, size_t error_size);
 const char *ck_conv_describe_onednn(void);

@@ -1,5 +1,5 @@
-// Transposition between PyTorch's weights, [O, C, taps], and blocks that hold channels side by side, the lanes: 8×8
-// values at a time, in registers.
+// Transposition between PyTorch's weights, [O, C, taps], and blocks that store channels next to each other (the lanes):
+// 8×8 values at a time, in registers.
 #pragma once
 #include "ck_vector.h"
 
@@ -36,7 +36,7 @@ CK_INLINE void load8(ck_dtype T, const void *x, long i, floats8 *value) {
     }
 }
 
-/// tile [rows, width] ← 8 lanes of source, from element `at`, whose lane l starts at l·stride.
+/// tile [rows, width] ← 8 lanes of source; lane l starts at element `at` + l·stride.
 CK_INLINE void transpose_in(ck_dtype T, const void *source, long at, long stride, long rows, float *tile,
                             long width) {
     if (stride == 1 && rows == 1) {  // 1×1 kernels, with lanes of input channels
@@ -56,7 +56,7 @@ CK_INLINE void transpose_in(ck_dtype T, const void *source, long at, long stride
         for (long l = 0; l < 8; l++) tile[row * width + l] = ck_load(T, source, at + l * stride + row);
 }
 
-/// The way back, added to what is there where `accumulate` is set.
+/// The inverse of transpose_in; adds to the target if `accumulate` is set.
 CK_INLINE void transpose_out(
     const float *tile, long width, long stride, long rows, int accumulate, float *target) {
     long row = 0;

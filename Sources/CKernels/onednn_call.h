@@ -1,4 +1,4 @@
-// A oneDNN primitive as something that is made once and called with pointers.
+// A oneDNN primitive that is created once and called with pointers.
 #pragma once
 #include <oneapi/dnnl/dnnl.hpp>
 
@@ -16,14 +16,14 @@ class Call {
     Call() = default;
     Call(dnnl::primitive primitive, dnnl_stream_t stream) : primitive(std::move(primitive)), stream(stream) {}
 
-    /// Declares argument `name`; returns its place, for `set`.
+    /// Declares argument `name`; returns its index for `set`.
     int add(int name, const dnnl::memory::desc &desc) {
         memories.emplace_back(desc, processor(), nullptr);
         arguments.push_back({name, memories.back().get()});
         return int(memories.size()) - 1;
     }
     void set(int place, const void *data) {
-        // The handle is not const in oneDNN's interface; sources are only read.
+        // oneDNN's handle is not const, but sources are only read.
         dnnl_memory_set_data_handle(arguments[size_t(place)].memory, const_cast<void *>(data));
     }
     void run() const {

@@ -1,18 +1,18 @@
-// Winograd's forward and backward-data: one pass, the kernel turned round in the latter. For some tiles at a time,
-// V = Bᵀ·d·B of the source, M = V·U for each of the 36 places, target = Aᵀ·M·A. U = G·g·Gᵀ is made anew in each call:
-// kept, it would take four times the memory of the weights.
+// Winograd's forward and backward-data: the same algorithm, with the kernel rotated by 180° in the latter. For some
+// tiles at a time, V = Bᵀ·d·B of the source, M = V·U for each of the 36 positions, target = Aᵀ·M·A. U = G·g·Gᵀ is
+// computed again in each call: storing it would take four times the memory of the weights.
 //
-// Where there are many tiles, U is made once and each thread takes blocks of tiles, whose V stays in its cache. Where
-// there are few, U is larger than all the rest: V is made once, and each thread takes chunks of outputs, whose U is
-// made as the products want it and never leaves the cache. Sums run over the inputs in one order either way, so that
-// a sample does not depend on how many others are computed with it.
+// If there are many tiles, U is computed once, and each thread takes blocks of tiles whose V stays in its cache. If
+// there are few, U is larger than everything else: V is computed once, and each thread takes chunks of outputs whose U
+// is computed as the products need it and never leaves the cache. In both cases sums run over the inputs in the same
+// order, so that the result of a sample does not depend on the batch size.
 #include "winograd_plan.h"
 
 enum {
-    sourceFloats = 1 << 17,  // V of a block of tiles: half of a second-level cache
-    chunkPanels = 4,         // 16 output channels each whose M is at hand at a time
+    sourceFloats = 1 << 17,  // V of a block of tiles: half of an L2 cache
+    chunkPanels = 4,         // M is stored for this many panels of 16 output channels at a time
     fewTiles = 128,
-    fewFloats = 1 << 17  // U of a chunk: the same
+    fewFloats = 1 << 17  // U of a chunk: half of an L2 cache
 };
 
 typedef struct {
@@ -45,7 +45,7 @@ CK_INLINE void tiles_block(ck_dtype T, const call *c, long first, long count, fl
                            int pairs) {
     const wino_plan *p = c->plan;
     long inputs = p->source.channels, rows = (count + 1) / 2 * 2;
-    long place = p->source.panels * rows * 16;  // floats of V at one of the 36 places
+    long place = p->source.panels * rows * 16;  // floats of V at one of the 36 positions
     wino_transform_source(T, &p->source, &p->target, c->source, first, count, V, rows, place);
     for (long panel = 0; panel < p->target.panels; panel += p->panels) {
         long n = ck_min(p->panels, p->target.panels - panel), ldc = 16 * n;
@@ -152,7 +152,7 @@ void wino_plan_forward(wino_plan *p) {
         p->slotFloats = (size_t)(36 * 16 * p->panels * (p->block + p->rows));
         return;
     }
-    // Blocks of equal height, one at least for each thread.
+    // Blocks of equal height, at least one per thread.
     long rows = ck_max(14, sourceFloats / (36 * inputs) / 14 * 14);
     long blocks = (tiles + rows - 1) / rows;
     blocks = (blocks + p->slots - 1) / p->slots * p->slots;

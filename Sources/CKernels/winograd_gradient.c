@@ -1,13 +1,13 @@
 // Winograd's backward-weights, the transpose of the forward pass: Y = A·gy·Aᵀ, S = Yᵀ·V summed over all tiles,
 // gw = Gᵀ·S·G.
 //
-// Where there are many tiles, S of all weights is kept while blocks of tiles are added to it. Where the tiles are one
-// block, S is made a chunk of weights at a time and never leaves the cache.
+// If there are many tiles, S of all weights is kept while blocks of tiles are added to it. If all tiles fit into one
+// block, S is computed for one chunk of weights at a time and never leaves the cache.
 #include "winograd_plan.h"
 
 enum {
-    gradientTiles = 256,  // whose V and Y are at hand
-    fewOutputs = 56,      // of a chunk: four blocks of registers high
+    gradientTiles = 256,  // tiles per block, for which V and Y are stored
+    fewOutputs = 56,      // outputs per chunk: four register blocks
     fewPanels = 4
 };
 
@@ -16,7 +16,7 @@ typedef struct {
     const void *x, *gy;
     float *gw, *gb;
     int accumulate;
-    long first, count;  // the tiles at hand
+    long first, count;  // the tiles of the current block
     float *V, *Y, *S;   // [36][panels of x][count][16], [36][count][outputs], [36][outputs][inputs] or slots
     float *biases;      // [groups of tiles][outputs]
 } call;
@@ -41,7 +41,7 @@ CK_KERNEL static void transforms_body(void *context, long begin, long end) {
 
 // MARK: many tiles
 
-/// S of `block` outputs and all inputs, at one of the 36 places, += that of the tiles at hand.
+/// S of `block` outputs and all inputs at one of the 36 positions += the sum over the current tiles.
 CK_KERNEL static void sums_body(void *context, long begin, long end) {
     const call *c = context;
     const wino_plan *p = c->plan;
@@ -141,7 +141,7 @@ void wino_plan_gradient(wino_plan *p) {
         p->block = ck_min(fewOutputs, outputs);
         p->slotFloats = (size_t)(36 * p->block * 16 * p->panels);
     } else {
-        p->block = 28;  // two blocks of registers high
+        p->block = 28;  // two register blocks
         p->slots = 1;
         p->slotFloats = (size_t)(36 * inputs * outputs);
     }

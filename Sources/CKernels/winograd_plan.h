@@ -1,19 +1,19 @@
-// What the passes of Winograd convolution share: the plan, and how its work is cut.
+// Definitions shared by the passes of Winograd convolution: the plan, and how its work is divided.
 #pragma once
 #include "conv_plan.h"
 #include "winograd_product.h"
 #include "winograd_tiles.h"
 
-enum { groupTiles = 8 };  // whose transforms are one task of a thread
+enum { groupTiles = 8 };  // tiles whose transforms are one task
 
 typedef struct {
     ck_conv base;
     wino_images source, target;  // of the pass: x and y, or gy and gx; in backward-weights x and gy
-    int few;                     // all tiles are at hand at once: see the passes
-    long rows;                   // tiles at hand at a time, even in forward and backward-data
-    long slots;                  // shares of the work, one a thread
+    int few;                     // all tiles are processed at once: see the passes
+    long rows;                   // tiles per block, even in forward and backward-data
+    long slots;                  // shares of the work, one per thread
     long panels;                 // channel panels of a chunk: of outputs, in backward-weights of inputs
-    long block;                  // inputs (forward, where few) or outputs (backward-weights) of a chunk
+    long block;                  // inputs (forward with few tiles) or outputs (backward-weights) of a chunk
     size_t sharedFloats, slotFloats;
 } wino_plan;
 
@@ -26,6 +26,6 @@ void wino_plan_gradient(wino_plan *p);
 void wino_backward_weights(ck_conv *conv, const void *x, const void *gy, float *gw, float *gb, int accumulate,
                            void *scratch);
 
-// How many rows and panels of a product the registers hold.
+// Number of rows and panels of a product that fit into registers.
 static inline long wino_most_rows(void) { return ck_vector_bits() >= 512 ? 14 : 6; }
 static inline int wino_takes_pairs(void) { return ck_vector_bits() >= 512; }

@@ -1,15 +1,16 @@
-// The products of Winograd convolution: small blocks of C held in registers, both operands laid out by the
-// transforms so that nothing is packed.
+// The products of Winograd convolution: small blocks of C in registers. The transforms store both operands in the
+// required layout, so nothing is packed.
 #pragma once
 #include "winograd_transform.h"
 
-/// How operand A lies: A(k, m) for the product C(m, n) = Σ_k A(k, m)·B(k, n).
+/// The layout of operand A: A(k, m) for the product C(m, n) = Σ_k A(k, m)·B(k, n).
 enum {
     PANELS,  // [K/16][stride rows][16]: k runs along panels of 16 channels, m over rows of 16
     ROWS     // [K][stride]: m runs along a row
 };
 
-/// C [rows, 16·columns] ← (or += where `add` is set) A·B. B is `columns` panels [K][16], `panel` floats apart.
+/// C [rows, 16·columns] ← A·B, or C += A·B if `add` is set. B consists of `columns` panels [K][16], `panel` floats
+/// apart.
 CK_INLINE void multiply_block(int layout, int rows, int columns, long K, const float *a, long stride,
                               const float *b, long panel, int add, float *c, long ldc) {
     wide sums[14][2];
@@ -34,7 +35,7 @@ CK_INLINE void multiply_block(int layout, int rows, int columns, long K, const f
         for (int n = 0; n < columns; n++) *(wide *)(c + m * ldc + 16 * n) = sums[m][n];
 }
 
-/// The same for a number of rows that is known only now: even, 14 at most.
+/// The same for a number of rows that is not a compile-time constant: even, at most 14.
 CK_INLINE void multiply_rows(int layout, long rows, int columns, long K, const float *a, long stride,
                              const float *b, long panel, int add, float *c, long ldc) {
     switch (rows) {
@@ -53,7 +54,7 @@ CK_INLINE void multiply_rows(int layout, long rows, int columns, long K, const f
     }
 }
 
-/// C [M, 16·panels] of any size; M is even. `most` rows and `wide` panels at a time are what the registers hold.
+/// C [M, 16·panels] of any size; M is even. The registers hold `most` rows, and two panels at a time if `pairs` is set.
 CK_INLINE void multiply(int layout, long M, long panels, long K, const float *a, long stride, const float *b,
                         long panel, int add, float *c, long ldc, long most, int pairs) {
     long blocks = (M + most - 1) / most;

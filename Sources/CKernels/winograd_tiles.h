@@ -1,15 +1,15 @@
-// Between NHWC images and the tiles of Winograd convolution: 6×6 pixels of the source, 4×4 of the target, 16
+// Conversion between NHWC images and the tiles of Winograd convolution: 6×6 source pixels, 4×4 target pixels, 16
 // channels at a time.
 #pragma once
 #include "conv_plan.h"
 #include "conv_transpose.h"
 #include "winograd_transform.h"
 
-/// Images [B, H, W, channels] cut into tiles of 4×4 target pixels.
+/// Images [B, H, W, channels] divided into tiles of 4×4 target pixels.
 typedef struct {
     long H, W, channels, panels;  // panels of 16 channels
-    long padTop, padLeft;         // of a source
-    long tilesH, tilesW, tiles;   // of a target; `tiles` over all images
+    long padTop, padLeft;         // source only
+    long tilesH, tilesW, tiles;   // target only; `tiles` is the total over all images
 } wino_images;
 
 static inline wino_images wino_images_of(long B, long H, long W, long channels, long padTop, long padLeft) {
@@ -21,7 +21,7 @@ static inline wino_images wino_images_of(long B, long H, long W, long channels, 
 typedef uint16_t wide_halves __attribute__((ext_vector_type(16), aligned(2)));
 typedef uint32_t wide_bits __attribute__((ext_vector_type(16)));
 
-/// value ← 16 channels from element `at`, of which the first n are there; the others are zero.
+/// value ← 16 channels from element `at`, of which the first n exist; the others are zero.
 CK_INLINE void wino_load(ck_dtype T, const void *x, long at, long n, wide *value) {
     if (n < 16) {
         *value = 0;
@@ -47,18 +47,18 @@ CK_INLINE void wino_store(ck_dtype T, void *y, long at, long n, const wide *valu
     }
 }
 
-/// Tile `tile`'s image and first target pixel.
+/// The image and the first target pixel of tile `tile`.
 CK_INLINE void wino_place(const wino_images *target, long tile, long *image, long *row, long *column) {
     *column = tile % target->tilesW * 4;
     *row = tile / target->tilesW % target->tilesH * 4;
     *image = tile / (target->tilesW * target->tilesH);
 }
 
-/// Where the 6×6 source pixels of a tile lie: element offsets at channel 0. Pixels outside of the image are read at
-/// offset 0 of `nothing`, a panel of zeros, whatever the panel.
+/// Addresses of the 6×6 source pixels of a tile at channel 0. Pixels outside the image point to `nothing`, a panel of
+/// zeros, for every panel.
 typedef struct {
     const char *pixel[36];
-    size_t advance[36];  // all ones where the panel's offset counts
+    size_t advance[36];  // all ones if the offset of the panel applies, otherwise zero
 } wino_window;
 
 static const float nothing[16] __attribute__((aligned(64)));
@@ -75,7 +75,7 @@ CK_INLINE void wino_open_window(ck_dtype T, const wino_images *source, const voi
         }
 }
 
-/// V [36][panels][rows][16] ← Bᵀ·d·B of `count` tiles from `first`; `place` floats lie between the 36.
+/// V [36][panels][rows][16] ← Bᵀ·d·B of `count` tiles from `first`; consecutive positions are `place` floats apart.
 CK_INLINE void wino_transform_source(ck_dtype T, const wino_images *source, const wino_images *target,
                                      const void *x, long first, long count, float *V, long rows, long place) {
     for (long t = 0; t < count; t++) {
@@ -141,7 +141,7 @@ CK_INLINE void wino_transform_target(ck_dtype T, const wino_images *target, cons
     }
 }
 
-/// Y [36][count][panels·16] ← A·gy·Aᵀ of `count` tiles from `first`, and the sums of gy over them into `biases`.
+/// Y [36][count][panels·16] ← A·gy·Aᵀ of `count` tiles from `first`, and the sums of gy over these tiles into `biases`.
 CK_INLINE void wino_transform_gradient(ck_dtype T, const wino_images *target, const void *gy, long first,
                                        long count, float *Y, long place, float *biases) {
     long C = target->channels, outputs = target->panels * 16;
@@ -170,8 +170,7 @@ CK_INLINE void wino_transform_gradient(ck_dtype T, const wino_images *target, co
     }
 }
 
-/// tile [rows][16] ← 16 lanes of source from element `at`, whose lane l starts at l·stride; lanes that are not there
-/// are zero.
+/// tile [rows][16] ← 16 lanes of source; lane l starts at element `at` + l·stride. Missing lanes are zero.
 CK_INLINE void wino_lanes_in(ck_dtype T, const void *source, long at, long stride, long lanes, long rows, float *tile) {
     if (lanes == 16) {
         for (int half = 0; half < 16; half += 8)
@@ -182,8 +181,8 @@ CK_INLINE void wino_lanes_in(ck_dtype T, const void *source, long at, long strid
         for (long l = 0; l < 16; l++) tile[row * 16 + l] = l < lanes ? ck_load(T, source, at + l * stride + row) : 0;
 }
 
-/// U [36][.][inputs][16] ← G·g·Gᵀ for `count` inputs from `input` and 16 outputs from `output`. Turned, the inputs
-/// are the weights' O, the outputs its C, and the kernel is turned round.
+/// U [36][.][inputs][16] ← G·g·Gᵀ for `count` inputs from `input` and 16 outputs from `output`. If `turned` is set, the
+/// inputs are the weights' O, the outputs are their C, and the kernel is rotated by 180°.
 CK_INLINE void wino_weight_panel(ck_dtype T, const ck_conv_shape *s, int turned, const void *weights, long input,
                                  long count, long output, float *U, long place) {
     float taps[16 * 9 * 16];  // [count][9][16]
@@ -203,7 +202,7 @@ CK_INLINE void wino_weight_panel(ck_dtype T, const ck_conv_shape *s, int turned,
     }
 }
 
-/// gw [n][9] ← (or +=) Gᵀ·S·G of 16 input channels, of which n are there.
+/// gw [n][9] ← Gᵀ·S·G, or gw += Gᵀ·S·G, for 16 input channels, of which n exist.
 CK_INLINE void wino_weight_gradient(const float *S, long place, long n, int accumulate, float *gw) {
     wide half[18], g[9];
     const wide *s = (const wide *)S;

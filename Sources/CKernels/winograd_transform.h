@@ -1,8 +1,8 @@
-// The one-dimensional transforms of Winograd's F(4, 3): y = Aᵀ[(G·g) ⊙ (Bᵀ·d)], d six inputs, g three weights, y four
-// outputs. Two-dimensional ones apply them along columns, then rows.
+// The one-dimensional transforms of Winograd's F(4, 3): y = Aᵀ[(G·g) ⊙ (Bᵀ·d)] with six inputs d, three weights g and
+// four outputs y. The two-dimensional transforms apply them along columns, then along rows.
 //
-// The polynomial is interpolated at 0, ±a, ±b and infinity. a = 5/8, b = 3/2 keep the error of fp32 within twice
-// that of direct convolution, where the textbook's 1 and 2 would lose a digit.
+// The interpolation points are 0, ±a, ±b and infinity. a = 5/8 and b = 3/2 keep the fp32 error within twice that of
+// direct convolution; the textbook values 1 and 2 would lose a digit.
 //
 // Sources: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016; Blahut, "Fast Algorithms
 // for Signal Processing", 2010, section 5.4.
@@ -11,15 +11,15 @@
 
 typedef float wide __attribute__((ext_vector_type(16), aligned(4)));  // 16 channels
 
-/// The nodes and their powers.
+/// The interpolation points and their powers.
 static const float wa = 0.625f, wa2 = 0.390625f, wa3 = 0.244140625f;
 static const float wb = 1.5f, wb2 = 2.25f, wb3 = 3.375f;
 static const float wsum = 2.640625f, wproduct = 0.87890625f;  // a² + b², a²·b²
-/// Π (node − other node): 0's, ±a's, ±b's.
+/// Π (point − other point) for 0, ±a and ±b.
 static const float wn0 = 0.87890625f, wna = 2 * 0.390625f * (0.390625f - 2.25f),
                    wnb = 2 * 2.25f * (2.25f - 0.390625f);
 
-/// v[0..<6] ← Bᵀ·d, steps apart.
+/// v[0..<6] ← Bᵀ·d, with elements `step` apart.
 CK_INLINE void wino_input(const wide *d, long step, wide *v, long vStep) {
     wide d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step], d5 = d[5 * step];
     wide evenA = d4 - wb2 * d2, oddA = wa * (d3 - wb2 * d1);
@@ -55,7 +55,7 @@ CK_INLINE void wino_weights(const wide *g, long step, wide *u, long uStep) {
     u[5 * uStep] = g2;
 }
 
-/// v[0..<6] ← A·y: what flows back through `wino_output`.
+/// v[0..<6] ← A·y: the gradient of `wino_output`.
 CK_INLINE void wino_output_gradient(const wide *y, long step, wide *v, long vStep) {
     wide y0 = y[0], y1 = y[step], y2 = y[2 * step], y3 = y[3 * step];
     wide evenA = y0 + wa2 * y2, oddA = wa * y1 + wa3 * y3;
@@ -68,7 +68,7 @@ CK_INLINE void wino_output_gradient(const wide *y, long step, wide *v, long vSte
     v[5 * vStep] = y3;
 }
 
-/// g[0..<3] ← Gᵀ·u: what flows back through `wino_weights`.
+/// g[0..<3] ← Gᵀ·u: the gradient of `wino_weights`.
 CK_INLINE void wino_weights_gradient(const wide *u, long step, wide *g, long gStep) {
     wide evenA = (u[step] + u[2 * step]) * (1 / wna), oddA = (u[step] - u[2 * step]) * (wa / wna);
     wide evenB = (u[3 * step] + u[4 * step]) * (1 / wnb), oddB = (u[3 * step] - u[4 * step]) * (wb / wnb);

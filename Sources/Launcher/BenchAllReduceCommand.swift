@@ -68,9 +68,9 @@ struct BenchAllReduceCommand: ParsableCommand {
     }
 }
 
-/// Columns of plain text.
+/// Formats columns of plain text.
 enum TextTable {
-    /// - Parameter widths: of the columns; negative: text stands at the left.
+    /// - Parameter widths: the column widths; a negative width aligns the text on the left.
     static func row(_ cells: [String], _ widths: [Int]) -> String {
         zip(cells, widths).map { cell, width in
             let space = String(repeating: " ", count: max(0, abs(width) - cell.count))

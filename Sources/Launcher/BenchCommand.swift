@@ -17,7 +17,7 @@ struct BenchCommand: ParsableCommand {
         ])
 }
 
-/// What every benchmark of a model takes.
+/// Options shared by all model benchmarks.
 struct BenchOptions: ParsableArguments {
     @Option(help: "fp32, bf16, or auto: bf16 where the processor multiplies it natively.")
     var precision = "auto"
@@ -47,7 +47,8 @@ struct BenchOptions: ParsableArguments {
         return chosen
     }
 
-    /// Measures on all ranks; rank 0 says what holds the libraries back and prints the reports.
+    /// Measures on all ranks. Rank 0 warns about variables that restrict the kernel libraries, and prints the
+    /// reports.
     func run(
         _ command: some ParsableCommand,
         _ measure: (any Communicator, DType, Backend) throws -> [BenchmarkReport]
@@ -60,7 +61,7 @@ struct BenchOptions: ParsableArguments {
         }
     }
 
-    /// The same for a benchmark that prints by itself.
+    /// Like `run`, for a benchmark that prints its own results.
     func onAllRanks(_ command: some ParsableCommand, _ measure: (any Communicator) throws -> Void) throws {
         try command.onAllRanks { communicator in
             for warning in KernelLimits.warnings() where communicator.isRoot {
@@ -120,11 +121,11 @@ struct BenchStepCommand: ParsableCommand {
 extension Sharding: ExpressibleByArgument {}
 extension ReduceDType: ExpressibleByArgument {}
 
-/// A number with a fixed count of decimals.
+/// Formats a number with a fixed number of decimals.
 func fixed(_ value: Double, _ decimals: Int) -> String { String(format: "%.\(decimals)f", value) }
 
 enum ComputeType {
-    /// The type that `train.precision` names.
+    /// The type that `train.precision` specifies.
     static func dtype(named name: String) throws -> DType {
         switch name {
         case "fp32": return .float32
@@ -134,7 +135,7 @@ enum ComputeType {
         }
     }
 
-    /// The same where `auto` has to be one type on all ranks. Collective.
+    /// Like `dtype(named:)`, but resolves `auto` to the same type on all ranks. Collective.
     static func dtype(named name: String, _ communicator: any Communicator) throws -> DType {
         let own = try dtype(named: name)
         return name == "auto" ? try communicator.automaticDType() : own

@@ -67,7 +67,7 @@ struct BenchKernelsCommand: ParsableCommand {
     }
 }
 
-/// What `bench kernels` prints.
+/// The output of `bench kernels`.
 enum KernelTable {
     private static let backends = Backend.allCases.filter { $0 != .fastest && $0.isAvailable }
 
@@ -123,7 +123,8 @@ enum KernelTable {
         ]).text()
     }
 
-    /// Seconds of convolution in a step of each model, and those that the best choices would have saved.
+    /// Seconds of convolution in one step of each model, and the seconds that the fastest backends would have
+    /// saved.
     private static func totals(_ results: [KernelBenchmark.Result]) -> (taken: Double, lost: Double) {
         let taken = results.reduce(0) { $0 + Double($1.count) * $1.pick.seconds }
         let best = results.reduce(0) { $0 + Double($1.count) * $1.best.seconds }

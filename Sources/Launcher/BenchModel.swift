@@ -4,7 +4,7 @@ import FileFormats
 import Foundation
 import LDMModel
 
-/// The models that benchmarks take: a config.json as diffusers writes it, or the `model` of a run's .yaml.
+/// Reads the model of a benchmark from a diffusers config.json or from the `model` section of a run's .yaml.
 enum BenchModel {
     static func unet(_ path: String) throws -> UNet2DConfig {
         try isRun(path) ? Configuration.load(path: path).model : UNet2DConfig(contentsOf: path)
@@ -15,7 +15,7 @@ enum BenchModel {
             ? AutoencoderConfiguration.load(path: path).model : AutoencoderKLConfig(contentsOf: path)
     }
 
-    /// A U-Net or an AutoencoderKL, whichever the file describes.
+    /// A U-Net or an AutoencoderKL, depending on the file.
     static func either(_ path: String) throws -> ModelConfig {
         guard isRun(path) else {
             let isAutoencoder =

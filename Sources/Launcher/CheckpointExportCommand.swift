@@ -75,7 +75,7 @@ struct CheckpointExportCommand: ParsableCommand {
     }
 }
 
-/// Types that weights are exported in.
+/// Data types for exported weights.
 enum WeightType: String, CaseIterable, ExpressibleByArgument {
     case fp32, fp16, bf16
 
@@ -88,7 +88,7 @@ enum WeightType: String, CaseIterable, ExpressibleByArgument {
     }
 }
 
-/// A number of bytes as diffusers takes it: 5GB is 5·10⁹, 5GiB is 5·2³⁰.
+/// A size in bytes with diffusers' units: 5GB is 5·10⁹, 5GiB is 5·2³⁰.
 struct ByteSize: ExpressibleByArgument {
     let bytes: Int
 

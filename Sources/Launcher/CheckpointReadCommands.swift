@@ -2,7 +2,7 @@ import ArgumentParser
 import Checkpointing
 import Foundation
 
-// The commands that look at checkpoints and change nothing.
+// Commands that read checkpoints without modifying them.
 
 struct CheckpointListCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -2,7 +2,7 @@ import ArgumentParser
 import Checkpointing
 import Support
 
-// The commands that make or delete checkpoints.
+// Commands that create or delete checkpoints.
 
 struct CheckpointReshardCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

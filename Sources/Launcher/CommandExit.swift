@@ -5,25 +5,26 @@ import Records
 import Supervision
 import Support
 
-// How a command ends: one line for the user, and the exit codes of `ExitStatus`.
+// How a command ends: a one-line message for the user, and the exit codes of `ExitStatus`.
 
 extension ParsableCommand {
-    /// Parses the command line, runs the command and leaves the process. The whole of `main`.
+    /// Parses the command line, runs the command and exits. This is all that `main` does.
     static func runAndExit() -> Never {
-        // A reader that goes away, such as `head`, must not kill a training; writing then fails, and that is handled.
+        // A closed pipe, for example to `head`, must not kill a training run: the write fails instead, and
+        // the error is handled.
         signal(SIGPIPE, SIG_IGN)
         do {
             var command = try parseAsRoot()
             try command.run()
             exit(withError: nil)
         } catch let code as ExitCode {
-            exit(withError: code)  // Said already.
+            exit(withError: code)  // The error has been printed.
         } catch let error as any ReportableError where !(error is ValidationError) {
             Console.error.write("Error: \(error.message)\n")
             exit(withError: ExitCode(error.exitStatus))
         } catch {
-            // All ranks were given the same words. The others leave later, since mpirun kills the rest as
-            // soon as one is gone.
+            // All ranks parsed the same command line and print the same message, so only one prints it. The
+            // others exit later, because mpirun kills the remaining ranks as soon as one has exited.
             guard LaunchEnvironment.speaksForAll() else {
                 usleep(500_000)
                 exit(withError: ExitCode(exitCode(for: error) == .success ? 0 : ExitStatus.usage))
@@ -34,7 +35,7 @@ extension ParsableCommand {
         }
     }
 
-    /// Runs the body of a subcommand that works on one rank or many.
+    /// Runs the body of a subcommand that works on one or more ranks.
     ///
     ///     func run() throws {
     ///         try onAllRanks { communicator in
@@ -43,13 +44,13 @@ extension ParsableCommand {
     ///         }
     ///     }
     ///
-    /// Errors have been printed, once, when it returns.
+    /// When it returns or throws, errors have been printed exactly once.
     func onAllRanks(_ body: (any Communicator) throws -> Void) throws {
         let status = runOnAllRanks { communicator in try saidAlready { try body(communicator) } }
         if status != ExitStatus.success { throw ExitCode(status) }
     }
 
-    /// The same, for a job whose ranks watch each other from MPI's start on.
+    /// Like `onAllRanks`, for a job whose ranks watch each other from MPI_Init on.
     func onAllRanks(
         watchedBy limits: WatchLimits, _ body: (any Communicator, JobWatcher) throws -> Void
     ) throws {
@@ -68,7 +69,7 @@ extension ParsableCommand {
     }
 }
 
-/// Lets ranks end on ArgumentParser's error as on the program's own.
+/// Lets ranks handle ArgumentParser's errors like the program's own.
 extension ValidationError: ReportableError {
     package var exitStatus: Int32 { ExitStatus.usage }
 }

@@ -4,7 +4,7 @@ import Foundation
 import Supervision
 import Support
 
-/// `disttrain doctor`: what is wrong with the hosts of a job, and how it is mended.
+/// `disttrain doctor`: diagnoses the hosts of a job and suggests fixes.
 struct DoctorCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "doctor", abstract: "Check this machine, or the hosts of a job, before a long run.",
@@ -67,7 +67,7 @@ struct DoctorCommand: ParsableCommand {
         }
     }
 
-    // MARK: The others
+    // MARK: Other hosts
 
     private func checkHosts(_ place: Crew.Place, _ environment: [String: String], _ checks: inout Checks)
         throws
@@ -116,7 +116,7 @@ struct DoctorCommand: ParsableCommand {
         measure(crew, present.map(\.entry.name), reach, networks, &checks)
     }
 
-    /// One rank a host, on a network that carries them or does not.
+    /// Measures the network between the hosts, with one rank per host.
     private func measure(
         _ crew: Crew, _ names: [String], _ reach: MPIRun.Cluster.Reach, _ networks: [String],
         _ checks: inout Checks
@@ -151,7 +151,7 @@ struct DoctorCommand: ParsableCommand {
     }
 }
 
-/// Findings, a line each as they come.
+/// Prints findings as they are made, one line each.
 struct Checks {
     private(set) var failures = 0
     private var warnings = 0
@@ -170,7 +170,7 @@ struct Checks {
         show("FAULT", what, line)
     }
 
-    /// Pairs that are much slower than the others stand out.
+    /// Warns about pairs that are much slower than the others.
     mutating func add(_ report: LinkReports) {
         let speeds = report.links.map(\.bytesPerSecond).sorted()
         let median = speeds[speeds.count / 2]
@@ -205,7 +205,7 @@ struct Checks {
     }
 }
 
-/// The commands that mend what keeps a host from answering.
+/// Suggests the command that fixes the reason why a host does not respond.
 enum HostAdvice {
     static func mending(_ line: String) -> String {
         let host = line.prefix { $0 != ":" }

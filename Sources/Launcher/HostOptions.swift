@@ -2,7 +2,7 @@ import ArgumentParser
 import Foundation
 import Supervision
 
-/// Where a job's ranks run: this machine unless told otherwise.
+/// The hosts on which a job's ranks run; by default this machine.
 struct HostOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
@@ -32,7 +32,7 @@ struct HostOptions: ParsableArguments {
 
     var networks: [String] { network.map { $0.split(separator: ",").map(String.init) } ?? [] }
 
-    /// nil where Slurm is not asked for.
+    /// The Slurm allocation; nil without `--slurm`.
     func allocation(_ environment: [String: String]) throws -> SlurmAllocation? {
         guard slurm else { return nil }
         return try SlurmAllocation(environment) { try Slurm.names(of: $0) }

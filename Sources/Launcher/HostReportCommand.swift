@@ -2,7 +2,7 @@ import ArgumentParser
 import Foundation
 import Supervision
 
-/// `disttrain host-report`: what `launch` and `doctor` run on every host.
+/// `disttrain host-report`: the command that `launch` and `doctor` run on every host.
 struct HostReportCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "host-report", abstract: "Print a line of JSON about this host, for launch and doctor.",

@@ -4,7 +4,7 @@ import Foundation
 import Supervision
 import Support
 
-/// `disttrain launch`: places ranks, runs them under mpirun, and keeps a training going.
+/// `disttrain launch`: places ranks, runs them under mpirun, and restarts a training job after failures.
 struct LaunchCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "launch",
@@ -109,9 +109,9 @@ struct LaunchCommand: ParsableCommand {
     }
 
     func run() throws {
-        // For mpirun, which inherits it: it holds several files for each rank.
+        // mpirun inherits the limit; it opens several files for each rank.
         OpenFileLimit.raise()
-        // What the ranks would refuse is refused here, once.
+        // Validate the ranks' command line here, so that errors are printed once.
         let command = try DistTrainCommand.parseAsRoot(program)
         let environment = ProcessInfo.processInfo.environment
         if try LaunchEnvironment(environment) != .alone {
@@ -120,7 +120,8 @@ struct LaunchCommand: ParsableCommand {
                     + "run `disttrain \(program[0])` in its place")
         }
         let training = dryRun ? nil : command as? any TrainingCommand
-        // First of all: in Slurm a signal may come with the job's start, and would end what does not listen.
+        // Install the handlers first: Slurm may send a signal as soon as the job starts, which would end a
+        // process without a handler.
         if training != nil { SignalCounts.listen() }
         let inheritedThreads = environment["OMP_NUM_THREADS"].flatMap { Int($0) }.flatMap {
             $0 > 0 ? $0 : nil
@@ -181,7 +182,8 @@ struct LaunchCommand: ParsableCommand {
         return status
     }
 
-    /// The job's exit code, after a word on an end that the ranks could not report themselves.
+    /// Returns the job's exit code, after printing a message about failures that the ranks could not report
+    /// themselves.
     private func exitStatus(_ ending: ChildProcess.Ending, forwarded: Int32?) -> Int32 {
         switch ending {
         case .killed(let signal):
@@ -191,14 +193,14 @@ struct LaunchCommand: ParsableCommand {
             switch status {
             case ExitStatus.success, ExitStatus.usage, ExitStatus.refused, ExitStatus.numericalFault,
                 ExitStatus.storageFault, ExitStatus.runAgain:
-                break  // The ranks have said why.
+                break  // The ranks have reported the reason.
             case 129...159:
-                // mpirun passes on a rank's death by signal as a shell does.
+                // Like a shell, mpirun reports a rank that was killed by a signal as 128 + signal.
                 let signal = status - 128
                 let hint = signal == SIGKILL ? ", as the kernel does when memory runs out" : ""
                 say("ended by signal \(signal) (\(name(of: signal)))\(hint); all ranks have been stopped")
             case 1 where forwarded != nil:
-                // All that mpirun says after it was told to stop.
+                // mpirun exits with 1 after a forwarded signal.
                 let signal = forwarded ?? 0
                 say("stopped by signal \(signal) (\(name(of: signal)))")
                 return 128 + signal

@@ -3,7 +3,7 @@ import Foundation
 import Supervision
 import Support
 
-/// `disttrain launch-guard`, which `launch` starts.
+/// `disttrain launch-guard`: a helper process that `launch` starts.
 struct LaunchGuardCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: LaunchGuard.command,
@@ -14,7 +14,7 @@ struct LaunchGuardCommand: ParsableCommand {
     @Flag(help: "The ranks save a checkpoint on SIGUSR1.") var saves = false
 
     func run() throws {
-        // Signals to the launcher's process group or terminal are for the job.
+        // Signals to the launcher's process group or terminal are meant for the job.
         for number in [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGPIPE] { signal(number, SIG_IGN) }
         while let line = readLine() { if line == LaunchGuard.farewell { return } }
         let processes = AttemptProcesses(attempt)
@@ -27,8 +27,8 @@ struct LaunchGuardCommand: ParsableCommand {
         if saves {
             var deadline = monotonicTime() + LaunchGuard.patience
             var hadRanks = false
-            // A rank passes the request on to the others at its next step. What has no handler yet would be killed by the
-            // signal, without the others noticing.
+            // A rank forwards the request to the other ranks at its next step. A process without a handler
+            // would be killed by the signal, without the other ranks noticing.
             var asked: Set<pid_t> = []
             while monotonicTime() < deadline {
                 let left = processes.find()
@@ -37,7 +37,7 @@ struct LaunchGuardCommand: ParsableCommand {
                     kill(process, SIGUSR1)
                     asked.insert(process)
                 }
-                // All ranks end together, and mpirun may linger, since nobody reads its output.
+                // All ranks end together. mpirun may remain, because no process reads its output.
                 if left.contains(where: isRank) {
                     hadRanks = true
                 } else if hadRanks {
@@ -50,16 +50,16 @@ struct LaunchGuardCommand: ParsableCommand {
         processes.kill()
     }
 
-    /// Seconds for the other ranks and mpirun to end once this host's ranks have.
+    /// Seconds for the other ranks and mpirun to exit after the ranks on this host have ended.
     private static let lingering = 3.0
 
-    /// By the environment that mpirun gives to ranks alone.
+    /// Ranks are identified by an environment variable that mpirun sets only for them.
     private func isRank(_ process: pid_t) -> Bool {
         FileManager.default.contents(atPath: "/proc/\(process)/environ")?.split(separator: 0)
             .contains { $0.starts(with: Data("OMPI_COMM_WORLD_RANK=".utf8)) } == true
     }
 
-    /// Whether a process has a handler for a signal.
+    /// Whether a process has a handler for the signal.
     private func catches(_ process: pid_t, _ signal: Int32) -> Bool {
         let line = KernelFiles(root: "/").lines("proc/\(process)/status").first { $0.hasPrefix("SigCgt:") }
         guard let mask = line?.split(whereSeparator: \.isWhitespace).last.flatMap({ UInt64($0, radix: 16) })

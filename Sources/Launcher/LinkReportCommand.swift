@@ -3,25 +3,25 @@ import Foundation
 import Planning
 import Supervision
 
-/// How fast two hosts exchange messages.
+/// The latency and throughput between two hosts.
 struct LinkReport: Codable, Equatable {
     var first: String
     var second: String
-    /// One way, of 8 bytes.
+    /// One-way latency of an 8-byte message.
     var latencySeconds: Double
-    /// One way, of the largest message.
+    /// One-way throughput for the largest message.
     var bytesPerSecond: Double
 }
 
-/// What the ranks of `link-report` print.
+/// The output of the ranks of `link-report`.
 struct LinkReports: Codable, Equatable {
     var links: [LinkReport]
-    /// Seconds of an all-reduce of `reducedBytes` over all hosts.
+    /// Seconds for an all-reduce of `reducedBytes` over all hosts.
     var reduceSeconds: Double
     var reducedBytes: Int
 }
 
-/// `disttrain link-report`: what `doctor` runs under mpirun, one rank a host.
+/// `disttrain link-report`: the command that `doctor` runs under mpirun, with one rank per host.
 struct LinkReportCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "link-report", abstract: "Measure the network between ranks, for doctor.",

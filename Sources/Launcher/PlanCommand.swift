@@ -4,7 +4,7 @@ import Foundation
 import Planning
 import TensorCore
 
-/// `disttrain plan`: what a training will take on hosts that it does not have yet.
+/// `disttrain plan`: predicts the cost of a training run on hosts that may not be available yet.
 struct PlanCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "plan",
@@ -98,7 +98,7 @@ struct PlanCommand: ParsableCommand {
     }
 }
 
-/// Where the network's figures come from.
+/// The source of the network parameters.
 struct PlanNetworkOptions: ParsableArguments {
     @Option(
         name: .customLong("network"),
@@ -127,7 +127,7 @@ struct PlanNetworkOptions: ParsableArguments {
         }
     }
 
-    /// - Throws: where several hosts have no network.
+    /// - Throws: `ValidationError` if there are several hosts and no network parameters.
     func model(hosts: Int) throws -> (model: NetworkModel, source: String) {
         guard file != nil || bandwidth != nil || hosts == 1 else {
             throw ValidationError(

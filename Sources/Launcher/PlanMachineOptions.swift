@@ -6,7 +6,7 @@ import Planning
 import Support
 import TensorCore
 
-/// Where the figures of computing and of the disk come from: measured here, measured before, or given.
+/// The source of the compute and disk parameters: measured here, measured earlier, or given.
 struct PlanMachineOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(

@@ -1,10 +1,10 @@
 import Foundation
 import Planning
 
-/// A plan, for people.
+/// Formats a plan as a table.
 struct PlanTable {
     let plan: TrainingPlan
-    /// Where the figures come from.
+    /// The sources of the network, compute and disk parameters.
     let network, computing, disk: String
     let isWeak: Bool
 

@@ -6,7 +6,7 @@ import Imaging
 import Records
 import Support
 
-/// `disttrain prepare`: images in, sharded training samples out, on any number of ranks.
+/// `disttrain prepare`: converts images into sharded training samples, on any number of ranks.
 struct PrepareCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "prepare",
@@ -88,7 +88,7 @@ struct PrepareCommand: ParsableCommand {
     }
 }
 
-/// Refuses a `--max-megapixels` that no image can have.
+/// Rejects a `--max-megapixels` outside the supported range.
 func checkMegapixels(_ megapixels: Int?) throws {
     if let megapixels, !ImageLimits.megapixels.contains(megapixels) {
         throw ValidationError(

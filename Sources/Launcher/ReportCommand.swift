@@ -3,7 +3,7 @@ import Evaluation
 import Reporting
 import Support
 
-/// `disttrain report`: a web page or slides about runs.
+/// `disttrain report`: creates a web page or slides about runs.
 struct ReportCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "report", abstract: "Tell what became of one run, or of several side by side.",

@@ -119,7 +119,7 @@ struct SampleCommand: ParsableCommand {
         try validateKind()
     }
 
-    /// What the samples are for; each takes options of its own.
+    /// Checks the kind of sampling; each kind has its own options.
     private func validateKind() throws {
         let kinds = [
             progress.map { _ in "--progress" }, interpolate.isEmpty ? nil : "--interpolate",
@@ -142,7 +142,7 @@ struct SampleCommand: ParsableCommand {
         if seeds != nil { throw ValidationError("\(kind): leave out --seeds") }
     }
 
-    /// The seeds of "0-63" or "1,5,40-44".
+    /// Parses seeds such as "0-63" or "1,5,40-44".
     private func seedList() throws -> [UInt64]? {
         guard let seeds else { return nil }
         let most: UInt64 = 1_000_000

@@ -2,16 +2,16 @@ import Communication
 import Supervision
 import TensorCore
 
-/// Compares every collective with what one process computes about all ranks.
+/// Compares every collective with the result that one process computes for all ranks.
 ///
-/// Values are small whole numbers, whose float sums are exact in any order, so that results are compared
+/// The values are small integers, whose floating-point sums are exact in any order, so results are compared
 /// for equality.
 struct CommunicationCheck {
     private let communicator: any Communicator
     private var rank: Int { communicator.rank }
     private var size: Int { communicator.size }
 
-    /// Empty, single, odd, around the eager limit of the transport, and several of its fragments.
+    /// Empty, one element, odd, around the eager limit of the transport, and several fragments long.
     private static let lengths = [0, 1, 3, 1023, 4097, 100_003]
 
     init(_ communicator: any Communicator) {
@@ -51,7 +51,7 @@ struct CommunicationCheck {
         guard holds else { throw LaunchError("self-test: wrong result in \(what)", exitStatus: 1) }
     }
 
-    /// What rank `rank` has at `index`.
+    /// The element at `index` on rank `rank`.
     private func value(_ index: Int, of rank: Int) -> Int { (index % 97) * (rank + 1) - 11 * rank }
 
     private func sum(_ index: Int) -> Int { (0..<size).reduce(0) { $0 + value(index, of: $1) } }
@@ -105,7 +105,7 @@ struct CommunicationCheck {
         try check(try communicator.allReduceMin(-rank) == 1 - size, "minimum of an integer")
         try check(try communicator.allReduceSum(0.5) == 0.5 * Double(size), "sum of a number")
 
-        // Sums that do round have to round alike everywhere, or replicas drift apart.
+        // Sums that are rounded must be bitwise identical on all ranks, otherwise replicas diverge.
         var rounded = (0..<10_007).map { Float($0 + rank).squareRoot() }
         try rounded.withUnsafeMutableBufferPointer { try communicator.allReduceSum($0) }
         let everyone = try communicator.allGather(rounded.map(\.bitPattern))
@@ -122,7 +122,7 @@ struct CommunicationCheck {
             }
             let pendingFirst = try communicator.startAllReduceSum(first)
             let pendingSecond = try communicator.startAllReduceSum(second)
-            // A blocking collective while two others are under way.
+            // A blocking collective while two others are in flight.
             try check(try communicator.allReduceSum(1) == size, "a sum during two others")
             while !pendingSecond.test() {}
             try pendingSecond.wait()
@@ -136,7 +136,7 @@ struct CommunicationCheck {
 
     private func checkScatterAndGather() throws {
         for length in Self.lengths {
-            // Uneven slices; the last rank's is empty when there are several.
+            // Uneven slices; with several ranks, that of the last rank is empty.
             let counts = (0..<size).map { size > 1 && $0 == size - 1 ? 0 : length + $0 }
             let starts = counts.indices.map { counts[..<$0].reduce(0, +) }
             let total = counts.reduce(0, +)
@@ -172,7 +172,7 @@ struct CommunicationCheck {
             try communicator.allGather(rank * rank) == (0..<size).map { $0 * $0 }, "all-gather of values")
     }
 
-    /// Around the ring, in both directions of waiting.
+    /// Messages around the ring; rank 0 sends first, the other ranks receive first.
     private func checkMessages() throws {
         guard size > 1 else { return }
         let next = (rank + 1) % size
@@ -205,7 +205,7 @@ struct CommunicationCheck {
         let told = try communicator.fromRoot("a list", root: size - 1) { ["from", "\(rank)"] }
         try check(told == ["from", "\(size - 1)"], "a value from one rank")
 
-        // Every rank gets an error, the failing one its own, and all can go on together.
+        // Every rank throws an error, the failing rank its own, and all ranks can continue together.
         for failing in 0..<size {
             do {
                 try communicator.collectively("a trial") {
@@ -223,7 +223,7 @@ struct CommunicationCheck {
         }
     }
 
-    /// Several steps of bucketed reduction against the plain sum.
+    /// Compares several steps of bucketed reduction with the plain sum.
     private func checkBuckets(
         count: Int, shuffled: Bool, sharding: Sharding, overlaps: Bool, reduceDType: DType = .float32
     ) throws {
@@ -231,7 +231,7 @@ struct CommunicationCheck {
         let gradients = UnsafeMutablePointer<Float>.allocate(capacity: length)
         gradients.initialize(repeating: 0, count: length)
         defer { gradients.deallocate() }
-        // From the end to the start, as backward goes; one bucket of several is empty.
+        // From the end to the start, as in the backward pass. One of several buckets is empty.
         let width = length / count
         let buckets = (0..<count).map { index in
             let end = length - index * width
@@ -248,9 +248,10 @@ struct CommunicationCheck {
             for bucket in buckets.dropLast() { for index in bucket { gradients[index] = 0 } }
             var order = Array(0..<count)
             if shuffled { order.swapAt(step, (rank + 3) % count) }
-            // The last step leaves a bucket undeclared, as parameters without gradients do.
+            // In the last step one bucket is never marked ready, like parameters without gradients.
             for bucket in order where step < 2 || bucket != count - 1 {
-                // Only now, as backward does: a reduction that started too early sums zeros.
+                // Write the gradients as late as the backward pass does: a reduction that starts too early
+                // sums zeros.
                 for index in buckets[bucket] { gradients[index] = Float(value(index + step, of: rank)) }
                 reducer.bucketReady(bucket)
                 reducer.progress()
@@ -265,8 +266,8 @@ struct CommunicationCheck {
         }
     }
 
-    /// In bf16 every contribution may be off by half a unit in its last place, 2⁻⁸ of it, and the sum that goes to all
-    /// ranks once more.
+    /// In bf16 each contribution has a rounding error of up to half a unit in the last place, a relative
+    /// error of 2⁻⁸. Without sharding, the sum that is sent to all ranks is rounded once more.
     private func tolerance(_ index: Int, _ sharding: Sharding, _ reduceDType: DType) -> Float {
         guard reduceDType == .bfloat16, size > 1 else { return 0 }
         let contributions = (0..<size).reduce(0) { $0 + abs(value(index, of: $1)) }

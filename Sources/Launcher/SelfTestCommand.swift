@@ -1,7 +1,7 @@
 import ArgumentParser
 import Foundation
 
-/// Checks of what only a real run can show. For the integration tests and for support, hence hidden.
+/// Checks that require a real job. Hidden, because it is for the integration tests and for support.
 struct SelfTestCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "self-test",
@@ -14,23 +14,23 @@ struct SelfTestCommand: ParsableCommand {
             commandName: "communication",
             abstract: "Check every collective on the ranks at hand, or how a failing rank ends the others.")
 
-        /// What the run is to show.
+        /// The scenario to check.
         enum Scenario: String, CaseIterable, ExpressibleByArgument {
-            /// Every collective gives the right result.
+            /// Every collective returns the correct result.
             case collectives
-            /// One rank's body of `collectively` throws.
+            /// The body of `collectively` throws on one rank.
             case agreedFailure = "agreed-failure"
-            /// Every rank finds the same fault by itself.
+            /// Every rank detects the same error itself.
             case commonFailure = "common-failure"
             /// One rank throws while the others wait in a collective.
             case loneFailure = "lone-failure"
-            /// One rank throws in the middle of a gradient reduction.
+            /// One rank throws during a gradient reduction.
             case failureInReduction = "failure-in-reduction"
-            /// One rank dies without a word.
+            /// One rank dies without a message.
             case death
-            /// One rank leaves with exit(0) in the middle.
+            /// One rank calls exit(0) while the others continue.
             case earlyExit = "early-exit"
-            /// Works until it is stopped from outside.
+            /// Runs until it is stopped from outside.
             case forever
         }
 

@@ -7,7 +7,7 @@ import LDMModel
 import Support
 
 extension SelfTestCommand {
-    /// `disttrain self-test draws`: what a run trains on depends on its seed alone.
+    /// `disttrain self-test draws`: checks that the training data of a run depends only on its seed.
     struct Draws: ParsableCommand {
         static let configuration = CommandConfiguration(
             commandName: "draws",
@@ -33,10 +33,11 @@ extension SelfTestCommand {
     }
 }
 
-/// The keyed draws of training, with a digest of all that passes: a sum over samples, so that it depends on no order.
+/// The keyed draws of training with a digest of all returned data. The digest is a sum over samples and
+/// therefore independent of their order.
 private final class DigestedDraws: DenoisingDraws {
     private let draws: KeyedDraws
-    /// The sum of its samples' checksums, of 32 bits each.
+    /// The sum of the samples' 32-bit checksums.
     private(set) var digest = 0
 
     init(_ draws: KeyedDraws) { self.draws = draws }
@@ -61,7 +62,7 @@ private final class DigestedDraws: DenoisingDraws {
     }
 }
 
-/// Trains a small U-Net on drawn faces through `DataParallelStep`, and digests what it was given.
+/// Trains a small U-Net on synthetic faces through `DataParallelStep` and computes the digest of its input.
 private struct DrawsCheck {
     private let communicator: any Communicator
     private let step: DataParallelStep

@@ -3,7 +3,7 @@ import Foundation
 import Supervision
 import Support
 
-/// Ways in which a rank can fail while the others go on.
+/// Ways in which one rank can fail while the others continue.
 struct FailureScenario {
     private let communicator: any Communicator
     private let fails: Bool

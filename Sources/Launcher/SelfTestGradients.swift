@@ -8,7 +8,7 @@ import Supervision
 import Support
 
 extension SelfTestCommand {
-    /// `disttrain self-test gradients`: what data parallelism owes to the user.
+    /// `disttrain self-test gradients`: checks that data parallelism computes the gradient of a single rank.
     struct Gradients: ParsableCommand {
         static let configuration = CommandConfiguration(
             commandName: "gradients",
@@ -30,7 +30,7 @@ extension SelfTestCommand {
 }
 
 extension UNet2DConfig {
-    /// Small, with every kind of layer that ranks might disagree on.
+    /// A small model that contains every kind of layer for which ranks could diverge.
     static var selfTest: UNet2DConfig {
         var config = UNet2DConfig()
         config.sampleSize = SpatialSize(16)
@@ -45,10 +45,11 @@ extension UNet2DConfig {
     }
 }
 
-/// One training step of a small U-Net on drawn faces, once on all ranks and once on rank 0 alone. Both go through
-/// `DataParallelStep`, so shares, micro-batches, buckets, keys of noise and dropout are those of training.
+/// One training step of a small U-Net on synthetic faces, first on all ranks and then on rank 0 alone. Both
+/// use `DataParallelStep`, so the shares, micro-batches, buckets, noise keys and dropout keys are those of
+/// training.
 private struct GradientCheck {
-    /// Of the norm. Sums in another order differ by some 1e-7.
+    /// Maximum error relative to the norm. A different summation order causes about 1e-7.
     private static let allowed = 1e-5
 
     private let communicator: any Communicator
@@ -68,11 +69,11 @@ private struct GradientCheck {
 
     func run() throws {
         let together = try gradient(on: communicator, microBatch: microBatch)
-        // Collective, so that no rank leaves while rank 0 computes.
+        // Collective, so that no rank exits while rank 0 computes.
         let error = try communicator.fromRoot("computing the whole batch on one rank") {
             relativeNorm(together.gradient, try gradient(on: SingleProcess(), microBatch: nil).gradient)
         }
-        // Rank-independent bits: replicas that start equal stay equal.
+        // The bits must be identical on all ranks: replicas that start equal stay equal.
         let checksum = together.gradient.reduce(UInt64(0)) { ($0 &* 31) &+ UInt64($1.bitPattern) }
         guard try communicator.allEqual(checksum) else {
             throw LaunchError("self-test: the ranks hold different gradients", exitStatus: 1)
@@ -89,7 +90,7 @@ private struct GradientCheck {
         }
     }
 
-    /// The gradient of the global batch of step 0, as the optimizer gets it.
+    /// The gradient of the global batch of step 0, as passed to the optimizer.
     private func gradient(
         on communicator: any Communicator, microBatch: Int?
     ) throws -> (gradient: [Float], norm: Double) {

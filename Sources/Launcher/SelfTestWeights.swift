@@ -8,7 +8,8 @@ import Supervision
 import TensorCore
 
 extension SelfTestCommand {
-    /// `disttrain self-test weights`: what is still on its way when a step begins is there when it is read.
+    /// `disttrain self-test weights`: checks that weights in flight when a step begins have arrived before
+    /// they are read.
     struct Weights: ParsableCommand {
         static let configuration = CommandConfiguration(
             commandName: "weights",
@@ -24,8 +25,9 @@ extension SelfTestCommand {
     }
 }
 
-/// Some steps of a small U-Net, with the ranks on one host and as if they lay on several. Ranks begin their steps at
-/// different times, so that a weight that is read too early is an old one: losses and weights must be the same bits.
+/// Trains a small U-Net for some steps, with the ranks on one host and with simulated layouts on several
+/// hosts. Ranks begin their steps at different times, so a weight that is read too early is an outdated one:
+/// losses and weights must be bitwise identical.
 private struct WeightCheck {
     private let communicator: any Communicator
     private let steps: Int
@@ -53,7 +55,8 @@ private struct WeightCheck {
         }
     }
 
-    /// A host for each rank; two hosts whose ranks come in turns; one rank alone and all others together.
+    /// One host per rank; two hosts with alternating ranks; one host for the first rank and one for all
+    /// others.
     private var layouts: [HostMap] {
         let ranks = 0..<communicator.size
         let all = [
@@ -84,7 +87,7 @@ private struct WeightCheck {
             communicator: communicator)
         var outcome = Outcome()
         for number in 0..<steps {
-            // The last rank first, the first rank first, and so on.
+            // Delay the ranks in ascending and descending order, alternating between steps.
             let place = number % 2 == 0 ? communicator.size - 1 - communicator.rank : communicator.rank
             if hosts != nil { usleep(UInt32(20_000 * place)) }
             outcome.losses.append(try step(step: number).loss.bitPattern)

@@ -4,7 +4,7 @@ import Records
 import Supervision
 import Support
 
-/// `disttrain status`: how far a run is, from any machine that sees its folder.
+/// `disttrain status`: shows the progress of a run, on any machine that has access to its folder.
 struct StatusCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "status", abstract: "Tell how far a run is, how fast, since when and where.",
@@ -52,16 +52,17 @@ struct StatusCommand: ParsableCommand {
     }
 }
 
-/// What `disttrain status` prints.
+/// The output of `disttrain status`.
 struct StatusPage {
     let run: String
     let status: JobStatus?
     let launch: LaunchRecord?
     let showsRanks: Bool
-    /// Seconds since 1970.
+    /// Current time, in seconds since 1970.
     let now: Double
 
-    /// Seconds without a new status after which a running job is doubted. Clocks of two hosts may differ.
+    /// Seconds without a new status after which a running job is reported as possibly dead. The clocks of two
+    /// hosts may differ.
     private static let silence = 30.0
 
     var text: String {

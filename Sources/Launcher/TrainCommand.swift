@@ -7,7 +7,7 @@ import Records
 import Supervision
 import Support
 
-/// Options that every kind of training takes.
+/// Options shared by all kinds of training.
 struct TrainingOptions: ParsableArguments {
     @Option(help: ArgumentHelp("The configuration, YAML.", valueName: "file"))
     var config: String
@@ -96,9 +96,9 @@ struct TrainingOptions: ParsableArguments {
     }
 }
 
-/// A time that was given by an option, in seconds.
+/// Parses a time given by an option, in seconds.
 ///
-/// - Throws: where it is none.
+/// - Throws: `ValidationError` if the text is not a time of at least 1 s.
 func seconds(_ text: String?, _ option: String) throws -> Double? {
     guard let text else { return nil }
     guard let seconds = TimeSpan.seconds(text), seconds >= 1 else {

@@ -1,6 +1,6 @@
 import ArgumentParser
 
-/// A command that trains, and that a supervisor can start again.
+/// A training command that a supervisor can restart.
 protocol TrainingCommand: ParsableCommand {
     var options: TrainingOptions { get }
     /// The run's folder, from the command line or the configuration.

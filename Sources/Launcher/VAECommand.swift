@@ -50,7 +50,7 @@ struct VAETrainCommand: TrainingCommand {
     }
 }
 
-/// What `encode` and `decode` both take.
+/// Options shared by `encode` and `decode`.
 struct FirstStageOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
@@ -60,7 +60,7 @@ struct FirstStageOptions: ParsableArguments {
     @Option(help: "fp32, bf16 or auto.")
     var precision = "fp32"
 
-    /// Opens the first stage on rank 0 and works with it there.
+    /// Opens the first stage and runs the body, on rank 0 only.
     func onRoot(_ what: String, _ communicator: any Communicator, _ body: (FirstStagePass) throws -> Void)
         throws
     {

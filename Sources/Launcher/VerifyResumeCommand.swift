@@ -89,7 +89,7 @@ struct VerifyResumeCommand: ParsableCommand {
             throw LaunchError(
                 "verify-resume starts mpirun itself, and runs already as a rank of one; run it by itself")
         }
-        // What every run would refuse is refused here, once.
+        // Validate the configuration here, so that errors are reported once instead of by every run.
         let configuration = try Configuration.load(path: config, overrides: overrides)
         var plan = plan
         plan.warmupSteps = configuration.optimizer.warmupSteps
@@ -116,7 +116,7 @@ struct VerifyResumeCommand: ParsableCommand {
         print("Proven: a run that is killed goes on as if it had not been.")
     }
 
-    /// - Returns: what differs, in words.
+    /// - Returns: descriptions of the differences.
     private func prove(_ plan: VerifyResumePlan, in folder: String) throws -> [String] {
         let runs = try VerifyResumeRuns(
             plan, options: ["--config", config] + overrides.flatMap { ["--set", $0] }, folder: folder,
@@ -133,7 +133,7 @@ struct VerifyResumeCommand: ParsableCommand {
         try runs.train("undisturbed", "undisturbed", ranks: ranks)
         let proof = try ResumeProof(undisturbed: runs.path("undisturbed"), steps: steps)
         let (saved, reached) = try runs.trainAndKill("to be killed", "killed", ranks: ranks)
-        // It dies once and goes on twice.
+        // The killed run resumes twice, so copy it.
         try FileManager.default.copyItem(atPath: runs.path("killed"), toPath: runs.path("killed_copy"))
         let checkpoint = RunFolder(runs.path("killed_copy")).checkpoints.path(step: saved)
         print("killed in step \(reached + 1) of \(steps), the newest checkpoint is of step \(saved)")

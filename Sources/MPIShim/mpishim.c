@@ -9,7 +9,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-// Messages are cut into pieces of this many elements, well below the int that MPI counts with.
+// Messages are split into pieces of this many elements, well below the limit of MPI's int counts.
 #define PIECE ((size_t)1 << 29)
 
 _Static_assert(sizeof(MPI_Request) <= sizeof(mpishim_request), "an MPI_Request fits in 64 bits");
@@ -17,7 +17,7 @@ _Static_assert(sizeof(MPI_Request) <= sizeof(mpishim_request), "an MPI_Request f
 static MPI_Comm farewell_communicator;
 static int local_rank, local_size, local_leader, world_rank, world_size;
 
-// Life cycle
+// Initialization and termination
 
 static int set_up_communicators(void) {
     int error;
@@ -37,9 +37,9 @@ static int set_up_communicators(void) {
     return MPI_Comm_dup(MPI_COMM_WORLD, &farewell_communicator);
 }
 
-// Large messages go in pieces, and the next piece starts only when MPI is called again: while a rank computes, a
-// network idles between short pieces. One MiB instead of the 128 KiB of Open MPI 4.1 keeps it busy. What the user has
-// set stands.
+// Open MPI sends large messages in pieces, and starts the next piece only when MPI is called again: while a rank
+// computes, the network is idle between short pieces. Pieces of 1 MiB instead of 128 KiB (Open MPI 4.1) keep it busy. A
+// value set by the user takes precedence.
 static void prefer_long_pieces(void) { setenv("OMPI_MCA_btl_tcp_max_send_size", "1048576", 0); }
 
 int mpishim_init(int requested, int *provided) {
@@ -152,7 +152,7 @@ int mpishim_allgather_in_place(void *bytes, const size_t *counts, const size_t *
         if ((offsets[r] + counts[r]) / element_size > INT_MAX) fits = 0;
     }
     if (!fits) {
-        // Beyond what MPI's int offsets reach: one broadcast for each rank, cut into pieces.
+        // Exceeds the range of MPI's int offsets: use one broadcast per rank, split into pieces.
         for (int r = 0; r < world_size; r++) {
             int error = mpishim_broadcast((char *)bytes + offsets[r], counts[r], r);
             if (error) return error;
@@ -171,7 +171,8 @@ int mpishim_allgather_in_place(void *bytes, const size_t *counts, const size_t *
     return error;
 }
 
-// Point to point rather than MPI_Gatherv: no int offsets, and the tag keeps it apart from users' messages.
+// Uses point-to-point messages instead of MPI_Gatherv, which has int offsets. The tag separates them from users'
+// messages.
 static const int gather_tag = 32767;
 
 int mpishim_gather(const void *bytes, size_t count, void *gathered, const size_t *counts, const size_t *offsets,
@@ -209,7 +210,7 @@ int mpishim_receive(void *bytes, size_t count, int source, int tag) {
         int error = MPI_Recv((char *)bytes + done, (int)length, MPI_BYTE, source, tag, MPI_COMM_WORLD, &status);
         if (error) return error;
         if ((error = MPI_Get_count(&status, MPI_BYTE, &received))) return error;
-        // MPI accepts a message that is shorter than the buffer; here both sides agree on the length.
+        // MPI accepts a message that is shorter than the buffer, but here both sides must agree on the length.
         if ((size_t)received != length) return MPI_ERR_TRUNCATE;
         done += length;
     } while (done < count);
@@ -299,7 +300,7 @@ int mpishim_wait(mpishim_request *request) {
     return error;
 }
 
-// The end of a run
+// End of a run
 
 int mpishim_start_farewell(const int64_t *values, int64_t *gathered, mpishim_request *request) {
     MPI_Request started = MPI_REQUEST_NULL;
@@ -308,10 +309,10 @@ int mpishim_start_farewell(const int64_t *values, int64_t *gathered, mpishim_req
     return error;
 }
 
-// The machine
+// Machine
 
 int mpishim_single_copy_works(void) {
-    // Yama's scope 2 and 3 forbid it between processes although a process may still read itself.
+    // Yama's scopes 2 and 3 forbid it between processes, although a process may still read its own memory.
     FILE *yama = fopen("/proc/sys/kernel/yama/ptrace_scope", "r");
     if (yama) {
         int scope = 0;
@@ -321,6 +322,6 @@ int mpishim_single_copy_works(void) {
     }
     uint64_t source = 0x5ca1ab1e, target = 0;
     struct iovec to = {&target, sizeof target}, from = {&source, sizeof source};
-    // A container's system call filter refuses this even on oneself.
+    // A container's system call filter rejects this call even for the own process.
     return process_vm_readv(getpid(), &to, 1, &from, 1, 0) == sizeof target && target == source;
 }

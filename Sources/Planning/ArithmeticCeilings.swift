@@ -1,22 +1,22 @@
 import Communication
 import TensorCore
 
-/// How fast all ranks with all their threads multiply when nothing stands in their way, in FLOP/s of the direct
-/// algorithm: what a whole step is held against.
+/// The peak throughput of all ranks with all their threads, measured for isolated operations, in FLOP/s of
+/// the direct algorithm. The throughput of a whole step is compared with it.
 package struct ArithmeticCeilings: Sendable {
-    /// 1,024³ product of OpenBLAS.
+    /// OpenBLAS matrix product of size 1,024³.
     package var matmulFP32: Double
-    /// Direct 3×3 convolution, [16, 32, 32, 128] → 128 channels, oneDNN where the program has it.
+    /// Direct 3×3 convolution, [16, 32, 32, 128] → 128 channels, with oneDNN if the program is built with it.
     package var convolutionFP32: Double
-    /// The same in bf16; nil on a processor that does not multiply it natively.
+    /// The same in bf16; nil on a processor without native bf16 multiplication.
     package var convolutionBF16: Double?
 
-    /// The ceiling of direct convolution for a type.
+    /// The throughput of direct convolution for a type, in FLOP/s.
     package func convolution(_ dtype: DType) -> Double {
         dtype == .bfloat16 ? convolutionBF16 ?? convolutionFP32 : convolutionFP32
     }
 
-    /// Measures all ranks at the same time, the best of `repeats` calls each. Collective.
+    /// Measures on all ranks at the same time and takes the fastest of `repeats` calls. Collective.
     package static func measure(_ communicator: any Communicator, repeats: Int = 6) throws
         -> ArithmeticCeilings
     {

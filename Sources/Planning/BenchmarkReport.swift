@@ -2,14 +2,14 @@ import Foundation
 import Support
 import TensorCore
 
-/// What a benchmark measured, over all ranks, for people and for programs.
+/// The result of a benchmark over all ranks, as a table and as JSON.
 package struct BenchmarkReport: Sendable {
-    /// A kind of work.
+    /// One kind of work.
     package struct Entry: Sendable {
         package var name: String
-        /// Mean of rank 0, a call.
+        /// Mean seconds per call on rank 0.
         package var seconds: Double
-        /// Operations of all ranks, a call; 0 where they are not counted.
+        /// FLOPs per call of all ranks; 0 if they are not counted.
         package var flops: Double
 
         package init(_ name: String, seconds: Double, flops: Double = 0) {
@@ -17,41 +17,41 @@ package struct BenchmarkReport: Sendable {
         }
     }
 
-    /// What one timed call is: "step", "evaluation", "encode".
+    /// The unit that is timed: "step", "evaluation", "encode".
     package var call: String
     package var precision: String
     package var backend: String
     package var ranks: Int
-    /// Of each rank.
+    /// Threads per rank.
     package var threads: Int
-    /// Images of each rank.
+    /// Images per rank.
     package var batch: Int
-    /// Parameters of the model.
+    /// Number of model parameters.
     package var parameters: Int
-    /// Every timed call, the slowest rank's.
+    /// Seconds of every timed call, on the slowest rank.
     package var seconds: [Double]
-    /// Operations of direct convolution, of all ranks, a call.
+    /// FLOPs per call of all ranks, counted as direct convolution.
     package var flops: Double
-    /// The largest of all ranks.
+    /// The maximum over all ranks.
     package var peakRSSMiB: Int
     package var ceilings: ArithmeticCeilings?
     package var entries: [Entry]
 
-    /// The median call.
+    /// The median seconds per call.
     package var medianSeconds: Double {
         let sorted = seconds.sorted()
         return (sorted[(sorted.count - 1) / 2] + sorted[sorted.count / 2]) / 2
     }
     package var imagesPerSecond: Double { Double(batch * ranks) / medianSeconds }
     package var flopsPerSecond: Double { flops / medianSeconds }
-    /// Of the ceiling of direct convolution in the type that was measured.
+    /// Fraction of the throughput of direct convolution in the measured type.
     package var shareOfCeiling: Double? {
         ceilings.map { flopsPerSecond / $0.convolution(precision == "bf16" ? .bfloat16 : .float32) }
     }
 
-    // MARK: For programs
+    // MARK: JSON
 
-    /// One line; the keys of PyTorch's benchmark first.
+    /// One line of JSON. The keys of the PyTorch benchmark come first.
     package var json: String {
         var object: JSONObject = [
             "program": .string("disttrain"), "precision": .string(precision), "ranks": .integer(ranks),
@@ -88,7 +88,7 @@ package struct BenchmarkReport: Sendable {
         return .number((value * scale).rounded() / scale)
     }
 
-    // MARK: For people
+    // MARK: Table
 
     package var table: String {
         func plural(_ count: Int, _ noun: String) -> String { "\(count) \(noun)\(count == 1 ? "" : "s")" }
@@ -125,7 +125,7 @@ package struct BenchmarkReport: Sendable {
 }
 
 extension [WorkProfile] {
-    /// A rank's kernels in one of so many calls, with the operations of all ranks.
+    /// The kernel times of one rank per call, with the FLOPs of all ranks.
     func entries(ofEach calls: Int, ranks: Int) -> [BenchmarkReport.Entry] {
         map {
             BenchmarkReport.Entry(
@@ -134,14 +134,14 @@ extension [WorkProfile] {
         }
     }
 
-    /// Operations of all ranks in one of so many calls.
+    /// FLOPs per call of all ranks.
     func flops(ofEach calls: Int, ranks: Int) -> Double {
         entries(ofEach: calls, ranks: ranks).reduce(0) { $0 + $1.flops }
     }
 }
 
 extension DType {
-    /// What `--precision` calls it.
+    /// The name in `--precision`.
     package var precision: String { self == .bfloat16 ? "bf16" : "fp32" }
 }
 

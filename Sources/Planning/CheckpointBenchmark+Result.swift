@@ -3,38 +3,40 @@ import Foundation
 import Support
 
 extension CheckpointBenchmark {
-    /// What was measured, on all ranks together; the slowest rank's seconds.
+    /// The measurements of all ranks together; times are those of the slowest rank.
     package struct Result: Sendable {
         package var ranks: Int
         package var sharding: Sharding
-        /// Of the checkpoint, and of each rank's copy of its part.
+        /// Size of the checkpoint, and of each rank's snapshot.
         package var bytes: Int, snapshotBytes: Int
-        /// The median step without a save.
+        /// Median seconds of a step without a save.
         package var stepSeconds: Double
-        /// How long training stops for a save.
+        /// Seconds that training stops for a save.
         package var stallSeconds: Double
-        /// Copying `snapshotBytes` alone.
+        /// Seconds to copy `snapshotBytes` in memory.
         package var copySeconds: Double
-        /// From the start of a save to its commit, while training goes on.
+        /// Seconds from the start of a save to its commit, while training continues.
         package var saveSeconds: Double
-        /// What the steps meanwhile took longer, the stall included.
+        /// Additional seconds of the steps during a save, including the stall.
         package var costSeconds: Double
-        /// A save with nothing beside it, fsync included; the median of several, as all that follow.
+        /// Seconds of a save without concurrent training, including fsync. This and the following times are
+        /// medians of several repeats.
         package var idleSaveSeconds: Double
-        /// As many bytes from every rank into one file each, fsync included.
+        /// Seconds to write the same number of bytes, one file per rank, including fsync.
         package var plainSeconds: Double
-        /// Verifying the checkpoint and reading each rank's part; its bytes are in the page cache.
+        /// Seconds to verify the checkpoint and to read each rank's part. Its bytes are in the page cache.
         package var loadSeconds: Double
-        /// The same of a checkpoint as another number of ranks would have written it, and that number.
+        /// The load time of a checkpoint with the layout that another number of ranks would have written, and
+        /// that number.
         package var otherLoad: (ranks: Int, seconds: Double)?
         package var peakRSSMiB: Int
 
-        /// Of training time, with a save every 100 steps.
+        /// Fraction of the training time for a save every 100 steps.
         package var overheadOf100Steps: Double { costSeconds / (100 * stepSeconds) }
-        /// Of what plain writing reaches.
+        /// Fraction of the throughput of the plain writer.
         package var shareOfDisk: Double { plainSeconds / idleSaveSeconds }
 
-        /// One line for programs.
+        /// One line of JSON.
         package var json: String {
             func rounded(_ value: Double) -> JSONValue { .number((value * 1e4).rounded() / 1e4) }
             var object: JSONObject = [
@@ -54,7 +56,7 @@ extension CheckpointBenchmark {
             return (try? JSONValue.object(object).text()) ?? "null"
         }
 
-        /// For people.
+        /// A table as text.
         package var table: String {
             func digits(_ value: Double, _ decimals: Int = 3) -> String {
                 String(format: "%.\(decimals)f", value)

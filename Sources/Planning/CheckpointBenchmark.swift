@@ -4,15 +4,16 @@ import Evaluation
 import Foundation
 import LDMModel
 
-/// Saves of a U-Net's training state while it trains on random data: how long a step stops, how much a save costs in
-/// all, and how fast its bytes reach the disk beside a plain writer of as many.
+/// Saves a U-Net's training state while it trains on random data. Measures how long a step stops, the total
+/// cost of a save, and the write throughput in comparison with a plain writer of the same number of bytes.
 package struct CheckpointBenchmark {
     package var step: StepBenchmark
-    /// An existing folder on the disk that is measured; what is written there is removed again.
+    /// An existing folder on the disk to measure. Files that are written there are removed again.
     package var folder: String
-    /// Saves, plain writes and loads with nothing beside them, in turns, whose medians are told.
+    /// Number of saves, plain writes and loads without concurrent training, in alternation; the medians are
+    /// reported.
     package var repeats: Int
-    /// Also load what so many ranks would have written; nil for not.
+    /// Additionally loads a checkpoint with the layout of this number of ranks; nil: does not.
     package var savedBy: Int?
 
     package init(step: StepBenchmark, folder: String, repeats: Int = 1, savedBy: Int? = nil) {
@@ -23,7 +24,7 @@ package struct CheckpointBenchmark {
         self.savedBy = savedBy
     }
 
-    /// Collective.
+    /// Runs the benchmark. Collective.
     package func run(_ communicator: any Communicator) throws -> Result {
         let model = try UNet2DModel(step.unet)
         model.store.initialize(seed: 0)
@@ -55,7 +56,7 @@ package struct CheckpointBenchmark {
             return try communicator.allReduceMax((ContinuousClock.now - start).seconds)
         }
 
-        // The first save takes the snapshot's memory.
+        // The first save allocates the snapshot's memory.
         _ = try training(step: 0)
         try writer.save(state(1))
         var seconds: [Double] = []
@@ -66,7 +67,7 @@ package struct CheckpointBenchmark {
         }
         let stepSeconds = seconds.sorted()[seconds.count / 2]
 
-        // While training goes on.
+        // A save while training continues.
         let start = ContinuousClock.now
         let stall = try timed { try writer.begin(state(number)) }
         var cost = stall
@@ -82,14 +83,14 @@ package struct CheckpointBenchmark {
         let save = (ContinuousClock.now - start).seconds
 
         let peak = try communicator.allReduceMax(peakResidentMiB())
-        // Alone, and beside a plain writer of as many bytes.
-        // Loading changes what is still on its way.
+        // Saves without concurrent training, alternating with the plain writer. Loading modifies the weights,
+        // so complete the transfers that are in flight.
         try training.completeWeights()
         var alone = (save: [Double](), plain: [Double](), load: [Double](), other: [Double]())
         var bytes = 0
         for _ in 0..<repeats {
             number += 1
-            // Deleting the one before would be part of the next save.
+            // Otherwise the next save would include the deletion of the previous checkpoint.
             try communicator.collectively("deleting a checkpoint") {
                 let saved = CheckpointFolder(path)
                 if communicator.isRoot { for step in try saved.steps() { try saved.remove(step: step) } }
@@ -117,7 +118,8 @@ package struct CheckpointBenchmark {
             peakRSSMiB: peak)
     }
 
-    /// A checkpoint as another number of ranks would have written it, in a folder that is written anew. Collective.
+    /// Rewrites a checkpoint with the layout of another number of ranks, in a folder that is created anew.
+    /// Collective.
     private func asWritten(
         by ranks: Int, _ checkpoint: Checkpoint, _ folder: String, _ communicator: any Communicator
     ) throws -> Checkpoint {
@@ -133,7 +135,7 @@ package struct CheckpointBenchmark {
         return (sorted[(sorted.count - 1) / 2] + sorted[sorted.count / 2]) / 2
     }
 
-    /// Seconds of copying so many bytes from one place in memory to another.
+    /// Seconds to copy this number of bytes within memory.
     private func copyInMemory(_ bytes: Int) -> Double {
         var places: [UnsafeMutableRawPointer] = []
         defer { for place in places { place.deallocate() } }

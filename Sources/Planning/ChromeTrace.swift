@@ -3,7 +3,7 @@ import DistTrain
 import Foundation
 import Support
 
-/// Spans of all ranks in one file that chrome://tracing and Perfetto open, a process for each rank.
+/// Writes the spans of all ranks into one file for chrome://tracing or Perfetto, with one process per rank.
 ///
 /// Format: "Trace Event Format", complete events ("ph": "X"), times in microseconds.
 package final class ChromeTrace {
@@ -11,7 +11,7 @@ package final class ChromeTrace {
     private let rank: Int
     private var events: [JSONValue] = []
 
-    /// Times count from now: every rank makes its trace right after a barrier.
+    /// Times are relative to this call, so every rank creates its trace immediately after a barrier.
     package init(rank: Int) {
         origin = .now
         self.rank = rank
@@ -37,9 +37,9 @@ package final class ChromeTrace {
         events.append(.object(event))
     }
 
-    /// Rank 0 writes what all ranks have seen. Collective.
+    /// Rank 0 writes the events of all ranks. Collective.
     ///
-    /// - Throws: a communication error, or that of writing the file.
+    /// - Throws: a communication error, or an error while writing the file.
     package func write(to path: String, _ communicator: any Communicator) throws {
         let lines = try events.map { try $0.text() }.joined(separator: ",\n")
         guard let everyone = try communicator.gather([UInt8](lines.utf8), root: 0) else { return }

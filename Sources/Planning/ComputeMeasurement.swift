@@ -4,17 +4,17 @@ import Foundation
 import LDMModel
 import TensorCore
 
-/// Times what one rank computes in a step, on this machine, with no other rank to wait for.
+/// Times the computation of one rank in a step on this machine, without waiting for other ranks.
 ///
-/// Under mpirun every rank makes steps of its own at the same time, as the ranks of one host do: they share its
-/// memory, caches and, where there are more threads than cores, its cores.
+/// Under mpirun every rank runs its own steps at the same time, like the ranks of one host: they share its
+/// memory, caches and, if there are more threads than cores, its cores.
 package struct ComputeMeasurement {
     package var unet: UNet2DConfig
-    /// Its type, averages and optimizer.
+    /// Compute type, averages and optimizer.
     package var state: ModelState.Settings
-    /// Sizes of batch, the smaller first.
+    /// Batch sizes, ascending.
     package var batches: [Int]
-    /// Timed steps of each, after one that is not.
+    /// Timed steps per batch size, after one untimed step.
     package var steps: Int
 
     package init(unet: UNet2DConfig, state: ModelState.Settings, batches: [Int], steps: Int = 3) {
@@ -25,7 +25,7 @@ package struct ComputeMeasurement {
         self.steps = steps
     }
 
-    /// Collective.
+    /// Runs the measurement. Collective.
     package func run(_ communicator: any Communicator) throws -> ComputeModel {
         let model = try UNet2DModel(unet)
         try communicator.collectively("making the model") { try model.store.checkMemory() }
@@ -60,7 +60,7 @@ package struct ComputeMeasurement {
             otherBytes: max(0, peak - (memory.totalBytes - memory.snapshotBytes)))
     }
 
-    /// The median of the timed steps, each as long as its slowest rank's.
+    /// The median of the timed steps; each takes the times of the slowest rank.
     private func profile(
         _ step: DataParallelStep, _ batch: Int, _ workload: StepWorkload,
         _ communicator: any Communicator
@@ -88,7 +88,8 @@ package struct ComputeMeasurement {
         return timed.dropFirst().sorted { $0.passSeconds < $1.passSeconds }[steps / 2]
     }
 
-    /// Bytes a second of copying 64 MiB, the median of five, on all ranks at once. Collective.
+    /// Throughput of copying 64 MiB in bytes/s: the median of five copies, on all ranks at the same time.
+    /// Collective.
     package static func copySpeed(_ communicator: any Communicator) throws(CommunicationError) -> Double {
         let bytes = 64 << 20
         var seconds: [Double] = []

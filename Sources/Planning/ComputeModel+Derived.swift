@@ -4,15 +4,16 @@ import LDMModel
 import TensorCore
 
 extension ComputeModel {
-    /// Bytes that AdamW, the norm and each average read and write, an element.
+    /// Bytes per element that AdamW (including the gradient norm) and each average read and write.
     private static let updateBytes = (adamW: 32.0, average: 12.0)
 
-    /// Of a step whose seconds alone are known: buckets are whole, and weights needed, after their share of the operations,
-    /// and the update moves its bytes at the speed of a copy.
+    /// Derives the profile of a step for which only the total time is known. The time is divided in
+    /// proportion to the FLOPs, which determines when buckets are complete and when weights are needed; the
+    /// update moves its bytes at the speed of a memory copy.
     ///
     /// - Parameters:
-    ///   - stepSeconds: a whole step of one rank on `batch` images.
-    ///   - copyBytesPerSecond: of memory.
+    ///   - stepSeconds: the time of a step of one rank on `batch` images.
+    ///   - copyBytesPerSecond: the throughput of a memory copy.
     package static func derived(
         stepSeconds: Double, batch: Int, unet: UNet2DConfig, workload: StepWorkload,
         copyBytesPerSecond: Double

@@ -1,16 +1,16 @@
-/// What one rank computes in a step, without any other: measured, or derived from a step's time.
+/// The computation of one rank in a step, without other ranks: measured, or derived from the time of a step.
 package struct ComputeProfile: Codable, Equatable, Sendable {
-    /// Images taken at once.
+    /// Images per pass.
     package var batch: Int
-    /// From the start of the step to the end of the backward pass.
+    /// Seconds from the start of the step to the end of the backward pass.
     package var passSeconds: Double
-    /// Of each bucket of gradients, in order: seconds after the start at which it is whole.
+    /// For each gradient bucket, in order: seconds after the start at which it is complete.
     package var readySeconds: [Double]
-    /// Of each range of the forward order: seconds after the start at which it is first read.
+    /// For each range of the forward order: seconds after the start at which it is first read.
     package var needSeconds: [Double]
-    /// Norm of the gradient, AdamW and averages, of all parameters.
+    /// Seconds for the gradient norm, AdamW and averages of all parameters.
     package var updateSeconds: Double
-    /// Bytes of activations and scratch.
+    /// Bytes of activations and scratch memory.
     package var activationBytes: Int
 
     package init(
@@ -26,16 +26,16 @@ package struct ComputeProfile: Codable, Equatable, Sendable {
     }
 }
 
-/// What computing takes on one rank of a host whose ranks all compute at the same time.
+/// The computation on one rank of a host on which all ranks compute at the same time.
 package struct ComputeModel: Codable, Equatable, Sendable {
-    /// One or two sizes of batch, the smaller first.
+    /// One or two profiles with ascending batch sizes.
     package var profiles: [ComputeProfile]
-    /// Ranks that computed at the same time, and threads of each.
+    /// Number of ranks that computed at the same time, and threads per rank.
     package var ranks: Int
     package var threads: Int
-    /// Bytes a second of one rank's copy in memory, while all copy.
+    /// Throughput of a memory copy of one rank in bytes/s, while all ranks copy.
     package var copyBytesPerSecond: Double
-    /// What the process takes beside what `MemoryModel` counts: the program, its libraries, packed weights.
+    /// Memory of the process that `MemoryModel` does not count: the program, its libraries, packed weights.
     package var otherBytes: Int
 
     package init(
@@ -49,7 +49,8 @@ package struct ComputeModel: Codable, Equatable, Sendable {
         self.otherBytes = otherBytes
     }
 
-    /// Forward and backward pass of a batch: on the line through both profiles, or in proportion to the only one.
+    /// Forward and backward pass for a batch size: linear in the batch size through both profiles, or
+    /// proportional to the only one.
     package func pass(batch: Int) -> ComputeProfile {
         let first = profiles[0]
         guard let last = profiles.last, last.batch != first.batch else {
@@ -70,7 +71,8 @@ package struct ComputeModel: Codable, Equatable, Sendable {
             activationBytes: Int(line(Double(first.activationBytes), Double(last.activationBytes))))
     }
 
-    /// All passes of a rank's share in micro-batches; weights are needed in the first, buckets become whole in the last.
+    /// All passes over a rank's share in micro-batches. Weights are needed in the first pass, and buckets are
+    /// complete in the last.
     package func share(_ images: Int, microBatch: Int?) -> ComputeProfile {
         let micro = min(images, microBatch ?? images)
         let last = images % micro == 0 ? micro : images % micro

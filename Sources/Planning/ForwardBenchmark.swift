@@ -1,23 +1,23 @@
 import Communication
 import TensorCore
 
-/// Times forward passes, every rank its own: what sampling and the first stage are measured with.
+/// Times forward passes; each rank runs its own. Used for sampling and for the first stage.
 struct ForwardBenchmark {
-    /// What one pass is called in the report.
+    /// The name of one pass in the report.
     var call: String
     var dtype: DType
     var backend: Backend
-    /// Images a rank.
+    /// Images per rank.
     var batch: Int
-    /// Timed passes, 1 or more, after one that warms up.
+    /// Number of timed passes, 1 or more, after one warm-up pass.
     var count: Int
-    /// Parameters of the model.
+    /// Number of model parameters.
     var parameters: Int
 
-    /// The report without ceilings. Collective.
+    /// Returns the report without ceilings. Collective.
     ///
     /// - Parameters:
-    ///   - profile: takes the profile of the passes since it was last called.
+    ///   - profile: returns the profile of the passes since its last call.
     ///   - pass: runs the model once.
     func run(
         _ communicator: any Communicator, profile: () -> [WorkProfile], _ pass: () throws -> Void
@@ -32,7 +32,7 @@ struct ForwardBenchmark {
             seconds.append((ContinuousClock.now - start).seconds)
         }
         let work = profile()
-        // A call of all ranks takes as long as the slowest.
+        // A call takes as long as the slowest rank.
         let own = seconds
         try communicator.allReduceMax(&seconds)
 

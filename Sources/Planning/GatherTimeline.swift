@@ -1,15 +1,16 @@
-/// Weights on the links of all hosts while the forward pass goes on: all are handed to the links when it begins, in the
-/// order in which it reads them, and it waits where what it reads next is still in a queue.
+/// Models the all-gather of weights on the links of all hosts during the forward pass. All weights are
+/// enqueued when the pass begins, in the order in which it reads them, and it waits for a weight that is
+/// still in a queue.
 enum GatherTimeline {
-    /// A run of weights on its way from its owner to all hosts.
+    /// A range of weights to transfer from its owner to all hosts.
     struct Piece: Equatable {
-        /// Seconds of computing before the pass reads it.
+        /// Seconds of computation before the pass reads the range.
         var need: Double
         var owner: Int
         var bytes: Double
     }
 
-    /// - Parameter pieces: in the order in which they are read.
+    /// - Parameter pieces: the ranges in the order in which they are read.
     static func run(_ pieces: [Piece], _ network: NetworkModel, _ layout: RankLayout)
         -> ReductionTimeline.Outcome
     {
@@ -30,7 +31,7 @@ enum GatherTimeline {
         return outcome
     }
 
-    /// One copy for every other host.
+    /// The owner's host sends one copy to every other host.
     private static func load(from host: Int, _ layout: RankLayout) -> ReductionRoute.Load {
         var load = ReductionRoute.Load(
             incoming: Array(repeating: 1, count: layout.hosts),

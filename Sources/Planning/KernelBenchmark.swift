@@ -3,21 +3,22 @@ import DistTrain
 import LDMModel
 import TensorCore
 
-/// Times every convolution that training the given models takes, with every backend, and holds the choice that
-/// `Backend.fastest` makes by rule against what was measured.
+/// Times every convolution that occurs in training the given models, with every backend, and compares the
+/// choice that `Backend.fastest` makes by rule with the measured times.
 package struct KernelBenchmark {
-    /// A choice that costs more than this over the best is flagged.
+    /// A choice that is slower than the fastest backend by more than this factor is flagged.
     package static let tolerance = 1.1
-    /// Pixels that pass an autoencoder at once, as in `FirstStage`: it is the image that is large, not the batch.
+    /// Number of pixels that an autoencoder processes at once, as in `FirstStage`: limited because its images
+    /// are large.
     private static let autoencoderPixels = 1 << 17
 
-    /// One case's times.
+    /// The times of one case.
     package struct Result: Sendable {
         package let convolution: ConvolutionCase
-        /// How often a step of each model runs it.
+        /// Number of times that one step of each model runs the case.
         package let count: Int
         package let timings: [ConvolutionTiming]
-        /// What `Backend.fastest` takes.
+        /// The choice of `Backend.fastest`.
         package let pick: ConvolutionTiming
         package let best: ConvolutionTiming
 
@@ -31,7 +32,7 @@ package struct KernelBenchmark {
         }
 
         package var isFlagged: Bool { pick.seconds > KernelBenchmark.tolerance * best.seconds }
-        /// FLOP/s of direct convolution.
+        /// Throughput in FLOP/s of direct convolution.
         package func speed(_ timing: ConvolutionTiming) -> Double {
             Double(convolution.flops) / timing.seconds
         }
@@ -40,8 +41,8 @@ package struct KernelBenchmark {
     private let cases: [(convolution: ConvolutionCase, count: Int)]
 
     /// - Parameters:
-    ///   - models: U-Nets and autoencoders; those of one configuration count once.
-    ///   - batch: images a step; fewer for an autoencoder of large images.
+    ///   - models: U-Nets and autoencoders; models with the same configuration count once.
+    ///   - batch: images per step; reduced for an autoencoder of large images.
     package init(models: [ModelConfig], dtype: DType, batch: Int) throws {
         var counts: [ConvolutionCase: Int] = [:]
         var order: [ConvolutionCase] = []
@@ -55,16 +56,16 @@ package struct KernelBenchmark {
         cases = order.map { ($0, counts[$0]!) }
     }
 
-    /// Distinct cases.
+    /// Number of distinct cases.
     package var count: Int { cases.count }
 
-    /// Times all cases; every rank times the same one at the same time. Collective.
+    /// Times all cases. All ranks time the same case at the same time. Collective.
     ///
-    /// - Parameter each: is given each result, and the share of the whole work that is done with it.
+    /// - Parameter each: receives each result, and the fraction of the total work that is done.
     package func run(_ communicator: any Communicator, each: (Result, _ done: Double) -> Void) throws
         -> [Result]
     {
-        // A case takes its arithmetic, and what does not shrink with it.
+        // The time of a case is its arithmetic plus a constant overhead.
         let weights = cases.map { 1e10 + Double($0.convolution.flops) }
         let total = weights.reduce(0, +)
         let arena = Arena()
@@ -80,11 +81,12 @@ package struct KernelBenchmark {
         return results
     }
 
-    /// The convolutions of one training step, forward and backward, linear layers included.
+    /// The convolutions of one training step, forward and backward, including linear layers.
     private static func convolutions(_ model: ModelConfig, dtype: DType, batch: Int) throws
         -> [ConvolutionCase]
     {
-        // Which backend records makes no difference to the cases; this one's plans cost the least to make.
+        // The cases do not depend on the backend of the recording; the plans of this one are the cheapest to
+        // create.
         let tape = Tape(dtype: dtype, backend: .openBLAS, recordsGradients: true)
         switch model {
         case .unet(let config):
@@ -105,7 +107,8 @@ package struct KernelBenchmark {
             preconditionFailure("a VQModel is not trained here")
         }
         return tape.convolutions.map {
-            // `ModelState` trains bf16 from weights in bf16; narrowing the store here would fill it first.
+            // `ModelState` trains bf16 with bf16 weights. Narrowing the store here would have to fill it
+            // first.
             var convolution = $0
             convolution.weightType = dtype
             return convolution

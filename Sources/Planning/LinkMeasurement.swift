@@ -3,13 +3,14 @@ import Foundation
 import MPIShim
 import Support
 
-/// Messages between two ranks, and between all neighbours at once: what α, β and γ are found from.
+/// Measures messages between two ranks, and between all ring neighbours at once, from which α, β and γ are
+/// derived.
 package struct LinkMeasurement {
     private let communicator: MPICommunicator
     private let sent: UnsafeMutableRawBufferPointer
     private let received: UnsafeMutableRawBufferPointer
 
-    /// - Parameter largest: bytes of the longest message.
+    /// - Parameter largest: size of the largest message, in bytes.
     package init?(_ communicator: any Communicator, largest: Int) {
         guard communicator.size > 1, let communicator = communicator as? MPICommunicator else { return nil }
         self.communicator = communicator
@@ -19,13 +20,14 @@ package struct LinkMeasurement {
         received.initializeMemory(as: UInt8.self, repeating: 0)
     }
 
-    /// Gives the buffers back.
+    /// Frees the buffers.
     package func deallocate() {
         sent.deallocate()
         received.deallocate()
     }
 
-    /// Seconds of a message one way between two ranks, the least of several, on every rank. Collective.
+    /// One-way seconds of a message between two ranks: the minimum of several rounds, returned on every rank.
+    /// Collective.
     package func pingPong(_ first: Int, _ second: Int, bytes: Int, rounds: Int) throws(CommunicationError)
         -> Double
     {
@@ -47,8 +49,8 @@ package struct LinkMeasurement {
         return try communicator.allReduceMin(least)
     }
 
-    /// Seconds until every rank has sent `bytes` to the next and received as many from the one before, the least of
-    /// some rounds after one that warms up. Collective.
+    /// Seconds until every rank has sent `bytes` to the next rank and received as many from the previous one:
+    /// the minimum of several rounds after a warm-up round. Collective.
     package func exchange(bytes: Int, rounds: Int) throws(CommunicationError) -> Double {
         var least = Double.infinity
         for round in 0...rounds {
@@ -64,14 +66,14 @@ package struct LinkMeasurement {
         return least
     }
 
-    /// Calls `compute` so many times, and lets such exchanges go on meanwhile. Collective.
+    /// Calls `compute` repeatedly while such exchanges proceed. Collective.
     ///
     /// - Parameters:
-    ///   - bytes: of a message; `inFlight` are under way at a time.
-    ///   - compute: about a millisecond of work; between two calls MPI is called, as between the operations of a
+    ///   - bytes: message size; `inFlight` messages are in flight at a time.
+    ///   - compute: about 1 ms of work. MPI is called between two calls, as between the operations of a
     ///     backward pass.
-    /// - Returns: the slowest rank's seconds and the mean of the bytes that a rank has sent; those that were under way
-    ///   at the end count for half.
+    /// - Returns: the slowest rank's seconds, and the mean number of bytes that a rank has sent. Messages
+    ///   that are in flight at the end count half.
     func exchangeWhileComputing(bytes: Int, inFlight: Int, calls: Int, _ compute: () -> Void)
         throws(CommunicationError) -> (seconds: Double, bytes: Double)
     {
@@ -105,7 +107,8 @@ package struct LinkMeasurement {
         }
         let seconds = monotonicSeconds() - begin
         let moved = Double(bytes) * (started.reduce(0, +) - Double(inFlight) / 2)
-        // Every message needs its partner: a rank that has started fewer starts as many as the others.
+        // Every message needs its counterpart, so a rank that has started fewer messages starts as many as
+        // the others.
         var most = started
         try communicator.allReduceMax(&most)
         for slot in 0..<inFlight {
@@ -122,7 +125,7 @@ package struct LinkMeasurement {
         )
     }
 
-    /// The slowest rank's seconds of as many calls with nothing under way. Collective.
+    /// The slowest rank's seconds for the same calls without messages in flight. Collective.
     func computing(calls: Int, _ compute: () -> Void) throws(CommunicationError) -> Double {
         try communicator.barrier()
         let begin = monotonicSeconds()

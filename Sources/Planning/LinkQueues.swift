@@ -1,11 +1,11 @@
-/// What the links of all hosts have still to carry, in both directions, while ranks compute.
+/// Models the bytes that remain on the links of all hosts, in both directions, while ranks compute.
 ///
-/// A link is a queue: what is handed to it drains at 1/β, and, since the processor that computes also drives the
-/// transfer, computing takes γ longer for each byte of its rank that moves meanwhile.
+/// A link is a queue that drains at 1/β. Since the processor that computes also drives the transfer,
+/// computation takes longer by γ for each byte of its rank that moves meanwhile.
 struct LinkQueues {
     let network: NetworkModel
     let layout: RankLayout
-    /// Bytes that each host has still to receive and to send.
+    /// Bytes that each host has yet to receive and to send.
     private(set) var incoming: [Double]
     private(set) var outgoing: [Double]
 
@@ -22,7 +22,7 @@ struct LinkQueues {
         }
     }
 
-    /// Bytes in the fullest queue before what was queued `later` begins.
+    /// Bytes in the longest queue that precede those queued in `later`.
     func longest(before later: LinkQueues? = nil) -> Double {
         func most(_ queues: [Double], _ later: [Double]?) -> Double {
             queues.indices.map { queues[$0] - (later?[$0] ?? 0) }.max() ?? 0
@@ -30,12 +30,14 @@ struct LinkQueues {
         return max(0, most(incoming, later?.incoming), most(outgoing, later?.outgoing))
     }
 
-    /// Drains the queues while a rank computes for so long; returns by how much longer that takes.
+    /// Drains the queues while a rank computes for `seconds`; returns the additional seconds that the
+    /// computation takes.
     mutating func compute(_ seconds: Double) -> Double {
         guard seconds > 0 else { return 0 }
         let perByte = network.perByteWhileComputing(layout.perHost)
         var driving = 0.0
-        // t = seconds + γ·moved(t), which rounds settle, since γ·moved(t) is at most t / 2.
+        // Solve t = seconds + γ·moved(t) by fixed-point iteration, which converges because γ·moved(t) is at
+        // most t / 2.
         for _ in 0..<30 {
             let most = (seconds + driving) / perByte
             let moved = zip(incoming, outgoing).reduce(0) { $0 + (min($1.0, most) + min($1.1, most)) / 2 }
@@ -45,7 +47,7 @@ struct LinkQueues {
         return driving
     }
 
-    /// Waits until so many bytes of each queue are gone; returns the seconds.
+    /// Waits until this number of bytes of each queue has been transferred; returns the seconds.
     mutating func wait(for bytes: Double) -> Double {
         drain(bytes)
         return bytes * network.perByte(layout.perHost)

@@ -1,13 +1,13 @@
-/// What a rank keeps in memory and what a checkpoint holds, counted from sizes.
+/// The memory of a rank and the size of a checkpoint, computed from tensor sizes.
 package struct MemoryModel: Codable, Equatable, Sendable {
-    /// What kernels read: fp32, or matrices in bf16 and vectors in fp32.
+    /// Weights for the kernels: fp32, or matrices in bf16 and vectors in fp32.
     package var weightBytes: Int
     package var gradientBytes: Int
-    /// Masters (in bf16), moments and averages of the rank's slice.
+    /// fp32 masters (for bf16), moments and averages of the rank's slice.
     package var stateBytes: Int
-    /// Gradients on their way, at most.
+    /// Maximum size of gradients in flight.
     package var exchangeBytes: Int
-    /// The copy that a checkpoint is written from.
+    /// The copy from which a checkpoint is written.
     package var snapshotBytes: Int
     package var activationBytes: Int
     /// Measured: the program, its libraries, packed weights.
@@ -28,7 +28,7 @@ package struct MemoryModel: Codable, Equatable, Sendable {
         } else if layout.hosts == 1 {
             exchangeBytes = 1 << 20
         } else {
-            // Open MPI's own copies of what is on its way.
+            // Open MPI's own copies of the data in flight.
             let isHalving =
                 ReductionRoute(sharding: workload.sharding, reduceDType: .fp32, ranks: ranks) == .halving
             exchangeBytes = (isHalving ? 8 : 4) * workload.elements

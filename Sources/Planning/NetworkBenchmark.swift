@@ -4,18 +4,19 @@ import Foundation
 import Support
 import TensorCore
 
-/// What `bench allreduce` found: the network between the ranks as a model, and collectives beside what it says of them.
+/// The result of `bench allreduce`: a model of the network between the ranks, and measured collectives with
+/// the model's predictions.
 package struct NetworkReport: Codable, Equatable, Sendable {
     package struct Collective: Codable, Equatable, Sendable {
         /// "all-reduce", "reduce-scatter" or "all-gather".
         package var operation: String
-        /// Of the whole vector.
+        /// Size of the whole vector.
         package var bytes: Int
         package var seconds: Double
-        /// Bytes a second that each rank's link carries in a direction if a ring moves them: n·(p - 1)/p, twice that
-        /// for an all-reduce, over the seconds.
+        /// Throughput of each rank's link per direction in bytes/s, if a ring moves the data: n·(p - 1)/p
+        /// bytes, or twice that for an all-reduce, divided by the seconds.
         package var busBytesPerSecond: Double
-        /// What α and β predict.
+        /// The prediction from α and β.
         package var modelSeconds: Double
     }
 
@@ -24,11 +25,11 @@ package struct NetworkReport: Codable, Equatable, Sendable {
     package var ranks: Int
     package var threads: Int
     package var network: NetworkModel
-    /// Bytes a second in each direction while the ranks compute.
+    /// Throughput per direction in bytes/s while the ranks compute.
     package var overlappedBytesPerSecond: Double
     package var collectives: [Collective]
 
-    /// One line for programs.
+    /// One line of JSON.
     package var json: String {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
@@ -36,7 +37,7 @@ package struct NetworkReport: Codable, Equatable, Sendable {
         return (try? String(decoding: encoder.encode(self), as: UTF8.self)) ?? "null"
     }
 
-    /// Reads what `json` wrote.
+    /// Decodes the output of `json`.
     package init(json: Data) throws {
         let decoder = JSONDecoder()
         decoder.keyDecodingStrategy = .convertFromSnakeCase
@@ -56,20 +57,20 @@ package struct NetworkReport: Codable, Equatable, Sendable {
     }
 }
 
-/// Measures α, β and γ between the ranks of a job, and times collectives over sizes.
+/// Measures α, β and γ between the ranks of a job, and times collectives of different sizes.
 package struct NetworkBenchmark {
-    /// Bytes of the largest collective; from 1 KiB up in steps of 8.
+    /// Size of the largest collective in bytes; the sizes start at 1 KiB and grow by a factor of 8.
     package var largest: Int
 
-    /// Lengths of messages whose difference is β's.
+    /// Message lengths in bytes; β is computed from the difference of their times.
     private static let short = 2 << 20
     private static let long = 16 << 20
 
     package init(largest: Int) { self.largest = largest }
 
-    /// Collective.
+    /// Runs the benchmark. Collective.
     ///
-    /// - Throws: `PlanError` on one rank, which has nobody to talk to.
+    /// - Throws: `PlanError` on a single rank, since there is no other rank to exchange messages with.
     package func run(_ communicator: any Communicator) throws -> NetworkReport {
         guard let link = LinkMeasurement(communicator, largest: Self.long) else {
             throw PlanError(
@@ -80,7 +81,7 @@ package struct NetworkBenchmark {
         let hosts = Set(try communicator.allGather(communicator.hostName)).count
         let layout = RankLayout(hosts: hosts, perHost: max(1, communicator.size / hosts))
 
-        // The first rank of the second host, where there is one.
+        // Use the first rank of the second host, if there is one.
         let latency = try link.pingPong(0, hosts > 1 ? layout.perHost : 1, bytes: 8, rounds: 50)
         let short = try link.exchange(bytes: Self.short, rounds: 3)
         let long = try link.exchange(bytes: Self.long, rounds: 3)
@@ -95,11 +96,11 @@ package struct NetworkBenchmark {
                 network, hosts > 1 ? layout : RankLayout(hosts: communicator.size), communicator))
     }
 
-    /// γ: a millisecond of sums between two calls of MPI, with and without messages under way.
+    /// Measures γ: 1 ms of summation between two MPI calls, with and without messages in flight.
     private func driving(_ link: LinkMeasurement, _ communicator: any Communicator) throws -> (
         perByte: Double, bytesPerSecond: Double
     ) {
-        let values = [Float](repeating: 0.5, count: 1 << 16)  // 256 KiB: in a core's cache
+        let values = [Float](repeating: 0.5, count: 1 << 16)  // 256 KiB, which fits into a core's cache
         var sum = 0.0
         func sums(_ count: Int) { for _ in 0..<count { sum += ck_sum_of_squares(values.count, values) } }
         sums(10)
@@ -107,7 +108,7 @@ package struct NetworkBenchmark {
         sums(100)
         let perSum = try communicator.allReduceMax((monotonicSeconds() - start) / 100)
         let each = max(1, Int(1e-3 / perSum))
-        // What other programs take of the processors is nobody's γ: the fastest of several.
+        // Take the fastest run, to exclude interference from other processes.
         var alone = Double.infinity
         var fastest = (seconds: Double.infinity, bytes: 1.0)
         for _ in 0..<4 {
@@ -164,7 +165,8 @@ package struct NetworkBenchmark {
         return results
     }
 
-    /// The median of the calls that fit into half a second, 3 to 20, after one that warms up; the slowest rank's.
+    /// The slowest rank's seconds: the median of the calls that fit into 0.5 s, 3 to 20, after a warm-up
+    /// call.
     private func time(_ communicator: any Communicator, _ body: () throws -> Void) throws -> Double {
         var seconds: [Double] = []
         var spent = 0.0

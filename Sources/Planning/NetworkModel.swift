@@ -1,6 +1,6 @@
 import Foundation
 
-/// How the ranks of a job lie on hosts: the same number on each, one host's after the other's.
+/// The placement of ranks on hosts: the same number on each host, in consecutive blocks.
 package struct RankLayout: Codable, Equatable, Sendable {
     package var hosts: Int
     package var perHost: Int
@@ -12,18 +12,19 @@ package struct RankLayout: Codable, Equatable, Sendable {
 
     package var ranks: Int { hosts * perHost }
     package func host(of rank: Int) -> Int { rank / perHost }
-    /// ⌈log₂ hosts⌉: the levels of a tree that cross the network.
+    /// ⌈log₂ hosts⌉: the number of tree levels that cross the network.
     var treeDepth: Int { hosts == 1 ? 0 : Int.bitWidth - (hosts - 1).leadingZeroBitCount }
 }
 
-/// What messages between hosts cost: α + β·bytes (Hockney, "The communication challenge for MPP", Parallel Computing
-/// 20, 1994), and γ, since over TCP the processor that computes also moves the data.
+/// The cost of messages between hosts: α + β·bytes (Hockney, "The communication challenge for MPP", Parallel
+/// Computing 20, 1994), and γ, since over TCP the processor that computes also moves the data.
 package struct NetworkModel: Codable, Equatable, Sendable {
-    /// α: seconds of a short message, one way.
+    /// α: one-way seconds of a short message.
     package var latencySeconds: Double
-    /// β: seconds a byte on a host's link, which carries as many in the other direction at the same time.
+    /// β: seconds per byte on a host's link, which carries the same rate in the other direction at the same
+    /// time.
     package var secondsPerByte: Double
-    /// γ: a rank's processor seconds for one byte sent and one received.
+    /// γ: a rank's processor seconds for one byte sent and one byte received.
     package var drivingSecondsPerByte: Double
 
     package init(latencySeconds: Double, secondsPerByte: Double, drivingSecondsPerByte: Double) {
@@ -34,36 +35,38 @@ package struct NetworkModel: Codable, Equatable, Sendable {
 
     package var bitsPerSecond: Double { 8 / secondsPerByte }
 
-    /// Messages above this ask first whether they may come: Open MPI's btl_tcp_eager_limit.
+    /// Longer messages use the rendezvous protocol: Open MPI's btl_tcp_eager_limit, in bytes.
     static let eagerBytes = 65_536.0
 
-    /// Seconds until the first byte of a message is there: α, or 3α where sender and receiver agree first.
+    /// Seconds until the first byte of a message arrives: α, or 3α with the rendezvous handshake.
     func start(_ bytes: Double) -> Double { (bytes > Self.eagerBytes ? 3 : 1) * latencySeconds }
 
-    /// Seconds a byte of a host's link while its ranks do nothing else: the wire, or the processors that drive it.
+    /// Seconds per byte on a host's link while its ranks do nothing else, limited by the wire or by the
+    /// processors that drive it.
     func perByte(_ perHost: Int) -> Double { max(secondsPerByte, drivingSecondsPerByte / Double(perHost)) }
 
-    /// The same while they compute: transfers get no more than half of a processor.
+    /// The same while the ranks compute: transfers get at most half of a processor.
     func perByteWhileComputing(_ perHost: Int) -> Double {
         max(secondsPerByte, 2 * drivingSecondsPerByte / Double(perHost))
     }
 
     // MARK: Collectives
 
-    // p ranks on M hosts, n bytes in all. One host has no network: 0.
+    // p ranks on M hosts, n bytes in total. A single host uses no network: 0.
 
-    /// (p - 1)·(α + β·n/p): each rank passes its n/p bytes on around the ring, in p - 1 rounds; of each round one
-    /// message crosses a host's link.
+    /// (p - 1)·(α + β·n/p): each rank forwards its n/p bytes around the ring in p - 1 rounds. In each round
+    /// one message crosses a host's link.
     package func ringAllGather(bytes: Double, _ layout: RankLayout) -> Double {
         guard layout.hosts > 1, bytes > 0 else { return 0 }
         let block = bytes / Double(layout.ranks)
         return Double(layout.ranks - 1) * (start(block) + block * perByte(layout.perHost))
     }
 
-    /// The all-gather that Open MPI 4.1 makes of n bytes: the ring, but on some numbers of ranks an exchange in pairs, in
-    /// fewer rounds. From its second round on the memory that it sends has holes, which moves in one direction at a
-    /// time: as if by 2·p - 3 blocks, where a ring takes p - 1. (4 hosts: 1.5 to 1.7 times as long as the ring was
-    /// measured, 6 hosts 1.5 times.)
+    /// The all-gather of n bytes in Open MPI 4.1: the ring, or for some numbers of ranks an algorithm with
+    /// pairwise exchanges and fewer rounds. From its second round on, the memory that it sends is not
+    /// contiguous and moves in only one direction at a time, which costs as much as 2·p - 3 blocks, compared
+    /// with p - 1 for the ring. (Measured: 1.5 to 1.7 times the ring's time on 4 hosts, 1.5 times on 6
+    /// hosts.)
     package func allGather(bytes: Double, _ layout: RankLayout) -> Double {
         let p = layout.ranks
         let block = bytes / Double(p)
@@ -80,7 +83,7 @@ package struct NetworkModel: Codable, Equatable, Sendable {
         return Double(rounds) * start(2 * block) + Double(2 * p - 3) * block * perByte(layout.perHost)
     }
 
-    /// The same rounds as the ring all-gather's, with a sum in each.
+    /// The same rounds as the ring all-gather, with an addition in each.
     package func ringReduceScatter(bytes: Double, _ layout: RankLayout) -> Double {
         ringAllGather(bytes: bytes, layout)
     }
@@ -90,7 +93,7 @@ package struct NetworkModel: Codable, Equatable, Sendable {
         ringReduceScatter(bytes: bytes, layout) + ringAllGather(bytes: bytes, layout)
     }
 
-    /// ⌈log₂ M⌉·(α + β·n), by recursive doubling: what short messages take.
+    /// ⌈log₂ M⌉·(α + β·n), by recursive doubling, as used for short messages.
     package func treeAllReduce(bytes: Double, _ layout: RankLayout) -> Double {
         Double(layout.treeDepth) * (start(bytes) + bytes * perByte(layout.perHost))
     }

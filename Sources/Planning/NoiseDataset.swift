@@ -2,7 +2,7 @@ import Datasets
 import LDMModel
 import TensorCore
 
-/// Standard normal samples of any shape: what a benchmark trains on.
+/// A dataset of standard normal samples of any shape, for benchmarks.
 struct NoiseDataset: TrainingDataset {
     let name = "noise"
     let count: Int
@@ -29,6 +29,6 @@ func noise(_ count: Int) -> [Float] {
 }
 
 extension UNet2DConfig {
-    /// The size that the model is timed at: its own, or 32×32 where it takes any.
+    /// The image size for timing the model: its own, or 32×32 if it accepts any size.
     var timedSize: SpatialSize { sampleSize ?? SpatialSize(32) }
 }

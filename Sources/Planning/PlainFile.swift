@@ -2,9 +2,9 @@ import Checkpointing
 import Foundation
 import Support
 
-/// A plain writer to compare others with: what `dd bs=4M conv=fsync` does.
+/// A plain writer as a baseline, equivalent to `dd bs=4M conv=fsync`.
 enum PlainFile {
-    /// Writes so many bytes to a file that must not exist, flushes and removes it.
+    /// Writes this number of bytes to a file that must not exist, calls fsync and removes the file.
     static func write(_ count: Int, to path: String) throws {
         let block = [UInt8](repeating: 0x5A, count: 1 << 22)
         let file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
@@ -29,9 +29,9 @@ enum PlainFile {
     }
 }
 
-/// How fast a disk takes a file, flushed.
+/// The write throughput of a disk, including fsync.
 package enum DiskSpeed {
-    /// Bytes a second, the median of three files of 256 MiB in an existing folder.
+    /// Throughput in bytes/s: the median of three files of 256 MiB in an existing folder.
     package static func measure(folder: String, bytes: Int = 256 << 20) throws -> Double {
         let seconds = try (0..<3).map { _ in
             let start = monotonicSeconds()

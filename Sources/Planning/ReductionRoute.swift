@@ -1,15 +1,15 @@
 import Communication
 import Configuration
 
-/// The way of a run of gradients to the rank that owns it.
+/// The algorithm by which a range of gradients reaches the rank that owns it.
 package enum ReductionRoute: Equatable, Sendable {
-    /// Open MPI's non-blocking reduce on more than two ranks: recursive halving, then a gather to the owner (Thakur,
-    /// Rabenseifner and Gropp, "Optimization of Collective Communication Operations in MPICH", International Journal of
-    /// High Performance Computing Applications 19, 2005).
+    /// Open MPI's non-blocking reduce on more than two ranks: recursive halving, then a gather to the owner
+    /// (Thakur, Rabenseifner and Gropp, "Optimization of Collective Communication Operations in MPICH",
+    /// International Journal of High Performance Computing Applications 19, 2005).
     case halving
-    /// Every rank sends straight to the owner: `HalfPrecisionExchange`, and the reduce of two ranks.
+    /// Every rank sends directly to the owner: `HalfPrecisionExchange`, and the reduce of two ranks.
     case direct
-    /// Without sharding: a ring that leaves the sum everywhere.
+    /// Without sharding: a ring all-reduce.
     case ring
 
     package init(sharding: Sharding, reduceDType: ReduceDType, ranks: Int) {
@@ -20,7 +20,7 @@ package enum ReductionRoute: Equatable, Sendable {
         }
     }
 
-    /// How often each host's link carries the run's bytes.
+    /// The number of times each host's link carries the bytes of the range.
     package struct Load: Equatable, Sendable {
         package var incoming: [Double]
         package var outgoing: [Double]
@@ -30,7 +30,7 @@ package enum ReductionRoute: Equatable, Sendable {
         }
     }
 
-    /// What a run that rank `owner` owns puts on the links.
+    /// The load that a range owned by rank `owner` puts on the links.
     package func load(owner: Int, _ layout: RankLayout) -> Load {
         let zeros = Array(repeating: 0.0, count: layout.hosts)
         var load = Load(incoming: zeros, outgoing: zeros)
@@ -51,14 +51,15 @@ package enum ReductionRoute: Equatable, Sendable {
         return load
     }
 
-    /// The messages of `halving`, in parts of the run.
+    /// The messages of `halving`, as fractions of the range.
     private static func halve(
         owner: Int, ranks: Int, _ send: (_ part: Double, _ from: Int, _ to: Int) -> Void
     ) {
         let depth = Int.bitWidth - 1 - ranks.leadingZeroBitCount
         let even = 1 << depth
         let rest = ranks - even
-        // Beyond a power of two, pairs share their work out, and the odd ones are done.
+        // If the number of ranks is not a power of two, the excess ranks form pairs with others, share the
+        // work and drop out: the odd rank of each pair.
         for rank in stride(from: 0, to: 2 * rest, by: 2) {
             send(0.5, rank, rank + 1)
             send(0.5, rank + 1, rank)
@@ -68,7 +69,7 @@ package enum ReductionRoute: Equatable, Sendable {
         for place in 0..<even {
             for step in 0..<depth { send(1 / Double(2 << step), rank(place), rank(place ^ (1 << step))) }
         }
-        // An owner that was done takes the place of rank 0 in the gather.
+        // An owner that has dropped out takes the place of rank 0 in the gather.
         let isDone = owner < 2 * rest && owner % 2 == 1
         let root = isDone ? 0 : owner < 2 * rest ? owner / 2 : owner - rest
         func gathering(_ place: Int) -> Int { isDone && place == 0 ? owner : rank(place) }
@@ -81,7 +82,7 @@ package enum ReductionRoute: Equatable, Sendable {
         }
     }
 
-    /// Seconds by which the last byte comes later than the links alone would let it.
+    /// Seconds by which latency delays the last byte, in addition to the transfer time on the links.
     package func latency(bytes: Double, _ network: NetworkModel, _ layout: RankLayout) -> Double {
         switch self {
         case .direct: layout.hosts > 1 ? network.start(bytes) : 0

@@ -1,15 +1,16 @@
-/// Gradients on the links of all hosts while the backward pass goes on: what is left in the fullest queue at the end of
-/// the pass is waited for.
+/// Models the reduction of gradients on the links of all hosts during the backward pass. The time to drain
+/// the longest queue after the pass is exposed.
 enum ReductionTimeline {
-    /// A run of gradients on its way to one rank.
+    /// A range of gradients to transfer to one rank.
     struct Piece: Equatable {
-        /// Seconds of computing after which the run is whole.
+        /// Seconds of computation after which the range is complete.
         var ready: Double
         var owner: Int
         var bytes: Double
     }
 
-    /// Seconds by which the pass takes longer, and those that are waited for after it.
+    /// Additional seconds that the pass takes because it drives the transfers, and seconds of waiting that
+    /// are not overlapped.
     struct Outcome: Equatable {
         var driving = 0.0
         var exposed = 0.0
@@ -17,7 +18,7 @@ enum ReductionTimeline {
 
     /// - Parameters:
     ///   - pieces: in the order in which they start.
-    ///   - end: seconds of computing at the end of the pass.
+    ///   - end: seconds of computation until the end of the pass.
     static func run(
         _ pieces: [Piece], end: Double, _ network: NetworkModel, _ layout: RankLayout, _ route: ReductionRoute
     ) -> Outcome {

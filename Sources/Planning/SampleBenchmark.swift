@@ -2,15 +2,14 @@ import Communication
 import LDMModel
 import TensorCore
 
-/// Evaluations of a U-Net as sampling makes them, on noise; the ranks each take their own batch, as
-/// `SampleGenerator`'s do.
+/// Evaluations of a U-Net on noise, as in sampling. Each rank has its own batch, as in `SampleGenerator`.
 package struct SampleBenchmark {
     package var unet: UNet2DConfig
     package var dtype: DType
     package var backend: Backend
-    /// Samples a rank.
+    /// Samples per rank.
     package var batch: Int
-    /// Timed evaluations, 1 or more, after one that warms up.
+    /// Number of timed evaluations, 1 or more, after one warm-up evaluation.
     package var evaluations: Int
 
     package init(unet: UNet2DConfig, dtype: DType, backend: Backend, batch: Int, evaluations: Int) {
@@ -21,7 +20,7 @@ package struct SampleBenchmark {
         self.evaluations = evaluations
     }
 
-    /// Images a second are evaluations a second: of one image, by one model. Collective.
+    /// Runs the benchmark. Images/s are evaluations/s: of one image, by one model. Collective.
     package func run(_ communicator: any Communicator) throws -> BenchmarkReport {
         let model = try UNet2DModel(unet)
         model.store.initialize(seed: 0)

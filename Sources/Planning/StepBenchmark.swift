@@ -4,21 +4,22 @@ import Foundation
 import LDMModel
 import TensorCore
 
-/// Full training steps of a U-Net on random data: forward, loss, backward, reduction, clip to norm 1, AdamW.
+/// Complete training steps of a U-Net on random data: forward, loss, backward, reduction, clipping to norm 1,
+/// AdamW.
 package struct StepBenchmark {
     package var unet: UNet2DConfig
     package var dtype: DType
     package var backend: Backend
-    /// Samples a rank.
+    /// Samples per rank.
     package var batch: Int
-    /// Timed steps, 1 or more, after one that warms up.
+    /// Number of timed steps, 1 or more, after one warm-up step.
     package var steps: Int
-    /// Decay of an average of the weights; nil: none, as PyTorch's benchmark has none.
+    /// Decay of an average of the weights; nil: none, like the PyTorch benchmark.
     package var averageDecay: Double?
     package var sharding: Sharding
-    /// What gradients are on their way between ranks.
+    /// The type of gradients in messages between ranks.
     package var reduceDType: DType
-    /// Where a Chrome trace of the timed steps goes.
+    /// Path for a Chrome trace of the timed steps.
     package var tracePath: String?
 
     package init(
@@ -37,7 +38,7 @@ package struct StepBenchmark {
         self.tracePath = tracePath
     }
 
-    /// Collective.
+    /// Runs the benchmark. Collective.
     package func run(_ communicator: any Communicator) throws -> BenchmarkReport {
         let model = try UNet2DModel(unet)
         model.store.initialize(seed: 0)
@@ -92,7 +93,7 @@ package struct StepBenchmark {
             communicator: communicator)
     }
 
-    /// Where rank 0's time went, a step; kinds of work that took none are left out.
+    /// The time of rank 0 per step by kind of work, without kinds that took no time.
     private func entries(
         _ profile: [WorkProfile], _ results: [StepResult], _ communicator: any Communicator
     ) -> [BenchmarkReport.Entry] {
@@ -100,7 +101,7 @@ package struct StepBenchmark {
             results.reduce(0) { $0 + $1[keyPath: key] } / Double(steps)
         }
         var entries = profile.entries(ofEach: steps, ranks: communicator.size)
-        // Inside MPI while computing goes on: this rank's processor drives the transfer.
+        // Time in MPI that overlaps computation: this rank's processor drives the transfer.
         let driving = mean(\.messageSeconds) - mean(\.communicationSeconds)
         let gather = mean(\.gatherSeconds)
         entries += [

@@ -3,14 +3,15 @@ import Configuration
 import Foundation
 import TensorCore
 
-/// What the ranks of a step exchange: the sizes that follow from the model and the configuration.
+/// The data that ranks exchange in a step: sizes that follow from the model and the configuration.
 package struct StepWorkload: Equatable, Sendable {
-    /// Elements of the flat parameter store, padding included, and of them those of vectors.
+    /// Number of elements in the flat parameter store including padding, and the number of vector elements
+    /// among them.
     package var elements: Int
     package var vectorElements: Int
-    /// Values without padding.
+    /// Number of values without padding.
     package var parameters: Int
-    /// Ranges of the flat store, in the order in which backward completes them.
+    /// Ranges of the flat store, in the order in which the backward pass completes them.
     package var buckets: [Range<Int>]
     /// Ranges of the flat store, in the order in which the forward pass reads them.
     package var forward: [Range<Int>]
@@ -44,20 +45,20 @@ package struct StepWorkload: Equatable, Sendable {
             averages: averages, sharding: sharding, dtype: dtype, reduceDType: reduceDType)
     }
 
-    /// Bytes of a weight as kernels read it; and of the vectors, which bf16 keeps beside.
+    /// Bytes per weight as the kernels read it, and bytes of the vectors, which bf16 stores in addition.
     var weightBytes: Double { dtype == .bfloat16 ? 2 : 4 }
     var vectorBytes: Double { dtype == .bfloat16 ? 4 * Double(vectorElements) : 0 }
 }
 
-/// Where the seconds of a predicted step go.
+/// The predicted time of a step and its parts.
 package struct StepPrediction: Codable, Equatable, Sendable {
-    /// Forward and backward.
+    /// Forward and backward passes.
     package var passSeconds: Double
-    /// By which the passes take longer since the same processor drives the transfers.
+    /// Additional time of the passes because the same processor drives the transfers.
     package var drivingSeconds: Double
     /// Waiting for gradients after the passes.
     package var reductionSeconds: Double
-    /// Agreeing on the gradient's norm and that all is finite.
+    /// The all-reduce of the gradient norm and of the check that all values are finite.
     package var agreementSeconds: Double
     /// Norm, AdamW and averages of a rank's slice.
     package var updateSeconds: Double
@@ -71,7 +72,7 @@ package struct StepPrediction: Codable, Equatable, Sendable {
     package var communicationShare: Double { communicationSeconds / stepSeconds }
 }
 
-/// The time of `DataParallelStep` on many hosts.
+/// Predicts the time of `DataParallelStep` on many hosts.
 package struct StepModel: Sendable {
     package var workload: StepWorkload
     package var compute: ComputeModel
@@ -84,8 +85,8 @@ package struct StepModel: Sendable {
     }
 
     /// - Parameters:
-    ///   - images: of the rank with the most.
-    ///   - microBatch: images taken at once; nil: all.
+    ///   - images: the largest number of images on any rank.
+    ///   - microBatch: images per pass; nil: all.
     package func predict(_ layout: RankLayout, images: Int, microBatch: Int?) -> StepPrediction {
         let profile = compute.share(images, microBatch: microBatch)
         let route = ReductionRoute(
@@ -102,7 +103,7 @@ package struct StepModel: Sendable {
             gatherSeconds: gather.exposed + copies(layout))
     }
 
-    /// What `BucketReducer` starts, in its order.
+    /// The transfers that `BucketReducer` starts, in its order.
     func pieces(_ profile: ComputeProfile, _ layout: RankLayout, _ route: ReductionRoute)
         -> [ReductionTimeline.Piece]
     {
@@ -123,7 +124,7 @@ package struct StepModel: Sendable {
         }
     }
 
-    /// What `WeightGather` brings, in its order: vectors first.
+    /// The transfers of `WeightGather`, in its order: vectors first.
     func weights(_ profile: ComputeProfile, _ layout: RankLayout) -> [GatherTimeline.Piece] {
         guard workload.sharding == .optimizer else { return [] }
         let slices = FlatSlices(count: workload.elements, ranks: layout.ranks).all
@@ -144,7 +145,7 @@ package struct StepModel: Sendable {
         return (workload.vectorBytes > 0 ? vectors : []) + matrices
     }
 
-    /// Ranks of one host copy the weights from each other.
+    /// The ranks of one host copy the weights from each other.
     private func copies(_ layout: RankLayout) -> Double {
         guard workload.sharding == .optimizer, layout.hosts == 1 else { return 0 }
         let others = 1 - 1 / Double(layout.ranks)
@@ -152,15 +153,15 @@ package struct StepModel: Sendable {
             2 * others * (workload.weightBytes * Double(workload.elements) + workload.vectorBytes))
     }
 
-    /// Seconds of adding what came, in memory: 12 bytes an element; 6 more where it is rounded and widened; 20 on
-    /// one host, where the ranks copy it from each other.
+    /// Seconds to add received gradients in memory: 12 bytes per element, 6 more if they are rounded and
+    /// widened; 20 on one host, where ranks copy them from each other.
     private func sums(_ layout: RankLayout) -> Double {
         let others = 1 - 1 / Double(layout.ranks)
         let bytes = layout.hosts == 1 ? 20.0 : workload.reduceDType == .bf16 ? 18 : 12
         return memory(bytes * others * Double(workload.elements))
     }
 
-    /// Rounded sums go everywhere where every rank keeps everything.
+    /// Without sharding, the rounded sums are sent to all ranks.
     private func spread(_ layout: RankLayout) -> Double {
         guard workload.sharding == .none, workload.reduceDType == .bf16 || layout.hosts == 1 else { return 0 }
         let bytes = (workload.reduceDType == .bf16 ? 2.0 : 4) * Double(workload.elements)
@@ -168,6 +169,6 @@ package struct StepModel: Sendable {
         return layout.hosts == 1 ? memory(2 * others * bytes) : network.allGather(bytes: bytes, layout)
     }
 
-    /// Seconds of reading and writing so many bytes; a copy reads and writes each of its bytes.
+    /// Seconds to read and write this number of bytes. A copy reads and writes each of its bytes.
     private func memory(_ bytes: Double) -> Double { bytes / (2 * compute.copyBytesPerSecond) }
 }

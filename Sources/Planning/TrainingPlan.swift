@@ -5,7 +5,7 @@ import LDMModel
 import Support
 
 extension StepWorkload {
-    /// Of a run. Makes the model's table of parameters, without their memory.
+    /// The workload of a run. Creates the model's parameter table, but does not allocate the parameters.
     package init(_ configuration: Configuration) throws {
         let train = configuration.train
         self.init(
@@ -15,11 +15,11 @@ extension StepWorkload {
 }
 
 extension Configuration {
-    /// What a run of this keeps and updates.
+    /// The model state of a run with this configuration.
     package var plannedState: ModelState.Settings { session.state }
 }
 
-/// Why something cannot be planned.
+/// The reason why a plan cannot be made.
 package struct PlanError: ReportableError {
     package let message: String
     package let exitStatus = ExitStatus.usage
@@ -27,32 +27,32 @@ package struct PlanError: ReportableError {
     package init(_ message: String) { self.message = message }
 }
 
-/// What a training comes to on one number of hosts.
+/// The prediction for one number of hosts.
 package struct PlanRow: Codable, Equatable, Sendable {
     package var hosts: Int
     package var ranks: Int
-    /// Images of a step, of all ranks and of the rank with the most.
+    /// Images per step on all ranks, and the largest number on any rank.
     package var batchSize: Int
     package var imagesPerRank: Int
     package var stepSeconds: Double
     package var imagesPerSecond: Double
-    /// Against one rank of the same kind, and that by the number of ranks.
+    /// Speedup over one rank of the same kind, and speedup divided by the number of ranks.
     package var speedUp: Double
     package var efficiency: Double
     package var communicationShare: Double
     package var parts: StepPrediction
-    /// To `train.steps`, the stalls of saves included.
+    /// Hours until `train.steps`, including the stalls of saves.
     package var hours: Double
-    /// Of each rank.
+    /// Memory per rank.
     package var memory: MemoryModel
     package var memoryBytes: Int
-    /// By which a save stops training.
+    /// Seconds that a save stops training.
     package var stallSeconds: Double
 }
 
-/// `disttrain plan`: time, memory and files of a training, before it is run.
+/// `disttrain plan`: predicts time, memory and files of a training run.
 package struct TrainingPlan: Codable, Equatable, Sendable {
-    /// What is trained.
+    /// The training run.
     package struct Job: Codable, Equatable, Sendable {
         package var name: String
         package var parameters: Int
@@ -67,16 +67,16 @@ package struct TrainingPlan: Codable, Equatable, Sendable {
     package var network: NetworkModel
     package var compute: ComputeModel
     package var rows: [PlanRow]
-    /// Bytes of a checkpoint, of the disk in a second, and the seconds that they make.
+    /// Size of a checkpoint, throughput of the disk in bytes/s, and the resulting seconds.
     package var checkpointBytes: Int
     package var diskBytesPerSecond: Double
     package var saveSeconds: Double
 
-    /// How the global batch follows from the number of ranks.
+    /// How the global batch size depends on the number of ranks.
     package enum Scaling: Equatable, Sendable {
-        /// The same for any number: `train.batch_size`.
+        /// Constant: `train.batch_size`.
         case strong
-        /// So many images for each rank.
+        /// This number of images per rank.
         case weak(perRank: Int)
 
         package func batchSize(_ train: TrainConfiguration, ranks: Int) -> Int {
@@ -85,7 +85,7 @@ package struct TrainingPlan: Codable, Equatable, Sendable {
         }
     }
 
-    /// - Throws: `PlanError` where a rank would have no image.
+    /// - Throws: `PlanError` if a rank would have no image.
     package init(
         _ configuration: Configuration, workload: StepWorkload, compute: ComputeModel, network: NetworkModel,
         layouts: [RankLayout], scaling: Scaling, diskBytesPerSecond: Double
@@ -130,7 +130,7 @@ package struct TrainingPlan: Codable, Equatable, Sendable {
         self.rows = rows
     }
 
-    /// Images of the rank with the most.
+    /// The largest number of images on any rank.
     package static func imagesPerRank(_ train: TrainConfiguration, _ layout: RankLayout, _ scaling: Scaling)
         throws(PlanError) -> Int
     {
@@ -143,7 +143,7 @@ package struct TrainingPlan: Codable, Equatable, Sendable {
         return (batch + layout.ranks - 1) / layout.ranks
     }
 
-    /// The sizes of batch that are worth timing: all that the layouts ask for lie near the line through them.
+    /// The batch sizes to time: all batch sizes of the layouts are close to the line through them.
     package static func batchesToTime(
         _ train: TrainConfiguration, _ layouts: [RankLayout], _ scaling: Scaling, atMost limit: Int = 16
     ) throws(PlanError) -> [Int] {
@@ -152,7 +152,7 @@ package struct TrainingPlan: Codable, Equatable, Sendable {
             let images = try imagesPerRank(train, layout, scaling)
             needed.insert(min(images, train.microBatchSize ?? images))
         }
-        // One rank is what the others are compared with.
+        // A single rank is the baseline of the speedup.
         let alone = scaling.batchSize(train, ranks: 1)
         needed.insert(min(alone, train.microBatchSize ?? alone))
         let (least, most) = (needed.min()!, min(needed.max()!, limit))
@@ -160,7 +160,7 @@ package struct TrainingPlan: Codable, Equatable, Sendable {
         return Set([min(least, limit / 2), most]).sorted()
     }
 
-    /// One line for programs, keys in order of the alphabet.
+    /// One line of JSON with sorted keys.
     package var json: String {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
@@ -168,7 +168,7 @@ package struct TrainingPlan: Codable, Equatable, Sendable {
         return (try? String(decoding: encoder.encode(self), as: UTF8.self)) ?? "null"
     }
 
-    /// Reads what `json` wrote.
+    /// Decodes the output of `json`.
     package init(json: Data) throws {
         let decoder = JSONDecoder()
         decoder.keyDecodingStrategy = .convertFromSnakeCase

@@ -2,16 +2,16 @@ import Communication
 import LDMModel
 import TensorCore
 
-/// A first stage with random weights that encodes noise and decodes it; the ranks each take their own batch.
+/// A first stage with random weights that encodes and decodes noise. Each rank has its own batch.
 package struct VAEBenchmark {
     package var vae: AutoencoderKLConfig
-    /// Of the images, in pixels.
+    /// Image size in pixels.
     package var size: SpatialSize
     package var dtype: DType
     package var backend: Backend
-    /// Images a rank.
+    /// Images per rank.
     package var batch: Int
-    /// Timed passes each way, 1 or more, after one that warms up.
+    /// Number of timed passes in each direction, 1 or more, after one warm-up pass.
     package var passes: Int
 
     package init(
@@ -25,7 +25,7 @@ package struct VAEBenchmark {
         self.passes = passes
     }
 
-    /// Encoding, then decoding: peak memory of the second is that of both. Collective.
+    /// Runs encoding, then decoding. The peak memory of the second report covers both. Collective.
     package func run(_ communicator: any Communicator) throws -> [BenchmarkReport] {
         let model = try AutoencoderKL(vae)
         model.store.initialize(seed: 0)

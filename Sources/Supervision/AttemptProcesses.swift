@@ -1,7 +1,8 @@
 import Foundation
 import Support
 
-/// The processes of one start of a run that are on this host, known by their environment.
+/// The processes on this host that belong to one attempt (one start of a job), identified by an environment
+/// variable.
 package struct AttemptProcesses {
     package let attempt: String
 
@@ -19,7 +20,7 @@ package struct AttemptProcesses {
         }
     }
 
-    /// Kills them, and removes the shared memory that they have had with each other.
+    /// Kills the processes and removes their shared memory segments.
     package func kill() {
         guard !attempt.isEmpty else { return }
         for _ in 0..<20 {
@@ -32,7 +33,7 @@ package struct AttemptProcesses {
         }
     }
 
-    /// Open MPI's files in /dev/shm that a process has mapped.
+    /// The Open MPI segments in /dev/shm that a process has mapped.
     private func sharedMemory(of process: pid_t) -> [String] {
         KernelFiles(root: "/").lines("proc/\(process)/maps").compactMap { line in
             guard let start = line.range(of: "/dev/shm/vader_segment") else { return nil }

@@ -2,36 +2,37 @@ import Foundation
 import Support
 import Synchronization
 
-/// A program that runs in a process group of its own, with an empty standard input.
+/// A child process in its own process group. Its standard input is empty unless `hasInput` is set.
 package final class ChildProcess {
     package enum Ending: Equatable, Sendable {
         case exited(Int32)
         case killed(signal: Int32)
     }
 
-    /// Where its output and errors go.
+    /// Destination of the child's standard output and standard error.
     package enum Output: Equatable, Sendable {
-        /// To this process's own.
+        /// Inherited from this process.
         case inherited
-        /// To pipes that this process reads.
+        /// Pipes that this process reads.
         case captured
-        /// To a file, written anew.
+        /// A file, which is truncated first.
         case file(String)
     }
 
     package let pid: pid_t
-    /// Where its output can be read; nil where it goes to this process's own.
+    /// Read end of the standard output pipe; nil if the output is inherited.
     package let output: Int32?
     package let error: Int32?
-    /// Where its input is written; nil where it has none.
+    /// Write end of the standard input pipe; nil if there is none.
     private var input: Int32?
     private var ending: Ending?
 
     /// - Parameters:
-    ///   - hasInput: its standard input is a pipe, which `closeInput` or the end of this process closes.
-    ///   - ownSession: it leads a session, by which all of its processes can be found, in place of a process group.
-    ///   - signalMask: of the child; nil: this thread's.
-    /// - Throws: `LaunchError` when it cannot be started.
+    ///   - hasInput: connects standard input to a pipe, which `closeInput` or the end of this process closes.
+    ///   - ownSession: makes the child a session leader, so that all of its descendants can be found, instead
+    ///     of a process group leader.
+    ///   - signalMask: the child's signal mask; nil: that of the calling thread.
+    /// - Throws: `LaunchError` if the process cannot be started.
     package init(
         _ words: [String], environment: [String: String], output: Output, hasInput: Bool = false,
         ownSession: Bool = false, signalMask: sigset_t? = nil
@@ -48,7 +49,7 @@ package final class ChildProcess {
         }
         posix_spawnattr_setflags(&attributes, Int16(flags))
 
-        // In a process group of its own the job would be stopped if it read from the terminal.
+        // The child is in a background process group: reading from the terminal would stop it with SIGTTIN.
         var files = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&files)
         defer { posix_spawn_file_actions_destroy(&files) }
@@ -95,12 +96,13 @@ package final class ChildProcess {
         self.error = pipes.last?[0]
     }
 
-    /// POSIX_SPAWN_SETSID of glibc, which Swift does not see.
+    /// glibc's POSIX_SPAWN_SETSID, which Swift does not import.
     private static let setSession: Int32 = 0x80
 
     deinit { for descriptor in [output, error, input].compactMap({ $0 }) { close(descriptor) } }
 
-    /// Both ends are closed in programs that this one starts: the end of a pipe's only writer must be seen.
+    /// Both ends are close-on-exec. If another child inherited a write end, the reader would not see
+    /// end-of-file when the only intended writer ends.
     private static func makePipe() throws -> [Int32] {
         var ends: [Int32] = [-1, -1]
         guard pipe(&ends) == 0 else {
@@ -110,7 +112,7 @@ package final class ChildProcess {
         return ends
     }
 
-    /// Writes a line to its input, which a pipe can always hold.
+    /// Writes a line to the child's standard input. Lines are short enough to fit into the pipe's buffer.
     package func send(line: String) {
         guard let input else { return }
         let bytes = Array((line + "\n").utf8)
@@ -122,12 +124,12 @@ package final class ChildProcess {
         input = nil
     }
 
-    /// How it ended; nil while it runs. Waits for nothing.
+    /// Returns the exit status, or nil while the process runs. Does not block.
     package func poll() -> Ending? {
         if let ending { return ending }
         var status: Int32 = 0
         guard waitpid(pid, &status, WNOHANG) == pid else { return nil }
-        // The macros WIFEXITED and its fellows, which Swift does not see.
+        // Equivalent to WIFEXITED, WEXITSTATUS and WTERMSIG, which Swift does not import.
         let signal = status & 0x7f
         ending = signal == 0 ? .exited((status >> 8) & 0xff) : .killed(signal: signal)
         return ending
@@ -135,17 +137,17 @@ package final class ChildProcess {
 
     package func send(_ signal: Int32) { if ending == nil { kill(pid, signal) } }
 
-    /// Kills its whole process group, where it has not ended.
+    /// Kills the whole process group unless the process has already been reaped.
     package func killGroup() { if ending == nil { kill(-pid, SIGKILL) } }
 
-    /// Kills its whole process group and leaves no zombie behind. Returns after a second at the latest: what waits for a
-    /// disk that does not answer is reaped when the next program is started.
+    /// Kills the whole process group and reaps the process. Returns after 1 s at the latest: a process that
+    /// is blocked on an unresponsive disk is reaped when the next child is started.
     package func end() {
         killGroup()
         if !waitForEnd(1) { Self.unreaped.add(pid) }
     }
 
-    /// Lets it end by itself for so many seconds, and kills it then.
+    /// Waits up to `seconds` for the process to exit by itself, then kills it.
     package func end(within seconds: Double) { if !waitForEnd(seconds) { end() } }
 
     private func waitForEnd(_ seconds: Double) -> Bool {
@@ -156,7 +158,7 @@ package final class ChildProcess {
         return false
     }
 
-    /// Killed processes whose end has not been seen yet.
+    /// Killed processes that have not been reaped yet.
     private static let unreaped = Unreaped()
 
     private final class Unreaped: Sendable {
@@ -171,22 +173,22 @@ package final class ChildProcess {
 }
 
 extension ChildProcess {
-    /// Signals that are meant for the job. In its own process group the job does not see a terminal's
-    /// interrupt by itself, and gets it once.
+    /// Signals to forward to the job. The job is in its own process group, so the terminal does not send it
+    /// SIGINT directly and it receives each signal exactly once.
     private static let forwarded = [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2]
 
-    /// Runs a program to its end, with this process's signals passed on to it.
+    /// Runs a program until it exits and forwards this process's signals to it.
     ///
-    /// - Returns: how it ended, and the last signal that was passed on.
+    /// - Returns: how the process ended, and the last signal that was forwarded.
     package static func run(
         _ words: [String], environment: [String: String]
     ) throws -> (ending: Ending, forwarded: Int32?) {
-        // Signals are blocked and taken one by one with sigwait, so that no handler runs anywhere.
+        // Block the signals and take them one at a time with sigwait, so that no asynchronous handler runs.
         var waited = sigset_t()
         var previous = sigset_t()
         sigemptyset(&waited)
         sigaddset(&waited, SIGCHLD)
-        // What nohup and its like have set to be ignored stays ignored.
+        // Signals that are already ignored, for example because of nohup, stay ignored.
         for signal in forwarded where !isIgnored(signal) { sigaddset(&waited, signal) }
         pthread_sigmask(SIG_BLOCK, &waited, &previous)
         defer { pthread_sigmask(SIG_SETMASK, &previous, nil) }
@@ -214,11 +216,11 @@ extension ChildProcess {
     }
 }
 
-/// A command whose output is wanted, within a time.
+/// A short command whose output is captured, with a deadline.
 package final class ShortChild {
     private let child: ChildProcess
 
-    /// nil where it cannot be started.
+    /// Returns nil if the command cannot be started.
     package init?(_ words: [String], environment: [String: String] = ProcessInfo.processInfo.environment) {
         guard let child = try? ChildProcess(words, environment: environment, output: .captured) else {
             return nil
@@ -226,8 +228,8 @@ package final class ShortChild {
         self.child = child
     }
 
-    /// - Parameter deadline: on `monotonicTime`'s clock.
-    /// - Returns: nil where it has not ended by then; it is killed.
+    /// - Parameter deadline: in seconds, on the clock of `monotonicTime`.
+    /// - Returns: nil if the command has not ended by the deadline, in which case it is killed.
     package func finish(by deadline: Double) -> (status: Int32, output: String, error: String)? {
         var output = PipeReader(child.output)
         var error = PipeReader(child.error)
@@ -252,7 +254,7 @@ package final class ShortChild {
     }
 }
 
-/// What has come out of a pipe so far.
+/// Accumulates the bytes read from a pipe.
 struct PipeReader {
     package let descriptor: Int32?
     package private(set) var bytes: [UInt8] = []
@@ -261,7 +263,7 @@ struct PipeReader {
 
     package var text: String { String(decoding: bytes, as: UTF8.self) }
 
-    /// Takes what is there, and waits for nothing.
+    /// Reads what is available. Does not block.
     package mutating func read() {
         guard let descriptor else { return }
         var buffer = [UInt8](repeating: 0, count: 1 << 16)
@@ -273,7 +275,7 @@ struct PipeReader {
         }
     }
 
-    /// The whole lines, which are then forgotten.
+    /// Removes and returns the complete lines.
     package mutating func takeLines() -> [String] {
         guard let end = bytes.lastIndex(of: UInt8(ascii: "\n")) else { return [] }
         let lines = bytes[..<end].split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
@@ -281,7 +283,7 @@ struct PipeReader {
         return lines.map { String(decoding: $0, as: UTF8.self) }
     }
 
-    /// What is left without an end of line.
+    /// Removes and returns the last line if it has no newline.
     package mutating func takeRest() -> String {
         defer { bytes = [] }
         return text

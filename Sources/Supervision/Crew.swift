@@ -2,7 +2,7 @@ import Communication
 import Foundation
 import Support
 
-/// The machines that a job may run on, and how it is spread over those that answer.
+/// The hosts that a job may run on, and the placement of its ranks on those that respond.
 package struct Crew {
     package enum Place {
         /// This machine.
@@ -12,10 +12,10 @@ package struct Crew {
     }
 
     package let place: Place
-    /// As asked for: of the whole job, and of each rank.
+    /// The requested number of ranks in the whole job, and of threads per rank; nil: the default.
     package let ranks: Int?
     package let threads: Int?
-    /// Networks that the user names, "10.0.0.0/16"; empty: found out.
+    /// Networks named by the user, as "10.0.0.0/16"; empty: detected.
     package let networks: [String]
     package let mpirun: String
     package let program: String
@@ -34,21 +34,23 @@ package struct Crew {
         self.environment = environment
     }
 
-    /// A job's ranks, each with its place.
+    /// The ranks of a job with their placement.
     package struct Placed {
-        /// In the order of the ranks.
+        /// In rank order.
         package var shares: [MPIRun.Cluster.Share]
-        /// The user's names of hosts by what the hosts call themselves.
+        /// Maps each host's own name to the name the user gave it.
         package var names: [String: String]
         package var threads: Int
         package var summary: String
-        /// The mpirun for a command of this program, and for variables that mark this start.
+        /// Creates the mpirun invocation for a command of this program and for the variables that mark this
+        /// attempt.
         package var mpirun: ([String], [String: String]) -> MPIRun
 
-        /// "node0:2", in the order of the ranks.
+        /// "node0:2", in rank order.
         package var hosts: [String] { shares.map { "\($0.host):\($0.ranks)" } }
 
-        /// A warning if mpirun may not open what it needs for the ranks of this host: three files for each.
+        /// A warning if the open file limit is too low for mpirun, which needs three descriptors per rank on
+        /// this host.
         package var fileLimitWarning: String? {
             let own = shares.filter { isThisHost($0.host) }.reduce(0) { $0 + $1.ranks }
             return OpenFileLimit.shortage(of: 3 * own, for: "mpirun's pipes to \(own) ranks").map {
@@ -57,17 +59,17 @@ package struct Crew {
         }
     }
 
-    /// How hosts that are missing, or in a bad state, are dealt with.
+    /// How to handle hosts that are missing or unfit.
     package struct Conditions {
-        /// Fewer ranks than these are too few; nil: all hosts on the first start, later half of the ranks.
+        /// The minimum number of ranks; nil: all hosts on the first attempt, half of the ranks on later ones.
         package var minRanks: Int?
-        /// No start of this launcher was before.
+        /// Whether this is the launcher's first attempt.
         package var isFirst = true
-        /// A file by which hosts prove that they share the run's folder; removed afterwards.
+        /// A file that shows whether a host shares the run's folder; removed afterwards.
         package var marker: (path: String, text: String)?
-        /// Earlier starts, whose processes are killed where some are left.
+        /// Earlier attempts, whose remaining processes are killed.
         package var reaping: [String] = []
-        /// Which hosts keep failing.
+        /// Which hosts fail repeatedly.
         package var health = HostHealth()
 
         package init(
@@ -82,13 +84,13 @@ package struct Crew {
         }
     }
 
-    /// Seconds between two looks for hosts that are missing, and how long it looks.
+    /// Seconds between two probes for missing hosts, and seconds until the launcher gives up on them.
     private static let pause = 5.0
     private static let patience = 600.0
 
-    /// Finds out which hosts are there and in a state to run the job, and places the ranks.
+    /// Determines which hosts respond and can run the job, and places the ranks on them.
     ///
-    /// - Throws: `LaunchError` where hosts do not fit together, or too few come.
+    /// - Throws: `LaunchError` if hosts are incompatible with each other or too few are available.
     package func assemble(_ conditions: Conditions, say: (String) -> Void) throws -> Placed {
         let marker = conditions.marker
         defer { if let marker { unlink(marker.path) } }
@@ -147,7 +149,7 @@ package struct Crew {
         }
     }
 
-    /// The user's names of those of the job's hosts that no longer answer.
+    /// The hosts of the job, under the user's names, that no longer respond.
     package func unreachable(_ names: [String]) -> Set<String> {
         guard let (_, reach) = remote else { return [] }
         let answers = HostProbe(reach: reach, program: program, timeout: 5).ask(names, marker: nil)
@@ -157,23 +159,23 @@ package struct Crew {
             })
     }
 
-    /// A host that answers.
+    /// A host that responds.
     private struct Present {
         var entry: HostEntry
         var report: HostReport
     }
 
-    /// Machines other than this one alone; nil where there are none.
+    /// The hosts and how to reach them; nil if the job runs on this machine only.
     private var remote: (entries: [HostEntry], reach: MPIRun.Cluster.Reach)? {
         switch place {
         case .here: nil
         case .ssh(let hosts, let shell): (hosts, .ssh(shell))
-        // One node needs neither srun nor a network.
+        // A single node needs neither srun nor a network.
         case .slurm(let allocation): (allocation.hosts, .slurm)
         }
     }
 
-    /// Those that do not keep failing, as long as they are enough.
+    /// Leaves out hosts that fail repeatedly, as long as the remaining ones are enough.
     private func admitted(
         _ good: [Present], _ needed: Int, _ health: HostHealth, _ told: inout Set<String>,
         _ say: (String) -> Void
@@ -202,7 +204,8 @@ package struct Crew {
             mpirun: { run(placement, nil, $0, $1) })
     }
 
-    /// Ranks by host: slots as named, or as the processors give room for; `ranks` in all, where that is asked for.
+    /// Ranks per host: the given slots, or as many as the cores allow; limited to `ranks` in total if that is
+    /// set.
     private func share(_ present: [Present]) -> [MPIRun.Cluster.Share] {
         var shares = present.map {
             MPIRun.Cluster.Share(
@@ -213,7 +216,7 @@ package struct Crew {
         let room = shares.reduce(0) { $0 + $1.ranks }
         var left = ranks
         for index in shares.indices {
-            // More ranks than slots are spread evenly.
+            // If there are more ranks than slots, spread them evenly.
             let fair =
                 ranks > room
                 ? (ranks * (index + 1)) / shares.count - (ranks * index) / shares.count
@@ -258,7 +261,7 @@ package struct Crew {
 }
 
 extension Machine {
-    /// As another host tells of itself.
+    /// A remote host, as described by its report.
     package init(_ report: HostReport) {
         self.init(
             cores: (0..<report.usableCores).map { [$0] }, memoryDomains: report.memoryDomains,

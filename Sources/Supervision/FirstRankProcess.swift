@@ -1,18 +1,19 @@
 import Foundation
 import Records
 
-/// Whether rank 0, which watches the other ranks and whom no other reports, has died. mpirun notices at once and then lets
-/// the other ranks have all of their time to save, although they cannot.
+/// Detects the death of rank 0. Rank 0 watches the other ranks, and no other rank reports its death. mpirun
+/// notices immediately, but then gives the remaining ranks their full time to save a checkpoint, although
+/// they cannot save without rank 0.
 struct FirstRankProcess {
-    /// When it was first seen to be gone.
+    /// When the process was first found to be gone, in seconds.
     private var goneAt: Double?
 
-    /// Seconds for mpirun and for the last status, where the job has ended in order.
+    /// Seconds for mpirun to exit and for the last status to be written if the job has ended normally.
     private static let patience = 3.0
 
-    /// Why to end the job, in a line; nil while the process runs or cannot be seen from here.
+    /// The reason to end the job, on one line; nil while the process runs or is not on this host.
     ///
-    /// - Parameter status: the last one seen of this start.
+    /// - Parameter status: the latest status of this attempt.
     mutating func fault(_ status: JobStatus?, now: Double) -> String? {
         guard let status, status.state == .running, let first = status.ranks.first, first.rank == 0,
             kill(first.pid, 0) != 0, errno == ESRCH, isThisHost(first.host)

@@ -1,18 +1,18 @@
 import Foundation
 import Support
 
-/// Whether hosts can run one job together: what is compared before anything starts.
+/// Compares hosts before a job starts, to determine whether they can run it together.
 package struct HostCheck: Sendable {
-    /// What is wrong with a host, and the command or the change that mends it.
+    /// A problem with a host, and the command or change that fixes it.
     package struct Fault: Equatable, Sendable {
-        /// As the user names the host.
+        /// The host, as the user names it.
         package var host: String
         package var line: String
-        /// Whether ranks would fail, or go wrong, because of it.
+        /// Whether ranks would fail or compute wrong results because of it.
         package var isFatal: Bool
     }
 
-    /// A host under the name that the user gave it, and what it reports.
+    /// A host's report under the name that the user gave it.
     package struct Subject: Sendable {
         package var name: String
         package var report: HostReport
@@ -20,16 +20,16 @@ package struct HostCheck: Sendable {
         package init(_ name: String, _ report: HostReport) { (self.name, self.report) = (name, report) }
     }
 
-    /// What must be the same on all hosts of a job.
+    /// What must be identical on all hosts of a job.
     package struct Build: Hashable {
         package var checksum: String
         package var mpi: String
     }
 
-    /// The file by which hosts prove that they share the run's folder.
+    /// The file that shows whether a host shares the run's folder.
     package struct Marker: Sendable {
         package var text: String
-        /// The folder it lies in.
+        /// The folder that contains the file.
         package var folder: String
 
         package init(text: String, folder: String) { (self.text, self.folder) = (text, folder) }
@@ -41,19 +41,20 @@ package struct HostCheck: Sendable {
 
     package let faults: [Fault]
 
-    /// The hosts that a job cannot run on.
+    /// The hosts that cannot run the job.
     package var badHosts: Set<String> { Set(faults.filter(\.isFatal).map(\.host)) }
 
-    /// Seconds by which clocks may differ: times in records would mislead.
+    /// Maximum clock difference between hosts, in seconds. A larger one would make the times in the records
+    /// misleading.
     private static let clockTolerance = 5.0
 
-    /// The majority defines what is right, so that one host in a bad state is not a fault of the others. Where there is no
-    /// majority, this host decides: the ranks are started from here.
+    /// The majority of hosts is the reference, so that one unfit host is not reported as a fault of all the
+    /// others. Without a majority, this host decides, since it starts the ranks.
     ///
     /// - Parameters:
-    ///   - own: this host's build, where it is none of the hosts.
-    ///   - marker: what the shared file must say; nil: not asked.
-    ///   - askedAt: this host's clock when the reports came.
+    ///   - own: the report of this host, which may not be one of `hosts`.
+    ///   - marker: the expected contents of the shared file; nil: not checked.
+    ///   - askedAt: this host's clock when the reports arrived, in seconds since 1970.
     package init(_ hosts: [Subject], own: HostReport, marker: Marker?, askedAt: Double) {
         var faults: [Fault] = []
         if let reference = Self.reference(hosts, own: own) {
@@ -71,7 +72,7 @@ package struct HostCheck: Sendable {
                         line: "\(host.name): has \(host.report.mpi), but \(reference.name) has "
                             + "\(reference.report.mpi): install the same", isFatal: true))
             }
-            // mpirun runs here and must be of the same release as the hosts' daemons.
+            // mpirun runs on this host and must have the same release as the daemons on the other hosts.
             for host in hosts where own.mpi != reference.report.mpi && host.report.mpi != own.mpi {
                 faults.append(
                     Fault(
@@ -102,7 +103,7 @@ package struct HostCheck: Sendable {
         self.faults = faults
     }
 
-    /// The first host whose build most hosts have; in a tie, one that has this host's build.
+    /// The first host that has the most common build; in a tie, one that has the same build as this host.
     private static func reference(_ hosts: [Subject], own: HostReport) -> Subject? {
         let builds = hosts.map { Build(checksum: $0.report.programChecksum, mpi: $0.report.mpi) }
         let counts = builds.reduce(into: [:]) { $0[$1, default: 0] += 1 }
@@ -112,8 +113,9 @@ package struct HostCheck: Sendable {
         return (candidates.first { builds[$0] == ownBuild } ?? candidates.first).map { hosts[$0] }
     }
 
-    /// Hosts that do not see the marker. This host wrote it; where most others do not see it, this host is the odd one,
-    /// and the job cannot run either way: the launcher reads what the ranks write.
+    /// Reports the hosts that do not see the marker, which this host wrote. If most of the other hosts do not
+    /// see it, the fault is with this host. The job cannot run in either case, because the launcher reads
+    /// what the ranks write.
     private static func blind(_ hosts: [Subject], own: HostReport, _ marker: Marker) -> [Fault] {
         let blind = hosts.filter { $0.report.marker != marker.text }
         let advice = "put the run on a file system that all hosts mount under this path"

@@ -1,13 +1,14 @@
-/// Which hosts of a job keep failing and are left out for a while. It uses neither processes nor a clock; times are passed
-/// in, in seconds of one monotonic clock.
+/// Tracks which hosts of a job fail repeatedly and are excluded for a while. It uses neither processes nor a
+/// clock: times are passed in, as seconds on one monotonic clock.
 ///
-/// A host fails when the job ends because ranks on it died, were silent or made no progress, or because the host no longer
-/// answers. After the second failure in a row the host is excluded for one minute, and after each further one twice as
-/// long, up to 32 minutes. A checkpoint that is committed while the host takes part clears its record.
+/// A host fails when the job ends because ranks on it died, stopped responding or made no progress, or
+/// because the host itself no longer responds. After the second consecutive failure the host is excluded for
+/// one minute; each further failure doubles the time, up to 32 minutes. A checkpoint that is committed while
+/// the host takes part clears its record.
 package struct HostHealth: Sendable, Equatable {
-    /// Seconds of the first exclusion, and of the longest.
+    /// First and longest exclusion, in seconds.
     package static let exclusion = (first: 60.0, longest: 1920.0)
-    /// Failures in a row from which on a host is excluded.
+    /// Number of consecutive failures from which on a host is excluded.
     package static let tolerated = 2
 
     private struct Record: Equatable {
@@ -20,15 +21,17 @@ package struct HostHealth: Sendable, Equatable {
 
     package init() {}
 
-    /// The hosts that a failure is attributed to; empty where the job itself is to be suspected.
+    /// The hosts that a failure is attributed to; empty if the job itself is the likely cause.
     ///
-    /// A host that no longer answers is always at fault. Processes that died may have met a fault of the program, which
-    /// then happens again on other hosts: only the first such host since the last checkpoint is blamed.
+    /// A host that no longer responds is always considered faulty. Processes that died may have hit a bug in
+    /// the program, which would recur on other hosts: only the first such host since the last checkpoint is
+    /// considered faulty.
     ///
     /// - Parameters:
-    ///   - unreachable: hosts of the job that no longer answer, or whose ranks were not heard.
-    ///   - dead: hosts on which processes have died or hung, while the host still answers.
-    ///   - all: the hosts of the job. Where all of them failed, or there is one alone, none stands out.
+    ///   - unreachable: hosts of the job that no longer respond, or whose ranks sent no heartbeat.
+    ///   - dead: hosts on which processes have died or hung, while the host still responds.
+    ///   - all: the hosts of the job. If all of them failed, or there is only one, the failure is not
+    ///     attributed to a host.
     package mutating func attribute(unreachable: Set<String>, dead: Set<String>, all: Set<String>) -> Set<
         String
     > {
@@ -39,7 +42,7 @@ package struct HostHealth: Sendable, Equatable {
         return suspects == dead ? dead : []
     }
 
-    /// The job has ended because of these hosts.
+    /// Records that the job has ended because of these hosts.
     package mutating func failed(_ hosts: Set<String>, now: Double) {
         for host in hosts {
             var record = records[host, default: Record()]
@@ -53,22 +56,22 @@ package struct HostHealth: Sendable, Equatable {
         }
     }
 
-    /// A checkpoint was committed while these hosts took part.
+    /// Records that a checkpoint was committed while these hosts took part.
     package mutating func committed(_ hosts: Set<String>) {
         suspects = []
         for host in hosts { records[host] = nil }
     }
 
-    /// Seconds for which a host is still excluded; nil where it is not.
+    /// Seconds until the host is no longer excluded; nil if it is not excluded.
     package func exclusion(of host: String, now: Double) -> Double? {
         guard let until = records[host]?.excludedUntil, until > now else { return nil }
         return until - now
     }
 
-    /// The hosts to start the job on, in their order: those that are not excluded, and where they are too few, those
-    /// too whose exclusion ends first.
+    /// The hosts to start the job on, in their original order: those that are not excluded and, while these
+    /// are too few, additionally those whose exclusion ends first.
     ///
-    /// - Parameter isEnough: whether so many hosts are enough for the job to start.
+    /// - Parameter isEnough: whether the given hosts are enough to start the job.
     package func admitted(_ hosts: [String], now: Double, isEnough: ([String]) -> Bool) -> [String] {
         var left = hosts.filter { exclusion(of: $0, now: now) == nil }
         let excluded = hosts.filter { exclusion(of: $0, now: now) != nil }

@@ -1,17 +1,18 @@
 import Foundation
 
-/// A machine that ranks may run on.
+/// A machine on which ranks may run.
 package struct HostEntry: Equatable, Sendable {
     package var name: String
-    /// Ranks that it takes; nil: as its processors give room for.
+    /// Number of ranks on this host; nil: as many as its cores allow.
     package var slots: Int?
 
     package init(_ name: String, slots: Int? = nil) { (self.name, self.slots) = (name, slots) }
 }
 
-/// The machines of a job, from a hostfile, a command line or a Slurm allocation.
+/// Parses the hosts of a job from a hostfile, a command line or a Slurm allocation.
 package enum HostList {
-    /// Open MPI's hostfile: a name a line, `slots=4` after it, comments from `#` on. A name that comes again adds slots.
+    /// Parses an Open MPI hostfile: one name per line, optionally followed by `slots=4`; `#` starts a
+    /// comment. The slots of repeated names are added up.
     package static func hostfile(_ path: String) throws -> [HostEntry] {
         guard let data = FileManager.default.contents(atPath: path) else {
             throw LaunchError("--hostfile \(path): cannot be read")
@@ -37,7 +38,7 @@ package enum HostList {
         return hosts
     }
 
-    /// `node1:4,node2:4`, or names alone.
+    /// Parses `node1:4,node2:4`; the numbers are optional.
     package static func list(_ text: String) throws -> [HostEntry] {
         var hosts: [HostEntry] = []
         for word in text.split(separator: ",") {
@@ -53,9 +54,9 @@ package enum HostList {
         return hosts
     }
 
-    /// Refuses what a remote shell, srun or mpirun could take for an option or for more than a name.
+    /// Rejects names that a remote shell, srun or mpirun could interpret as an option or as more than a name.
     ///
-    /// - Parameter place: where the name was found, for the error.
+    /// - Parameter place: where the name was found, for the error message.
     package static func checkName(_ name: some StringProtocol, _ place: String) throws {
         let isPlain = name.allSatisfy {
             $0.isASCII && ($0.isLetter || $0.isNumber || "._:-".contains($0))
@@ -76,17 +77,17 @@ package enum HostList {
     }
 }
 
-/// What Slurm has given this job.
+/// The Slurm allocation of this job.
 package struct SlurmAllocation: Equatable, Sendable {
     package var job: String
     package var hosts: [HostEntry]
-    /// Of each rank; nil where the job did not ask.
+    /// Threads per rank; nil if the job did not request a number.
     package var threads: Int?
-    /// How often the job has been put back into the queue.
+    /// How often Slurm has requeued the job.
     package var restarts: Int
 
-    /// - Parameter expand: turns `node[1-3,7]` into names.
-    /// - Throws: `LaunchError` outside of an allocation.
+    /// - Parameter expand: expands `node[1-3,7]` into names.
+    /// - Throws: `LaunchError` outside of a Slurm allocation.
     package init(_ environment: [String: String], expand: (String) throws -> [String]) throws {
         guard let job = environment["SLURM_JOB_ID"], let nodes = environment["SLURM_JOB_NODELIST"] else {
             throw LaunchError(
@@ -99,8 +100,8 @@ package struct SlurmAllocation: Equatable, Sendable {
         restarts = environment["SLURM_RESTART_COUNT"].flatMap { Int($0) } ?? 0
         let names = try expand(nodes)
         for name in names { try HostList.checkName(name, "SLURM_JOB_NODELIST") }
-        // Tasks where the job asked for some, else processors; where it asked for neither, the hosts themselves tell
-        // how many cores there are: Slurm counts hardware threads.
+        // Use the task counts if the job requested tasks, otherwise the CPU counts. If it requested neither,
+        // each host reports its own number of cores, because Slurm counts hardware threads.
         let asked = environment["SLURM_NTASKS"] != nil ? environment["SLURM_TASKS_PER_NODE"] : nil
         var counts = asked.map(Self.counts) ?? []
         if counts.isEmpty, let threads, let processors = environment["SLURM_JOB_CPUS_PER_NODE"] {

@@ -1,12 +1,12 @@
 import Foundation
 import Support
 
-/// Asks hosts how they are, over ssh or Slurm, all at once.
+/// Queries the state of all hosts in parallel, over ssh or Slurm.
 package struct HostProbe {
     package let reach: MPIRun.Cluster.Reach
-    /// This program, under the same path on every host.
+    /// The path of this program, which is the same on every host.
     package let program: String
-    /// Seconds until a host that does not answer is given up.
+    /// Timeout in seconds for a host that does not respond.
     package var timeout = 10.0
 
     package init(reach: MPIRun.Cluster.Reach, program: String, timeout: Double = 10.0) {
@@ -17,15 +17,15 @@ package struct HostProbe {
 
     package enum Answer {
         case report(HostReport)
-        /// Why there is none, in a line.
+        /// The reason why there is no report, on one line.
         case fault(String)
     }
 
-    /// The answers, in the hosts' order.
+    /// Returns the answers in the order of the hosts.
     ///
     /// - Parameters:
-    ///   - marker: a file that hosts which share the folder can read.
-    ///   - reaping: starts of the run whose processes, where some are left, are killed.
+    ///   - marker: a file that hosts can read if they share the folder.
+    ///   - reaping: attempts whose remaining processes are killed.
     package func ask(_ hosts: [String], marker: String?, reaping: [String] = []) -> [Answer] {
         var arguments = ["host-report", "--peers", hosts.joined(separator: ",")]
         if let marker { arguments += ["--marker", marker] }
@@ -35,7 +35,7 @@ package struct HostProbe {
             switch reach {
             case .ssh(let words):
                 let command = ([program] + arguments).map(shellQuoted).joined(separator: " ")
-                // A shell other than ssh may not know `--`; names that begin with '-' are refused (`HostList`).
+                // A remote shell other than ssh may not support `--`. `HostList` rejects names with a leading '-'.
                 let isSSH = words.first.map { ($0 as NSString).lastPathComponent } == "ssh"
                 return ShortChild(
                     words + ["-n", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"]
@@ -78,7 +78,7 @@ package struct HostProbe {
     }
 }
 
-/// Whether a name is this host's own.
+/// Whether the name refers to this host.
 func isThisHost(_ name: String) -> Bool {
     let own = ProcessInfo.processInfo.hostName
     if name == "localhost" || name == "127.0.0.1" || name == own { return true }
@@ -86,5 +86,5 @@ func isThisHost(_ name: String) -> Bool {
     return Network.interfaces().contains { $0.address == name }
 }
 
-/// Seconds on a clock that never goes back.
+/// Monotonic time in seconds.
 package func monotonicTime() -> Double { ProcessInfo.processInfo.systemUptime }

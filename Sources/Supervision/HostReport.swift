@@ -1,7 +1,7 @@
 import Communication
 import Foundation
 
-/// What a host says of itself before ranks are started on it.
+/// A host's description of itself, which is collected before ranks are started on it.
 package struct HostReport: Codable, Sendable, Equatable {
     package struct Interface: Codable, Sendable, Equatable {
         package var name: String
@@ -11,31 +11,32 @@ package struct HostReport: Codable, Sendable, Equatable {
 
     package var host: String
     package var programVersion: String
-    /// Of the program's file.
+    /// Checksum of the program's file.
     package var programChecksum: String
     package var mpi: String
     package var processor: String
     package var usableCores: Int
     package var memoryDomains: Int
-    /// Whether all processors may be used, without a limit on their time.
+    /// Whether the process may use all processors, without a CPU time limit.
     package var isWhole: Bool
-    /// MiB that are free for programs.
+    /// Available memory in MiB.
     package var freeMemoryMiB: Int
     /// Seconds since 1970.
     package var time: Double
     package var interfaces: [Interface]
-    /// For each peer that was asked for, the address that this host would send from; nil where it cannot.
+    /// For each requested peer, the local address from which this host would send to it; missing if there is
+    /// no route.
     package var routes: [String: String]
-    /// What the file says that proves a shared folder; nil where it is not there.
+    /// The contents of the marker file, which shows whether the folder is shared; nil if the file is missing.
     package var marker: String?
-    /// MiB free under the folder that was asked for.
+    /// Free disk space in MiB in the requested folder.
     package var freeDiskMiB: Int?
 
-    /// This host's.
+    /// Creates the report of this host.
     ///
     /// - Parameters:
-    ///   - peers: names of the hosts to find a way to.
-    ///   - marker: a file to read.
+    ///   - peers: names of the hosts to find routes to.
+    ///   - marker: the marker file to read.
     package static func own(peers: [String], marker: String?) -> HostReport {
         let machine = Machine()
         let program = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""
@@ -58,7 +59,7 @@ package struct HostReport: Codable, Sendable, Equatable {
             freeDiskMiB: hasDisk ? Int((UInt64(disk.f_bavail) * UInt64(disk.f_frsize)) >> 20) : nil)
     }
 
-    /// KiB.
+    /// Available memory in KiB.
     private static func freeMemory() -> Int {
         let line = KernelFiles(root: "/").lines("proc/meminfo").first { $0.hasPrefix("MemAvailable:") }
         return line?.split(whereSeparator: \.isWhitespace).dropFirst().first.flatMap { Int($0) } ?? 0

@@ -1,17 +1,18 @@
 import Foundation
 
-/// A job that leads a session of its own. mpirun puts every rank into another process group, but none leaves the session;
-/// so all of its processes are known, also those whose parents are gone.
+/// A job that is the leader of its own session. mpirun moves every rank into a different process group, but
+/// no rank leaves the session, so all processes of the job can be found, including orphans.
 struct JobSession {
-    /// The first process, by whose number the session goes.
+    /// The first process, whose process ID is the session ID.
     package let leader: ChildProcess
 
-    /// Seconds that the kernel may take to end what has been killed.
+    /// Seconds that the kernel may take to end killed processes.
     private static let patience = 10.0
 
-    /// Kills every process of the job at once, and returns when none is left.
+    /// Kills all processes of the job at once and returns when none is left.
     ///
-    /// - Throws: `LaunchError` with those that do not go, as one that waits for a dead disk.
+    /// - Throws: `LaunchError` with the processes that do not end, for example because they wait for an
+    ///   unresponsive disk.
     package func killAll() throws {
         let deadline = Date(timeIntervalSinceNow: Self.patience)
         while true {
@@ -33,7 +34,8 @@ struct JobSession {
         return names.compactMap { pid_t($0) }.filter(isMember)
     }
 
-    /// By /proc/PID/stat: after the name, which may hold anything, state is field 3 and session field 6 of proc(5).
+    /// Parses /proc/PID/stat. After the process name, which may contain any character, the state is field 3
+    /// and the session is field 6 of proc(5).
     private func isMember(_ process: pid_t) -> Bool {
         guard let text = try? String(contentsOfFile: "/proc/\(process)/stat", encoding: .utf8),
             let name = text.lastIndex(of: ")")

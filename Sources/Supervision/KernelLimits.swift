@@ -1,10 +1,11 @@
 import Foundation
 
-/// Environment variables that hold OpenBLAS or oneDNN below what this processor can do.
+/// Detects environment variables that restrict OpenBLAS or oneDNN to less than this processor supports.
 ///
-/// Inherited from an environment made for other machines they can halve the speed of every product, silently.
+/// If they are inherited from an environment made for other machines, they can silently halve the speed of
+/// every matrix product.
 package enum KernelLimits {
-    /// Vector instructions, each level including those below.
+    /// Vector instruction sets; each level includes those below it.
     package enum Level: Int, Comparable {
         case sse, avx, fma, avx2, avx512, avx512bf16
 
@@ -22,12 +23,12 @@ package enum KernelLimits {
         }
     }
 
-    /// One line for each variable that holds a library back.
+    /// One line for each variable that restricts a library.
     package static func warnings(
         environment: [String: String] = ProcessInfo.processInfo.environment, root: String = "/"
     ) -> [String] {
         guard let processor = processorLevel(root: root) else { return [] }
-        // OpenBLAS multiplies fp32 alone.
+        // OpenBLAS is used for fp32 only.
         let variables = [
             ("OPENBLAS_CORETYPE", "matrix products", openBLAS, min(processor, .avx512)),
             ("ONEDNN_MAX_CPU_ISA", "convolutions", oneDNN, processor),
@@ -43,7 +44,7 @@ package enum KernelLimits {
         }
     }
 
-    /// Nil on anything that is not x86-64.
+    /// Returns nil on processors other than x86-64.
     private static func processorLevel(root: String) -> Level? {
         let lines = KernelFiles(root: root).lines("proc/cpuinfo")
         guard let line = lines.first(where: { $0.hasPrefix("flags") }) else { return nil }
@@ -56,7 +57,7 @@ package enum KernelLimits {
         return .sse
     }
 
-    /// OpenBLAS's own names of its x86-64 kernels (driver/others/dynamic.c).
+    /// OpenBLAS names of its x86-64 kernels (driver/others/dynamic.c).
     private static let openBLAS: [String: Level] = {
         var levels: [String: Level] = [:]
         for name in [
@@ -70,7 +71,7 @@ package enum KernelLimits {
         return levels
     }()
 
-    /// oneDNN's instruction sets (its developer guide, "CPU dispatcher control").
+    /// oneDNN names of instruction sets (oneDNN developer guide, "CPU dispatcher control").
     private static let oneDNN: [String: Level] = [
         "sse41": .sse, "avx": .avx, "avx2": .avx2, "avx2_vnni": .avx2, "avx2_vnni_2": .avx2,
         "avx512_core": .avx512, "avx512_core_vnni": .avx512,

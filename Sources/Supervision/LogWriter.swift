@@ -1,15 +1,16 @@
 import Foundation
 import Synchronization
 
-/// Appends lines to log files on a thread of its own: a disk that does not answer must not keep the launcher from
-/// reading what ranks print, or their pipes fill and they wait.
+/// Appends lines to log files on a separate thread. An unresponsive disk must not prevent the launcher from
+/// reading the output of the ranks: their pipes would fill up and the ranks would block.
 ///
-/// Lines that wait for the disk are kept up to a limit; beyond it they are left out, and the log says how many.
+/// Lines that wait for the disk are kept up to a limit. Beyond it, lines are dropped, and the log states how
+/// many.
 package final class LogWriter: Sendable {
     private struct State {
         var lines: [(path: String, text: String)] = []
         var bytes = 0
-        /// Lines that were left out, by file.
+        /// Number of dropped lines per file.
         var lost: [String: Int] = [:]
         var isLast = false
     }
@@ -18,12 +19,12 @@ package final class LogWriter: Sendable {
     private let ended = DispatchSemaphore(value: 0)
     private let capacity: Int
 
-    /// Files that are open at a time: a job may have more ranks than a process may have files.
+    /// Maximum number of open files: a job may have more ranks than a process may have open files.
     private static let openFiles = 32
 
     /// - Parameters:
-    ///   - capacity: bytes that may wait for the disk.
-    ///   - write: appends to a file; may take any time.
+    ///   - capacity: maximum size of the lines that wait for the disk, in bytes.
+    ///   - write: appends text to a file; may block.
     package init(capacity: Int = 16 << 20, write: (@Sendable (_ path: String, _ text: String) -> Void)? = nil)
     {
         self.capacity = capacity
@@ -50,7 +51,7 @@ package final class LogWriter: Sendable {
         thread.start()
     }
 
-    /// Has a line appended, soon.
+    /// Enqueues a line, which is appended asynchronously.
     package func append(_ line: String, to path: String) {
         state.withLock { state in
             guard state.bytes + line.utf8.count <= capacity else { return state.lost[path, default: 0] += 1 }
@@ -60,9 +61,9 @@ package final class LogWriter: Sendable {
         wake.signal()
     }
 
-    /// Waits until all lines are in their files, and ends the thread.
+    /// Waits until all lines are written, and ends the thread.
     ///
-    /// - Returns: false where the disk has not answered within `seconds`.
+    /// - Returns: false if the disk has not responded within `seconds`.
     @discardableResult
     package func finish(within seconds: Double) -> Bool {
         state.withLock { $0.isLast = true }
@@ -71,7 +72,7 @@ package final class LogWriter: Sendable {
     }
 }
 
-/// Files that are appended to, of which only the last few are open.
+/// Log files opened for appending; only the most recently used ones stay open.
 private struct LogFiles {
     let limit: Int
     private var files: [(path: String, file: FileHandle)] = []
@@ -92,7 +93,7 @@ private struct LogFiles {
         let flags = O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC
         var descriptor = open(path, flags, 0o644)
         if descriptor < 0, errno == ENOENT {
-            // The folder could not be made when the job was started.
+            // The folder could not be created when the job was started.
             let folder = (path as NSString).deletingLastPathComponent
             try? FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
             descriptor = open(path, flags, 0o644)

@@ -1,7 +1,7 @@
 import Foundation
 import Support
 
-/// A command that cannot be carried out as it was given.
+/// A command that cannot be carried out as given.
 package struct LaunchError: ReportableError {
     package let message: String
     package let exitStatus: Int32
@@ -12,12 +12,12 @@ package struct LaunchError: ReportableError {
     }
 }
 
-/// Open MPI's mpirun, told to run this program.
+/// An invocation of Open MPI's mpirun that runs this program.
 package struct MPIRun: Equatable, Sendable {
-    /// Machines other than this one alone, and how they are reached.
+    /// The hosts of a job that runs on more than this machine, and how to reach them.
     package struct Cluster: Equatable, Sendable {
         package enum Reach: Equatable, Sendable {
-            /// The words of the remote shell.
+            /// The command of the remote shell and its arguments.
             case ssh([String])
             /// Slurm's srun, inside an allocation.
             case slurm
@@ -30,10 +30,10 @@ package struct MPIRun: Equatable, Sendable {
             package init(_ host: String, ranks: Int) { (self.host, self.ranks) = (host, ranks) }
         }
 
-        /// In the order of the ranks.
+        /// In rank order.
         package var hosts: [Share]
         package var reach: Reach
-        /// The networks that the hosts share, "10.0.0.0/16"; empty: left to Open MPI.
+        /// The networks that the hosts share, as "10.0.0.0/16"; empty: Open MPI chooses.
         package var networks: [String]
 
         package init(hosts: [Share], reach: Reach, networks: [String]) {
@@ -43,24 +43,25 @@ package struct MPIRun: Equatable, Sendable {
 
     package let executable: String
     package let arguments: [String]
-    /// What the ranks need beyond the launcher's own environment.
+    /// Variables that the ranks need in addition to the launcher's environment.
     package let environment: [String: String]
 
-    /// Seconds that mpirun gives ranks between SIGTERM and SIGKILL, when it is itself told to end. A supervised job's
-    /// ranks end by themselves when one of them is lost, and the launcher does not wait for mpirun then.
+    /// Seconds that mpirun gives ranks between SIGTERM and SIGKILL when mpirun itself is terminated. The
+    /// ranks of a supervised job end by themselves when one of them is lost, and the launcher does not wait
+    /// for mpirun in that case.
     private static let patience = 15
 
     /// - Parameters:
     ///   - program: the ranks' executable and its arguments.
     ///   - singleCopy: whether ranks may read each other's memory (`sharedMemorySingleCopyWorks`).
-    ///   - inherited: the launcher's environment, which wins where the user has set something.
-    ///   - cluster: nil: this machine only.
-    ///   - attempt: which start of the job this is, where it is supervised.
+    ///   - inherited: the launcher's environment; the user's settings in it take precedence.
+    ///   - cluster: the hosts; nil: this machine only.
+    ///   - attempt: the variables that identify the attempt of a supervised job.
     package init(
         executable: String, placement: Placement, program: [String], singleCopy: Bool, isRoot: Bool,
         inherited: [String: String], cluster: Cluster? = nil, attempt: [String: String] = [:]
     ) {
-        var arguments = ["-q"]  // The ranks print their own errors, and the launcher what happened to them.
+        var arguments = ["-q"]  // Quiet: ranks print their own errors, and the launcher reports failures.
         var environment = [
             "OMP_NUM_THREADS": String(placement.threads),
             // OpenBLAS is called from the program's own threads.
@@ -72,9 +73,10 @@ package struct MPIRun: Equatable, Sendable {
         } else {
             arguments += [
                 "-n", String(placement.ranks),
-                // As many slots as ranks: mpirun counts cores its own way and would refuse where it finds fewer.
+                // As many slots as ranks: mpirun counts cores differently and would refuse to start if it
+                // found fewer.
                 "--host", "localhost:\(placement.ranks)",
-                // This machine only: needs no ssh, and takes no notice of an allocation around it.
+                // Use this machine only: no ssh, and ignore a surrounding allocation.
                 "--mca", "plm", "isolated",
                 "--mca", "ras", "^slurm,tm,gridengine,lsf",
             ]
@@ -96,7 +98,7 @@ package struct MPIRun: Equatable, Sendable {
             arguments += ["--tag-output", "--mca", "odls_base_sigkill_timeout", String(Self.patience)]
         }
         if cluster != nil {
-            // Elsewhere there is no environment but what mpirun takes along.
+            // Remote ranks only see the variables that mpirun forwards.
             let inheritedToo = ["LD_LIBRARY_PATH", "OPENBLAS_CORETYPE", "ONEDNN_MAX_CPU_ISA"].filter {
                 inherited[$0] != nil
             }
@@ -124,26 +126,27 @@ package struct MPIRun: Equatable, Sendable {
         case .slurm: break
         }
         if !cluster.networks.isEmpty {
-            // Both of Open MPI's channels; with one alone, a job can hang at its start.
+            // Restrict both of Open MPI's TCP channels (BTL and OOB); with only one of them, a job can hang
+            // at startup.
             let networks = cluster.networks.joined(separator: ",")
             arguments += [
                 "--mca", "btl_tcp_if_include", networks, "--mca", "oob_tcp_if_include", networks,
             ]
         }
-        // A host that is cut off is noticed within seconds; by default it takes minutes.
+        // Detect a disconnected host within seconds; the default takes minutes.
         return arguments + [
             "--mca", "oob_tcp_keepalive_time", "2", "--mca", "oob_tcp_keepalive_intvl", "1",
             "--mca", "oob_tcp_keepalive_probes", "3",
         ]
     }
 
-    /// The whole command as one could type it.
+    /// The complete command line, quoted for a shell.
     package var commandLine: String {
         let assignments = environment.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
         return (assignments + ([executable] + arguments).map(shellQuoted)).joined(separator: " ")
     }
 
-    /// The mpirun that the search path leads to.
+    /// Finds mpirun in the search path.
     package static func find(path: String?) throws -> String {
         for folder in (path ?? "").split(separator: ":") {
             let candidate = "\(folder)/mpirun"

@@ -1,12 +1,12 @@
 import Foundation
 
-/// The processors that this process may use, as Linux tells them.
+/// The processors that this process may use, as reported by Linux.
 package struct Machine: Equatable, Sendable {
-    /// Physical cores, each a list of the processors (hardware threads) on it that this process may run on.
+    /// Physical cores; each lists its processors (hardware threads) on which this process may run.
     package var cores: [[Int]]
-    /// How many processors' worth of time the control group grants; nil where it sets no limit.
+    /// CPU quota of the control group, in processors; nil if there is no limit.
     package var quota: Double?
-    /// Memory domains. Threads that wander between them are slow.
+    /// Number of NUMA domains. Threads that migrate between them are slow.
     package var memoryDomains: Int
     /// Whether the process may use all processors of the machine.
     package var isWhole: Bool
@@ -18,16 +18,16 @@ package struct Machine: Equatable, Sendable {
         self.isWhole = isWhole
     }
 
-    /// How many compute-bound threads the machine runs at full speed: physical cores, since a core's
-    /// hardware threads share its vector units, and no more than the control group pays for.
+    /// The number of compute-bound threads that run at full speed: the physical cores, since the hardware
+    /// threads of a core share its vector units, limited by the quota of the control group.
     package var usableCores: Int {
         let paid = quota.map { max(1, Int($0)) } ?? cores.count
         return max(1, min(cores.count, paid))
     }
 
-    /// This machine.
+    /// Detects this machine.
     ///
-    /// - Parameter root: where /proc and /sys are; another folder in tests.
+    /// - Parameter root: the folder that contains /proc and /sys; another folder in tests.
     package init(root: String = "/") {
         let files = KernelFiles(root: root)
         let online = files.list("sys/devices/system/cpu/online")
@@ -53,7 +53,7 @@ package struct Machine: Equatable, Sendable {
     }
 }
 
-/// "0-3,8,10-11" as numbers. What cannot be read is left out.
+/// Parses "0-3,8,10-11" into numbers and skips parts that are malformed.
 func parseProcessorList(_ text: String) -> [Int] {
     text.split(separator: ",").flatMap { part -> [Int] in
         let ends = part.split(separator: "-").map { Int($0.trimmingCharacters(in: .whitespaces)) }
@@ -62,7 +62,7 @@ func parseProcessorList(_ text: String) -> [Int] {
     }
 }
 
-/// The smallest limit on the way from the process's control group up to the root, in processors.
+/// The smallest CPU limit between the process's control group and the root, in processors.
 private func cpuQuota(_ files: KernelFiles) -> Double? {
     var limits: [Double] = []
     for line in files.lines("proc/self/cgroup") {
@@ -73,7 +73,8 @@ private func cpuQuota(_ files: KernelFiles) -> Double? {
         let isVersion2 = fields[0] == "0"
         guard isVersion2 || controllers.contains("cpu") else { continue }
         let mount = "sys/fs/cgroup" + (isVersion2 ? "" : "/" + fields[1])
-        // In a container the path is often the host's and absent here; the mount's root still holds.
+        // In a container the path is often that of the host and does not exist here; the root of the mount
+        // still applies.
         var path = fields[2].split(separator: "/").map(String.init)
         while true {
             let folder = ([mount] + path).joined(separator: "/")
@@ -86,7 +87,7 @@ private func cpuQuota(_ files: KernelFiles) -> Double? {
     return limits.min()
 }
 
-/// cpu.max holds "QUOTA PERIOD" in microseconds, or "max PERIOD".
+/// cpu.max contains "QUOTA PERIOD" in microseconds, or "max PERIOD".
 private func version2Limit(_ files: KernelFiles, _ folder: String) -> Double? {
     let fields = files.lines("\(folder)/cpu.max").first?.split(separator: " ") ?? []
     guard fields.count == 2, let quota = Double(fields[0]), let period = Double(fields[1]), period > 0 else {
@@ -102,7 +103,7 @@ private func version1Limit(_ files: KernelFiles, _ folder: String) -> Double? {
     return quota / period
 }
 
-/// Small text files of the kernel. One that is absent reads as empty.
+/// Small text files of the kernel. A missing file reads as empty.
 package struct KernelFiles {
     package let root: String
 

@@ -1,7 +1,7 @@
 import Foundation
 import Records
 
-/// This host's interfaces, and which of them lead where.
+/// The network interfaces of this host, and the routes to other hosts.
 package enum Network {
     /// IPv4 addresses of interfaces that are up.
     package static func interfaces() -> [HostReport.Interface] {
@@ -10,7 +10,7 @@ package enum Network {
         }
     }
 
-    /// The address that packets to a host leave from, as the kernel's routes say; nothing is sent.
+    /// The source address for packets to a host, according to the kernel's routes. No packet is sent.
     package static func sourceAddress(towards host: String) -> String? {
         var hints = addrinfo()
         hints.ai_family = AF_INET
@@ -21,7 +21,7 @@ package enum Network {
         return HostNetwork.sourceAddress(towards: text(number(first.ai_addr)))
     }
 
-    /// "10.0.0.0/16" for an address in it.
+    /// "10.0.0.0/16" for an address in that network; nil if the address is malformed.
     package static func network(_ address: String, prefix: Int) -> String? {
         var number = in_addr()
         guard inet_pton(AF_INET, address, &number) == 1, (0...32).contains(prefix) else { return nil }
@@ -29,8 +29,8 @@ package enum Network {
         return "\(text(UInt32(bigEndian: number.s_addr) & mask))/\(prefix)"
     }
 
-    /// The networks by which every host reaches the others: what Open MPI has to be kept to, since it takes every
-    /// interface for usable, docker0 too.
+    /// The networks through which every host reaches the others. Open MPI must be restricted to them, because
+    /// it considers every interface usable, including docker0.
     package static func shared(_ reports: [HostReport]) -> [String] {
         var networks: [String] = []
         for report in reports {

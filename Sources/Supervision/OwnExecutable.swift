@@ -1,6 +1,6 @@
 import Foundation
 
-/// The ranks run the very program that launches them, wherever PATH leads.
+/// The path of the running program, so that the ranks run the same executable regardless of PATH.
 package func ownExecutable() throws -> String {
     try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
 }

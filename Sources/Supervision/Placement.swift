@@ -1,10 +1,10 @@
-/// How many ranks run on a machine, with how many threads each, and where.
+/// The number of ranks on a machine, the threads per rank, and their binding to cores.
 package struct Placement: Equatable, Sendable {
     package enum Binding: Equatable, Sendable {
-        /// Ranks run where the kernel puts them. Right on one memory domain, and wherever other jobs may run:
-        /// two bound jobs would both sit on the first cores.
+        /// The kernel schedules ranks on any core. Right for a single memory domain, and wherever other jobs
+        /// may run: two bound jobs would both use the first cores.
         case none
-        /// Each rank keeps to as many physical cores of its own as it has threads.
+        /// Each rank is bound to as many physical cores of its own as it has threads.
         case cores
     }
 
@@ -13,14 +13,14 @@ package struct Placement: Equatable, Sendable {
     package let usableCores: Int
     package let binding: Binding
 
-    /// More threads than cores: ranks that wait give way to those that compute.
+    /// More threads than cores: waiting ranks yield to those that compute.
     package var isOversubscribed: Bool { ranks * threads > usableCores }
 
     /// - Parameters:
-    ///   - ranks: as asked for; by default as many as the cores give room for.
-    ///   - threads: of each rank, as asked for; by default the cores shared out among the ranks, and four
-    ///     where the number of ranks is open too (one on small machines), since a rank's memory does not
-    ///     shrink with its share of the batch.
+    ///   - ranks: the requested number; by default as many as the cores allow.
+    ///   - threads: the requested number per rank. By default the cores are divided among the ranks. If the
+    ///     number of ranks is not given either, each rank has four threads (one on machines with fewer than 8
+    ///     cores), since the memory of a rank does not shrink with its share of the batch.
     package init(machine: Machine, ranks: Int? = nil, threads: Int? = nil) {
         let cores = machine.usableCores
         let roomyThreads = cores < 8 ? 1 : 4
@@ -33,7 +33,7 @@ package struct Placement: Equatable, Sendable {
         binding = machine.memoryDomains > 1 && fillsMachine ? .cores : .none
     }
 
-    /// Of one machine, or of the fullest of several.
+    /// Creates the placement on one machine, or on the machine with the most ranks of several.
     package init(ranks: Int, threads: Int, usableCores: Int, binding: Binding) {
         (self.ranks, self.threads, self.usableCores, self.binding) = (ranks, threads, usableCores, binding)
     }
@@ -41,7 +41,7 @@ package struct Placement: Equatable, Sendable {
     /// "1 node × 2 ranks × 1 thread, 2 of 2 cores, not bound"
     package var summary: String { summary(nodes: [ranks]) }
 
-    /// The same for several machines, with the ranks of each; cores are those of each machine.
+    /// The summary for several machines, with the ranks of each; the number of cores is per machine.
     package func summary(nodes: [Int]) -> String {
         let isEven = nodes.allSatisfy { $0 == nodes[0] }
         let shape =

@@ -2,7 +2,8 @@ import Foundation
 import Records
 import Support
 
-/// One page about a start of a job that failed: what happened, where every rank was, what it said last, what follows.
+/// A one-page report on a failed attempt: the cause, the position of every rank, its last output, and what
+/// happens next.
 struct PostMortem {
     var attempt: LaunchRecord.Attempt
     var status: JobStatus?
@@ -11,7 +12,7 @@ struct PostMortem {
     var committedStep: Int?
     var lastLines: [Int: [String]]
 
-    /// Ranks beyond these are left out of the page; their logs lie beside it.
+    /// Maximum number of ranks on the page. The logs of all ranks are in the same folder.
     private static let shown = 32
 
     var text: String {

@@ -1,20 +1,20 @@
 import Foundation
 import Records
 
-/// Takes apart what mpirun passes on of all ranks' output: a log for each rank, and a console for what everybody should
-/// see, which is what rank 0 says and every rank's errors.
+/// Splits the combined output of all ranks, which mpirun forwards, into one log per rank and a console
+/// stream, which contains the output of rank 0 and the errors of every rank.
 struct RankLogs {
     let folder: String
     private var output: PipeReader
     private var error: PipeReader
     private let writer = LogWriter()
-    /// Rank 0's newest; nil before the first.
+    /// The latest heartbeat of rank 0; nil before the first.
     private(set) var heartbeat: LauncherHeartbeat?
-    /// The last lines of each rank, and of mpirun itself under -1, for the post-mortem.
+    /// The last lines of each rank, and of mpirun under key -1, for the post-mortem.
     private(set) var lastLines: [Int: [String]] = [:]
 
-    /// Why the logs cannot be written at the moment, in a line. A full disk must not keep a job from being restarted: the
-    /// folder is made later, when there is room.
+    /// Why the logs currently cannot be written, on one line. A full disk must not prevent a restart: the
+    /// folder is created later, when there is space.
     private(set) var problem: String?
 
     private static let kept = 15
@@ -32,9 +32,9 @@ struct RankLogs {
         }
     }
 
-    /// Takes what has come.
+    /// Processes the output that is available.
     ///
-    /// - Parameter show: gets what is for the console, a line each.
+    /// - Parameter show: receives each line for the console.
     mutating func take(isLast: Bool = false, show: (_ line: String, _ isError: Bool) -> Void) {
         output.read()
         error.read()
@@ -58,12 +58,12 @@ struct RankLogs {
         if isLast { writer.finish(within: Self.lastWrite) }
     }
 
-    /// Whether a line is part of what ranks said last.
+    /// Whether the last lines of any rank contain a text, ignoring case.
     func hasSaid(_ line: String) -> Bool {
         lastLines.values.joined().contains { $0.range(of: line, options: .caseInsensitive) != nil }
     }
 
-    /// "[1,3]<stderr>:text" is rank 3's; nil for what mpirun says itself.
+    /// Parses "[1,3]<stderr>:text", a line of rank 3; nil for a line of mpirun itself.
     static func parse(_ line: String) -> (rank: Int, isError: Bool, text: String)? {
         guard line.hasPrefix("["), let end = line.range(of: "]<std"), let colon = line.range(of: ">:"),
             end.lowerBound < colon.lowerBound

@@ -1,34 +1,35 @@
 import Support
 
-/// Decides whether a job that has ended is restarted, and from which checkpoint. It uses neither processes nor a clock;
-/// the supervisor has those.
+/// Decides whether a job that has ended is restarted, and from which checkpoint. It uses neither processes
+/// nor a clock; the supervisor does.
 package struct RestartPolicy: Sendable, Equatable {
     package enum Decision: Equatable, Sendable {
-        /// The job's exit code is the launcher's.
+        /// The launcher exits with the job's exit code.
         case end(Int32)
-        /// After so many seconds.
+        /// Restart after a pause in seconds.
         case restart(after: Double, from: Start)
-        /// The job would fail again, or has failed too often; the reason in one line.
+        /// The job would fail again, or has failed too often; the reason on one line.
         case giveUp(String)
     }
 
     package enum Start: Equatable, Sendable {
-        /// The newest whole checkpoint.
+        /// The newest complete checkpoint.
         case newest
-        /// The newest checkpoint before this step: the job has failed twice after the checkpoint of this step.
+        /// The newest checkpoint before this step, because the job has failed twice after the checkpoint of
+        /// this step.
         case before(step: Int)
     }
 
-    /// How one start of the job ended.
+    /// How one attempt ended.
     package struct Outcome: Equatable, Sendable {
         package var exitStatus: Int32
-        /// Whether it made at least one step.
+        /// Whether the attempt completed at least one step.
         package var hasTrained: Bool
-        /// The steps of the run's checkpoints by now, ascending.
+        /// The steps of the run's current checkpoints, ascending.
         package var checkpoints: [Int]
-        /// The step of a numerical fault, where it is known.
+        /// The step of a numerical fault, if known.
         package var faultStep: Int?
-        /// Whether the failure is attributed to hosts that were lost, and not to the job (`HostHealth`).
+        /// Whether the failure is attributed to lost hosts instead of the job (`HostHealth`).
         package var hasLostHosts: Bool
 
         package init(
@@ -41,21 +42,23 @@ package struct RestartPolicy: Sendable, Equatable {
     }
 
     package let maxRestarts: Int
-    /// Restarts since the last committed step, those after lost hosts not counted.
+    /// Restarts since the last committed step, without those after lost hosts.
     package private(set) var restarts = 0
     /// Restarts after lost hosts since the last committed step.
     package private(set) var restartsAfterLosses = 0
     private var committedStep: Int?
     private var failuresAtStep = 0
-    /// The last numerical fault; `.some(nil)` where its step is not known. A new checkpoint does not clear it: the second
-    /// attempt may commit one on its way to the same step.
+    /// The step of the last numerical fault; `.some(nil)` if it is unknown. A new checkpoint does not clear
+    /// it, because the second attempt may commit one before it reaches the same step.
     private var faultStep: Int??
 
-    /// Seconds before the first restart; each further one waits twice as long.
+    /// Seconds before the first restart; the pause doubles with each further one.
     private static let pause = (first: 1.0, longest: 60.0)
-    /// After a storage fault. Full or failing storage needs minutes, not seconds, and the ranks have retried already.
+    /// After a storage fault. Full or failing storage needs minutes to recover, and the ranks have already
+    /// retried for seconds.
     private static let storagePause = (first: 10.0, longest: 300.0)
-    /// After lost hosts, which have no budget but this limit on restarts without a new checkpoint; about two hours.
+    /// After lost hosts. Their only budget is a limit on restarts without a new checkpoint, which corresponds
+    /// to about two hours.
     private static let lossPause = (first: 1.0, longest: 300.0)
     package static let lossLimit = 30
 
@@ -69,7 +72,8 @@ package struct RestartPolicy: Sendable, Equatable {
         case ExitStatus.success, ExitStatus.runAgain, ExitStatus.usage, ExitStatus.refused:
             return .end(outcome.exitStatus)
         case ExitStatus.numericalFault:
-            // A bit flip does not happen twice at the same step; a learning rate that is too high does.
+            // A bit flip does not recur at the same step, but a divergence from a too high learning rate
+            // does.
             if let faultStep, faultStep == outcome.faultStep {
                 let step = outcome.faultStep.map { "at the same step (\($0))" } ?? "in a row"
                 return .giveUp(
@@ -79,14 +83,14 @@ package struct RestartPolicy: Sendable, Equatable {
             faultStep = .some(outcome.faultStep)
         default: break
         }
-        // A start without them would silently begin anew from initial weights.
+        // Without checkpoints, a restart would silently begin from the initial weights.
         if let committedStep, outcome.checkpoints.isEmpty {
             return .giveUp(
                 "the run's checkpoints, of step \(committedStep) and before, are not there any more: is their file system "
                     + "mounted? Bring them back and repeat the command, or remove the run's folder to begin anew"
             )
         }
-        // The budget is for one place: a job that makes progress may fail again.
+        // The budget counts failures between two checkpoints: a job that makes progress may fail again.
         if let newest = outcome.checkpoints.last, newest > committedStep ?? -1 {
             (committedStep, failuresAtStep) = (newest, 0)
             (restarts, restartsAfterLosses) = (0, 0)
@@ -95,7 +99,7 @@ package struct RestartPolicy: Sendable, Equatable {
         if outcome.hasLostHosts { return decideAfterLoss() }
 
         let isStorageFault = outcome.exitStatus == ExitStatus.storageFault
-        // Storage faults and numerical faults say nothing against the checkpoint.
+        // Storage faults and numerical faults are no evidence against the checkpoint.
         let isCrash = !isStorageFault && outcome.exitStatus != ExitStatus.numericalFault
         if outcome.hasTrained, isCrash { failuresAtStep += 1 }
         guard restarts < maxRestarts else {
@@ -107,7 +111,7 @@ package struct RestartPolicy: Sendable, Equatable {
             return .giveUp("the job has failed \(failuresAtStep) times \(place), also from the one before")
         }
         var start = Start.newest
-        // The step is named, since the start that goes back may fail before it has done so.
+        // Name the step explicitly, since the attempt that goes back may fail before it has done so.
         if failuresAtStep == 2, isCrash, let committedStep {
             guard outcome.checkpoints.contains(where: { $0 < committedStep }) else {
                 return .giveUp(
@@ -120,8 +124,8 @@ package struct RestartPolicy: Sendable, Equatable {
         return .restart(after: pause, from: start)
     }
 
-    /// Neither the job nor its checkpoint is at fault. The limit keeps hosts that never stay from holding the job in an
-    /// endless loop.
+    /// Neither the job nor its checkpoint is at fault. The limit prevents an endless loop of restarts if
+    /// hosts keep failing.
     private mutating func decideAfterLoss() -> Decision {
         guard restartsAfterLosses < Self.lossLimit else {
             return .giveUp(

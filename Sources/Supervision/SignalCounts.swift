@@ -1,14 +1,14 @@
 import Foundation
 import Synchronization
 
-/// Signals that this process was sent, counted by a handler and asked for in between.
+/// Counts the termination signals that this process receives. A handler counts, and the program polls.
 package enum SignalCounts {
     private static let stops = Atomic<Int>(0)
     private static let last = Atomic<Int32>(0)
 
-    /// Takes the signals that end a program from now on. What nohup and its like have set to be ignored stays ignored.
+    /// Installs the handlers. Signals that are already ignored, for example because of nohup, stay ignored.
     package static func listen() {
-        // A lazy global must not be made by a signal handler.
+        // Initialize the lazy globals now, because a signal handler must not do it.
         _ = (stops.load(ordering: .relaxed), last.load(ordering: .relaxed))
         for signal in [SIGINT, SIGTERM, SIGHUP, SIGUSR1] {
             var action = sigaction()
@@ -24,12 +24,12 @@ package enum SignalCounts {
         }
     }
 
-    /// The last one; nil while there was none.
+    /// The last signal; nil if none was received.
     package static var received: Int32? {
         let number = last.load(ordering: .relaxed)
         return number == 0 ? nil : number
     }
 
-    /// Whether somebody asks a second time.
+    /// Whether a second termination request was received.
     package static var isImpatient: Bool { stops.load(ordering: .relaxed) > 1 }
 }

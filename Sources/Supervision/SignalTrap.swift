@@ -1,10 +1,10 @@
 import Foundation
 import Support
 
-/// Takes the signals that would end this process, so that a command can put things in order first. They are held back as
-/// long as it exists, and looked at by `wait`.
+/// Blocks the signals that would end this process for as long as the value exists, so that a command can
+/// clean up first. `wait` checks for them.
 package struct SignalTrap: ~Copyable {
-    /// The mask that children are to begin with.
+    /// The original signal mask, for child processes.
     package let outer: sigset_t
     private let waited: sigset_t
 
@@ -25,9 +25,9 @@ package struct SignalTrap: ~Copyable {
         pthread_sigmask(SIG_SETMASK, &mask, nil)
     }
 
-    /// Waits for so many seconds, or until a child has ended.
+    /// Waits for `seconds`, or until a child has ended.
     ///
-    /// - Throws: `Interruption` where this process is told to end.
+    /// - Throws: `Interruption` if a termination signal was received.
     package func wait(_ seconds: Double) throws {
         var mask = waited
         var time = timespec(
@@ -37,10 +37,10 @@ package struct SignalTrap: ~Copyable {
     }
 }
 
-/// This process was told to end.
+/// This process received a termination signal.
 package struct Interruption: ReportableError {
     package let signal: Int32
     package var message: String { "stopped by signal \(signal) (\(String(cString: strsignal(signal))))" }
-    /// As a shell tells it.
+    /// The exit code that a shell reports for the signal.
     package var exitStatus: Int32 { 128 + signal }
 }

@@ -2,17 +2,17 @@ import Foundation
 import Records
 import Support
 
-/// Slurm's own commands.
+/// Calls Slurm's commands.
 package enum Slurm {
-    /// "node[1-3,7]" as names.
+    /// Expands "node[1-3,7]" into names.
     package static func names(of list: String) throws -> [String] {
         let text = try run(["scontrol", "show", "hostnames", list])
         return text.split(separator: "\n").map(String.init)
     }
 
-    /// What a command prints.
+    /// Runs a command and returns its output.
     ///
-    /// - Throws: `LaunchError` with its last words where it fails or does not answer.
+    /// - Throws: `LaunchError` with the end of its output if it fails or does not respond.
     package static func run(_ words: [String], timeout: Double = 30) throws -> String {
         let line = words.joined(separator: " ")
         guard let child = ShortChild(words) else {
@@ -30,7 +30,7 @@ package enum Slurm {
 }
 
 extension SlurmAllocation {
-    /// Seconds until Slurm ends the job; nil where it does not, or does not tell.
+    /// Seconds until Slurm ends the job; nil if there is no limit or Slurm does not report one.
     package func timeLeft() -> Double? {
         // "3:49:57", "1-02:00:00", "UNLIMITED", "INVALID"
         guard let text = try? Slurm.run(["squeue", "--noheader", "--jobs", job, "--format", "%L"]) else {
@@ -40,11 +40,11 @@ extension SlurmAllocation {
         return trimmed.contains(":") ? TimeSpan.seconds(trimmed) : nil
     }
 
-    /// Puts the job back into the queue, and waits for Slurm to end this process: a batch script that ends by itself
-    /// counts as done.
+    /// Requeues the job and waits for Slurm to end this process. A batch script that exits by itself would
+    /// count as completed.
     package func requeue(say: (String) -> Void) throws {
         say("job \(job) goes back into the queue (requeue \(restarts + 1)), to go on from its checkpoint")
-        // The signals that end a program do so again.
+        // Restore the default action of the termination signals, so that Slurm can end this process.
         for number in [SIGTERM, SIGINT, SIGHUP] { signal(number, SIG_DFL) }
         _ = try Slurm.run(["scontrol", "requeue", job])
         sleep(120)

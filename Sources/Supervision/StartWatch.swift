@@ -2,8 +2,8 @@ import Foundation
 import Records
 import Support
 
-/// Whether a start of a job shows signs of life: rank 0's heartbeats, which come by mpirun and no disk, and changes of
-/// status.json.
+/// Detects whether an attempt is alive, from two sources: rank 0's heartbeats, which arrive through mpirun
+/// and involve no disk, and changes of status.json.
 package struct StartWatch: Sendable {
     private let startTimeout: Double
     private let silence: Double
@@ -14,28 +14,29 @@ package struct StartWatch: Sendable {
     private var beatAt: Double
     private var lookedAt: Double
 
-    /// Seconds beyond the ranks' own patience with each other: they know more, and should be the ones to tell.
+    /// Seconds in addition to the ranks' own timeouts: the ranks have more information and should report a
+    /// failure first.
     private static let lead = 3.0
     /// After a suspension longer than this the heartbeats are stale, and the timeout check is skipped once.
     private static let doze = 5.0
-    /// Seconds for ranks and mpirun to leave once the job is over, and once it is lost: mpirun would give ranks that hang
-    /// all of the time it has for them.
+    /// Seconds for ranks and mpirun to exit after the job is done, and after it is lost. mpirun would give
+    /// hanging ranks its full grace period.
     private static let farewell = (done: 5.0, lost: 1.0)
 
     /// - Parameters:
-    ///   - startTimeout: seconds for the first status to appear.
-    ///   - limits: what the ranks allow each other.
+    ///   - startTimeout: seconds until the first status must appear.
+    ///   - limits: the timeouts that the ranks use for each other.
     package init(startTimeout: Double, limits: WatchLimits, now: Double) {
         self.startTimeout = startTimeout
         (silence, storage) = (limits.silence, limits.storage)
         (began, beatAt, lookedAt) = (now, now, now)
     }
 
-    /// Why to end it, in a line; nil while all is well.
+    /// The reason to end the attempt, on one line; nil while it is healthy.
     ///
     /// - Parameters:
-    ///   - status: the last one seen of this start. It may stand still with the disk.
-    ///   - heartbeat: rank 0's newest.
+    ///   - status: the latest status of this attempt. It does not change while the disk does not respond.
+    ///   - heartbeat: the latest heartbeat of rank 0.
     package mutating func fault(_ status: JobStatus?, heartbeat: LauncherHeartbeat?, now: Double) -> String? {
         if now - lookedAt > Self.doze { beatAt = now }
         lookedAt = now
@@ -54,7 +55,7 @@ package struct StartWatch: Sendable {
         switch heartbeat.state {
         case .watching: break
         case .done:
-            // Its last status waits for the disk, as the release of the run's lock may.
+            // The last status waits for the disk, and so may the release of the run's lock.
             return quiet > storage ? "the ranks were done, and did not end for \(duration(storage))" : nil
         case .lost(let reason): return quiet > Self.farewell.lost ? reason : nil
         }

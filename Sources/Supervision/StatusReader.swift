@@ -2,12 +2,12 @@ import Foundation
 import Records
 import Synchronization
 
-/// Reads a start's `status.json` on a thread of its own: a folder that does not answer must not keep the launcher from
-/// anything else.
+/// Reads an attempt's `status.json` on a separate thread, so that an unresponsive folder does not block the
+/// launcher.
 final class StatusReader: Sendable {
     private struct State {
         var latest: JobStatus?
-        /// Somebody waits for a last look.
+        /// Whether `finish` waits for a last read.
         var isLast = false
     }
     private let state = Mutex(State())
@@ -15,7 +15,7 @@ final class StatusReader: Sendable {
 
     private static let interval = 0.25
 
-    /// - Parameter attempt: the start whose status is wanted; one that another start has left is not taken.
+    /// - Parameter attempt: the attempt whose status is read; the status of any other attempt is ignored.
     init(_ run: String, attempt: String) {
         let thread = Thread { [self] in
             while true {
@@ -31,12 +31,12 @@ final class StatusReader: Sendable {
         thread.start()
     }
 
-    /// The newest that was read; nil before the first.
+    /// The latest status; nil before the first was read.
     var latest: JobStatus? { state.withLock { $0.latest } }
 
-    /// Looks once more, and ends the thread.
+    /// Reads once more and ends the thread.
     ///
-    /// - Returns: the newest that was read within `seconds`.
+    /// - Returns: the latest status that was read within `seconds`.
     func finish(within seconds: Double) -> JobStatus? {
         state.withLock { $0.isLast = true }
         _ = ended.wait(timeout: .now() + seconds)

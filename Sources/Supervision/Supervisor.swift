@@ -3,26 +3,26 @@ import Foundation
 import Records
 import Support
 
-/// Runs a training until it is done: starts its ranks, watches them, and starts them again when they end before their
-/// time, from the last committed checkpoint and with the hosts that are left.
+/// Runs a training job until it is done: starts its ranks, watches them, and restarts them after a failure,
+/// from the last committed checkpoint and on the remaining hosts.
 ///
 ///     repeat
-///         hosts  = those that answer and agree with each other
-///         mpirun … disttrain train …             its ranks watch each other (`JobWatcher`), and keep status.json
-///         read status.json, and end mpirun where the ranks have ended or are silent
-///     until the policy says so
+///         hosts  = those that respond and are compatible with each other
+///         mpirun … disttrain train …        the ranks watch each other (`JobWatcher`) and write status.json
+///         read status.json, and end mpirun when the ranks have ended or their heartbeat has timed out
+///     until the policy ends the job
 ///
-/// A process beside it ends the ranks if the supervisor itself is killed (`LaunchGuard`).
+/// A helper process ends the ranks if the supervisor itself is killed (`LaunchGuard`).
 package final class Supervisor {
     package struct Settings {
         package var maxRestarts: Int
-        /// Ranks below which the job waits for lost hosts.
+        /// If fewer ranks than this can be placed, the job waits for lost hosts.
         package var minRanks: Int?
-        /// Seconds, from the launcher's start on.
+        /// Seconds since the launcher's start.
         package var timeLimit: Double?
         package var collectiveTimeout: Double?
         package var storageTimeout: Double?
-        /// Seconds that ranks may take until they train or load.
+        /// Seconds until ranks must have started training or loading.
         package var startTimeout: Double
 
         package init(
@@ -49,12 +49,12 @@ package final class Supervisor {
     private var previousID: String?
     /// Whether this launcher has started the job before.
     private var isRestart = false
-    /// Whether the start before was left behind by a launcher that was killed.
+    /// Whether the previous attempt was left behind by a launcher that was killed.
     private var isAbandoned = false
-    /// The hosts of the start before.
+    /// The hosts of the previous attempt.
     private var lastHosts: Set<String> = []
 
-    /// - Throws: where the run's folder holds something else.
+    /// - Throws: if the run's folder contains anything that is not part of a run.
     package init(_ job: TrainingJob, crew: Crew, settings: Settings) throws {
         try RunFolder(job.run).checkHoldsNothingElse()
         self.job = job
@@ -75,7 +75,7 @@ package final class Supervisor {
         policy = RestartPolicy(maxRestarts: settings.maxRestarts, committedStep: job.checkpointSteps.last)
     }
 
-    /// To be called when `SignalCounts` listens.
+    /// Call this after `SignalCounts.listen()`.
     ///
     /// - Returns: the exit code.
     package func run() throws -> Int32 {
@@ -93,7 +93,7 @@ package final class Supervisor {
             let decision = policy.decide(outcome, checkpoints: job.checkpointSteps.count)
             switch decision {
             case .end(let code):
-                // mpirun that was told to end passes on no last words.
+                // An mpirun that was terminated does not forward the last lines of the ranks.
                 if code != ExitStatus.success, !attempt.logs.hasSaid(cause) { say(cause) }
                 close(attempt, code: code, decision: nil)
                 return code
@@ -102,7 +102,7 @@ package final class Supervisor {
                 return outcome.exitStatus
             case .restart(let pause, let next):
                 guard SignalCounts.received == nil else {
-                    // Whoever gives the same command again goes on from the checkpoint.
+                    // Repeating the command resumes from the checkpoint.
                     let code =
                         SignalCounts.isImpatient || job.checkpointSteps.isEmpty
                         ? outcome.exitStatus : ExitStatus.runAgain
@@ -140,8 +140,8 @@ package final class Supervisor {
 
     private func say(_ line: String) { status.print("launch: \(line)") }
 
-    /// Ranks whose launcher was killed are saving a checkpoint. What is left of them after that is killed by the hosts'
-    /// reports.
+    /// Waits for the ranks of a launcher that was killed, which save a checkpoint. Those that remain after
+    /// that are killed through the host reports.
     private func waitForAbandoned() {
         guard let previousID else { return }
         let processes = AttemptProcesses(previousID)
@@ -154,7 +154,7 @@ package final class Supervisor {
         }
     }
 
-    /// Reports the hosts that were left out of the start before and take part in this one.
+    /// Reports the hosts that were left out of the previous attempt and take part in this one.
     private func noteReturned(_ placed: Crew.Placed) {
         let hosts = placed.shares.map(\.host)
         let returned = isRestart ? hosts.filter { !lastHosts.contains($0) } : []
@@ -162,9 +162,9 @@ package final class Supervisor {
         lastHosts = Set(hosts)
     }
 
-    // MARK: One start
+    // MARK: One attempt
 
-    /// A start of the job that is under way.
+    /// A running attempt.
     private final class Attempt {
         let index: Int
         let id: String
@@ -174,7 +174,7 @@ package final class Supervisor {
         let launchGuard: LaunchGuard
         var logs: RankLogs
         let reader: StatusReader
-        /// The last look at status.json that is this start's own.
+        /// The latest status.json that belongs to this attempt.
         var status: JobStatus?
 
         init(
@@ -195,12 +195,13 @@ package final class Supervisor {
         if let timeLeft { words += ["--time-limit", String(format: "%.1f", max(1, timeLeft))] }
         if let timeout = settings.collectiveTimeout { words += ["--collective-timeout", String(timeout)] }
         if let timeout = settings.storageTimeout { words += ["--storage-timeout", String(timeout)] }
-        // Once the run has checkpoints of its own they take precedence over a path. They are named here, since `none`
-        // and a path to an earlier one of them would be refused; without any, the command line applies again.
+        // Once the run has its own checkpoints, they take precedence over a path. `--resume auto` selects
+        // them explicitly, since `none` or a path to one of the run's earlier checkpoints would be rejected.
+        // Without checkpoints, the command line applies again.
         if isRestart, job.resume != "auto", !job.checkpointSteps.isEmpty { words += ["--resume", "auto"] }
         if case .before(let step) = from { words += ["--resume-before", String(step)] }
         var marks = [LaunchAttempt.variable: id]
-        // The lock of a start that this launcher knows to be over need not be waited for.
+        // Identifies an attempt that is known to be over, so that the ranks do not wait for its lock.
         if let previousID { marks[LaunchAttempt.supersededVariable] = previousID }
         let mpirun = placed.mpirun(words, marks)
         say(placed.summary)
@@ -226,7 +227,7 @@ package final class Supervisor {
         return attempt
     }
 
-    /// Watches a start to its end.
+    /// Watches an attempt until it ends.
     private func finish(_ attempt: Attempt) -> (RestartPolicy.Outcome, cause: String) {
         var watch = StartWatch(
             startTimeout: settings.startTimeout,
@@ -263,7 +264,8 @@ package final class Supervisor {
                     kill(attempt)
                 }
             }
-            // With its watching it has ended in order; the last status may wait for the disk.
+            // A heartbeat state of `.done` means that rank 0 has ended normally; its last status may still
+            // wait for the disk.
             if killed == nil, attempt.logs.heartbeat?.state != .done,
                 let fault = firstRank.fault(attempt.status, now: now)
             {
@@ -271,8 +273,8 @@ package final class Supervisor {
                 kill(attempt)
             }
             if isTold, !isForwarded, attempt.logs.heartbeat != nil {
-                // mpirun passes this on and kills nothing; what it does on SIGTERM leaves ranks no time to save.
-                // Before ranks have come up it would be lost, or end mpirun itself.
+                // mpirun forwards SIGUSR1 and kills no rank, whereas its handling of SIGTERM leaves ranks no
+                // time to save. Before the first heartbeat, SIGUSR1 would be lost or would end mpirun itself.
                 attempt.child.send(SIGUSR1)
                 isForwarded = true
             }
@@ -285,12 +287,12 @@ package final class Supervisor {
     }
 
     private func kill(_ attempt: Attempt) {
-        // Ranks and remote daemons end when they lose mpirun; ranks on this host that are stopped do not.
+        // Ranks and remote daemons exit when they lose mpirun, but stopped ranks on this host do not.
         AttemptProcesses(attempt.id).kill()
         attempt.child.killGroup()
     }
 
-    /// Seconds for the last status to be read when the job has ended.
+    /// Seconds to read the last status after the job has ended.
     private static let lastRead = 5.0
 
     private func look(_ attempt: Attempt, _ found: JobStatus?) {
@@ -313,7 +315,7 @@ package final class Supervisor {
         Console.output.write(line + "\n")
     }
 
-    // MARK: Its end
+    // MARK: The end of an attempt
 
     private func outcome(
         of attempt: Attempt, _ ending: ChildProcess.Ending?, _ killed: String?
@@ -339,7 +341,8 @@ package final class Supervisor {
         if case .lost(let reason)? = attempt.logs.heartbeat?.state {
             (code, cause, isSilent) = (ExitStatus.crash, reason, false)
         }
-        // What the ranks themselves have written is surer than mpirun's code, which adds several ranks' up.
+        // The status that the ranks wrote is more reliable than mpirun's exit code, which combines several
+        // ranks.
         if let found, found.state != .running, let told = found.exitStatus {
             (code, cause) = (told, found.message ?? cause)
         }
@@ -359,9 +362,10 @@ package final class Supervisor {
         )
     }
 
-    /// The hosts that a failure is attributed to, as the user names them; noted in `health`.
+    /// The hosts that a failure is attributed to, as the user names them. Also records them in `health`.
     ///
-    /// - Parameter isSilent: whether rank 0, which would have named the missing ranks, was not heard itself.
+    /// - Parameter isSilent: whether the heartbeat of rank 0, which would have named the missing ranks, timed
+    ///   out itself.
     private func lostHosts(_ attempt: Attempt, _ code: Int32, isSilent: Bool) -> Set<String> {
         let all = Set(attempt.placed.shares.map(\.host))
         if (job.checkpointSteps.last ?? -1) > (record.attempts[attempt.index].firstStep ?? -1) {
@@ -381,7 +385,7 @@ package final class Supervisor {
             Set(members.map { attempt.placed.names[$0.host] ?? $0.host }).intersection(all)
         }
         var unreachable = names(culprits.filter { !$0.isGone && $0.silentSeconds > silence })
-        // mpirun may have noticed a lost host before the ranks did, and does not name it.
+        // mpirun may have noticed a lost host before the ranks did, and it does not name the host.
         if unreachable.isEmpty, !isAgreed { unreachable = crew.unreachable(all.sorted()) }
         let lost = health.attribute(unreachable: unreachable, dead: names(culprits), all: all)
         health.failed(lost, now: monotonicTime())

@@ -1,14 +1,14 @@
 import Checkpointing
 import Foundation
 
-/// A training that is supervised: its command line and its run's folder.
+/// A supervised training job: its command line and its run folder.
 package struct TrainingJob {
-    /// The program and its arguments.
+    /// The executable and its arguments.
     package let program: [String]
     /// The run's folder.
     package let run: String
-    /// What the command line says of `--resume`. It is passed on unchanged at every start: the run's own checkpoints take
-    /// precedence over a path, and until there is one the path applies.
+    /// The value of `--resume` on the command line. It is passed unchanged to every attempt: the run's own
+    /// checkpoints take precedence over a path, and the path applies until there is one.
     package var resume = "auto"
 
     package init(program: [String], run: String, resume: String = "auto") {
@@ -19,10 +19,10 @@ package struct TrainingJob {
 
     private var checkpoints: CheckpointFolder { RunFolder(run).checkpoints }
 
-    /// Ascending.
+    /// The steps of the run's checkpoints, ascending.
     package var checkpointSteps: [Int] { (try? checkpoints.steps()) ?? [] }
 
-    /// What a new start begins from.
+    /// A description of where a new attempt begins.
     package func origin(_ start: RestartPolicy.Start = .newest) -> String {
         switch start {
         case .before(let step):
@@ -35,8 +35,9 @@ package struct TrainingJob {
         }
     }
 
-    /// A file in the run's folder by which hosts prove that they share it, and what it says. A folder that does not exist
-    /// yet is made by the ranks: its nearest parent stands for it.
+    /// Writes a file into the run's folder, with which hosts prove that they share it, and returns its path
+    /// and contents. If the folder does not exist yet, because the ranks create it, its nearest existing
+    /// ancestor is used.
     package func marker() -> (path: String, text: String)? {
         var folder = (run as NSString).standardizingPath
         if !folder.hasPrefix("/") { folder = FileManager.default.currentDirectoryPath + "/" + folder }

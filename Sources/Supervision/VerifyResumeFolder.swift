@@ -1,14 +1,14 @@
 import Foundation
 
-/// Where the runs of `verify-resume` lie.
+/// The folder that contains the runs of `verify-resume`.
 package struct VerifyResumeFolder {
     package let path: String
-    /// By the user, to whom it then belongs.
+    /// Whether the user named the folder; such a folder is never removed.
     private let isNamed: Bool
-    /// The folder above, where it has been made by the way.
+    /// The parent folder if it was created too.
     private let madeAbove: String?
 
-    /// Makes the folder, or checks that the one named is empty.
+    /// Creates the folder, or checks that an existing one is empty.
     package init(_ named: String?, name: String) throws {
         isNamed = named != nil
         let id = String(UInt32.random(in: 0x1000_0000...UInt32.max), radix: 16)
@@ -32,7 +32,7 @@ package struct VerifyResumeFolder {
     package func removeUnlessNamed() {
         guard !isNamed else { return }
         try? FileManager.default.removeItem(atPath: path)
-        // Only where it is empty again.
+        // rmdir succeeds only if the folder is empty.
         if let madeAbove { rmdir(madeAbove) }
     }
 }

@@ -3,19 +3,19 @@ import Foundation
 import Records
 import Support
 
-/// Starts and kills the runs that `verify-resume` compares, each a `disttrain launch -n N -- train …`.
+/// Starts and kills the runs that `verify-resume` compares; each is a `disttrain launch -n N -- train …`.
 package struct VerifyResumeRuns: ~Copyable {
     package let plan: VerifyResumePlan
-    /// `--config FILE --set a.b=c …`, as the user gave them.
+    /// `--config FILE --set a.b=c …`, as given by the user.
     package let options: [String]
-    /// Holds a folder for each run, and logs/.
+    /// Contains one folder per run, and logs/.
     package let folder: String
     private let scratch: MPIScratch
     private let trap: SignalTrap
 
-    /// Seconds between two looks at a run that goes its way, and at one that is to be killed.
+    /// Seconds between two polls of a run that runs to its end, and of one that is to be killed.
     private static let interval = (watching: 0.1, killing: 0.002)
-    /// Runs that may be over before they could be killed.
+    /// Number of attempts, because a run may end before it can be killed.
     private static let attempts = 3
 
     package init(_ plan: VerifyResumePlan, options: [String], folder: String, trap: consuming SignalTrap)
@@ -33,13 +33,13 @@ package struct VerifyResumeRuns: ~Copyable {
     /// Runs a training to its end.
     ///
     /// - Parameters:
-    ///   - what: what is told of it, and the name of its log.
-    ///   - name: the run's folder; it goes on where it was before.
-    ///   - first: the step that it begins behind.
-    /// - Throws: with the run's own words and exit code, where it fails.
+    ///   - what: a description for the progress display; the name of the log is derived from it.
+    ///   - name: the run's folder; an existing run resumes.
+    ///   - first: the step after which the run begins.
+    /// - Throws: an error with the run's message and exit code if it fails.
     package func train(_ what: String, _ name: String, ranks: Int, first: Int = 0) throws {
         let run = RunFolder(path(name))
-        // What was logged before the kill is cut back.
+        // Steps logged after the last checkpoint and before the kill are removed when the run resumes.
         var shown = MetricsHistory.lastStep(of: run)
         let (title, log) = names(what, ranks)
         let progress = CountProgress(title, unit: "steps", total: plan.steps, first: first)
@@ -54,14 +54,14 @@ package struct VerifyResumeRuns: ~Copyable {
         progress.finish(plan.steps)
     }
 
-    /// Loads a checkpoint, makes no step, and saves what was loaded into a run of its own.
+    /// Loads a checkpoint, trains no step, and saves the loaded state as a separate run.
     package func load(_ what: String, _ name: String, ranks: Int, from checkpoint: String, of step: Int)
         throws
     {
         let (title, log) = names(what, ranks)
         let status = StatusLine()
         status.show(["\(title): step \(step)"])
-        // A learning rate that nothing is trained with, but that must reach its peak.
+        // The schedule must reach its peak learning rate within these steps, although no step uses it.
         let settings = ["train.steps=\(step)", "optimizer.warmup_steps=0"]
         let job = try start(name, ranks: ranks, settings, resume: checkpoint, log: log)
         let ending = try watch(job, every: Self.interval.watching) { false }
@@ -69,10 +69,10 @@ package struct VerifyResumeRuns: ~Copyable {
         guard ending == .exited(ExitStatus.success) else { throw failure(title, ending, log) }
     }
 
-    /// Starts a training and kills all of its processes at once, when a checkpoint has been committed and later steps have
-    /// been made.
+    /// Starts a training and kills all of its processes at once after a checkpoint has been committed and
+    /// later steps have been completed.
     ///
-    /// - Returns: the newest checkpoint's step, and the last step that was logged.
+    /// - Returns: the step of the newest checkpoint, and the last step that was logged.
     package func trainAndKill(_ what: String, _ name: String, ranks: Int) throws -> (saved: Int, reached: Int)
     {
         let (title, log) = names(what, ranks)
@@ -96,7 +96,7 @@ package struct VerifyResumeRuns: ~Copyable {
             if let saved = try run.checkpoints.steps().last, saved < reached, reached < plan.steps {
                 return (saved, reached)
             }
-            // It was over, or just at a checkpoint.
+            // The run ended before it was killed, or was killed exactly at a checkpoint.
             try FileManager.default.removeItem(atPath: run.path)
         }
         throw LaunchError(
@@ -104,7 +104,7 @@ package struct VerifyResumeRuns: ~Copyable {
                 + "checkpoint; give more --steps, or an earlier --kill-at than \(plan.killAt)")
     }
 
-    /// - Throws: `Interruption` where this process has been told to end while no run was looked at.
+    /// - Throws: `Interruption` if this process received a termination signal while no run was watched.
     package func checkInterruption() throws { try trap.wait(0) }
 
     // MARK: Processes
@@ -117,7 +117,7 @@ package struct VerifyResumeRuns: ~Copyable {
     private func start(
         _ name: String, ranks: Int, _ settings: [String] = [], resume: String = "auto", log: String
     ) throws -> JobSession {
-        // One that dies is to be seen, not started again.
+        // A run that fails must be reported, not restarted.
         var arguments = ["launch", "-n", String(ranks), "--max-restarts", "0", "--", "train"] + options
         for setting in plan.settings + settings { arguments += ["--set", setting] }
         arguments += ["--resume", resume, "--output", path(name)]
@@ -127,7 +127,8 @@ package struct VerifyResumeRuns: ~Copyable {
                 ownSession: true, signalMask: trap.outer))
     }
 
-    /// Looks at a job until it has ended, or is to be killed. Nothing of it is left when this returns or throws.
+    /// Polls a job until it has ended or is to be killed. No process of the job is left when this returns or
+    /// throws.
     private func watch(
         _ job: JobSession, every seconds: Double, until isOver: () throws -> Bool
     ) throws -> ChildProcess.Ending {
@@ -147,7 +148,7 @@ package struct VerifyResumeRuns: ~Copyable {
         return ending ?? .exited(ExitStatus.crash)
     }
 
-    /// A run that should not have ended like this.
+    /// The error for a run that ended unexpectedly.
     private func failure(_ title: String, _ ending: ChildProcess.Ending, _ log: String) -> LaunchError {
         let lines = ((try? String(contentsOfFile: log, encoding: .utf8)) ?? "").split(separator: "\n")
         let said = lines.last { $0.hasPrefix("Error") } ?? lines.last ?? "nothing"
@@ -162,10 +163,10 @@ package struct VerifyResumeRuns: ~Copyable {
     }
 }
 
-/// Where Open MPI keeps what belongs to running jobs: a killed one leaves it behind, so it is kept together and removed.
+/// A private folder for the session files of Open MPI, removed afterwards: a killed job leaves them behind.
 struct MPIScratch: ~Copyable {
     private let folders: [String]
-    /// This process's, and where the folders are.
+    /// This process's environment, with the variables that point to the folders.
     package let environment: [String: String]
 
     package init() throws {
@@ -177,7 +178,7 @@ struct MPIScratch: ~Copyable {
         var added: [String: String] = [:]
         for (name, parent) in settings
         where own[name] == nil && FileManager.default.fileExists(atPath: parent) {
-            // Short: sockets lie in it, whose paths end at 107 bytes.
+            // A short name: the paths of sockets in it are limited to 107 bytes.
             var template = Array("\(parent)/dt-XXXXXX".utf8CString)
             guard mkdtemp(&template) != nil else {
                 throw LaunchError(

@@ -2,13 +2,13 @@
     import Glibc
 #endif
 
-/// One region of memory for the activations of the tapes that run in turn. It grows while tapes are being
+/// One memory region for the activations of tapes that run one after another. It grows while tapes are
 /// planned and never shrinks; running a tape allocates nothing.
 ///
-/// Tapes that share an arena overwrite each other's activations, so a tape's results are read before the
-/// next tape runs.
+/// Tapes that share an arena overwrite each other's activations, so read a tape's results before the next
+/// tape runs.
 package final class Arena {
-    /// 64-byte aligned (in fact page-aligned) start of the region.
+    /// Start of the region, aligned to a page (at least 64 bytes).
     package private(set) var base: UnsafeMutableRawPointer
     package private(set) var byteCount: Int
 
@@ -17,7 +17,7 @@ package final class Arena {
         base = UnsafeMutableRawPointer(bitPattern: 64)!
     }
 
-    /// Makes room for at least `bytes`. Contents are lost when the region moves.
+    /// Reserves at least `bytes`. The contents are lost when the region moves.
     func reserve(_ bytes: Int) {
         guard bytes > byteCount else { return }
         if byteCount > 0 { munmap(base, byteCount) }

@@ -1,14 +1,14 @@
 import CKernels
 
-/// What convolutions are computed with.
+/// The implementation of convolutions.
 package enum Backend: String, Sendable, CaseIterable {
     /// im2col and matrix products: the portable reference.
     case openBLAS
     /// Direct convolution.
     case oneDNN
-    /// Winograd's wherever it is possible.
+    /// Winograd convolution where it is possible.
     case winograd
-    /// For each shape what is fastest on this processor.
+    /// The fastest implementation for each shape on this processor.
     case fastest
 
     var kernel: ck_backend {
@@ -20,9 +20,9 @@ package enum Backend: String, Sendable, CaseIterable {
         }
     }
 
-    /// Whether this program and this processor have it.
+    /// Whether this build and this processor support the backend.
     package var isAvailable: Bool { ck_backend_available(kernel) != 0 }
 
-    /// Version and instruction set, for people to read.
+    /// Version and instruction set, for display.
     package var summary: String { String(cString: ck_backend_description(kernel)) }
 }

@@ -2,12 +2,12 @@ import Foundation
 
 /// Counter-based random numbers: Philox4x32-10.
 ///
-/// Every number is a pure function of (seed, purpose, step, sample, position), so nothing depends on the
-/// rank, on the number of ranks, or on what was drawn before, and nothing of it needs saving in a checkpoint.
+/// Every number is a pure function of (seed, purpose, step, sample, position). The numbers therefore do not
+/// depend on the rank, the number of ranks or earlier draws, and a checkpoint stores no generator state.
 ///
 /// Source: Salmon, Moraes, Dror and Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
 package struct CounterRandom {
-    /// What a stream is drawn for; streams of different purposes never overlap.
+    /// The purpose of a stream; streams with different purposes never overlap.
     package enum Purpose: UInt32, Sendable {
         case initialization = 1
         case timestep = 2
@@ -32,11 +32,11 @@ package struct CounterRandom {
 
     /// - Parameters:
     ///   - seed: the run's seed.
-    ///   - purpose: what the numbers are for.
+    ///   - purpose: what the numbers are used for.
     ///   - step: training step, epoch or denoising step (48 bits are used).
     ///   - sample: global sample index (48 bits are used).
     package init(seed: UInt64, purpose: Purpose, step: UInt64 = 0, sample: UInt64 = 0) {
-        // The purpose is folded into the key, so counters of two purposes may coincide without harm.
+        // The purpose is part of the key, so streams with different purposes may use the same counters.
         let mixed = seed &+ UInt64(purpose.rawValue) &* 0x9E37_79B9_7F4A_7C15
         key = (UInt32(truncatingIfNeeded: mixed), UInt32(truncatingIfNeeded: mixed >> 32))
         stream = (

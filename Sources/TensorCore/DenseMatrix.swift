@@ -1,11 +1,12 @@
 import CKernels
 
-/// fp64 matrix algebra, row-major, for statistics. Calls run on the calling thread; `Processor.concurrently` gives
-/// each thread parts of its own, whose results do not depend on how many threads there are.
+/// fp64 matrix algebra for statistics, row-major. Calls run on the calling thread unless noted otherwise.
+/// With `Processor.concurrently` each thread computes separate parts, so the results do not depend on the
+/// number of threads.
 package enum DenseMatrix {
     /// C [M, N] = op(A)·op(B) + beta·C; op(A) is [M, K], op(B) is [K, N].
     ///
-    /// - Parameter transposed: which of A and B are given transposed.
+    /// - Parameter transposed: whether A and B are stored transposed.
     package static func multiply(
         _ A: UnsafePointer<Double>, rowLength lda: Int, _ B: UnsafePointer<Double>, rowLength ldb: Int,
         transposed: (a: Bool, b: Bool) = (false, false), M: Int, N: Int, K: Int, beta: Double = 0,
@@ -39,9 +40,11 @@ package enum DenseMatrix {
         return result
     }
 
-    /// Eigenvalues of a symmetric matrix [n, n], ascending; with eigenvectors, the rows of the second.
+    /// Eigenvalues of a symmetric matrix [n, n] in ascending order and, if `vectors` is set, its eigenvectors
+    /// as the rows of a second matrix.
     ///
-    /// - Returns: nil where LAPACK's divide and conquer (dsyevd) does not converge, as for NaN.
+    /// - Returns: nil if LAPACK's divide-and-conquer algorithm (dsyevd) does not converge, or if A contains
+    ///   NaN or infinity.
     package static func symmetricEigen(
         _ A: [Double], size n: Int, vectors: Bool
     ) -> (values: [Double], vectors: [Double])? {

@@ -1,6 +1,6 @@
 import CKernels
 
-/// Tensors in files are NCHW, as PyTorch's are; in memory they are NHWC.
+/// Converts between NCHW, the layout of tensors in files (as in PyTorch), and NHWC, the layout in memory.
 package enum Layout {
     /// [B, C, H, W] from [B, H, W, C].
     package static func nchw(_ x: [Float], batch: Int, height: Int, width: Int, channels: Int) -> [Float] {

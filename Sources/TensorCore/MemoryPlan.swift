@@ -1,12 +1,13 @@
-/// Gives storages their offsets in an arena by lifetime.
+/// Assigns each storage an offset in an arena, based on its lifetime.
 enum MemoryPlan {
     /// Assigns an offset to every storage that the instructions touch.
     ///
-    /// An output takes its input's bytes where the instruction allows it and nothing later reads them. What
-    /// remains is placed greedily, largest first, each at the lowest offset that is free over its whole lifetime
-    /// (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020).
+    /// An output reuses the memory of its input if the instruction allows it and nothing reads the input
+    /// later. The remaining storages are placed greedily, largest first, each at the lowest offset that is
+    /// free over its whole lifetime (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net
+    /// Inference", 2020).
     ///
-    /// - Returns: bytes that the plan needs.
+    /// - Returns: the size of the plan in bytes.
     /// - Complexity: O(n²) in the number of storages, once per tape.
     static func assign(_ instructions: [Tape.Instruction], pinned: [Storage], arena: Arena) -> Int {
         let kept = Set(pinned.map(ObjectIdentifier.init))

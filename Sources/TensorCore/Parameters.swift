@@ -1,7 +1,7 @@
 import CKernels
 
-/// A trainable tensor: a named view at a fixed offset of the flat store. Names are diffusers' names, shapes
-/// PyTorch's ([O, C, KH, KW] for a convolution, [O, I] for a linear layer).
+/// A trainable tensor: a named view at a fixed offset of the flat store. Names are those of diffusers, shapes
+/// are those of PyTorch ([O, C, KH, KW] for a convolution, [O, I] for a linear layer).
 package final class Parameter {
     package let name: String
     package let shape: [Int]
@@ -27,39 +27,39 @@ package final class Parameter {
         self.store = store
     }
 
-    /// The same values and gradient under another shape.
+    /// A view of the same values and gradient with another shape.
     func viewed(as shape: [Int]) -> Parameter {
         precondition(shape.reduce(1, *) == count, "\(name): cannot view \(self.shape) as \(shape)")
         return Parameter(
             name: name, shape: shape, place: place, initializer: initializer, store: store, viewOf: self)
     }
 
-    /// The declared parameter, where this one is a view of it.
+    /// The declared parameter if this one is a view, otherwise the parameter itself.
     var declared: Parameter { viewOf?.declared ?? self }
 
     package var count: Int { shape.reduce(1, *) }
-    /// Elements to the next parameter's 64-byte line.
+    /// Number of elements, rounded up to whole 64-byte cache lines.
     package var paddedCount: Int { (count + 15) & ~15 }
     package var range: Range<Int> { offset..<offset + count }
 
-    /// The current values, fp32; of a matrix only while the store is not narrow.
+    /// The current values in fp32; for a matrix, only while the store is not narrow.
     package var values: UnsafeMutableBufferPointer<Float> {
         UnsafeMutableBufferPointer(start: store.floats(of: self), count: count)
     }
 
-    /// The current values in the type that the store keeps matrices in.
+    /// The current values in the store's matrix type.
     var matrix: UnsafeRawPointer {
         precondition(vectorOffset == nil, "\(name) is no matrix")
         return store.matrixPointer(offset)
     }
 
-    /// The gradient's place, fp32; allocated on first use.
+    /// The gradient in fp32; allocated on first use.
     package var gradient: UnsafeMutableBufferPointer<Float> {
         UnsafeMutableBufferPointer(start: store.gradients + offset, count: count)
     }
 }
 
-/// How a parameter starts.
+/// The initial values of a parameter.
 package enum Initializer: Sendable {
     case zeros
     case ones
@@ -69,30 +69,31 @@ package enum Initializer: Sendable {
     case uniformBound(Float)
 }
 
-/// All parameters of a model in one flat fp32 buffer. The same offsets drive gradient buckets, the sharding of
-/// optimizer state, checkpoints and exports.
+/// All parameters of a model in one flat fp32 buffer. Gradient buckets, the sharding of optimizer state,
+/// checkpoints and exports use the same offsets.
 ///
-/// While bf16 trains, the fp32 masters belong to whoever updates them, perhaps on several ranks, and the store keeps
-/// what kernels read: matrices (two dimensions or more) in bf16 and vectors in fp32. See `narrow`.
+/// When training in bf16, the optimizer owns the fp32 masters, possibly sharded over ranks. The store then
+/// only contains the values that kernels read: matrices (two dimensions or more) in bf16 and vectors in fp32.
+/// See `narrow`.
 ///
-/// Parameters are declared in forward order, so the backward pass makes their gradients ready from the last
-/// declared to the first. `interleave` says where they lie.
+/// Parameters are declared in forward order, so the backward pass completes their gradients from the last
+/// declared to the first. `interleave` determines their order in the buffer.
 package final class ParameterStore {
-    /// In the order of declaration.
+    /// In declaration order.
     package private(set) var parameters: [Parameter] = []
     /// In the order of their offsets.
     package private(set) var parametersByOffset: [Parameter] = []
-    /// Elements of the flat buffer, padding included: each parameter starts on a 64-byte line.
+    /// Number of elements in the flat buffer, including padding: each parameter starts on a 64-byte line.
     package private(set) var count = 0
-    /// Grows whenever values change; plans that keep packed copies compare it.
+    /// Incremented whenever values change; plans with packed copies compare it.
     package private(set) var version = 0
 
     private var ownValues: UnsafeMutablePointer<Float>?
     private var substitute: UnsafeMutablePointer<Float>?
     private var ownGradients: UnsafeMutablePointer<Float>?
-    /// Of a narrow store: all elements in bf16, of which matrices are used.
+    /// Narrow store: all elements in bf16, of which only the matrices are used.
     private var halves: UnsafeMutablePointer<UInt16>?
-    /// Of a narrow store: the vectors, each on a 64-byte line.
+    /// Narrow store: the vectors, each on a 64-byte line.
     private var vectors: UnsafeMutablePointer<Float>?
     private var vectorCount = 0
 
@@ -105,7 +106,7 @@ package final class ParameterStore {
         vectors?.deallocate()
     }
 
-    /// Declares a parameter; all are declared before the first value is used.
+    /// Declares a parameter. All parameters must be declared before the first value is used.
     package func declare(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Parameter {
         precondition(ownValues == nil, "\(name) is declared after the store was allocated")
         let parameter = Parameter(
@@ -115,7 +116,7 @@ package final class ParameterStore {
         return parameter
     }
 
-    /// Lays a parameter behind those that have their places.
+    /// Places a parameter after those that already have an offset.
     private func append(_ parameter: Parameter) {
         let isVector = parameter.shape.count < 2
         parameter.place = (count, isVector ? vectorCount : nil)
@@ -124,14 +125,15 @@ package final class ParameterStore {
         if isVector { vectorCount += parameter.paddedCount }
     }
 
-    /// Lays the parameters so that any slice of the buffer holds some of every part of the model.
+    /// Orders the parameters so that any slice of the buffer contains some of every part of the model.
     ///
-    /// Ranks own slices. Where a slice was a part of the model, all would send their gradients to one rank at a time,
-    /// as backward comes to its part, and half of a network and more would stand idle. Here runs of neighbours, each
-    /// a 64th of the model or a single larger tensor, lie in the order of their bit-reversed numbers: halves, quarters
-    /// and eighths of the buffer each hold runs from everywhere (van der Corput's sequence).
+    /// Ranks own slices. If a slice were one part of the model, all ranks would send their gradients to one
+    /// rank at a time while the backward pass computes that part, and at least half of the network would be
+    /// idle. Instead, runs of neighbouring parameters, each a 64th of the model or a single larger tensor,
+    /// are placed in the order of their bit-reversed numbers: halves, quarters and eighths of the buffer each
+    /// contain runs from all parts of the model (van der Corput sequence).
     ///
-    /// Called when all are declared, before the first value is used.
+    /// Call this after all parameters are declared and before the first value is used.
     package func interleave() {
         precondition(ownValues == nil && ownGradients == nil, "interleaving after the store was allocated")
         var runs: [[Parameter]] = []
@@ -153,10 +155,10 @@ package final class ParameterStore {
     /// Number of trainable values, without padding.
     package var parameterCount: Int { parameters.reduce(0) { $0 + $1.count } }
 
-    /// Elements of the vectors, which a narrow store keeps in fp32, each on a 64-byte line.
+    /// Number of vector elements, which a narrow store keeps in fp32, each vector on a 64-byte line.
     package var vectorElements: Int { vectorCount }
 
-    /// The flat values, fp32, `count` elements, padding zero; not of a narrow store.
+    /// The flat fp32 values, `count` elements with zero padding; not available in a narrow store.
     package var values: UnsafeMutablePointer<Float> {
         precondition(halves == nil, "a narrow store has no fp32 values")
         if let substitute { return substitute }
@@ -166,7 +168,7 @@ package final class ParameterStore {
         return fresh
     }
 
-    /// The flat gradients, fp32, `count` elements.
+    /// The flat fp32 gradients, `count` elements.
     package var gradients: UnsafeMutablePointer<Float> {
         if let ownGradients { return ownGradients }
         let fresh: UnsafeMutablePointer<Float> = Self.allocate(count)
@@ -174,13 +176,15 @@ package final class ParameterStore {
         return fresh
     }
 
-    /// A zeroed flat buffer of this store's size (a moment, an average), 64-byte aligned; the caller frees it.
+    /// A zeroed flat buffer of this store's size (for a moment or an average), 64-byte aligned; the caller
+    /// frees it.
     package func makeBuffer() -> UnsafeMutablePointer<Float> { Self.allocate(count) }
 
-    /// Tells that values were changed.
+    /// Increments `version`. Call this after changing values.
     package func valuesChanged() { version += 1 }
 
-    /// Runs `body` with other values in place of the store's own (an average of the weights, for sampling).
+    /// Runs `body` with other values instead of the store's own, for example with an average of the weights
+    /// for sampling.
     package func withValues<R>(_ other: UnsafeMutablePointer<Float>, _ body: () throws -> R) rethrows -> R {
         _ = values
         substitute = other
@@ -192,7 +196,8 @@ package final class ParameterStore {
         return try body()
     }
 
-    /// Draws all values afresh. Each parameter's numbers depend on the seed and on its place in the model alone.
+    /// Initializes all values randomly. The numbers of each parameter depend only on the seed and on its
+    /// index in the model.
     package func initialize(seed: UInt64) {
         for (index, parameter) in parameters.enumerated() {
             var random = CounterRandom(seed: seed, purpose: .initialization, sample: UInt64(index))
@@ -219,11 +224,11 @@ package final class ParameterStore {
 
     // MARK: Narrow stores
 
-    /// The type that kernels find matrices in.
+    /// The type of matrices for kernels.
     package var matrixType: DType { halves == nil ? .float32 : .bfloat16 }
 
-    /// Rounds matrices to bf16 from now on and gives the fp32 values up: `setValues` brings new ones. Called before
-    /// a tape is recorded with these parameters.
+    /// Rounds matrices to bf16 and frees the fp32 values; from then on `setValues` updates the store. Call
+    /// this before a tape is recorded with these parameters.
     package func narrow() {
         guard halves == nil else { return }
         let wide = values
@@ -234,7 +239,8 @@ package final class ParameterStore {
         valuesChanged()
     }
 
-    /// What kernels read of the flat elements `range` ← `source[0..<range.count]`; `valuesChanged` is the caller's.
+    /// Sets the values that kernels read for the flat elements `range` from `source[0..<range.count]`. The
+    /// caller calls `valuesChanged`.
     package func setValues(_ range: Range<Int>, from source: UnsafePointer<Float>) {
         guard let halves, let vectors else {
             let target = values + range.lowerBound
@@ -251,8 +257,8 @@ package final class ParameterStore {
         }
     }
 
-    /// What kernels read: memory and, for each flat range of a division, its bytes there. Ranks that each set one
-    /// range complete the store by exchanging these.
+    /// The memory that kernels read, and the bytes in it that correspond to each of the given flat ranges.
+    /// Ranks that each set one range complete the store by exchanging these bytes.
     package func kernelMemory(dividedInto ranges: [Range<Int>])
         -> [(memory: UnsafeMutableRawBufferPointer, parts: [Range<Int>], elementSize: Int)]
     {
@@ -274,7 +280,7 @@ package final class ParameterStore {
         ]
     }
 
-    /// The place among the vectors that belongs to a flat offset: that of the next vector element.
+    /// The offset among the vectors that corresponds to a flat offset: that of the next vector element.
     private func vectorPlace(_ offset: Int) -> Int {
         for parameter in parametersByOffset
         where parameter.vectorOffset != nil && offset < parameter.range.upperBound {
@@ -297,7 +303,7 @@ package final class ParameterStore {
 }
 
 extension Int {
-    /// The bits in reverse order, as an order to sort by.
+    /// The bits in reverse order, as a sort key.
     fileprivate var bitReversed: UInt {
         var (bits, result) = (UInt(self), UInt(0))
         for _ in 0..<UInt.bitWidth {

@@ -2,8 +2,8 @@ import CKernels
 import Synchronization
 
 extension Processor {
-    /// Runs tasks 0..<count on the kernels' threads, each whole on one of them. They may run at the same time, and
-    /// must not write to the same memory.
+    /// Runs tasks 0..<count on the kernels' threads; each task runs on a single thread. Tasks may run
+    /// concurrently and must not write to the same memory.
     package static func concurrently(_ count: Int, _ body: (Int) -> Void) {
         withoutActuallyEscaping(body) { body in
             var tasks = Tasks(count: count, workers: max(1, min(count, threads)), body: body)
@@ -22,7 +22,8 @@ extension Processor {
         }
     }
 
-    /// As `concurrently`, for tasks that may fail: throws the first error, after which no more tasks begin.
+    /// Like `concurrently`, for tasks that may throw: throws the first error, after which no more tasks
+    /// start.
     package static func concurrently(_ count: Int, _ body: (Int) throws -> Void) throws {
         let failure = Mutex<(any Error)?>(nil)
         concurrently(count) { index in

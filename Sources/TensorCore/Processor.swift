@@ -1,8 +1,9 @@
 import CKernels
 
-/// What this process computes with.
+/// The compute resources of this process.
 package enum Processor {
-    /// Threads of every kernel of this process: oneDNN's, OpenBLAS's products and our own loops share one pool.
+    /// Number of threads of every kernel of this process: oneDNN, OpenBLAS products and our own loops share
+    /// one pool.
     package static var threads: Int { Int(ck_threads()) }
 
     /// Sets the number of threads; call it before the first kernel runs.
@@ -11,9 +12,9 @@ package enum Processor {
     /// e.g. "AVX-512 (BF16, VNNI)".
     package static var features: String { String(cString: ck_processor_features()) }
 
-    /// The kernels that OpenBLAS chose, e.g. "Cooperlake".
+    /// The kernels selected by OpenBLAS, e.g. "Cooperlake".
     package static var openBLASKernels: String { String(cString: ck_gemm_kernels()) }
 
-    /// Whether the processor multiplies bf16 natively (AVX512_BF16 or AMX); `precision: auto` asks this.
+    /// Whether the processor multiplies bf16 natively (AVX512_BF16 or AMX); used for `precision: auto`.
     package static var hasNativeBFloat16: Bool { ck_has_native_bf16() != 0 }
 }

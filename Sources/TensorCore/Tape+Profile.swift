@@ -1,4 +1,4 @@
-/// What an instruction spends its time on, for profiles.
+/// The kind of work of an instruction, for profiles.
 package enum Work: String, CaseIterable, Sendable {
     case convolutionForward = "convolution forward"
     case convolutionBackwardData = "convolution backward data"
@@ -10,12 +10,12 @@ package enum Work: String, CaseIterable, Sendable {
     case elementwise = "other elementwise"
 }
 
-/// One instruction's place in time.
+/// The start and end of one instruction.
 package struct InstructionSpan: Sendable {
-    /// The operation's or its parameter's name.
+    /// The name of the operation or of its parameter.
     package let name: String
     package let work: Work
-    /// Floating-point operations of the direct algorithm; 0 where they are not counted.
+    /// FLOPs of the direct algorithm; 0 if they are not counted.
     package let flops: Int
     package let start: ContinuousClock.Instant
     package let end: ContinuousClock.Instant
@@ -29,20 +29,20 @@ package struct InstructionSpan: Sendable {
     }
 }
 
-/// What one kind of work came to.
+/// Seconds and FLOPs of one kind of work.
 package struct WorkProfile: Sendable {
     package let work: Work
     package var seconds: Double
-    /// Floating-point operations; 0 where they are not counted.
+    /// FLOPs; 0 if they are not counted.
     package var flops: Double
 }
 
 extension Tape {
-    /// Floating-point operations of one run: two for each multiply-add of convolutions, linear layers, attention
-    /// and matrix products by the direct algorithm, what backward passes recompute not counted.
+    /// FLOPs of one run: two for each multiply-add of convolutions, linear layers, attention and matrix
+    /// products with the direct algorithm. Recomputation in backward passes is not counted.
     package var flops: Int { instructions.reduce(0) { $0 + $1.flops } }
 
-    /// The operations of each instruction and of all before it.
+    /// The cumulative FLOPs up to and including each instruction.
     package var flopsDone: [Int] {
         var done = 0
         return instructions.map {
@@ -51,7 +51,7 @@ extension Tape {
         }
     }
 
-    /// Seconds and operations by kind of work in the runs since the last reset, in the order of `Work.allCases`.
+    /// Seconds and FLOPs by kind of work in the runs since the last reset, in the order of `Work.allCases`.
     package var profile: [WorkProfile] {
         var totals = Work.allCases.map { WorkProfile(work: $0, seconds: 0, flops: 0) }
         for (instruction, seconds) in zip(instructions, seconds) {
@@ -64,7 +64,7 @@ extension Tape {
 }
 
 extension Collection<Tape> {
-    /// What the runs of all these tapes since the last call came to, in the order of `Work.allCases`.
+    /// The combined profile of all these tapes since the last call, in the order of `Work.allCases`.
     package func takeProfile() -> [WorkProfile] {
         var totals = Work.allCases.map { WorkProfile(work: $0, seconds: 0, flops: 0) }
         for tape in self {

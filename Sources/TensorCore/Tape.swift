@@ -1,13 +1,14 @@
-/// What changes from run to run of a tape: keys of the random draws, and whether parameter gradients add up.
+/// The parameters that change between runs of a tape: keys of random draws, and whether parameter gradients
+/// accumulate.
 package final class RunContext {
-    /// The run's seed and the training step: keys of dropout.
+    /// The run's seed and the training step, which are keys of dropout.
     package var seed: UInt64
     package var step: UInt64 = 0
-    /// Global index of each sample of the batch: keys of dropout, so that masks depend on no rank.
+    /// Global index of each sample of the batch, a key of dropout, so that masks do not depend on the rank.
     package var samples: [Int64]
     /// Add to parameter gradients instead of overwriting them (micro-batches after the first).
     package var accumulatesGradients = false
-    /// Scratch memory that lives for one instruction.
+    /// Scratch memory, valid for one instruction.
     package internal(set) var scratch = UnsafeMutableRawPointer(bitPattern: 64)!
 
     package init(seed: UInt64 = 0, batch: Int) {
@@ -16,12 +17,12 @@ package final class RunContext {
     }
 }
 
-/// A recorded computation with its gradients: recorded once for a set of shapes, run at every step.
+/// A recorded computation with its gradients, recorded once for a set of shapes and run at every step.
 ///
 /// Recording a model's forward pass and then calling `backward(from:)` yields a fixed list of instructions.
 /// Because the list is fixed, the order in which gradients become ready is known before the first step,
-/// `plan()` can give every activation a place in an arena by lifetime, primitives are created once, and
-/// running allocates nothing.
+/// `plan()` can place every activation in an arena by its lifetime, primitives are created once, and running
+/// allocates nothing.
 package final class Tape {
     struct Instruction {
         let name: String
@@ -29,7 +30,7 @@ package final class Tape {
         let reads: [Storage]
         let writes: [Storage]
         let inPlace: (output: Storage, input: Storage)?
-        /// Floating-point operations a run, as `record` was told.
+        /// FLOPs per run, as passed to `record`.
         let flops: Int
         let run: (RunContext) -> Void
     }
@@ -37,7 +38,7 @@ package final class Tape {
     /// Type of the activations.
     package let dtype: DType
     package let backend: Backend
-    /// Whether gradients will be asked for; without it nothing is kept for a backward pass.
+    /// Whether gradients are computed; if not, nothing is kept for a backward pass.
     package let recordsGradients: Bool
     let arena: Arena
 
@@ -60,7 +61,7 @@ package final class Tape {
     /// Seconds spent by each instruction in the runs since the last reset.
     private(set) var seconds: [Double] = []
     private(set) var runs = 0
-    /// Told of each instruction as it ends; for traces.
+    /// Called after each instruction; for traces.
     package var observer: ((InstructionSpan) -> Void)?
 
     package init(
@@ -74,7 +75,8 @@ package final class Tape {
 
     // MARK: Recording
 
-    /// A tensor that the caller fills before each run; with `gradient`, its gradient can be read after.
+    /// A tensor that the caller fills before each run. With `gradient`, its gradient can be read after the
+    /// run.
     package func input(_ shape: [Int], dtype: DType? = nil, gradient: Bool = false) -> Tensor {
         let tensor = make(shape, dtype: dtype ?? self.dtype, needsGradient: gradient && recordsGradients)
         tensor.storage.touch(at: -1)
@@ -82,13 +84,13 @@ package final class Tape {
         return tensor
     }
 
-    /// Lets a tensor live to the end of the run, so that the caller can read it.
+    /// Keeps a tensor's memory until the end of the run, so that the caller can read it.
     package func keep(_ tensor: Tensor) {
         precondition(!planned, "the tape is already planned")
         pinned.append(tensor.storage)
     }
 
-    /// A view of the same elements under another shape.
+    /// A view of the same elements with another shape.
     package func reshape(_ x: Tensor, _ shape: [Int]) -> Tensor {
         precondition(shape.reduce(1, *) == x.count, "cannot view \(x.shape) as \(shape)")
         let y = Tensor(shape: shape, dtype: x.dtype, needsGradient: x.needsGradient, storage: x.storage)
@@ -97,7 +99,7 @@ package final class Tape {
         return y
     }
 
-    /// A new tensor for an instruction to write.
+    /// A new tensor that an instruction writes.
     func make(_ shape: [Int], dtype: DType, needsGradient: Bool) -> Tensor {
         let bytes = shape.reduce(dtype.byteCount, *)
         let tensor = Tensor(
@@ -106,9 +108,12 @@ package final class Tape {
         return tensor
     }
 
-    /// Appends an instruction. `inPlace` tells that `output` may take the bytes of `input` where nothing
-    /// later needs them; `gradientsOf` names the parameters whose gradients it writes; `flops` counts two for
-    /// each multiply-add of the direct algorithm, whatever the kernel does.
+    /// Appends an instruction.
+    ///
+    /// - Parameters:
+    ///   - inPlace: `output` may reuse the memory of `input` if nothing later needs it.
+    ///   - gradientsOf: the parameters whose gradients the instruction writes.
+    ///   - flops: two for each multiply-add of the direct algorithm, regardless of the kernel's algorithm.
     func record(
         _ name: String, _ work: Work, reads: [Tensor], writes: [Tensor],
         inPlace: (output: Tensor, input: Tensor)? = nil, gradientsOf: [Parameter] = [], scratch: Int = 0,
@@ -126,8 +131,8 @@ package final class Tape {
                 inPlace: inPlace.map { ($0.output.storage, $0.input.storage) }, flops: flops, run: run))
     }
 
-    /// Keeps the parameters' store for as long as the tape; every operation with parameters calls it before it records
-    /// its first instruction.
+    /// Keeps the parameters' store alive as long as the tape. Every operation with parameters calls it before
+    /// recording its first instruction.
     func use(_ parameters: Parameter?...) {
         for case let parameter? in parameters {
             stores[ObjectIdentifier(parameter.store)] = parameter.store
@@ -138,14 +143,14 @@ package final class Tape {
 
     // MARK: Gradients
 
-    /// Registers how the gradient of `output` flows on; skipped where nothing before it needs one.
+    /// Registers the backward function of `output`; skipped if nothing before it needs a gradient.
     func differentiate(_ output: Tensor, _ body: @escaping (Tensor) -> Void) {
         guard recordsGradients, output.needsGradient else { return }
         backwards.append((output, body))
     }
 
-    /// A tensor for the gradient of `x`, and what has flowed into it so far: the instruction that writes the
-    /// slot must add the addend. nil where `x` needs no gradient.
+    /// Returns a tensor for the gradient of `x`, and the gradient accumulated so far: the instruction that
+    /// writes the slot must add the addend. Returns nil if `x` needs no gradient.
     func gradientSlot(of x: Tensor) -> (slot: Tensor, addend: Tensor?)? {
         guard x.needsGradient else { return nil }
         let slot = make(x.shape, dtype: x.dtype, needsGradient: false)
@@ -153,7 +158,7 @@ package final class Tape {
         return (slot, addend)
     }
 
-    /// Adds `gradient` to what has flowed into `x`.
+    /// Adds `gradient` to the accumulated gradient of `x`.
     func contribute(_ gradient: Tensor, to x: Tensor) {
         guard x.needsGradient else { return }
         let key = ObjectIdentifier(x)
@@ -166,7 +171,8 @@ package final class Tape {
         gradients[key] = sum
     }
 
-    /// Records the backward pass, last operation first, from gradients that the caller or a loss has placed.
+    /// Records the backward pass in reverse order of the operations, starting from gradients provided by the
+    /// caller or a loss.
     ///
     /// - Parameter seeds: outputs with their gradients.
     package func backward(from seeds: [(output: Tensor, gradient: Tensor)]) {
@@ -177,19 +183,19 @@ package final class Tape {
         }
     }
 
-    /// The recorded gradient of an input that asked for one, kept to the end of the run.
+    /// The gradient of an input that was created with `gradient`, kept until the end of the run.
     package func gradient(of tensor: Tensor) -> Tensor? {
         let gradient = gradients[ObjectIdentifier(tensor)]
         if let gradient { keep(gradient) }
         return gradient
     }
 
-    /// Index of the instruction after which a parameter's gradient is whole; nil where none flows.
+    /// Index of the instruction after which a parameter's gradient is complete; nil if it has no gradient.
     package func readyAfter(_ parameter: Parameter) -> Int? {
         lastGradientWrite[ObjectIdentifier(parameter)]
     }
 
-    /// Index of an instruction before which nothing reads a parameter's values; nil where nothing ever does.
+    /// Index of an instruction before which nothing reads a parameter's values; nil if nothing reads them.
     package func firstUse(of parameter: Parameter) -> Int? { firstUses[ObjectIdentifier(parameter.declared)] }
 
     /// Number of instructions, forward and backward.
@@ -197,7 +203,7 @@ package final class Tape {
 
     // MARK: Running
 
-    /// Gives every tensor its place. Called once, after recording.
+    /// Assigns memory to every tensor. Call this once, after recording.
     package func plan() {
         guard !planned else { return }
         for storage in pinned { storage.touch(at: instructions.count) }
@@ -214,8 +220,8 @@ package final class Tape {
     /// Runs the instructions in order.
     ///
     /// - Parameters:
-    ///   - after: called after each instruction with its index; gradient reductions start here.
-    ///   - before: called before each instruction with its index; weights that are on their way are waited for here.
+    ///   - after: called after each instruction with its index; starts gradient reductions.
+    ///   - before: called before each instruction with its index; waits for weights in flight.
     package func run(
         _ context: RunContext, after: ((Int) -> Void)? = nil, before: ((Int) -> Void)? = nil
     ) {
@@ -238,7 +244,7 @@ package final class Tape {
         }
     }
 
-    /// Forgets the seconds of the runs so far.
+    /// Resets the recorded times.
     package func resetProfile() {
         seconds = Array(repeating: 0, count: instructions.count)
         runs = 0

@@ -5,20 +5,21 @@ package enum DType: String, Sendable {
     case float32
     case bfloat16
 
-    /// Bytes an element takes.
+    /// Bytes per element.
     package var byteCount: Int { self == .float32 ? 4 : 2 }
 
     var kernel: ck_dtype { self == .float32 ? CK_F32 : CK_BF16 }
 }
 
-/// A named place in a tape: shape, type, and the storage that the memory plan gives it.
+/// A tensor on a tape: shape, type, and the storage assigned by the memory plan.
 ///
-/// Layout is NHWC, [B, H, W, C], row-major. A tensor has no value while a tape is being recorded; the value
-/// is there while the tape runs, and stays readable after it for inputs and kept tensors.
+/// The layout is NHWC, [B, H, W, C], row-major. A tensor has no value while a tape is being recorded. Its
+/// value is available while the tape runs, and afterwards for inputs and kept tensors.
 package final class Tensor {
     package let shape: [Int]
     package let dtype: DType
-    /// Whether a gradient flows into this tensor (it depends on a parameter, or is an input that asked for one).
+    /// Whether a gradient is computed for this tensor, because it depends on a parameter or is an input that
+    /// requires one.
     package let needsGradient: Bool
     let storage: Storage
 
@@ -34,7 +35,7 @@ package final class Tensor {
     package var count: Int { shape.reduce(1, *) }
     package var byteCount: Int { count * dtype.byteCount }
 
-    /// The first element; valid once the tape has been planned.
+    /// Pointer to the first element; valid once the tape has been planned.
     package var pointer: UnsafeMutableRawPointer { storage.pointer }
 
     /// The elements of an fp32 tensor.
@@ -43,7 +44,7 @@ package final class Tensor {
         return UnsafeMutableBufferPointer(start: pointer.assumingMemoryBound(to: Float.self), count: count)
     }
 
-    /// Copies the elements out as fp32, whatever the type.
+    /// Copies the elements as fp32, converting from any type.
     package func readFloats() -> [Float] {
         [Float](unsafeUninitializedCapacity: count) { buffer, initialized in
             ck_cast(dtype.kernel, CK_F32, count, pointer, buffer.baseAddress!)
@@ -60,14 +61,14 @@ package final class Tensor {
     package func write(_ values: [Float]) { values.withUnsafeBufferPointer { write($0) } }
 }
 
-/// Memory behind one or more tensors of a tape. Views share a storage.
+/// The memory of one or more tensors of a tape. Views share a storage.
 final class Storage {
     let byteCount: Int
-    /// First and last instruction that touches it; the plan gives two storages the same bytes only where
-    /// their lifetimes do not meet.
+    /// First and last instruction that accesses the storage. The plan reuses memory only for storages with
+    /// disjoint lifetimes.
     var firstUse = Int.max
     var lastUse = -1
-    /// Lives in another's bytes, because the instruction that writes this one consumes that one in place.
+    /// The storage whose memory this one reuses, because the instruction that writes this one works in place.
     var inPlaceOf: Storage?
     private var arena: Arena?
     private var offset = 0
@@ -89,7 +90,7 @@ final class Storage {
         lastUse = max(lastUse, instruction)
     }
 
-    /// The storage whose bytes this one lives in.
+    /// The storage that owns the memory of this one.
     var root: Storage {
         var storage = self
         while let next = storage.inPlaceOf { storage = next }

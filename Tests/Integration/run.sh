@@ -1,9 +1,9 @@
 #!/bin/bash
-# Runs every test_*.sh in this folder, or those whose names are given, each under a time limit and several at a time.
+# Runs every test_*.sh in this folder, or only the named ones, each with a time limit and several at a time.
 #
 #   Tests/Integration/run.sh [NAME...]        test_NAME.sh
-#   TEST_JOBS=2                               tests that run at the same time
-#   TEST_TIME_LIMIT=1200                      seconds after which a test that hangs is ended
+#   TEST_JOBS=2                               number of tests that run at the same time
+#   TEST_TIME_LIMIT=1200                      seconds after which a hanging test is killed
 set -uo pipefail
 cd "$(dirname "$0")" || exit 1
 
@@ -12,7 +12,7 @@ jobs=${TEST_JOBS:-2}
 tests=()
 for name in "$@"; do tests+=("${name#test_}"); done
 if [[ ${#tests[@]} == 0 ]]; then
-    # The longest come first, so that none of them is left alone at the end.
+    # The longest tests run first, so that none of them runs alone at the end.
     tests=(faults supervision training evaluate bad_input)
     for file in test_*.sh; do
         name=${file#test_}
@@ -26,7 +26,7 @@ failed=0
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 
-# carry_out NAME: runs a test; its result is in the files NAME.log, NAME.seconds and NAME.status.
+# carry_out NAME: runs a test; the results are in the files NAME.log, NAME.seconds and NAME.status.
 carry_out() {
     local start status=0
     start=$(date +%s.%N)
@@ -35,7 +35,7 @@ carry_out() {
     echo "$status" >"$logs/$1.status"
 }
 
-# report: prints the results that have come since the last call.
+# report: prints the results that are new since the last call.
 report() {
     local file name status
     for file in "$logs"/*.status; do

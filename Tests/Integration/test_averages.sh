@@ -1,8 +1,8 @@
 #!/bin/bash
-# Averages by power functions: snapshots, those of other widths made from them, and what a resume does about both.
+# Power function EMA: snapshots, averages of other widths reconstructed from them, and their handling on resume.
 source "$(dirname "$0")/lib.sh"
 
-# refused CODE TEXT COMMAND...: ends with the code and one line that says Error and holds the text.
+# refused CODE TEXT COMMAND...: the command exits with CODE and prints exactly one Error line, which contains TEXT.
 refused() {
     local code=$1 text=$2
     shift 2
@@ -11,7 +11,7 @@ refused() {
     grep '^Error' "$scratch/out" | grep -qF -- "$text" || fail "'$text' is not in: $(cat "$scratch/out")"
 }
 
-# steps FOLDER: the steps of the checkpoints there, on one line.
+# steps FOLDER: the steps of the folder's checkpoints, on one line.
 steps() { (cd "$1" && echo step-* | sed 's/step-0*//g'); }
 
 run=$scratch/run
@@ -29,13 +29,13 @@ expect_status 0 "${powers[@]}" --set train.steps=12 --set checkpoint.keep_last=2
     fail "found $(ls "$snapshots/step-00000002")"
 expect_status 0 "$disttrain" checkpoint verify "$snapshots"
 expect_text "whole" 6
-# What a snapshot and a checkpoint of one step hold is the same.
+# A snapshot and a checkpoint of the same step have the same contents.
 for folder in ema-power-0.05 ema-power-0.1; do
     cmp "$snapshots/step-00000012/$folder/diffusion_pytorch_model.safetensors" \
         "$run/checkpoints/step-00000012/$folder/diffusion_pytorch_model.safetensors" || fail "$folder differs"
 done
 
-# Killed after its step 9, the run goes on from 6 on three ranks. What it had beyond is set aside and made again.
+# A run killed after step 9 resumes from step 6 on three ranks. Later snapshots are set aside and written again.
 rm -r "$run/checkpoints/step-00000012" "$run/model"
 cp -r "$run" "$scratch/same"
 expect_status 0 "${powers[@]}" --set train.steps=12 --output "$scratch/same"
@@ -54,7 +54,7 @@ expect_text "Resuming from $run/checkpoints/step-00000006" 1
 
 # --- Other widths -----------------------------------------------------------------------------------------
 
-# Against the average that another run has followed all the way, in the same training.
+# Compared with the average that another run of the same training has tracked from the start.
 expect_status 0 "${train[@]}" --set train.steps=12 --set "ema.sigma_rel=[0.08]" --output "$scratch/tracked"
 expect_status 0 "${export[@]}" --model "$scratch/tracked" --weights ema-power-0.080 --output "$scratch/tracked_008"
 expect_text "ema-power-0.08 of step 12" 1
@@ -79,13 +79,14 @@ def distance(a, b):
 made, tracked, kept = weights("made_008"), weights("tracked_008"), weights("kept_01")
 apart, near = distance(kept, tracked), distance(made, tracked)
 print(f"off by {near:.2e}, where two widths are {apart:.2e} apart")
-# Both come from runs that differ in the order of sums; the widths are far more apart than that and than the fit.
+# The two runs differ in the order of sums; the difference between widths is far larger than that and than the fit
+# error.
 assert 0 < near < apart / 3
-# A width that was kept comes back, to rounding.
+# A width that was stored is reconstructed up to rounding.
 assert distance(weights("made_01"), kept) < 1e-6
 END
 
-# An earlier step, by its number and by its folder; other types; and the same samples by --weights.
+# An earlier step, by its number and by its folder; other data types; and the same samples with --weights.
 expect_status 0 "${export[@]}" --model "$run" --sigma-rel 0.08 --at-step 8 --output "$scratch/at_8"
 expect_status 0 "${export[@]}" --model "$snapshots/step-00000008" --sigma-rel 0.08 --output "$scratch/named_8"
 diff -r "$scratch/at_8" "$scratch/named_8" || fail "--at-step and the snapshot's folder differ"
@@ -100,9 +101,9 @@ expect_status 0 "$disttrain" evaluate --model "$run" --weights sigma-rel-0.08 --
     --count 20 --steps 2
 grep -q '"weights": "sigma-rel-0.08"' "$run/evaluation/step-00000012-pixel.json" || fail "the evaluation names other weights"
 
-# --- Averages in all places -------------------------------------------------------------------------------
+# --- Averages in sampling, evaluation and reports ---------------------------------------------------------
 
-# Samples and the model are made from the slowest exponential average, else from the widest power function.
+# Samples and the model use the slowest exponential average, or else the widest power function.
 expect_status 0 "${train[@]}" --set train.steps=2 --set train.sample_every=2 --set sampling.count=2 --set evaluation.every=2 \
     --set evaluation.count=20 --set "ema.decays=[]" --set "ema.sigma_rel=[0.1, 0.05]" --set evaluation.steps=2 \
     --set sampling.steps=2 --output "$scratch/only"
@@ -114,7 +115,7 @@ expect_status 0 "$disttrain" report "$scratch/only" --pictures --output "$scratc
 grep -q "σ_rel 0.1, σ_rel 0.05" "$scratch/page.html" || fail "the report does not name the averages"
 expect_status 0 "${sample[@]}" --model "$scratch/only" --weights ema-power-0.05
 
-# --- Refused ----------------------------------------------------------------------------------------------
+# --- Errors -----------------------------------------------------------------------------------------------
 
 none=(--output "$scratch/none")
 refused 2 "expected more than 0 and less than 1/√12" "${export[@]}" --model "$run" --sigma-rel 0.3 "${none[@]}"
@@ -134,7 +135,7 @@ printf '\x55\xaa\x55\xaa' | dd of="$file" bs=1 seek=$(($(stat -c %s "$file") - 4
 refused 3 "$file: tensor '" "${export[@]}" --model "$run" --sigma-rel 0.08 "${none[@]}"
 [[ -e $scratch/none ]] && fail "something was written"
 
-# --- An autoencoder's -------------------------------------------------------------------------------------
+# --- Averages of an autoencoder ---------------------------------------------------------------------------
 
 expect_status 0 "$disttrain" vae train --config "$repository/configs/vae_quickstart.yaml" --set train.steps=4 \
     --set train.batch_size=2 --set data.count=16 --set train.sample_every=0 --set optimizer.warmup_steps=0 \

@@ -1,12 +1,12 @@
 #!/bin/bash
-# Bad input through the real program: one clear line, the right exit code, and every rank ends.
+# Invalid input to the real program: a one-line message, the right exit code, and every rank ends.
 source "$(dirname "$0")/lib.sh"
 
 images=$repository/Tests/Fixtures/images
 made=$scratch/made # what a command writes; removed before each
 
-# refuses CODE TEXT COMMAND...: alone and on 2 ranks, ends with the code and exactly one line
-# that says Error, which holds the text.
+# refuses CODE TEXT COMMAND...: alone and on 2 ranks, the command exits with CODE and prints exactly one Error line,
+# which contains TEXT.
 refuses() { refuses_on "1 2" "$@"; }
 
 refuses_on() {
@@ -26,7 +26,7 @@ refuses_on() {
     done
 }
 
-# accepts TEXT COMMAND...: alone and on 2 ranks.
+# accepts TEXT COMMAND...: alone and on 2 ranks, the command succeeds and prints TEXT.
 accepts() {
     local text=$1
     shift
@@ -38,7 +38,7 @@ accepts() {
     expect_text "$text"
 }
 
-# folder NAME IMAGE...: a folder with these fixtures in it.
+# folder NAME IMAGE...: creates a folder with these fixtures.
 folder() {
     local name=$1 image
     shift
@@ -49,7 +49,7 @@ folder() {
 prepare=("$disttrain" prepare --size 16 --output "$made")
 short=(--set train.steps=2 --set train.batch_size=4 --set train.sample_every=0 --set optimizer.warmup_steps=1)
 train=("$disttrain" train --config "$repository/configs/tiny.yaml" --output "$made" "${short[@]}")
-# The same for data that is not drawn, whose number is its own.
+# The same for data that is not synthetic and therefore has no configurable count.
 grep -v '^    count: 2000$' "$repository/configs/tiny.yaml" >"$scratch/folder.yaml"
 train_folder=("$disttrain" train --config "$scratch/folder.yaml" --output "$made" "${short[@]}")
 
@@ -67,7 +67,7 @@ accepts "notes.txt" "${prepare[@]}" --skip-bad "$scratch/mixed"
 folder odd cmyk.jpg rgb16.png palette.png gray.png gray.jpg rgba.png bits.png interlaced.png progressive.jpg
 accepts "9 images" "${prepare[@]}" "$scratch/odd"
 
-# One bad picture among good ones: named, and left out where that is asked for.
+# One corrupt image among valid ones: named in the error, and skipped with --skip-bad.
 for bad in truncated.jpg onepixel.png notanimage.jpg; do
     folder "with_$bad" rgb.png rgb.jpg gray.png "$bad"
     refuses 3 "$bad" "${prepare[@]}" "$scratch/with_$bad"
@@ -79,7 +79,7 @@ refuses 3 "3 such images in all" "${prepare[@]}" "$scratch/bad"
 rm "$scratch/bad/rgb.png"
 refuses 3 "none of 3 images can be decoded" "${prepare[@]}" --skip-bad "$scratch/bad"
 
-# Pixel-space training straight from a folder.
+# Pixel-space training directly from a folder of images.
 refuses 3 "truncated.jpg" "${train_folder[@]}" --set "data.path=$scratch/with_truncated.jpg"
 
 # --- Latents and first stages -----------------------------------------------------------------------------
@@ -135,10 +135,10 @@ refuses 2 "--no-such-option" "${train[@]}" --no-such-option
 # More ranks than a batch or a dataset has samples.
 refuses_on 2 2 "train.batch_size is 1 and there are 2 ranks" "${train[@]}" --set train.batch_size=1
 refuses_on 2 2 "has 1 samples and there are 2 ranks" "${train[@]}" --set data.count=1
-# Preparing one image is no matter of ranks.
+# A single image can be prepared on any number of ranks.
 accepts "1 image" "${prepare[@]}" synthetic-faces:1
 
-# A run that nothing can be resumed from, and a model that is not there.
+# A path without a run to resume from, and a model that does not exist.
 refuses 3 "$scratch/nowhere" "${train[@]}" --resume "$scratch/nowhere"
 refuses 3 "$scratch/nowhere" "$disttrain" sample --model "$scratch/nowhere" --count 2 --steps 2 --output "$made"
 
@@ -147,22 +147,22 @@ refuses 3 "$scratch/nowhere" "$disttrain" sample --model "$scratch/nowhere" --co
 refuses 4 "expected finite numbers" "${train[@]}" --set train.steps=4 --set optimizer.warmup_steps=0 \
     --set optimizer.learning_rate=1e30
 
-# --- Where nothing can be written -------------------------------------------------------------------------
+# --- Output that cannot be written ------------------------------------------------------------------------
 
-# Not even root writes there.
+# Even root cannot write to these paths.
 for place in /proc/disttrain /dev/null/disttrain; do
     refuses 3 "$place" "$disttrain" prepare --size 16 --output $place synthetic-faces:8
     refuses 2 "$place" "${train[@]}" --output $place
 done
 
-# A folder of other things is no run's.
+# A folder with unrelated files is not accepted as a run.
 mkdir "$scratch/other"
 echo "keep me" >"$scratch/other/letter.txt"
 refuses 2 "no run" "${train[@]}" --output "$scratch/other"
 refuses 3 "letter.txt" "$disttrain" prepare --size 16 --output "$scratch/other" synthetic-faces:8
 [[ $(ls "$scratch/other") == letter.txt ]] || fail "something was written into a folder of other things"
 
-# A full disk of 4 MB: shards do not fit, and later a checkpoint does not: exit code 74, as for any storage fault.
+# A full disk of 4 MB: first shards do not fit, then a checkpoint: exit code 74, as for any storage fault.
 disk=$scratch/disk
 mkdir "$disk"
 if mount -t tmpfs -o size=4m tmpfs "$disk" 2>/dev/null; then
@@ -173,7 +173,7 @@ if mount -t tmpfs -o size=4m tmpfs "$disk" 2>/dev/null; then
         refuses_on $count 74 "No space left on device" "${full[@]}"
         rm -rf "${disk:?}"/*
         refuses_on $count 74 "No space left on device" "${train[@]}" --output "$disk/made" --set checkpoint.save_timeout=1
-        # Nothing half-written stands under the name of a checkpoint.
+        # No incomplete checkpoint has the name of a checkpoint.
         if compgen -G "$disk/made/checkpoints/step-*" >/dev/null; then fail "a checkpoint on a full disk"; fi
     done
 else

@@ -1,13 +1,13 @@
 #!/bin/bash
-# The benchmarks run, alone and on 2 ranks, and print what a program can read. Nothing is timed here.
+# The benchmarks run alone and on 2 ranks and print machine-readable results. This test does not check speed.
 source "$(dirname "$0")/lib.sh"
 
 configs=$repository/configs
 unet=(--unet "$configs/tiny.yaml" --batch 2 --threads 1)
 vae=(--vae "$configs/vae_quickstart.yaml" --size 16 --batch 2 --threads 1)
 
-# reports CALL RANKS: $scratch/stdout has one line of JSON about the call with the keys that programs read, and
-# operations were counted.
+# reports CALL RANKS: $scratch/stdout has one line of JSON about CALL with the keys that programs read, and FLOPs were
+# counted.
 reports() {
     local line key
     line=$(grep "\"seconds_per_$1\":" "$scratch/stdout") || fail "no report on $1: $(cat "$scratch/stdout")"
@@ -44,7 +44,7 @@ expect_text "cannot be created: No such file or directory" 1
 expect_status 2 "$disttrain" bench checkpoint "${unet[@]}" --saved-by 0
 expect_text "--saved-by 0: expected 1 or more"
 
-# For people.
+# Human-readable output.
 expect_status 0 "$disttrain" bench sample "${unet[@]}" --evaluations 1
 expect_text "images/s; one evaluation takes" 1
 expect_text "convolution forward" 1
@@ -56,7 +56,7 @@ expect_status 0 ranks 2 "$disttrain" bench kernels "$configs/tiny.yaml" --precis
 [[ $(wc -l <"$scratch/stdout") == 1 ]] || fail "not one line of JSON"
 expect_text '"case":"3×3 2×32×32×24→24"'
 
-# What PyTorch is given is the same model.
+# PyTorch receives the same model.
 expect_status 0 "$disttrain" bench model "$configs/tiny.yaml"
 cp "$scratch/stdout" "$scratch/unet.json"
 expect_text '"_class_name": "UNet2DModel"' 1

@@ -1,5 +1,5 @@
 #!/bin/bash
-# The tools for checkpoints, on a run's own.
+# The checkpoint tools, applied to a run's checkpoints.
 source "$(dirname "$0")/lib.sh"
 
 run=$scratch/run
@@ -9,7 +9,7 @@ train=("$disttrain" train --config "$repository/configs/tiny.yaml" --set train.b
     --set train.sample_every=0 --set optimizer.warmup_steps=0 --set train.checkpoint_every=1 --set train.steps=4
     --set data.count=64)
 
-# refused CODE TEXT COMMAND...: ends with the code and one line that says Error and holds the text.
+# refused CODE TEXT COMMAND...: the command exits with CODE and prints exactly one Error line, which contains TEXT.
 refused() {
     local code=$1 text=$2
     shift 2
@@ -18,13 +18,13 @@ refused() {
     grep '^Error' "$scratch/out" | grep -qF -- "$text" || fail "'$text' is not in: $(cat "$scratch/out")"
 }
 
-# steps FOLDER: the steps of the checkpoints there, on one line.
+# steps FOLDER: the steps of the folder's checkpoints, on one line.
 steps() { (cd "$1" && echo step-* | sed 's/step-0*//g'); }
 
 expect_status 0 ranks 2 "${train[@]}" --output "$run" --set checkpoint.keep_last=4
 [[ $(steps "$checkpoints") == "1 2 3 4" ]] || fail "found $(steps "$checkpoints")"
 
-# --- Looking ----------------------------------------------------------------------------------------------
+# --- Inspecting -------------------------------------------------------------------------------------------
 
 expect_status 0 "${tool[@]}" list "$run"
 expect_text "whole" 4
@@ -51,8 +51,8 @@ expect_text "that differ less"
 
 # --- Resharding -------------------------------------------------------------------------------------------
 
-# A copy as 3 ranks would have written it, and from that one as 2: the files are those of the first. A run goes on from
-# the copy as it would have from the original.
+# Reshards to 3 ranks and from there back to 2, which yields the original files. A run resumes from the copy exactly as
+# from the original.
 expect_status 0 "${tool[@]}" reshard "$checkpoints/step-00000002" --ranks 3 --output "$scratch/three/checkpoints"
 expect_status 0 "${tool[@]}" verify "$scratch/three"
 expect_text "step-00000002: whole" 1
@@ -66,7 +66,7 @@ for start in "$checkpoints/step-00000002" "$scratch/three"; do
 done
 expect_status 0 "${tool[@]}" diff "$scratch/on_step-00000002" "$scratch/on_three"
 expect_no_text "relative"
-# To the bit what the run has that was never stopped, its loss too.
+# Bitwise identical to the uninterrupted run, including the loss.
 expect_status 0 "${tool[@]}" diff "$run" "$scratch/on_three"
 expect_text "unet: 144 of 144 tensors are the same to the bit" 1
 expect_no_text "relative"
@@ -100,7 +100,7 @@ refused 3 "cut short?" "${tool[@]}" inspect "$run"
 expect_status 0 "${tool[@]}" prune "$run" --keep-last 1 --keep-every 2 --dry-run
 expect_text "would delete $checkpoints/step-00000001" 1
 [[ $(steps "$checkpoints") == "1 2 3 4" ]] || fail "--dry-run left $(steps "$checkpoints")"
-# Not below a run that lives.
+# A run that is in use is not pruned.
 "${train[@]}" --output "$scratch/live" --set checkpoint.keep_last=9 --set train.steps=100000 >"$scratch/log" 2>&1 &
 live=$!
 until [[ -e $scratch/live/checkpoints/step-00000002 ]]; do
@@ -115,7 +115,7 @@ kill -KILL $live
 wait $live || true
 expect_status 0 "${tool[@]}" prune "$scratch/live" --keep-last 1
 expect_text "1 of " 1
-# Step 4 is damaged: 3 is the newest that counts.
+# Step 4 is damaged, so 3 is the newest valid step.
 expect_status 0 "${tool[@]}" prune "$run" --keep-last 1
 expect_text "2 of 4 checkpoints stay" 1
 [[ $(steps "$checkpoints") == "3 4" ]] || fail "found $(steps "$checkpoints")"
@@ -124,7 +124,7 @@ expect_text "skipping checkpoint step-00000004: $file: is " 1
 [[ $(steps "$checkpoints") == "3 4" ]] || fail "found $(steps "$checkpoints")"
 expect_status 0 "${tool[@]}" verify "$run"
 
-# --- Mistakes ---------------------------------------------------------------------------------------------
+# --- Errors -----------------------------------------------------------------------------------------------
 
 for command in list inspect verify "diff $run" "prune --keep-last 1" "reshard --ranks 1 --output $scratch/none"; do
     # shellcheck disable=SC2086

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Evaluation: the same numbers on any number of ranks and after an interruption, and what is refused.
+# Evaluation: the same results on any number of ranks and after an interruption, and error cases.
 source "$(dirname "$0")/lib.sh"
 
 run=$scratch/run
@@ -8,7 +8,7 @@ expect_status 0 "$disttrain" train --config "$repository/configs/tiny.yaml" --ou
     --set optimizer.warmup_steps=0
 result=$run/evaluation/step-00000004-pixel.json
 
-# The result without what time has a part in.
+# The result without the fields that depend on time.
 numbers() { grep -v -e sampling -e '"features": [0-9]' -e measures "$1"; }
 
 evaluate=("$disttrain" evaluate --model "$run" --reference synthetic-faces:120 --count 80 --steps 4 --precision fp32)
@@ -24,14 +24,14 @@ for picture in nearest samples; do
 done
 numbers "$result" >"$scratch/alone"
 
-# On three ranks, everything anew; and with the reference's features of before.
+# On three ranks from scratch, then on two with the stored features of the reference.
 rm -r "$run/evaluation"
 expect_status 0 ranks 3 "${evaluate[@]}"
 numbers "$result" | diff "$scratch/alone" - || fail "three ranks measure otherwise"
 expect_status 0 ranks 2 "${evaluate[@]}"
 numbers "$result" | diff "$scratch/alone" - || fail "the kept features measure otherwise"
 
-# Killed after its first shard, it goes on with that, on other ranks.
+# Killed after the first shard, the evaluation continues from it, on another number of ranks.
 rm -r "$run/evaluation"
 "${evaluate[@]}" --steps 6 --output "$scratch/whole" >/dev/null 2>&1
 held "$run" open 'evaluation/samples-*/shard-00001.*' "${evaluate[@]}" --steps 6 >"$scratch/job" 2>&1 &
@@ -45,13 +45,13 @@ diff <(numbers "$scratch/whole/step-00000004-pixel.json" | grep '": [0-9.-]*,*$'
     <(numbers "$result" | grep '": [0-9.-]*,*$') || fail "an interrupted evaluation measures otherwise"
 if compgen -G "$run/evaluation/samples-*" >/dev/null; then fail "the samples' features are left behind"; fi
 
-# Features of something else under the name of these are refused.
+# Stored features of other images under the same name are rejected.
 kept=$(echo "$run"/evaluation/reference-pixel-*.safetensors)
 sed -i 's/"images":"./"images":"z/' "$kept"
 expect_status 3 "${evaluate[@]}"
 expect_text "another images"
 
-# Pictures that were drawn already, without the grid of them all.
+# Images that already exist, without their grid.
 expect_status 0 "$disttrain" sample --model "$run" --count 20 --steps 4 --precision fp32 --output "$scratch/pictures"
 expect_status 0 ranks 2 "$disttrain" evaluate --samples "$scratch/pictures" --reference "$scratch/pictures" \
     --output "$scratch/same" --features pixel
@@ -59,7 +59,7 @@ grep -q '"count": 20' "$scratch/same/evaluation-pixel.json" || fail "expected 20
 expect_text "20  samples close to a training image"
 grep -q '"precision": 1' "$scratch/same/evaluation-pixel.json" || fail "a set does not lie in itself"
 
-# What cannot be.
+# Invalid combinations.
 expect_status 2 "$disttrain" evaluate --reference synthetic-faces --count 20
 expect_status 2 "${evaluate[@]}" --features inception
 expect_text "docs/evaluation.md" 1
@@ -70,7 +70,7 @@ expect_text "24 values" 1
 expect_status 3 "$disttrain" evaluate --model "$run" --reference synthetic-faces --count 20 \
     --inception "$run/checkpoints/step-00000004/unet/diffusion_pytorch_model.safetensors"
 
-# Within training, on all ranks; a run that goes on where it was judged is not judged again, and the curve has it.
+# During training, on all ranks. A run that resumes at an evaluated step is not evaluated again, and the curve has it.
 train=("$disttrain" train --config "$repository/configs/tiny.yaml" --set train.batch_size=8 --set train.sample_every=0
     --set data.count=60 --set optimizer.warmup_steps=0 --set evaluation.every=2 --set evaluation.count=40
     --set evaluation.steps=2 --set train.precision=fp32 --set train.checkpoint_every=2)
@@ -81,7 +81,7 @@ done
 [[ $(grep -c '"kind":"evaluation"' "$scratch/judged/metrics.jsonl") == 2 ]] || fail "the curve lacks evaluations"
 expect_status 0 "${train[@]}" --output "$scratch/judged" --set train.steps=4
 [[ $(grep -c '"kind":"evaluation"' "$scratch/judged/metrics.jsonl") == 3 ]] || fail "expected one evaluation more"
-# What the command says of the checkpoint.
+# The command computes the same values for the checkpoint.
 expect_status 0 ranks 2 "$disttrain" evaluate --model "$scratch/judged/checkpoints/step-00000002" --count 40 --steps 2 \
     --reference synthetic-faces:60 --precision fp32 --output "$scratch/command"
 for name in fd_pixel kd_pixel recall density; do
@@ -91,8 +91,8 @@ done
 expect_status 2 "${train[@]}" --output "$scratch/bad" --set evaluation.features=inception
 expect_text "docs/evaluation.md"
 
-# Behind a first stage its latents are compared. The reference is what they were made from; once that is gone, what
-# the first stage makes of them.
+# With a first stage, latents are compared. The reference is the set of original images, or their reconstructions once
+# the originals are gone.
 expect_status 0 "$disttrain" vae train --config "$repository/configs/vae_quickstart.yaml" --output "$scratch/vae" \
     --set data.size=32 --set data.count=64 --set "model.block_out_channels=[8,8,16]" --set model.norm_num_groups=4 \
     --set train.steps=2 --set train.batch_size=4 --set train.sample_every=0 --set optimizer.warmup_steps=0
@@ -107,14 +107,14 @@ expect_status 0 ranks 2 "$disttrain" train --config "$scratch/latent.yaml" --out
     --set "first_stage.path=$scratch/vae/model" --set train.steps=2 --set train.batch_size=4 \
     --set train.sample_every=0 --set optimizer.warmup_steps=0 --set evaluation.every=2 --set evaluation.count=16
 grep -q '"fd_vae": ' "$scratch/latent/evaluation/step-00000002-vae.json" || fail "latents were not compared"
-# A model in pixel space by the same features; what was measured by others stays beside them.
+# A pixel-space model with the same features; results for other features are kept.
 expect_status 2 "$disttrain" evaluate --model "$run" --reference "$scratch/originals" --count 20 --steps 2 --features vae
 expect_text "--feature-stage"
 expect_status 0 "$disttrain" evaluate --model "$run" --reference "$scratch/originals" --count 20 --steps 2 \
     --features vae --feature-stage "$scratch/vae/model"
 grep -q '"fd_vae": ' "$run/evaluation/step-00000004-vae.json" || fail "pixels were not compared by latents"
 [[ -s $result ]] || fail "the evaluation by pixels is gone"
-# A report of the two tells what each cost, the first stage included.
+# A report on both models shows the cost of each, including that of the first stage.
 expect_status 0 "$disttrain" report "$run" "$scratch/latent" --output "$scratch/both.html"
 grep -q "its first stage" "$scratch/both.html" || fail "the first stage costs nothing"
 rm -r "$scratch/originals"

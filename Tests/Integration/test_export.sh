@@ -1,8 +1,8 @@
 #!/bin/bash
-# diffusers' folders by the command line: exported from checkpoints, started from, sampled from, compared with.
+# diffusers folders on the command line: export from checkpoints, training from them, sampling, comparison.
 source "$(dirname "$0")/lib.sh"
 
-# refused CODE TEXT COMMAND...: ends with the code and one line that says Error and holds the text.
+# refused CODE TEXT COMMAND...: the command exits with CODE and prints exactly one Error line, which contains TEXT.
 refused() {
     local code=$1 text=$2
     shift 2
@@ -15,12 +15,12 @@ unet=diffusion_pytorch_model.safetensors
 short=(--set train.batch_size=4 --set train.sample_every=0 --set optimizer.warmup_steps=0)
 tiny=("$disttrain" train --config "$repository/configs/tiny.yaml" "${short[@]}" --set train.steps=2
     --set "ema.decays=[0.9, 0.99]")
-# Steps that change nothing, so that weights can be compared with those that a run started from.
+# Steps that do not change the weights, so that they can be compared with the weights that a run started from.
 still=("${short[@]}" --set train.steps=1 --set optimizer.learning_rate=1e-30
     --set optimizer.min_learning_rate=0)
 sample=("$disttrain" sample --count 2 --steps 3 --precision fp32 --output "$scratch/pictures")
 
-# same_samples A B: two folders draw the same.
+# same_samples A B: two folders generate the same samples.
 same_samples() {
     local name
     for name in a b; do
@@ -45,7 +45,7 @@ expect_status 0 "${sample[@]}" --model "$step" --weights unet --dump-latents "$s
 same_samples "$scratch/raw" "$step/unet"
 cmp "$scratch/a.safetensors" "$scratch/c.safetensors" || fail "sample --weights unet draws otherwise"
 
-# Half the bytes, in shards, over an earlier export; then read again.
+# Half the size, in shards, overwriting an earlier export; then read again.
 expect_status 0 "$disttrain" checkpoint export --model "$step" --dtype bf16 --max-shard-size 200KB \
     --output "$scratch/raw"
 [[ $(find "$scratch/raw/unet" -name 'diffusion_pytorch_model-*' | wc -l) -ge 4 ]] || fail "expected shards"
@@ -79,7 +79,7 @@ done
 grep -qx "init_from: $scratch/run" "$scratch/from_run/config.yaml" || fail "config.yaml does not say where it began"
 grep -q "\"init_from\":\"$step/ema-0.99\"" "$scratch/from_run/metrics.jsonl" || fail "nor does metrics.jsonl"
 
-# Its own checkpoint goes before, even where the other model is gone.
+# The run's own checkpoint takes precedence, even if the other model no longer exists.
 mv "$scratch/ema" "$scratch/moved"
 expect_status 0 "${tiny[@]}" --init-from "$scratch/ema" --output "$scratch/from_ema"
 expect_text "--init-from $scratch/ema is left aside" 1
@@ -87,7 +87,7 @@ expect_text "Resuming from $scratch/from_ema/checkpoints/step-00000001" 1
 refused 3 "$scratch/ema: does not exist" "${tiny[@]}" --init-from "$scratch/ema" --output "$scratch/none"
 mv "$scratch/moved" "$scratch/ema"
 
-# Without a section 'model' it is the other model's.
+# Without a section 'model', the configuration of the other model applies.
 sed '/^model:/,/^$/d' "$repository/configs/tiny.yaml" >"$scratch/bare.yaml"
 bare=("$disttrain" train --config "$scratch/bare.yaml" --output "$scratch/from_bare" "${still[@]}")
 refused 2 "model: this key must be given" "${bare[@]}"
@@ -102,7 +102,7 @@ expect_status 0 "${tiny[@]}" "${still[@]}" --set diffusion.prediction=v_predicti
     --output "$scratch/from_other"
 expect_text 'prediction_type is "v_prediction", there "epsilon"' 1
 
-# Weights that are not those of the configuration beside them: all that does not fit, in one line.
+# Weights that do not match the configuration next to them: all mismatches in one line.
 cp -r "$scratch/ema" "$scratch/misfit"
 sed -i -e 's/"in_channels": 3/"in_channels": 4/' -e 's/"out_channels": 3/"out_channels": 4/' \
     "$scratch/misfit/unet/config.json"
@@ -111,7 +111,7 @@ refused 3 "3 misshapen: conv_in.weight is F32 [24, 3, 3, 3], expected [24, 4, 3,
 refused 3 "3 misshapen" "$disttrain" checkpoint export --model "$scratch/misfit" --output "$scratch/none"
 [[ -e $scratch/none ]] && fail "something was written"
 
-# --- Behind a first stage ---------------------------------------------------------------------------------
+# --- With a first stage -----------------------------------------------------------------------------------
 
 vae=("$disttrain" vae train --config "$repository/configs/vae_quickstart.yaml" --set data.size=32
     --set data.count=64 --set "model.block_out_channels=[8,8,16]" --set model.norm_num_groups=4 "${short[@]}"
@@ -138,7 +138,7 @@ diff -r "$scratch/ldm" "$scratch/latent/model" || fail "not the pipeline that th
 grep -q '"sample_size": 8' "$scratch/ldm/unet/config.json" || fail "the U-Net's size is not told"
 same_samples "$scratch/latent" "$scratch/ldm"
 
-# Another first stage would make other pictures without a word.
+# Another first stage would silently produce different images.
 mv "$scratch/vae/model" "$scratch/vae/first"
 cp -r "$scratch/vae2/model" "$scratch/vae/model"
 printf '\x3f' | dd of="$scratch/vae/model/$unet" bs=1 seek=20003 conv=notrunc status=none
@@ -152,25 +152,25 @@ expect_status 0 "${sample[@]}" --model "$scratch/latent" --first-stage "$scratch
 
 # --- Comparing --------------------------------------------------------------------------------------------
 
-# Latents of one drawing are the noise of the next, under any name that is told; one sample of the two.
+# Latents of one run are the noise of the next, under any reported name; one sample of two.
 expect_status 0 "${sample[@]}" --model "$scratch/ldm" --init-noise "$scratch/a.safetensors" --count 1 \
     --dump-latents "$scratch/one.safetensors"
 refused 2 "noise for 2 samples alone" "$disttrain" sample --model "$scratch/ldm" --count 3 \
     --init-noise "$scratch/a.safetensors" --output "$scratch/pictures"
-# The folder's own spacing holds, unless another is asked for.
+# The scheduler's own spacing applies unless another one is given.
 expect_status 0 "${sample[@]}" --model "$scratch/ldm" --spacing trailing --dump-latents "$scratch/c.safetensors"
 sed -i 's/"leading"/"trailing"/' "$scratch/ldm/scheduler/scheduler_config.json"
 expect_status 0 "${sample[@]}" --model "$scratch/ldm" --dump-latents "$scratch/b.safetensors"
 cmp "$scratch/b.safetensors" "$scratch/c.safetensors" || fail "the scheduler's spacing does not hold"
 cmp -s "$scratch/a.safetensors" "$scratch/b.safetensors" && fail "the spacing makes no difference"
 
-# A bare U-Net's latents are no pictures, but latents.
+# The latents of a U-Net without a first stage are not images, but can be written as latents.
 cp -r "$scratch/ldm/unet" "$scratch/bare"
 refused 3 "no first stage" "${sample[@]}" --model "$scratch/bare"
 expect_status 0 "${sample[@]}" --model "$scratch/bare" --dump-latents "$scratch/c.safetensors"
 expect_text "names no scheduler" 1
 
-# Through the first stage and back; the pipeline's folder tells where it is.
+# Encode and decode with the first stage, which is found through the pipeline's folder.
 vae=("$disttrain" vae)
 expect_status 0 "${vae[@]}" decode --model "$scratch/ldm" --scaled "$scratch/b.safetensors" \
     --output "$scratch/images.safetensors"

@@ -1,11 +1,11 @@
 #!/bin/bash
-# Hostile and damaged inputs on several ranks: what takes real processes beyond test_bad_input.sh.
+# Malicious and damaged inputs on several ranks: cases that need real processes and are not in test_bad_input.sh.
 source "$(dirname "$0")/lib.sh"
 
 images=$repository/Tests/Fixtures/images
 prepare=("$disttrain" prepare --size 16 --output "$scratch/made")
 
-# refuses CODE TEXT COMMAND...: alone and on 2 ranks, within a minute, with exactly one line of error.
+# refuses CODE TEXT COMMAND...: alone and on 2 ranks, without a hang, with exactly one Error line.
 refuses() {
     local code=$1 text=$2 count
     shift 2
@@ -48,7 +48,7 @@ refuses 2 "pipe.yaml: is a pipe" "$disttrain" train --config "$scratch/pipe.yaml
 } >"$scratch/bomb.yaml"
 refuses 2 "stands for more than 100000 values" \
     "$disttrain" train --config "$scratch/bomb.yaml" --output "$scratch/made"
-# A downloaded run: the report leaves out what cannot be read.
+# A downloaded run: the report skips what cannot be read.
 mkdir "$scratch/downloaded"
 cp "$scratch/bomb.yaml" "$scratch/downloaded/config.yaml"
 expect_status 0 within "$disttrain" report "$scratch/downloaded" --output "$scratch/report"
@@ -61,7 +61,7 @@ head -c 5M /dev/urandom >"$scratch/set/noise.bin"
 tar -C "$scratch/set" -czf "$scratch/set.tar.gz" .
 expect_status 0 "${prepare[@]}" --skip-bad "$scratch/set"
 mv "$scratch/made" "$scratch/plain"
-# One inflated copy for the ranks of a host: three would not fit into this TMPDIR.
+# The ranks of a host share one decompressed copy: three copies would not fit into this TMPDIR.
 if mount -t tmpfs -o size=8m tmpfs "$scratch/disk" 2>/dev/null; then
     trap 'umount "$scratch/disk"; rm -rf "$scratch"' EXIT
     expect_status 0 ranks 3 env TMPDIR="$scratch/disk" "${prepare[@]}" --skip-bad "$scratch/set.tar.gz"
@@ -76,7 +76,7 @@ if mount -t tmpfs -o size=8m tmpfs "$scratch/disk" 2>/dev/null; then
 else
     echo "SKIP: a small temporary folder, since mount is not permitted here"
 fi
-# A bomb.
+# A decompression bomb.
 head -c 1200M /dev/zero | gzip -1 >"$scratch/zeros.tar.gz"
 refuses 3 "over 200 times its" "${prepare[@]}" "$scratch/zeros.tar.gz"
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# disttrain launch: runs the ranks, passes their end on, and leaves nothing running.
+# disttrain launch: runs the ranks, returns their exit code, and leaves no process running.
 source "$(dirname "$0")/lib.sh"
 
 self_test=(self-test communication)
@@ -14,31 +14,31 @@ expect_status 0 "$disttrain" launch -n "$(($(nproc) + 2))" --threads 1 -- "${sel
 expect_text "oversubscribed" 1
 expect_text "all checks passed" 1
 
-# An allocation around it, of machines that do not exist here, makes no difference.
+# A surrounding allocation of hosts that do not exist here has no effect.
 expect_status 0 env SLURM_JOB_ID=5 SLURM_JOBID=5 SLURM_NNODES=2 SLURM_NODELIST='node[0-1]' \
     SLURM_TASKS_PER_NODE='1(x2)' "$disttrain" launch -n 2 -- "${self_test[@]}"
 expect_text "all checks passed" 1
 
-# Each rank gets its threads, and OpenBLAS one.
+# Each rank gets its threads, and OpenBLAS gets one.
 expect_status 0 "$disttrain" launch -n 2 --threads 3 --dry-run -- "${self_test[@]}" --scenario forever
 expect_text "OMP_NUM_THREADS=3" 1
 expect_text "OPENBLAS_NUM_THREADS=1" 1
 expect_text "self-test communication --scenario forever" 1
 
-# The ranks' exit code is the job's, and their error stands alone.
+# The ranks' exit code is that of the job, and only their error is printed.
 expect_status 3 "$disttrain" launch -n 2 -- "${self_test[@]}" --scenario agreed-failure --failing-rank 1
 expect_text "Error (rank 1): shard 7 is cut short" 1
 expect_no_text "mpirun"
 expect_status 2 "$disttrain" launch -n 2 -- "${self_test[@]}" --scenario common-failure
 expect_text "no such key" 1
 
-# A rank that dies, and one that leaves too early, end the job.
+# A rank that dies, and one that exits too early, end the job.
 expect_status 137 "$disttrain" launch -n 3 -- "${self_test[@]}" --scenario death --failing-rank 2
 expect_text "ended by signal 9" 1
 expect_status 1 "$disttrain" launch -n 2 -- "${self_test[@]}" --scenario early-exit --failing-rank 1
 expect_text "ended with exit code 1" 1
 
-# Bad usage is told once, before anything starts.
+# Invalid usage is reported once, before anything starts.
 expect_status 2 "$disttrain" launch -n 2
 expect_text "put it after \`--\`" 1
 expect_status 2 "$disttrain" launch -n 0 -- "${self_test[@]}"
@@ -50,7 +50,7 @@ expect_text "apt-get install openmpi-bin" 1
 expect_status 2 env OMPI_COMM_WORLD_SIZE=2 "$disttrain" launch -n 2 -- "${self_test[@]}"
 expect_text "launch starts mpirun itself"
 
-# wait_for_ranks COUNT: the processes of the ranks, once all of them run.
+# wait_for_ranks COUNT: waits until all ranks run, and lists their processes.
 wait_for_ranks() {
     have_started() { [[ $(grep -c 'waits, process ' "$scratch/job") == "$1" ]]; }
     await "$1 ranks to start" have_started "$1"
@@ -63,7 +63,7 @@ expect_all_gone() {
     for process in "${processes[@]}"; do await "the end of rank process $process after the job's" has_ended "$process"; done
 }
 
-# A rank killed from outside, as the kernel does when memory runs out.
+# A rank killed from outside, like by the kernel when memory runs out.
 "$disttrain" launch -n 2 -- "${self_test[@]}" --scenario forever >"$scratch/job" 2>&1 &
 job=$!
 wait_for_ranks 2
@@ -73,9 +73,9 @@ wait $job || status=$?
 [[ $status == 137 ]] || fail "exit code $status after a rank was killed, expected 137"
 expect_all_gone
 
-# The launcher told to stop: so are the ranks.
+# Stopping the launcher stops the ranks.
 for signal in TERM INT; do
-    # bash lets its background jobs ignore SIGINT, and what is ignored is not passed on.
+    # Background jobs of bash ignore SIGINT, and an ignored signal is not forwarded.
     env --default-signal=INT "$disttrain" launch -n 2 -- "${self_test[@]}" --scenario forever \
         >"$scratch/job" 2>&1 &
     job=$!

@@ -1,12 +1,12 @@
 #!/bin/bash
-# What disttrain launch does about numerical faults, about a run that dies before its first checkpoint, and about its own
-# death; that it refuses host names that are more than names, and leaves no zombies.
+# disttrain launch: numerical faults, a run that dies before its first checkpoint, and the launcher's own death; rejects
+# unsafe host names and leaves no zombies.
 source "$(dirname "$0")/lib.sh"
 unset OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM # launch sets them where they are needed.
 
 train=(train --config "$repository/Tests/Faults/faults.yaml" --set train.log_every=10)
 
-# launch_run NAME [OPTION...] -- [TRAIN OPTION...]: starts it in the background; $job is the launcher.
+# launch_run NAME [OPTION...] -- [TRAIN OPTION...]: starts a run in the background; $job is the launcher.
 launch_run() {
     run=$scratch/$1
     shift
@@ -17,7 +17,7 @@ launch_run() {
     job=$!
 }
 
-# wait_for COMMAND...: until it succeeds.
+# wait_for COMMAND...: waits until the command succeeds.
 wait_for() {
     if ! (await "$*" "$@"); then
         cat "$run.log" >&2
@@ -33,7 +33,7 @@ expect_end() {
 
 expect_said() { grep -qF -- "$1" "$run.log" || { cat "$run.log" >&2; fail "$run.log lacks '$1'"; }; }
 
-# rank_process RANK
+# rank_process RANK: prints the process ID of the rank.
 rank_process() {
     local process
     for process in $(pgrep -f -- "disttrain train .*$run"); do
@@ -48,7 +48,7 @@ rank_process() {
 trained_to() { [[ $(sed -n 's/.*"kind":"step","step":\([0-9]*\),.*/\1/p' "$run/metrics.jsonl" 2>/dev/null | tail -1) -ge $1 ]] 2>/dev/null; }
 all_gone() { ! pgrep -f -- "$run" >/dev/null; }
 
-# A numerical fault is restarted once, since it may be a bit flip; at the same step again it ends the run.
+# A numerical fault is restarted once, since it may be a bit flip; a second one at the same step ends the run.
 launch_run diverging -- --set train.steps=400 --set optimizer.learning_rate=1e30
 expect_end 4
 expect_said "twice at the same step"
@@ -57,7 +57,7 @@ launch_run diverging-once --max-restarts 0 -- --set train.steps=400 --set optimi
 expect_end 4
 [[ $(ls "$run/logs" | wc -l) == 1 ]] || fail "a numerical fault was restarted with --max-restarts 0"
 
-# A run that goes on from another's checkpoint, and dies before it has one of its own, goes on from there again.
+# A run that resumes from another run's checkpoint and dies before its own first checkpoint resumes from there again.
 launch_run first -- --set train.steps=40 --set train.checkpoint_every=40
 expect_end 0
 launch_run second -- --set train.steps=6000 --set train.checkpoint_every=5800 --resume "$scratch/first"
@@ -69,20 +69,20 @@ kill -TERM "$job"
 expect_end 75
 grep -q '"step":10,' "$run/metrics.jsonl" && fail "the run has started from initial weights"
 
-# The launcher is killed: its ranks save a checkpoint and end; the same command goes on from there.
+# The launcher is killed: its ranks save a checkpoint and exit, and the same command resumes from it.
 launch_run orphaned -- --set train.steps=20000 --set train.checkpoint_every=19000
 wait_for trained_to 20
 kill -KILL "$job"
 began=$SECONDS
 wait_for all_gone
-# On a machine of its own it takes 30 s at most.
+# On an idle machine it takes at most 30 s.
 [[ $((SECONDS - began)) -le 120 ]] || fail "processes were left for $((SECONDS - began)) s"
 wait "$job" || true
 saved=$(ls "$run/checkpoints" | sed -n 's/^step-0*//p')
 [[ -n $saved ]] || fail "the ranks have saved no checkpoint after the launcher's death"
 launch_run orphaned -- --set train.steps=20000 --set train.checkpoint_every=19000
 wait_for grep -q "Resuming from .*step-0*$saved," "$run.log"
-# Killed with a rank that is stopped, and repeated at once.
+# Killed while a rank is stopped, and restarted immediately.
 wait_for trained_to $((saved + 20))
 kill -STOP "$(rank_process 1)"
 kill -KILL "$job"
@@ -93,7 +93,7 @@ wait_for eval '[[ $(grep -c "Resuming from" "$run.log") == 2 ]]'
 [[ $((SECONDS - began)) -le 160 ]] || fail "the repeated command trained only after $((SECONDS - began)) s"
 kill -TERM "$job"
 expect_end 75
-# What is no training has nothing to save, and ends at once.
+# A job that is not a training has nothing to save and ends immediately.
 run=$scratch/waiting
 "$disttrain" launch -n 2 -- self-test communication --scenario forever >"$run.log" 2>&1 &
 job=$!
@@ -103,12 +103,12 @@ kill -KILL "$job"
 wait_for eval '! kill -0 "${processes[@]}" 2>/dev/null'
 wait "$job" || true
 
-# Host names that ssh would take for options.
+# Host names that ssh would interpret as options.
 expect_status 2 "$disttrain" launch "--host=-oProxyCommand=touch $scratch/touched:1" -- "${train[@]}" --output "$scratch/x"
 expect_text "found the host name" 1
 [[ ! -e $scratch/touched ]] || fail "a command in a host name was executed"
 
-# Probes that get no answer are killed, and leave no zombies.
+# Probes without an answer are killed and leave no zombies.
 printf '#!/bin/sh\nsleep 1000\n' >"$scratch/silent-ssh"
 chmod +x "$scratch/silent-ssh"
 run=$scratch/probing

@@ -1,18 +1,18 @@
 #!/bin/bash
-# `disttrain plan` and `disttrain bench allreduce`: what they print, what they hand to each other, what they refuse.
+# `disttrain plan` and `disttrain bench allreduce`: their output, the data exchanged between them, and errors.
 source "$(dirname "$0")/lib.sh"
 
 tiny=(--config "$repository/configs/tiny.yaml")
 lan=(--bandwidth 1G --latency 100us --disk 500M)
 
-# has KEY VALUE [FILE]: the last JSON tells it; the first number after the key.
+# has KEY VALUE [FILE]: the last JSON output has this value; the first number after the key counts.
 has() {
     local found
     found=$(grep -oE "\"$1\":[^,}]*" "${3:-$scratch/stdout}" | head -1)
     [[ $found == "\"$1\":$2" ]] || fail "$1 is ${found:-missing}, expected $2"
 }
 
-# A row for each number of hosts, without timing anything.
+# One row per number of hosts, without timing anything.
 expect_status 0 "$disttrain" plan "${tiny[@]}" "${lan[@]}" --hosts 1,2,4 --step-seconds 1.6
 expect_text "396507 parameters, fp32, gradients in fp32" 1
 expect_text "given: 1.600 s for 16 images" 1
@@ -23,7 +23,7 @@ for row in '    1      1      16      16     1.600       10.0      1.00       10
     expect_text "$row" 1
 done
 
-# Timed here, on one rank and on both ranks of a host; used again for another network.
+# Timed here, on one rank and on both ranks of a host; the times are used again for another network.
 expect_status 0 "$disttrain" plan "${tiny[@]}" --disk 500M --hosts 1 --json
 [[ $(wc -l <"$scratch/stdout") == 1 ]] || fail "not one line of JSON"
 cp "$scratch/stdout" "$scratch/here.json"
@@ -42,7 +42,7 @@ expect_text "a batch that grows with the ranks" 1
 expect_text "measured here on 2 × 1 threads: 2 images in" 1
 expect_text "    2      4       8       2" 1
 
-# The network between ranks; a measurement on one host is no network.
+# The network between ranks; a measurement on one host does not describe a network.
 expect_status 0 ranks 2 "$disttrain" bench allreduce --largest 1 --json
 cp "$scratch/stdout" "$scratch/network.json"
 has hosts 1
@@ -59,7 +59,7 @@ expect_status 0 ranks 3 "$disttrain" bench allreduce --largest 1
 expect_text "3 ranks on 1 host, over its memory" 1
 for operation in all-reduce reduce-scatter all-gather; do expect_text "$operation" 4; done
 
-# Refusals: one line each.
+# Errors: one line each.
 refuses() {
     local text=$1
     shift

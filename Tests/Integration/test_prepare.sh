@@ -1,8 +1,8 @@
 #!/bin/bash
-# Preparing under real mpirun: any number of ranks writes the same bytes, and a job that was killed goes on.
+# `prepare` under real mpirun: any number of ranks writes the same bytes, and a job that was killed resumes.
 source "$(dirname "$0")/lib.sh"
 
-# same_folder A B: the samples and what describes them, not the records of who made them.
+# same_folder A B: compares the samples and their description, without the records of progress.
 same_folder() {
     diff -rq -x progress -x preview.png "$1" "$2" >/dev/null || fail "$1 and $2 differ"
 }
@@ -16,7 +16,7 @@ for count in 2 3 4; do
     same_folder "$scratch/pixels$count" "$scratch/pixels1"
 done
 
-# A first stage that has seen two steps encodes badly, but always the same.
+# A first stage that was trained for two steps encodes badly, but deterministically.
 expect_status 0 "$disttrain" vae train --config "$repository/configs/vae_quickstart.yaml" --output "$scratch/vae" \
     --set data.size=32 --set data.count=64 --set "model.block_out_channels=[8,8,16]" --set model.norm_num_groups=4 \
     --set train.steps=2 --set train.batch_size=4 --set train.sample_every=0 --set optimizer.warmup_steps=0
@@ -26,7 +26,7 @@ expect_status 0 ranks 3 "$disttrain" "${latents[@]}" --output "$scratch/latents3
 expect_text "150 latents of 8x8x4" 1
 same_folder "$scratch/latents3" "$scratch/latents1"
 
-# Killed as soon as there is a first shard, then taken up by another number of ranks.
+# Killed as soon as the first shard exists, then resumed on another number of ranks.
 (ranks 3 "$disttrain" "${latents[@]}" --output "$scratch/killed" >"$scratch/killed.log" 2>&1 || true) &
 job=$!
 await "a first shard" compgen -G "$scratch/killed/shard-*.safetensors"
@@ -35,7 +35,7 @@ wait "$job" || true
 expect_status 0 ranks 2 "$disttrain" "${latents[@]}" --output "$scratch/killed"
 same_folder "$scratch/killed" "$scratch/latents1"
 
-# A shard that was damaged afterwards is noticed and made again, and nothing else is.
+# A shard that was damaged afterwards is detected and written again, and no other file changes.
 shard=$(compgen -G "$scratch/killed/shard-*.safetensors" | head -n 1)
 truncate -s -1 "$shard"
 expect_status 0 "$disttrain" "${latents[@]}" --output "$scratch/killed"

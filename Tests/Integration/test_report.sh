@@ -1,5 +1,5 @@
 #!/bin/bash
-# Reports: of a finished run, one that broke off, five at once; as a page that needs nothing else, and as slides.
+# Reports on a finished run, an interrupted one, and five at once, as a self-contained page and as slides.
 source "$(dirname "$0")/lib.sh"
 
 run=(train --config "$repository/configs/tiny.yaml" --set train.steps=12 --set train.batch_size=4
@@ -8,15 +8,15 @@ run=(train --config "$repository/configs/tiny.yaml" --set train.steps=12 --set t
 for number in 1 2 3 4; do
     expect_status 0 "$disttrain" "${run[@]}" --set "seed=$number" --output "$scratch/run$number"
 done
-# One that was killed: no final checkpoint, no model, a torn line.
+# A run that was killed: no final checkpoint, no model, a torn line.
 cp -r "$scratch/run4" "$scratch/broken"
 rm -r "$scratch/broken/model" "$scratch/broken/checkpoints/step-00000012"
 sed -i -e '/"step":1[012],/d' -e '/"step":9,/d' "$scratch/broken/metrics.jsonl"
 printf '{"kind":"step","step":9,"lo' >>"$scratch/broken/metrics.jsonl"
 sed -i 's/"finished"/"failed"/' "$scratch/broken/status.json"
-# What files say is text, whatever it looks like.
+# File contents are escaped, whatever they contain.
 sed -i 's/"hosts":\["/"hosts":["<script>a\&b`/' "$scratch/broken/metrics.jsonl"
-# One that was evaluated.
+# A run that was evaluated.
 mkdir "$scratch/run2/evaluation"
 cat >"$scratch/run2/evaluation/step-00000012-inception.json" <<'END'
 {"format_version": 1, "step": 12, "weights": "ema-0.99", "features": "inception", "count": 64,
@@ -24,7 +24,7 @@ cat >"$scratch/run2/evaluation/step-00000012-inception.json" <<'END'
  "metrics": {"fid": 321.2, "kid": 0.25, "kid_low": 0.2, "kid_high": 0.3, "precision": 0.5, "something_new": 7}}
 END
 
-# check_page FILE: well-formed, every section present, and nothing fetched.
+# check_page FILE: the page is well-formed, contains every section, and loads nothing from elsewhere.
 check_page() {
     python3 - "$1" <<'END' || fail "$1 is no whole page"
 import html.parser, re, sys
@@ -60,7 +60,7 @@ if page.faults: sys.exit("\n".join(page.faults[:10]))
 END
 }
 
-# expect_pictures FILE...: PNG files that are there.
+# expect_pictures FILE...: the files exist and are PNG.
 expect_pictures() {
     local picture
     for picture in "$@"; do
@@ -76,7 +76,7 @@ expect_pictures "$files"/{loss,learning_rate,gradient_norm,throughput}.png
 grep -q "made all 12 steps" "$scratch/run1/report/report.html" || fail "the run is not called finished"
 grep -q "No evaluation yet" "$scratch/run1/report/report.html" || fail "the page does not say what is missing"
 [[ $(grep -o 'data:image/png' "$scratch/run1/report/report.html" | wc -l) == 3 ]] || fail "expected 3 sample grids"
-# The folder is still the run's: it can be resumed, and nothing else has changed in it.
+# The folder still belongs to the run: it can be resumed, and nothing else in it has changed.
 expect_status 0 "$disttrain" "${run[@]}" --set seed=1 --output "$scratch/run1"
 
 expect_status 0 "$disttrain" report "$scratch/broken" --output "$scratch/broken.html"
@@ -95,7 +95,7 @@ expect_status 0 "$disttrain" report "${all[@]}" --output "$scratch/five.html"
 check_page "$scratch/five.html"
 [[ $(grep -o '<path class="raw' "$scratch/five.html" | wc -l) -ge 15 ]] || fail "expected a curve of each run in each plot"
 
-# Runs that have hardly begun.
+# Runs that have just begun.
 mkdir -p "$scratch/empty"
 cp "$scratch/run1/config.yaml" "$scratch/empty/"
 expect_status 0 "$disttrain" report "$scratch/empty" --output "$scratch/empty.html"
@@ -106,7 +106,7 @@ printf '{"kind":"step","step":1e99}\n{"kind":"step","step":-4}\n[]\n{"kind":"ste
 expect_status 0 "$disttrain" report "$scratch/empty" --output "$scratch/empty.html"
 check_page "$scratch/empty.html"
 
-# Slides: every picture that they name is there.
+# Slides: every image that they reference exists.
 for language in en ja; do
     expect_status 0 "$disttrain" report "${all[@]}" --format marp --lang "$language" --output "$scratch/talk/$language.md"
     head -n 2 "$scratch/talk/$language.md" | grep -q 'marp: true' || fail "no front matter"
@@ -118,7 +118,7 @@ done
 expect_status 0 "$disttrain" report "$scratch/run2" --format marp
 [[ -s $scratch/run2/report/slides.md ]] || fail "no slides in the run's folder"
 
-# Pictures of the sampling, when they are asked for; then they stay.
+# Images of the sampling process, on request; later reports keep them.
 expect_status 0 "$disttrain" report "$scratch/run3" --pictures --output "$scratch/pictures.html"
 check_page "$scratch/pictures.html"
 expect_pictures "$scratch"/run3/report/{denoising,interpolation}.png
@@ -126,7 +126,7 @@ expect_status 0 "$disttrain" report "$scratch/run3" --output "$scratch/again.htm
 [[ $(grep -o 'data:image/png' "$scratch/again.html" | wc -l) == 5 ]] || fail "expected 3 sample grids and 2 strips"
 expect_status 0 "$disttrain" report "$scratch/empty" --pictures --output "$scratch/empty.html"
 
-# What is no run.
+# Paths that are not runs.
 expect_status 2 "$disttrain" report
 expect_status 2 "$disttrain" report "$scratch/nothing"
 expect_text "nothing: no such folder" 1

@@ -1,5 +1,5 @@
 #!/bin/bash
-# One run at a time in a folder, and what a resume does about a changed configuration.
+# Only one run at a time uses a folder, and a resume checks for changes of the configuration.
 source "$(dirname "$0")/lib.sh"
 
 run=("$disttrain" train --config "$repository/configs/tiny.yaml" --set train.batch_size=4 --set train.log_every=1
@@ -8,20 +8,20 @@ run=("$disttrain" train --config "$repository/configs/tiny.yaml" --set train.bat
 endless=("${run[@]}" --set train.steps=1000000 --set train.sample_every=0)
 trap 'kill -KILL $(jobs -p) 2>/dev/null || true; rm -rf "$scratch"' EXIT
 
-# wait_for PATTERN: until a checkpoint or another path is there.
+# wait_for PATTERN: waits until a checkpoint or another path exists.
 wait_for() {
     await_from "$job" "$1" compgen -G "$1"
 }
 
-# fingerprint FOLDER: every name in it, and the bytes of all files but the lock and the status, which show that a run
-# lives.
+# fingerprint FOLDER: every name in the folder, and the bytes of all files except the lock and the status, which change
+# while a run is alive.
 fingerprint() {
     (cd "$1" && find . -name '[0-9]*.json' -o -name 'status.json*' -o -print | sort &&
         find . -path ./.lock -prune -o -name 'status.json*' -o -type f -print0 |
         sort -z | xargs -0 sha256sum)
 }
 
-# A run in use is refused to others, also while it is stopped, and nothing of it changes.
+# A run in use, even a stopped one, rejects other processes, and nothing in it changes.
 "${run[@]}" --set train.steps=1000000 --set train.log_every=1000000 --set train.sample_every=0 \
     --set train.checkpoint_every=0 --output "$scratch/used" >"$scratch/job" 2>&1 &
 job=$!
@@ -39,7 +39,7 @@ fingerprint "$scratch/used" >"$scratch/after"
 cmp "$scratch/before" "$scratch/after" || fail "a refused run has changed the folder"
 [[ $(ls "$scratch/used/.lock") == "$lock" ]] || fail "a refused run has changed the lock"
 
-# Killed, it makes way at once: to one of many that want it.
+# After it is killed, exactly one of several waiting processes takes over immediately.
 kill -KILL $job
 wait $job || true
 jobs=()
@@ -58,7 +58,7 @@ done
 kill -KILL "${jobs[@]}" 2>/dev/null || true
 wait || true
 
-# A lock that is taken away ends the run before it writes more.
+# A run whose lock is removed ends before it writes anything else.
 "${endless[@]}" --output "$scratch/robbed" >"$scratch/job" 2>&1 &
 job=$!
 wait_for "$scratch/robbed/checkpoints/step-00000002"
@@ -68,7 +68,8 @@ wait $job || status=$?
 [[ $status == 2 ]] || fail "exit code $status, expected 2"
 grep -qF ".lock: has been removed while this run used it" "$scratch/job" || fail "no word on the lost lock"
 
-# Harmless changes are told and followed, harmful ones refused with nothing changed, or followed when allowed.
+# Harmless changes are reported and applied. Harmful changes are rejected without modifying anything, or applied if
+# allowed.
 expect_status 0 "${run[@]}" --set train.steps=4 --output "$scratch/run"
 fingerprint "$scratch/run" >"$scratch/before"
 for harmful in seed=1 diffusion.schedule=linear 'optimizer.betas=[0.8, 0.9]' data.count=1999; do
@@ -93,7 +94,7 @@ expect_text "Note: optimizer.learning_rate was 0.001, is 0.0001" 1
 expect_text "Note: seed was 0, is 1, as --allow-change says" 1
 grep -qx "seed: 1" "$scratch/run/config.yaml" || fail "config.yaml is not the new one"
 
-# Back behind a checkpoint: curve and pictures end where the run goes on, and its later steps come anew.
+# Resuming before a checkpoint: the curve and the images are truncated to that step, and later steps are repeated.
 printf '{"kind":"step","st\0\0\0\0' >>"$scratch/run/metrics.jsonl"
 expect_status 0 "${run[@]}" --set train.steps=6 \
     --resume-before 5 --output "$scratch/run"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Sampling and first stages by their files: what is written can be read back and gives the same again.
+# Sampling and first stages through files: written files can be read back and give the same results.
 source "$(dirname "$0")/lib.sh"
 
 expect_status 0 "$disttrain" vae train --config "$repository/configs/vae_quickstart.yaml" --output "$scratch/vae" \
@@ -14,7 +14,8 @@ expect_status 0 "$disttrain" train --config "$scratch/latent.yaml" --output "$sc
     --set "first_stage.path=$scratch/vae/model" --set train.steps=2 --set train.batch_size=4 \
     --set train.sample_every=0 --set optimizer.warmup_steps=0
 
-# The final latents are the same on any number of ranks, and a run, its checkpoint and its pipeline sample alike.
+# The final latents are the same on any number of ranks, and a run, its checkpoint and its pipeline give the same
+# samples.
 sample=("$disttrain" sample --count 5 --steps 3 --precision fp32)
 expect_status 0 "${sample[@]}" --model "$scratch/run" --output "$scratch/a" --dump-latents "$scratch/a.safetensors"
 for model in "$scratch/run/model" "$scratch/run/checkpoints/step-00000002"; do
@@ -28,7 +29,7 @@ done
 expect_status 0 "${sample[@]}" --model "$scratch/run" --method ddpm --output "$scratch/c"
 expect_status 0 "${sample[@]}" --model "$scratch/run" --eta 1 --spacing trailing --output "$scratch/d"
 
-# Encode pictures, decode them to a file and to pictures.
+# Encode images, and decode them to a file and to images.
 pictures=("$scratch/a/sample_00000.png" "$scratch/a/sample_00001.png")
 expect_status 0 "$disttrain" vae encode --model "$scratch/vae/model" --size 32 "${pictures[@]}" \
     --output "$scratch/encoded.safetensors"

@@ -1,18 +1,17 @@
 #!/bin/bash
-# Samples by seeds and as an archive, strips of the denoising, interpolations, inversion: the same on any number of
-# ranks.
+# Samples by seed and as an archive, denoising strips, interpolation, inversion: the same on any number of ranks.
 source "$(dirname "$0")/lib.sh"
 
 expect_status 0 "$disttrain" train --config "$repository/configs/tiny.yaml" --output "$scratch/run" \
     --set train.steps=4 --set train.batch_size=4 --set train.sample_every=0 --set optimizer.warmup_steps=0
 sample=("$disttrain" sample --model "$scratch/run" --steps 4 --precision fp32)
 
-# same_pictures A B: the same files with the same pixels and texts.
+# same_pictures A B: the folders have the same files with the same pixels and text chunks.
 same_pictures() {
     diff -rq "$1" "$2" >/dev/null || fail "$1 and $2 differ"
 }
 
-# A picture for each seed: the first of its seed, on any number of ranks.
+# One image per seed, the first of that seed, on any number of ranks.
 expect_status 0 "${sample[@]}" --seeds 3-6,11 --output "$scratch/seeds1"
 for count in 2 4; do
     expect_status 0 ranks "$count" "${sample[@]}" --seeds 3-6,11 --output "$scratch/seeds$count"
@@ -21,12 +20,12 @@ done
 expect_status 0 "${sample[@]}" --seed 11 --count 1 --format png --output "$scratch/alone"
 cmp "$scratch/alone/sample_00000.png" "$scratch/seeds1/seed_00011.png" || fail "seed 11 is not the first of its seed"
 [[ ! -e $scratch/alone/grid.png ]] || fail "a grid that nobody asked for"
-# The text chunks say how it was drawn.
+# The text chunks record how the image was sampled.
 for text in 'seed.11' 'index.0' 'step.4' 'steps.4' 'eta.0.0' 'method.ddim' 'weights.ema-0.99'; do
     grep -qaE "$text" "$scratch/seeds1/seed_00011.png" || fail "no text '$text' in the PNG"
 done
 
-# The archive, read by Python's own ZIP reader.
+# The archive, read with Python's own ZIP reader.
 expect_status 0 "${sample[@]}" --count 5 --output "$scratch/many" --format npz --format png
 expect_status 0 ranks 3 "${sample[@]}" --count 5 --output "$scratch/many3" --format npz
 archive=samples_5x32x32x3.npz
@@ -51,7 +50,7 @@ expect_status 0 ranks 3 "${sample[@]}" --interpolate 3:11 --interpolate 1:2 --fr
 same_pictures "$scratch/between1" "$scratch/between3"
 [[ $(find "$scratch/between1" -name 'interpolation_*.png' | wc -l) == 8 ]] || fail "expected 8 pictures"
 
-# Inversion: the noise, which draws the same again.
+# Inversion: the resulting noise gives the same samples again.
 expect_status 0 "${sample[@]}" --invert synthetic-faces:3 --output "$scratch/inverted1"
 expect_text "Inverted 3 pictures by 4 steps and back: RMS error of pixels" 1
 expect_status 0 ranks 2 "${sample[@]}" --invert synthetic-faces:3 --output "$scratch/inverted2"
@@ -59,11 +58,11 @@ same_pictures "$scratch/inverted1" "$scratch/inverted2"
 grep -q '"latent_relative_error"' "$scratch/inverted1/inversion.json" || fail "no error in inversion.json"
 expect_status 0 "${sample[@]}" --init-noise "$scratch/inverted1/noise.safetensors" --output "$scratch/again"
 [[ -s $scratch/again/sample_00002.png ]] || fail "the noise draws nothing"
-# Pictures of a folder, cropped and resized.
+# Images from a folder, cropped and resized.
 expect_status 0 "${sample[@]}" --invert "$scratch/seeds1" --count 2 --output "$scratch/inverted3"
 expect_text "Inverted 2 pictures" 1
 
-# What does not go together is refused in a line.
+# Invalid combinations are rejected with one line.
 for wrong in "--seeds 5-3" "--seeds 1,1" "--seeds 0-2000000" "--seeds x" "--seeds 1-2 --count 2" "--interpolate 3" \
     "--interpolate 1:2 --eta 1" "--progress 2 --format npz" "--progress 2 --invert x" "--frames 1" "--format gif" \
     "--invert x --method ddpm"; do

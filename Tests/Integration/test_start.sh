@@ -1,5 +1,5 @@
 #!/bin/bash
-# Where a run starts from, and what all of its ranks must have in common.
+# The checkpoint from which a run starts, and the properties that all of its ranks must share.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 train=("$disttrain" train --config "$repository/configs/tiny.yaml" --set sampling.count=1 --set sampling.steps=1
@@ -12,16 +12,16 @@ expect_status 0 "${train[@]}" --set train.steps=4 --output "$scratch/first"
 second=("${train[@]}" --set train.steps=6 --resume "$scratch/first" --output "$scratch/second")
 expect_status 0 "${second[@]}"
 expect_text "Resuming from $scratch/first/checkpoints/step-00000004" 1
-# It died before it had saved: the same command must not fall back to initial weights.
+# It died before it saved: the same command must not fall back to initial weights.
 rm -r "$scratch/second/checkpoints"
 expect_status 0 "${second[@]}"
 expect_text "Resuming from $scratch/first/checkpoints/step-00000004" 1
-# Its own checkpoints take precedence, and none of them is lost.
+# The run's own checkpoints take precedence, and none of them is lost.
 expect_status 0 "${second[@]}" --set train.steps=8
 expect_text "Resuming from $scratch/second/checkpoints/step-00000006" 1
 expect_no_text "set aside"
 
-# Back to an older checkpoint of its own, once: repeating the command continues.
+# Returning once to an older checkpoint of its own: repeating the command continues.
 older=$scratch/second/checkpoints/step-00000006
 expect_status 2 "${train[@]}" --set train.steps=10 --resume "$older" --output "$scratch/second"
 expect_text "whose newest one is of step 8 and takes precedence" 1
@@ -36,7 +36,7 @@ expect_no_text "set aside"
 expect_status 2 "${train[@]}" --resume-before 3 --output "$scratch/second"
 expect_text "holds no checkpoint before step 3" 1
 
-# --- Ranks that were started differently ------------------------------------------------------------------
+# --- Ranks with different command lines -------------------------------------------------------------------
 
 mixed() { # OPTIONS OF BOTH, --, OF THE FIRST RANK, --, OF THE SECOND; each rank in a folder of its own
     local part=0 word
@@ -61,14 +61,14 @@ expect_text "optimizer.learning_rate is 0.001 on rank 0, 1e-06 on rank 1" 1
 expect_status 2 mixed "${train[@]}" -- --output "$scratch/a" -- --output "$scratch/b"
 expect_text "--output is $scratch/a on rank 0, $scratch/b on rank 1" 1
 
-# The same path, but other data behind it.
+# The same path, but different data behind it.
 mkdir -p "$scratch/one" "$scratch/two"
 expect_status 0 "$disttrain" prepare synthetic-faces:64 --size 32 --output "$scratch/one/data"
 expect_status 0 "$disttrain" prepare synthetic-faces:65 --size 32 --output "$scratch/two/data"
 expect_status 2 mixed "${train[@]}" --set data.path=data --set data.count=null --set data.size=null --output "$scratch/mixed" -- --
 expect_text "data.fingerprint is " 1
 
-# One processor without native bf16 decides for all; the others follow.
+# One processor without native bf16 determines the precision of all ranks.
 expect_status 0 mixed "${train[@]}" --set train.precision=auto --set train.steps=2 --output "$scratch/auto" -- -- \
     --set seed=0
 env_mixed() {
@@ -78,7 +78,7 @@ env_mixed() {
 expect_status 0 env_mixed "${train[@]}" --set train.precision=auto --set train.steps=2 --output "$scratch/isa"
 expect_text ", fp32, batch" 1
 
-# --- The place in the data is counted in samples ----------------------------------------------------------
+# --- The data position is counted in samples --------------------------------------------------------------
 
 batch=("${train[@]}" --output "$scratch/batch")
 expect_status 0 "${batch[@]}" --set train.steps=4
@@ -88,7 +88,7 @@ seen=$(sed -n 's/.*"kind":"step".*"samples_seen":\([0-9]*\).*/\1/p' "$scratch/ba
 [[ $seen == "16 32 48 64 72 80 " ]] || fail "samples_seen: $seen"
 grep -q '"samples_seen": 80' "$scratch/batch/checkpoints/step-00000006/manifest.json" || fail "manifest"
 
-# --- Output that nothing depends on -----------------------------------------------------------------------
+# --- Failures of optional output --------------------------------------------------------------------------
 
 expect_status 0 "${train[@]}" --set train.steps=4 --set train.sample_every=2 --output "$scratch/plain"
 mkdir -p "$scratch/files"

@@ -1,13 +1,13 @@
 #!/bin/bash
 # Storage faults end a command with exit code 74 and one line that names the file and the cause; the launcher restarts
-# the job. Tests/Faults has the faults that a run survives by itself.
+# the job. Tests/Faults covers the faults that a run survives.
 source "$(dirname "$0")/lib.sh"
 unset OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM # launch sets them where they are needed.
 
 run=$scratch/run
 train=(train --config "$repository/Tests/Faults/faults.yaml")
 
-# fails TEXT COMMAND...: alone and, where it is no launcher, on 2 ranks.
+# fails TEXT COMMAND...: the command exits with code 74 and prints exactly one Error line, which contains TEXT.
 fails() {
     local text=$1
     shift
@@ -22,13 +22,13 @@ full=(FAULT_ACTION=ENOSPC FAULT_CALL='*write*' FAULT_FILE='checkpoints/.partial-
 fails "No space left on device" with_fault "$run" "${full[@]}" "$disttrain" "${train[@]}" --output "$run" \
     --set checkpoint.save_timeout=2
 expect_text "step 6/6" 1
-# The same command succeeds when there is room.
+# The same command succeeds once there is space.
 expect_status 0 "$disttrain" "${train[@]}" --output "$run"
 [[ -d $run/checkpoints/step-00000006 ]] || fail "no checkpoint of the last step"
 
-# --- The launcher restarts it -----------------------------------------------------------------------------
+# --- The launcher restarts the job ------------------------------------------------------------------------
 
-# Only the first start has the fault.
+# Only the first attempt has the fault.
 launched=$scratch/launched
 expect_status 0 with_fault "$launched" "${full[@]}" FAULT_ONCE="$scratch/once" "$disttrain" launch -n 2 -- "${train[@]}" \
     --output "$launched" --set checkpoint.save_timeout=2
@@ -38,7 +38,7 @@ expect_status 0 "$disttrain" checkpoint diff "$launched" "$launched/checkpoints/
 fails "No space left on device" with_fault "$scratch/hopeless" "${full[@]}" "$disttrain" launch -n 2 --max-restarts 0 -- \
     "${train[@]}" --output "$scratch/hopeless" --set checkpoint.save_timeout=2
 
-# --- What cannot be read ----------------------------------------------------------------------------------
+# --- Files that cannot be read ----------------------------------------------------------------------------
 
 unreadable=(FAULT_ACTION=EIO FAULT_CALL='@(open-read|read|pread*)' FAULT_TIMES=0)
 sample=("$disttrain" sample --model "$run" --count 1 --steps 1 --output "$scratch/samples")

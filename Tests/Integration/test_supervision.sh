@@ -1,20 +1,20 @@
 #!/bin/bash
-# disttrain launch keeps a training going: whatever dies, hangs or is told to stop, the run reaches its last step with
-# the weights and the curve of one that nothing happened to, and leaves no process behind.
+# disttrain launch keeps a training job running: after a process dies, hangs or is stopped, the run reaches its last
+# step with the same weights and curve as an undisturbed run, and leaves no process behind.
 source "$(dirname "$0")/lib.sh"
 unset OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM # launch sets them where they are needed.
 
 steps=960
 train=(train --config "$repository/Tests/Faults/faults.yaml" --set train.steps=$steps --set train.checkpoint_every=96
     --set train.log_every=28)
-# What is to meet a run in its middle slows it from a step soon after its first checkpoint on.
+# Runs that are disturbed while training are slowed down from a step soon after their first checkpoint.
 logged_before=4
 
 trace() {
     sed -n 's/.*"kind":"step","step":\([0-9]*\),"loss":\([^,]*\),.*/\1 \2/p' "$1/metrics.jsonl"
 }
 
-# launch_run NAME [OPTION...]: starts it behind this script; $job is the launcher.
+# launch_run NAME [OPTION...]: starts a run in the background; $job is the launcher.
 how=()
 launch_run() {
     run=$scratch/$1
@@ -23,14 +23,14 @@ launch_run() {
     job=$!
 }
 
-# launch_slowly NAME [OPTION...]: the same; its first start takes half a minute after the first checkpoint, which a
-# test that kills or stops it never waits for.
+# launch_slowly NAME [OPTION...]: the same, but the first attempt takes half a minute after the first checkpoint. A test
+# that kills or stops it does not wait for that.
 launch_slowly() {
     local how=(slowed "$scratch/$1" $logged_before)
     launch_run "$@"
 }
 
-# wait_for_step STEP: until the run has a checkpoint of it or of a later one.
+# wait_for_step STEP: waits until the run has a checkpoint of this or a later step.
 wait_for_step() {
     has_checkpoint() {
         ls "$run"/checkpoints | awk -F- -v step="$1" '/^step-/ && $2 + 0 >= step { found = 1 } END { exit !found }'
@@ -41,7 +41,7 @@ wait_for_step() {
     fi
 }
 
-# rank_process RANK: its process, by the environment that mpirun gives it.
+# rank_process RANK: prints the process ID of the rank, identified by the environment that mpirun sets.
 rank_process() {
     local process
     for process in $(pgrep -f -- "disttrain train .*$run"); do
@@ -53,7 +53,7 @@ rank_process() {
     fail "rank $1 of $run does not run"
 }
 
-# expect_end CODE
+# expect_end CODE: the launcher exits with CODE, and no process of the run remains.
 expect_end() {
     local status=0
     wait "$job" || status=$?
@@ -66,7 +66,7 @@ expect_end() {
 
 expect_said() { grep -qF -- "$1" "$run.log" || { cat "$run.log" >&2; fail "$run.log lacks '$1'"; }; }
 
-# expect_same: the run is the undisturbed one, to the bit.
+# expect_same: the run is bitwise identical to the undisturbed one.
 expect_same() {
     expect_status 0 "$disttrain" checkpoint diff "$scratch/undisturbed" "$run"
     cmp <(trace "$scratch/undisturbed") <(trace "$run") || fail "$run has another curve"
@@ -80,7 +80,7 @@ expect_text "finished" 1
 expect_text "2 ranks on $(hostname) (2)" 1
 [[ -s $run/logs/attempt-0001/rank-0.log ]] || fail "no log of rank 0"
 
-# A rank that is killed, mpirun that is killed.
+# A rank is killed; then mpirun is killed.
 launch_slowly killed-rank
 wait_for_step 96
 kill -KILL "$(rank_process 1)"
@@ -98,7 +98,7 @@ kill -KILL "$(pgrep -f -- "mpirun .*$run" | head -1)"
 expect_end 0
 expect_same
 
-# A rank that hangs, rank 0 which watches the others too.
+# A rank hangs, including rank 0, which watches the others.
 for rank in 0 1; do
     launch_slowly "stopped-rank-$rank" --collective-timeout 10s
     wait_for_step 96
@@ -107,7 +107,7 @@ for rank in 0 1; do
     expect_same
 done
 
-# Told to stop: with a checkpoint at whatever step it was, and code 75; then it goes on.
+# Stopped by a signal: the run saves a checkpoint at the current step and exits with 75, then resumes.
 for signal in TERM INT USR1; do
     launch_slowly "told-$signal"
     wait_for_step 96
@@ -118,8 +118,8 @@ done
 launch_run told-TERM
 expect_end 0
 expect_same
-# To a rank, to mpirun: one run, which each signal stops where the one before left it. (What mpirun makes of SIGTERM
-# takes 15 s: Tests/Cluster.)
+# Signals to a rank and to mpirun: a single run, which each signal stops where the previous one left it. (mpirun's
+# handling of SIGTERM takes 15 s: see Tests/Cluster.)
 at=96
 for signal in INT TERM USR1 mpirun; do
     launch_slowly told-others
@@ -137,10 +137,10 @@ launch_run told-others
 expect_end 0
 expect_same
 
-# Told before ranks have come up: a step is made and saved all the same. The moments are those at which the launcher
-# listens, has started mpirun, and has a process of a rank.
+# Stopped before the ranks have started: one step is still trained and saved. The tested moments are when the launcher
+# has installed its handlers, has started mpirun, and has a rank process.
 listens() {
-    # Before it becomes the launcher, the process is a shell, which handles this signal too.
+    # Before it becomes the launcher, the process is a shell, which also handles this signal.
     [[ $(readlink "/proc/$job/exe") == "$(realpath "$disttrain")" ]] &&
         (( 16#$(awk '/^SigCgt/ { print $2 }' "/proc/$job/status") & 1 << (10 - 1) ))
 }
@@ -158,7 +158,7 @@ launch_run told-early
 expect_end 0
 expect_same
 
-# Told in the pause before a restart: the checkpoint is there, and nothing is started again.
+# Stopped in the pause before a restart: the checkpoint exists, and nothing is restarted.
 launch_slowly told-between
 wait_for_step 96
 kill -KILL "$(rank_process 1)"
@@ -169,8 +169,8 @@ launch_run told-between
 expect_end 0
 expect_same
 
-# In time: as often as it needs. A run that is slowed cannot end within the first limit, and later limits grow until one
-# is enough, however busy the machine is.
+# With a time limit, the run is started as often as necessary. A slowed run cannot finish within the first limit, and
+# the limits grow until one is sufficient, however busy the machine is.
 limit=2
 count=0
 while true; do
@@ -189,7 +189,7 @@ done
 [[ $count -gt 1 ]] || fail "a run of $steps steps was done within the time limit"
 expect_same
 
-# A second Ctrl-C ends at once.
+# A second Ctrl-C ends the job immediately.
 launch_slowly impatient
 wait_for_step 96
 kill -STOP "$(rank_process 1)"
@@ -198,11 +198,11 @@ await_from "$job" "word of the first Ctrl-C" has_line "once more ends at once" "
 kill -INT "$job"
 expect_end 130
 
-# What would happen again is not tried again; what keeps happening, not for ever.
+# A failure that would recur is not retried, and repeated failures are retried a limited number of times.
 expect_status 2 "$disttrain" launch -n 2 -- "${train[@]}" --set data.path=/nowhere --output "$scratch/refused"
 [[ $(ls "$scratch/refused/logs") == attempt-0001 ]] || fail "a usage error was tried again"
 
-# The kills come before a checkpoint would.
+# The processes are killed before a checkpoint is due.
 train+=(--set train.steps=1000000 --set train.checkpoint_every=0)
 launch_run hopeless --max-restarts 2
 while kill -0 "$job" 2>/dev/null; do

@@ -1,9 +1,9 @@
 #!/bin/bash
-# Training under real mpirun: any number of ranks trains the same model, resumes the others' checkpoints, and draws
-# the same samples.
+# Training under real mpirun: any number of ranks trains the same model, resumes from the others' checkpoints, and
+# generates the same samples.
 source "$(dirname "$0")/lib.sh"
 
-# A run of twelve steps whose learning rate does not depend on their number.
+# A run of twelve steps whose learning rate does not depend on the number of steps.
 run=(--config "$repository/configs/tiny.yaml"
     --set train.steps=12 --set train.batch_size=12 --set train.log_every=1 --set train.check_replicas_every=3
     --set train.sample_every=12 --set train.checkpoint_every=6
@@ -14,7 +14,7 @@ trace() {
     sed -n 's/.*"kind":"step","step":\([0-9]*\),"loss":\([^,]*\),.*/\1 \2/p' "$1/metrics.jsonl"
 }
 
-# expect_same_trace RUN OTHER [STEPS]: so many steps each, with losses that agree to 1e-5 of themselves.
+# expect_same_trace RUN OTHER [STEPS]: both have STEPS steps, with losses that agree within a relative error of 1e-5.
 expect_same_trace() {
     local differing steps=${3:-12}
     [[ $(trace "$1" | wc -l) == "$steps" ]] || fail "$1 has $(trace "$1" | wc -l) logged steps, expected $steps"
@@ -24,15 +24,15 @@ expect_same_trace() {
     [[ -z $differing ]] || fail "the losses of $1 and $2 differ (step loss step loss): $differing"
 }
 
-# The gradient that the ranks average is the one that a process makes alone: uneven shares and micro-batches,
-# dropout, flips and noise keyed by sample.
+# The averaged gradient of all ranks equals the gradient computed by a single process, with uneven shares and
+# micro-batches, and with dropout, flips and noise keyed by sample.
 expect_status 0 "$disttrain" self-test gradients
 expect_text "gradients on 1 ranks: relative error" 1
 for count in 2 3 4; do
     expect_status 0 ranks "$count" "$disttrain" self-test gradients
     expect_text "gradients on $count ranks: relative error" 1
 done
-# Weights that are still on their way when a step begins are there when they are read.
+# Weights that are in flight when a step begins have arrived before they are read.
 for count in 2 3 4; do
     expect_status 0 ranks "$count" "$disttrain" self-test weights
     expect_text "weights on $count ranks: 6 runs as if on several hosts, all equal" 1
@@ -40,14 +40,14 @@ done
 expect_status 2 ranks 3 "$disttrain" self-test gradients --batch 2
 expect_text "expected at least a sample a rank" 1
 
-# One global batch, whatever the number of ranks: the same losses at every step.
+# One global batch, regardless of the number of ranks: the same losses at every step.
 expect_status 0 "$disttrain" train "${run[@]}" --output "$scratch/ranks1"
 for count in 2 3 4; do
     expect_status 0 ranks "$count" "$disttrain" train "${run[@]}" --output "$scratch/ranks$count"
     expect_text "$count ranks × 1 threads" 1
     expect_same_trace "$scratch/ranks$count" "$scratch/ranks1"
 done
-# What a run trains on (samples, flips, timesteps, noise) is the same on any number of ranks, to the bit.
+# The training data (samples, flips, timesteps, noise) is bitwise identical on any number of ranks.
 expect_status 0 "$disttrain" self-test draws
 expect_text "draws of 100 steps: " 1
 draws=$(cat "$scratch/stdout")
@@ -57,7 +57,7 @@ for count in 2 3 4; do
 done
 expect_status 0 "$disttrain" self-test draws --seed 1
 expect_no_text "$draws"
-# So its losses agree over a hundred steps, of a smaller model.
+# The losses therefore agree over a hundred steps of a smaller model.
 long=("${run[@]}" --set data.size=16 --set model.sample_size=16 --set "model.block_out_channels=[8,16]"
     --set model.attention_head_dim=8 --set model.norm_num_groups=4 --set train.steps=100 --set train.sample_every=0 --set train.checkpoint_every=100
     --set train.precision=fp32 --set optimizer.schedule=constant)
@@ -66,8 +66,8 @@ for count in 2 3 4; do
     expect_status 0 ranks "$count" "$disttrain" train "${long[@]}" --output "$scratch/long$count"
     expect_same_trace "$scratch/long$count" "$scratch/long1" 100
 done
-# Gradients that travel in bf16 are rounded, and train the same: losses within 0.1 % over a hundred steps, and norms,
-# in which anything that grows where no gradient is would show, within 1 %.
+# Gradients in bf16 messages are rounded but train the same model: losses agree within 0.1 % over a hundred steps, and
+# norms, which would reveal growth where the gradient is zero, within 1 %.
 for sharding in optimizer none; do
     expect_status 0 ranks 3 "$disttrain" train "${long[@]}" --set train.reduce_dtype=bf16 --set train.sharding=$sharding \
         --output "$scratch/half-$sharding"
@@ -82,17 +82,17 @@ for key, bound in (("loss", 1e-3), ("grad_norm", 1e-2)):
         assert abs(a[key] - b[key]) < bound * b[key], (key, a["step"], a[key], b[key])
 END
 done
-# Micro-batches of a share change nothing either: 5 of 6 samples, then 1.
+# Micro-batches do not change the result either: 5 of 6 samples, then 1.
 expect_status 0 ranks 2 "$disttrain" train "${run[@]}" --set train.micro_batch_size=5 --output "$scratch/micro"
 expect_same_trace "$scratch/micro" "$scratch/ranks1"
-# The comparison can fail: another seed gives another trace.
+# Check of the comparison itself: another seed gives another trace.
 expect_status 0 "$disttrain" train "${run[@]}" --set seed=1 --output "$scratch/seed"
 if (expect_same_trace "$scratch/seed" "$scratch/ranks1") 2>/dev/null; then
     fail "runs of different seeds have the same trace"
 fi
 
-# Stopped after the checkpoint of step 6, resumed on other numbers of ranks: the trace goes on as if nothing had
-# happened, and what was logged after the checkpoint is not there twice.
+# Stopped after the checkpoint of step 6 and resumed on other numbers of ranks: the trace continues as if uninterrupted,
+# and steps that were logged after the checkpoint do not appear twice.
 for change in "1 3" "2 1" "3 2"; do
     read -r before after <<<"$change"
     stopped=$scratch/resumed$before$after
@@ -104,7 +104,7 @@ for change in "1 3" "2 1" "3 2"; do
     [[ -d $stopped/checkpoints/step-00000012 && -d $stopped/model ]] || fail "$stopped was not finished"
 done
 
-# A finished run has nothing left to do, and says so by success.
+# A finished run has nothing left to do and exits successfully.
 expect_status 0 ranks 2 "$disttrain" train "${run[@]}" --output "$scratch/ranks2"
 expect_same_trace "$scratch/ranks2" "$scratch/ranks1"
 
@@ -122,7 +122,7 @@ done
 [[ $pictures -ge 5 ]] || fail "$pictures pictures for 5 samples"
 cmp -s "$scratch/samples1/$name" "$scratch/samples_other/$name" && fail "another seed draws the same $name"
 
-# More ranks than samples of a batch: one line, and every rank ends.
+# More ranks than samples per batch: one line, and every rank ends.
 for batch in 3 1; do
     expect_status 2 within_ranks 4 "$disttrain" train "${run[@]}" --set train.batch_size=$batch \
         --output "$scratch/too_many"

@@ -1,23 +1,23 @@
 #!/bin/bash
-# disttrain verify-resume: proves that a killed run goes on as if it had not been, and leaves nothing behind.
+# disttrain verify-resume: proves that a killed run resumes exactly, and leaves nothing behind.
 source "$(dirname "$0")/lib.sh"
 
 unset OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM # launch sets them where they are needed.
 cd "$scratch"
 tiny=(--config "$repository/configs/tiny.yaml" --set train.batch_size=6 --set data.count=64)
 verify=("$disttrain" verify-resume "${tiny[@]}")
-# Open MPI keeps the files of running jobs here.
+# Open MPI stores the session files of running jobs here.
 export TMPDIR=$scratch/tmp
 mkdir "$TMPDIR"
 
-# nothing_left: neither processes nor files of jobs.
+# nothing_left: neither processes nor files of jobs remain.
 nothing_left() {
-    # The run's folder is in the arguments of every rank.
+    # The run's folder is an argument of every rank.
     await "the end of all processes of $1" gone "--output [^ ]*$1"
     [[ -z $(ls -A "$TMPDIR") ]] || fail "left in TMPDIR: $(ls -A "$TMPDIR")"
 }
 
-# Its own folder goes when all is proven. Of the folders of a checkpoint two are averages by power functions.
+# The command removes its own folder after success. Two of a checkpoint's folders are power function averages.
 expect_status 0 "${verify[@]}" --set "ema.sigma_rel=[0.05, 0.1]" --set ema.snapshot_every=2
 expect_text "killed in step " 1
 expect_text " tensors the same to the bit" 12
@@ -29,8 +29,8 @@ expect_no_text "DIFFERS"
 [[ ! -e runs ]] || fail "left behind: $(ls -R runs)"
 nothing_left verify-resume-tiny
 
-# A folder that the user named stays, with checkpoints that the tools read. One rank, and fewer than before; the schedule
-# of a long run is cut to the short one.
+# A folder named by the user is kept, with checkpoints that the tools can read. Resumes on one rank, fewer than before;
+# the schedule of a long run is shortened.
 expect_status 0 "${verify[@]}" --set optimizer.warmup_steps=50 --set train.steps=1000 --ranks 2 --resume-ranks 1 \
     --steps 8 --kill-at 4 --output "$scratch/kept"
 expect_text "the newest checkpoint is of step 3" 1
@@ -41,7 +41,7 @@ expect_text "whole" 1
 expect_status 2 "${verify[@]}" --output "$scratch/kept"
 expect_text "is not empty, expected a new or empty folder" 1
 
-# Mistakes are told before anything runs.
+# Errors are reported before anything runs.
 expect_status 2 "${verify[@]}" --set train.no_such_key=1
 expect_text "no_such_key: unknown key" 1
 expect_status 2 "${verify[@]}" --ranks 7
@@ -52,16 +52,16 @@ expect_status 2 "${verify[@]}" --steps 8 --kill-at 8
 expect_text "--kill-at 8: expected 3 to 7"
 expect_status 2 env OMPI_COMM_WORLD_SIZE=2 "${verify[@]}"
 expect_text "run it by itself" 1
-# What only a run finds out is told in its words, with its code, and its log stays.
+# An error that only occurs in a run is reported with the run's message and exit code, and its log is kept.
 expect_status 3 "${verify[@]}" --set first_stage.path="$scratch/nothing" --output "$scratch/failed"
 expect_text "undisturbed on 2 ranks ended with exit code 3, expected 0; it said 'Error" 1
 grep -q "$scratch/nothing" "$scratch/failed/logs/undisturbed_on_2_ranks.txt" || fail "no log"
 [[ ! -e runs ]] || fail "left behind: $(ls -R runs)"
 nothing_left "$scratch/failed"
 
-# Told to stop: all processes go, and its own folder.
+# Stopped by a signal: all processes end, and the command's own folder is removed.
 for signal in INT TERM; do
-    # bash lets its background jobs ignore SIGINT.
+    # Background jobs of bash ignore SIGINT.
     env --default-signal=INT "${verify[@]}" --steps 100000 >"$scratch/out" 2>&1 &
     job=$!
     until grep -qs '"step"' runs/verify-resume-tiny-*/undisturbed/metrics.jsonl; do

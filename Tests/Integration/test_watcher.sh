@@ -1,11 +1,12 @@
 #!/bin/bash
-# Ranks watch each other from MPI's start on, and strangers on the watcher's port disturb nobody.
+# Ranks watch each other from MPI_Init on, and connections of unrelated processes to the watcher's port do not affect a
+# job.
 source "$(dirname "$0")/lib.sh"
 unset OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM # launch sets them where they are needed.
 
 train=(train --config "$repository/Tests/Faults/faults.yaml" --set train.checkpoint_every=0 --set train.log_every=100)
 
-# start NAME LAUNCH-OPTION... -- TRAIN-OPTION...: a job of 2 ranks behind this script; $job is the launcher.
+# start NAME LAUNCH-OPTION... -- TRAIN-OPTION...: starts a job of 2 ranks in the background; $job is the launcher.
 start() {
     run=$scratch/$1
     shift
@@ -16,7 +17,7 @@ start() {
     job=$!
 }
 
-# find_rank RANK: waits for its process, $process.
+# find_rank RANK: waits for the rank's process and sets $process.
 find_rank() {
     local candidate
     while kill -0 $job 2>/dev/null; do
@@ -38,13 +39,13 @@ expect_end() {
     [[ " $* " == *" $status "* ]] || { cat "$run.log" >&2; fail "exit code $status of $run, expected one of $*"; }
 }
 
-# The soft limit of open files is raised; where the hard one is too low, a line says so before anything starts.
+# The soft limit of open files is raised; if the hard limit is too low, a warning is printed before anything starts.
 expect_status 0 bash -c "ulimit -Sn 56; exec '$disttrain' launch -n 12 --dry-run -- self-test communication"
 expect_no_text "ulimit -n"
 expect_status 0 bash -c "ulimit -n 56; exec '$disttrain' launch -n 12 --dry-run -- self-test communication"
 expect_text "at most 56 files may be open (ulimit -n)" 1
 
-# A rank that hangs before training begins: while the model is made, which is large here.
+# A rank that hangs before training begins, while the model, which is large here, is being created.
 start early --collective-timeout 10s --max-restarts 0 -- --set train.steps=10 \
     --set 'model.block_out_channels=[1024]' --set model.layers_per_block=2
 find_rank 1
@@ -52,13 +53,13 @@ until grep -qsx "rank reporter" /proc/"$process"/task/*/comm; do
     kill -0 $job 2>/dev/null || { cat "$run.log" >&2; fail "nothing watches rank 1 before training"; }
 done
 kill -STOP "$process"
-# Of a crash: rank 0's own, or 137 where mpirun still waited for the stopped rank and the launcher killed it.
+# A crash code: rank 0's own, or 137 if mpirun still waited for the stopped rank and the launcher killed it.
 expect_end 1 137
 grep -q "rank 1 on $(hostname): not heard for .*, last seen .* in step 0" "$run.log" ||
     { cat "$run.log" >&2; fail "nobody missed rank 1"; }
 [[ ! -e $run/status.json ]] || ! grep -q '"stepSeconds":[1-9]' "$run/status.json" || fail "training had begun"
 
-# Strangers. The soft limit is as low as on many systems, and the rank raises it.
+# Unrelated processes connect. The soft limit is as low as on many systems, and the rank raises it.
 ulimit -Sn 256
 start strangers -- --set train.steps=1000000
 find_rank 0

@@ -59,7 +59,7 @@ def wait_until(condition, seconds, what, every=0.02):
         time.sleep(every)
 
 
-# Processes. A number alone does not name a process, since numbers are used again: (number, start time) does.
+# Processes. Process IDs are reused, so a process is identified by its ID and its start time.
 
 
 def start_time(pid):

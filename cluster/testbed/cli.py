@@ -105,7 +105,7 @@ def pass_through(cluster, host, command):
     def pass_on(number, _):
         process.send_signal(number)
 
-    # Ctrl-C reaches the command from the terminal; what is sent to this process alone is passed on.
+    # The command receives Ctrl-C from the terminal itself; signals to this process alone are forwarded.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, pass_on)

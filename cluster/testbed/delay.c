@@ -2,12 +2,12 @@
 //
 //     delay NEAR FAR DELAY_US LOSS_PPM
 //
-// A frame that comes in by NEAR goes out by FAR, DELAY_US microseconds later, or, with a probability of LOSS_PPM in a
-// million, never. Frames from FAR to NEAR pass at once: like netem on the interface of a host, the line delays
-// what leaves the host. Frames never overtake each other. Both taps vanish when the process ends.
+// A frame that arrives on NEAR is sent to FAR after DELAY_US microseconds, or dropped with a probability of LOSS_PPM in
+// a million. Frames from FAR to NEAR are forwarded immediately: like netem on a host's interface, the line delays what
+// the host sends. Frames are never reordered. Both taps are removed when the process ends.
 //
-// TCP hands over segments of up to 64 KiB (TUNSETOFFLOAD), which is what makes gigabits cheap; with loss it must not,
-// since one loss would then take 44 packets, so that frames are cut to 1,514 bytes before the line sees them.
+// TCP passes segments of up to 64 KiB (TUNSETOFFLOAD), which makes gigabit rates cheap. With loss this is disabled,
+// since one loss would then drop 44 packets: frames are cut to 1,514 bytes before they reach the line.
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -27,9 +27,9 @@
 #include <unistd.h>
 
 enum {
-    largestFrame = 1 << 17,         // a 64 KiB segment, its headers and the virtio header, with room to spare
-    framesInOneGo = 64,             // so that one direction cannot starve the other
-    largestBacklog = 256 * 1024 * 1024,  // bytes under way: 2 s at 1 Gbit/s; what comes on top is dropped
+    largestFrame = 1 << 17,         // a 64 KiB segment, its headers and the virtio header, with a margin
+    framesInOneGo = 64,             // prevents one direction from starving the other
+    largestBacklog = 256 * 1024 * 1024,  // bytes in flight: 2 s at 1 Gbit/s; frames beyond this are dropped
 };
 
 struct Frame {
@@ -75,7 +75,7 @@ static int openTap(const char *name, int segments) {
     return tap;
 }
 
-/// xorshift64*: the losses repeat from run to run.
+/// xorshift64*, with a fixed seed, so that the losses are reproducible.
 static uint64_t randomState = 0x9E3779B97F4A7C15u;
 static int isLost(uint32_t lossPPM) {
     if (lossPPM == 0) return 0;
@@ -109,7 +109,7 @@ static void giveWhatIsDue(struct Line *line) {
         line->head = frame->next;
         if (line->head == NULL) line->tail = NULL;
         line->backlog -= frame->length;
-        // A tap refuses frames only while it is down; a cable that ends nowhere loses them too.
+        // A tap rejects frames only while it is down; an unplugged cable would lose them too.
         ssize_t ignored = write(line->to, frame->bytes, frame->length);
         (void)ignored;
         free(frame);
@@ -133,14 +133,14 @@ int main(int count, char **arguments) {
         {.from = far, .to = near},
     };
 
-    // Ranks that spin on every core would otherwise add their time slices, milliseconds, to the latency. Where a
-    // container forbids real-time priority the line still works, less exactly.
+    // Without real-time priority, ranks that spin on every core would add their time slices (milliseconds) to the
+    // latency. If a container forbids it, the line still works, but less exactly.
     struct sched_param priority = {.sched_priority = 1};
     if (sched_setscheduler(0, SCHED_RR, &priority) != 0) {
         fprintf(stderr, "delay: no real-time priority (%s): latencies will be longer on busy cores\n", strerror(errno));
     }
     prctl(PR_SET_TIMERSLACK, 1);
-    // The taps are there: whoever started this may go on and use them.
+    // The taps exist now, so the process that started this one may continue and use them.
     if (daemon(0, 0) != 0) fail("cannot go to the background: %s", strerror(errno));
 
     for (;;) {

@@ -1,8 +1,8 @@
 #!/bin/bash
-# Installs the Debian packages of the test bed that are missing, without starting, now or at the next boot, any
-# daemon that comes with them: the test bed runs its own sshd, munged and slurmd, inside its own namespaces.
+# Installs the missing Debian packages of the test bed without starting the daemons that they contain, now or at the
+# next boot: the test bed runs its own sshd, munged and slurmd in its own namespaces.
 #
-# deps.sh [--check] [hosts] [slurm]      both, unless named; --check only tells what is missing (exit status 1)
+# deps.sh [--check] [hosts] [slurm]      both by default; --check only lists what is missing (exit status 1)
 set -uo pipefail
 
 check_only=no
@@ -60,7 +60,7 @@ if [[ $(id -u) != 0 ]]; then
     exit 1
 fi
 
-# The scripts of Debian packages ask this file before they start anything; 101 means no.
+# The scripts of Debian packages run this file before they start a daemon; exit status 101 forbids it.
 policy=/usr/sbin/policy-rc.d
 log=$(mktemp)
 made_policy=no
@@ -87,7 +87,7 @@ if ! install >"$log" 2>&1 && ! { apt-get update && install; } >>"$log" 2>&1; the
     exit 1
 fi
 
-# Not started now; nor should the next boot start them. What was there before is left alone.
+# Keep the next boot from starting them either. Packages that were already installed are not changed.
 for package in "${installed[@]}"; do
     case $package in
     openssh-server) unit=ssh ;;

@@ -17,7 +17,7 @@ PR_SET_PDEATHSIG = 1
 
 def enter(keeper):
     libc = ctypes.CDLL(None, use_errno=True)
-    # All opened before the first is entered: /proc changes with the mount namespace.
+    # Open all namespaces before entering the first one: /proc changes with the mount namespace.
     spaces = [os.open(f"/proc/{keeper}/ns/{kind}", os.O_RDONLY) for kind in ("net", "uts", "ipc", "pid", "mnt")]
     for space in spaces:
         if libc.setns(space, 0) != 0:
@@ -52,7 +52,8 @@ def main():
     while True:
         event = signal.sigwaitinfo(PASSED_ON | {signal.SIGCHLD})
         if event.si_signo != signal.SIGCHLD:
-            # From the terminal (code above 0) the command has had it too: twice would mean "end at once".
+            # The command has also received a signal from the terminal (code above 0); a second one would mean "end at
+            # once".
             if event.si_code <= 0:
                 os.kill(child, event.si_signo)
             continue
@@ -60,7 +61,8 @@ def main():
         if ended:
             break
     if os.WIFSIGNALED(status):
-        # Ends by the same signal, so that the caller sees -N, as of the command itself; without a second core.
+        # End with the same signal, so that the caller sees -N as for the command itself, but without a second core
+        # dump.
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         number = os.WTERMSIG(status)
         if number != signal.SIGKILL:

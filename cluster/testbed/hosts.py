@@ -78,7 +78,7 @@ class Cluster:
         try:
             (self.folder / "shared").mkdir(parents=True)
             self._write_settings()
-            # Processes of the cluster read this pipe's end as the end of its owner.
+            # Processes of the cluster detect the end of their owner as end-of-file on this pipe.
             if self.owned:
                 self._reading, self._owner = os.pipe()
                 owner = {"pid": os.getpid(), "started": base.start_time(os.getpid())}
@@ -145,7 +145,7 @@ class Cluster:
     # Commands
 
     def environment(self, extra=None):
-        # TMPDIR may name a folder that only this machine has.
+        # TMPDIR may be a folder that exists only on this machine.
         kept = {key: value for key, value in os.environ.items() if key != "TMPDIR"}
         return kept | MPI_ENVIRONMENT | (extra or {})
 
@@ -307,7 +307,7 @@ class Cluster:
 
     def hide_file(self, host, path):
         """On this host the file is not there: "No such file or directory". Nothing happens to the file itself."""
-        # An overlay over its folder, in whose upper layer the file is deleted.
+        # Mount an overlay over the file's folder and delete the file in its upper layer.
         script = ('set -e; top=$(mktemp -d); mkdir $top/upper $top/work; cd /; '
                   'mount -t overlay overlay -o "lowerdir=$1,upperdir=$top/upper,workdir=$top/work" "$1"; rm "$1/$2"')
         folder, name = os.path.split(os.path.realpath(path))
@@ -323,7 +323,7 @@ class Cluster:
         """On this host the file has the content of `other`: another build, another version."""
         self.run(host, ["mount", "--bind", os.path.realpath(other), os.path.realpath(path)], check=True)
 
-    # What all that stands on
+    # Implementation
 
     def _alive(self, host):
         keeper = self.keepers[self.index(host)]
@@ -379,7 +379,7 @@ class Cluster:
         (etc / "ssh_config").write_text(
             f"Host *\nUser root\nIdentityFile {etc}/key\nIdentitiesOnly yes\nUserKnownHostsFile {etc}/known_hosts\n"
             "StrictHostKeyChecking yes\nLogLevel ERROR\n")
-        # Names come from /etc/hosts alone: a host that is not there is unknown at once, not after a search.
+        # Names are resolved only from /etc/hosts: a missing host is unknown immediately, without a search.
         (etc / "nsswitch.conf").write_text("passwd: files\ngroup: files\nshadow: files\nhosts: files\n")
 
     def _save(self):

@@ -30,11 +30,11 @@ def run(*arguments):
 
 def mount_private(settings):
     """Own /tmp, /dev/shm and /run, an /etc that knows the hosts, and no ssh settings but the cluster's."""
-    # Taken hold of before /tmp is covered; mounted again on top of it after.
+    # Open the shared folders before /tmp is covered; they are mounted again on top of it afterwards.
     shared = [(path, os.open(path, os.O_PATH)) for path in settings["share"]]
     groups = os.open("/sys/fs/cgroup", os.O_PATH)
     run("mount", "-t", "sysfs", "sysfs", "/sys")  # /sys/class/net shows the network that it was mounted in
-    # Not made canonical: that would name what lies on top by now.
+    # Do not canonicalize: the canonical path would refer to the newly mounted folder.
     run("mount", "--no-canonicalize", "--rbind", f"/proc/1/fd/{groups}", "/sys/fs/cgroup")
     os.close(groups)
     for folder, mode in [("/tmp", "1777"), ("/dev/shm", "1777"), ("/run", "755")]:

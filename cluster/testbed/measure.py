@@ -95,7 +95,7 @@ def throughput(address, port, seconds):
         end = time.monotonic() + 1 + seconds
         while time.monotonic() < end:
             s.sendall(CHUNK)
-        # What is still on its way would take long on a slow link; the reports so far are enough.
+        # Data in flight would take long on a slow link; the reports so far are sufficient.
         s.shutdown(socket.SHUT_RDWR)
         listener.join()
     if len(reports) < 10:

@@ -44,7 +44,7 @@ class Slurm(Cluster):
         return [*Cluster.host_names(count), "head"]
 
     def environment(self, extra=None):
-        # This may itself be part of a job of another Slurm.
+        # This process may itself be part of a job of another Slurm cluster.
         kept = {key: value for key, value in super().environment().items() if not key.startswith("SLURM_")}
         return kept | {"SLURM_CONF": str(self.configuration)} | (extra or {})
 
@@ -100,7 +100,7 @@ class Slurm(Cluster):
         else:
             path = os.path.abspath(script)
         cwd = cwd or self.folder / "shared"
-        # Arguments of the script come after it, those of sbatch before: "--" separates them.
+        # Arguments of the script follow it, and those of sbatch precede it: "--" separates them.
         split = arguments.index("--") if "--" in arguments else len(arguments)
         line = ["sbatch", "--parsable", *arguments[:split], path, *arguments[split + 1:]]
         done = self.run("head", line, cwd=cwd, env=env, check=True)
@@ -167,7 +167,7 @@ class Slurm(Cluster):
             return not self.node_state(node).startswith("DOWN")
         wait_until(is_back, timeout, f"{self.hostname(node)} is back", every=0.2)
 
-    # What all that stands on
+    # Implementation
 
     def _daemon(self, host, program, *arguments):
         """Starts a program that goes to the background by itself."""

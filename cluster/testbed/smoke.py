@@ -21,7 +21,7 @@ from hosts import Cluster
 from slurm import Slurm
 
 REPOSITORY = HERE.parent.parent
-# The daemons of mpirun notice a dead connection after time + intvl × probes, 5 s; by default it takes minutes.
+# mpirun's daemons detect a dead connection after time + intvl × probes = 5 s; the default takes minutes.
 NOTICE = ["--mca", "oob_tcp_keepalive_time", "2", "--mca", "oob_tcp_keepalive_intvl", "1",
           "--mca", "oob_tcp_keepalive_probes", "3"]
 
@@ -35,7 +35,7 @@ SHAPES = [(None, 0), ("100mbit", 0), ("1000mbit", 0), (None, 5), ("100mbit", 5),
 PATIENCE = 300  # seconds for what takes a few on an idle machine
 
 
-# mpirun passes on no variables to other hosts but its own; two spinning threads a rank would take the processors.
+# mpirun forwards only its own variables to other hosts; two spinning threads per rank would occupy the processors.
 ONE_THREAD = ["-x", "OMP_NUM_THREADS=1"]
 
 
@@ -187,7 +187,7 @@ class Smoke:
             c.remove_interface(host)
         return "trains, since mpirun is told the network"
 
-    # Nothing left
+    # Nothing remains
 
     def abandoned(self):
         """A test program that is killed takes its cluster along."""

@@ -40,7 +40,7 @@ model:
 ema: {decays: []}
 train: {steps: 1000, batch_size: 8}
 """
-# bandwidth, latency in ms of what leaves a host, ranks, model, images a rank, steps, gradients
+# Bandwidth, latency in ms of outgoing traffic of a host, ranks, model, images per rank, steps, gradient types.
 CASES = [
     ("1gbit", 0, 2, "unet_70m", 8, 5, ["fp32", "bf16"]),
     ("300mbit", 2, 2, "unet_70m", 8, 3, ["fp32", "bf16"]),

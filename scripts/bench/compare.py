@@ -19,7 +19,7 @@ import checkpoints
 SCRIPTS = pathlib.Path(__file__).resolve().parent
 REPOSITORY = SCRIPTS.parent.parent
 DISTTRAIN = str(REPOSITORY / ".build/release/disttrain")
-# They can hold a library below what the processor does, or give one side fewer threads.
+# These variables can restrict a library below what the processor supports, or give one side fewer threads.
 UNWANTED = ["OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "OMP_NUM_THREADS"]
 
 

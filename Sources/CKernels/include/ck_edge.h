@@ -7,7 +7,7 @@ extern "C" {
 #endif
 
 /// With e = x − target [B, H, W, C]: loss[b] = sum |e[i,j+1] − e[i,j]| + |e[i+1,j] − e[i,j]| over sample b;
-/// gx = d loss/d x · weight[b]. x and gx have the type; target is fp32.
+/// gx = d loss/d x · weight[b]. x and gx have type `dtype`; target is fp32.
 void ck_edge_error(ck_dtype dtype, long B, long H, long W, long C, const void *x, const float *target,
                    const float *weight, double *loss, void *gx);
 

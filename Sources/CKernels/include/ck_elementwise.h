@@ -1,4 +1,4 @@
-// Elementwise passes, forward beside backward. `n` counts elements.
+// Elementwise operations, forward next to backward. `n` is the number of elements.
 #pragma once
 #include "ck_types.h"
 
@@ -16,7 +16,7 @@ void ck_silu_forward(ck_dtype dtype, long n, const void *x, void *y);
 /// gx = gy·silu'(x) + addend
 void ck_silu_backward(ck_dtype dtype, long n, const void *x, const void *gy, const void *addend, void *gx);
 
-/// y[b,p,c] = x[b,p,c] + t[b,c]; x is [B, P, C], t is [B, C], of one type. The time embedding's sum.
+/// y[b,p,c] = x[b,p,c] + t[b,c]; x is [B, P, C], t is [B, C], both of type `dtype`. Adds the time embedding.
 void ck_add_channels_forward(ck_dtype dtype, long B, long P, long C, const void *x, const void *t, void *y);
 /// gt[b,c] = sum over p of gy[b,p,c] + addend; gx is gy itself.
 void ck_add_channels_backward(
@@ -28,15 +28,15 @@ void ck_scale_shift_forward(ck_dtype dtype, long B, long P, long C, const void *
 void ck_scale_shift_backward(ck_dtype dtype, long B, long P, long C, const void *x, const void *st,
                              const void *gy, const void *addend, void *gx, void *gst);
 
-/// Inverted dropout. Sample b's mask is drawn by Philox4x32-10 keyed by (seed, layer) and counted by
-/// (element/4, samples[b], step): independent of rank and batch. keep where u >= p; y = x/(1-p) or 0.
-/// The backward pass is the same call on gy (plus addend).
+/// Inverted dropout. Sample b's mask is drawn with Philox4x32-10, with key (seed, layer) and counter (element/4,
+/// samples[b], step), so it does not depend on rank and batch. An element is kept if u >= p; y = x/(1-p) or 0. The
+/// backward pass is the same call on gy (plus addend).
 void ck_dropout(ck_dtype dtype, long B, long perSample, float p, uint64_t seed, uint32_t layer, uint64_t step,
                 const int64_t *samples, const void *x, const void *addend, void *y);
 
-/// Sinusoidal embedding of t [B] into y [B, dim] (Ho et al. 2020; diffusers' get_timestep_embedding).
-/// half = dim/2; frequency_i = exp(-ln(10000)·i / (half - shift)); (sin, cos), or (cos, sin) where flip is set.
-/// Angles are computed in fp32 as PyTorch does; an odd dim ends with a zero.
+/// Sinusoidal embedding of t [B] into y [B, dim] (Ho et al. 2020; diffusers' get_timestep_embedding). half = dim/2;
+/// frequency_i = exp(-ln(10000)·i / (half - shift)); (sin, cos), or (cos, sin) if flip is set. Angles are computed in
+/// fp32 as in PyTorch; an odd dim is padded with a zero.
 void ck_timestep_embedding(
     ck_dtype dtype, long B, long dim, const float *t, int flip_sin_to_cos, float freq_shift, void *y);
 

@@ -1,4 +1,4 @@
-// Passes over the flat parameter store. All fp32.
+// Operations on the flat parameter store, all in fp32.
 #pragma once
 #include "ck_types.h"
 
@@ -6,15 +6,15 @@
 extern "C" {
 #endif
 
-/// Sum of squares in double, in an order that depends on n alone (not on the number of threads);
-/// not finite exactly where an element is not finite, or its square overflows double.
+/// Sum of squares in double precision, in an order that depends only on n (not on the number of threads). Not finite if
+/// and only if an element is not finite or its square overflows double.
 double ck_sum_of_squares(long n, const float *g);
 
 /// AdamW (Loshchilov and Hutter, 2019), as torch.optim.AdamW, in one pass over n elements:
 ///   g ← gradientScale·g;  w ← w·(1 − lr·weightDecay);  m ← β1·m + (1−β1)·g;  v ← β2·v + (1−β2)·g²
 ///   w ← w − lr/(1−β1ᵗ) · m / (sqrt(v)/sqrt(1−β2ᵗ) + eps)
 typedef struct {
-    // In double, as PyTorch's settings are: 1 − 0.999 in fp32 is off by 1e-5 of itself.
+    // In double precision, like PyTorch's settings: 1 − 0.999 in fp32 has a relative error of 1e-5.
     double lr, beta1, beta2, eps, weightDecay, gradientScale;
     double biasCorrection1, biasCorrection2;  // 1 − β1ᵗ, 1 − β2ᵗ
 } ck_adamw;

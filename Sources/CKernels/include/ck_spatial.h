@@ -1,4 +1,4 @@
-// Passes that move elements: upsampling, concatenation, layout.
+// Operations that move elements: upsampling, concatenation, layout.
 #pragma once
 #include "ck_types.h"
 
@@ -26,11 +26,11 @@ void ck_slice_columns(ck_dtype dtype, long rows, long total, long start, long wi
 void ck_place_columns(
     ck_dtype dtype, long rows, long total, long start, long width, const void *part, void *y);
 
-/// fp32 [B, C, H, W] ↔ [B, H, W, C] of any type; files are NCHW, as diffusers' are.
+/// fp32 [B, C, H, W] ↔ [B, H, W, C] of any type; files are NCHW, like those of diffusers.
 void ck_nchw_to_nhwc(ck_dtype to, long B, long C, long H, long W, const float *x, void *y);
 void ck_nhwc_to_nchw(ck_dtype from, long B, long C, long H, long W, const void *x, float *y);
 
-/// index[r] = argmin_k ‖x[r] − codebook[k]‖²; x [rows, D], codebook [K, D], fp32. The first of equals wins.
+/// index[r] = argmin_k ‖x[r] − codebook[k]‖²; x [rows, D], codebook [K, D], fp32. Ties select the first code.
 void ck_nearest_code(long rows, long K, long D, const float *x, const float *codebook, int32_t *index);
 
 #ifdef __cplusplus

@@ -1,4 +1,4 @@
-// Pooling, ReLU and resizing of a network that is only evaluated: fp32 NHWC, forward alone.
+// Pooling, ReLU and resizing for networks that are only evaluated: fp32 NHWC, forward only.
 #pragma once
 #include "ck_types.h"
 
@@ -8,7 +8,7 @@ extern "C" {
 
 /// y [B, OH, OW, C] = max over 3×3 windows, OH = (H + 2·padding − 3)/stride + 1; padding 0 or 1.
 void ck_max_pool3(long B, long H, long W, long C, long stride, long padding, const float *x, float *y);
-/// y [B, H, W, C] = mean over those pixels of 3×3 windows that lie in the image (torch's count_include_pad=False).
+/// y [B, H, W, C] = mean over 3×3 windows, counting only pixels inside the image (torch's count_include_pad=False).
 void ck_mean_pool3(long B, long H, long W, long C, const float *x, float *y);
 /// y [B, C] = mean over the pixels.
 void ck_image_mean(long B, long H, long W, long C, const float *x, float *y);

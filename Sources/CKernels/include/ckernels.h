@@ -1,10 +1,10 @@
-// CKernels: the loops that Swift cannot vectorise, and the libraries it cannot call.
+// CKernels: loops that Swift cannot vectorize, and libraries that it cannot call.
 //
-// Swift compiles floating-point sums one element at a time and targets baseline x86-64; these files are
-// plain C, cloned by the compiler for AVX-512, AVX2 and baseline, and chosen when the program loads.
-// Conventions: NHWC, row-major. `void *` tensors carry a ck_dtype; statistics, weights of norms, biases,
-// gradients of parameters and losses are always fp32. An `addend` may be NULL; otherwise it has the output's
-// shape and type, is added to the result, and may be the output itself. No kernel allocates in its steady state.
+// Swift compiles floating-point sums one element at a time and targets baseline x86-64. These files are plain C, which
+// the compiler clones for AVX-512, AVX2 and baseline; the version is selected when the program is loaded. Conventions:
+// NHWC, row-major. `void *` tensors have a ck_dtype; statistics, normalization weights, biases, parameter gradients and
+// losses are always fp32. An `addend` may be NULL; otherwise it has the output's shape and type, is added to the
+// result, and may be the output itself. No kernel allocates memory in its steady state.
 #pragma once
 
 #include "ck_parallel.h"

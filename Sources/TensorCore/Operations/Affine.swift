@@ -1,7 +1,7 @@
 import CKernels
 
 extension Tape {
-    /// y = scale·x + shift, the same two numbers for every element.
+    /// y = scale·x + shift, with scalar `scale` and `shift`.
     package func affine(_ x: Tensor, scale factor: Float, shift: Float) -> Tensor {
         let y = make(x.shape, dtype: x.dtype, needsGradient: x.needsGradient)
         let (dtype, n) = (x.dtype.kernel, x.count)

@@ -1,12 +1,12 @@
 import CKernels
 
 extension Tape {
-    /// Softmax attention, softmax(q·kᵀ/sqrt(D))·v for each head (Vaswani et al., 2017, equation 1).
-    /// Memory grows with N: the weights are recomputed in the backward pass, block by block.
+    /// Softmax attention, softmax(q·kᵀ/sqrt(D))·v per head (Vaswani et al., 2017, equation 1). Memory is
+    /// linear in N: the backward pass recomputes the attention weights block by block.
     ///
     /// - Parameters:
     ///   - q, k, v: [B, N, heads·D]
-    ///   - exactProducts: multiply in fp32 what bf16 tensors hold; else in bf16 where the processor does
+    ///   - exactProducts: multiply bf16 tensors in fp32, instead of in bf16 where the processor supports it
     /// - Returns: [B, N, heads·D]
     package func attention(
         _ q: Tensor, _ k: Tensor, _ v: Tensor, heads: Int, exactProducts: Bool = false
@@ -19,8 +19,8 @@ extension Tape {
         let o = make(q.shape, dtype: q.dtype, needsGradient: needsGradient)
         let lse = make([B, heads, N], dtype: .float32, needsGradient: false)
         let dtype = q.dtype.kernel
-        let product = 2 * B * N * N * C  // flops of scores, or of their product with v
-        // In bf16 the products too are bf16's, but for the portable reference's.
+        let product = 2 * B * N * N * C  // FLOPs of the scores, or of their product with v
+        // For bf16 tensors the products are computed in bf16 too, except in the portable reference.
         let native = dtype == CK_BF16 && backend != .openBLAS && !exactProducts
         let scratch =
             native
@@ -67,7 +67,7 @@ extension Tape {
     /// Matrix product of two fp32 tensors, y = a·b or a·bᵀ.
     ///
     /// - Parameters:
-    ///   - a: [M, K]
+    ///   - b: [K, N], or [N, K] if `transposed`
     ///   - b: [K, N], or [N, K] where `transposed`
     /// - Returns: [M, N]
     package func matmul(_ a: Tensor, _ b: Tensor, transposed: Bool = false) -> Tensor {

@@ -1,6 +1,6 @@
 import CKernels
 
-/// A convolution primitive for one direction and shape, made once, with its packed weights.
+/// A convolution primitive for one direction and shape with its packed weights, created once.
 final class ConvolutionPlan {
     private let handle: OpaquePointer
     private let packed: UnsafeMutableRawPointer?
@@ -31,7 +31,8 @@ final class ConvolutionPlan {
         packed?.deallocate()
     }
 
-    /// Packs the weights where they have changed since the last time; some plans take them as they are.
+    /// Packs the weights if they have changed since the last call. Some plans use the weights without
+    /// packing.
     func pack(_ weight: Parameter) {
         guard let packed, packedVersion != weight.store.version else { return }
         ck_conv_pack(handle, weight.matrix, packed)
@@ -71,7 +72,7 @@ extension Tape {
     ///   - x: [B, H, W, C]
     ///   - weight: [O, C, KH, KW], PyTorch's layout
     ///   - bias: [O], or nil
-    ///   - addend: [B, H', W', O], summed into the result in the same pass: a residual connection
+    ///   - addend: [B, H', W', O], added to the result in the same pass, for a residual connection
     /// - Returns: [B, H', W', O], H' = (H + padding − KH)/stride + 1
     package func convolution(
         _ x: Tensor, _ weight: Parameter, _ bias: Parameter?, stride: Int = 1, padding: Padding = .all(1),
@@ -103,7 +104,7 @@ extension Tape {
 
         let plan = plan(forward)
         record(weight.name, .pack, reads: [], writes: []) { _ in plan.pack(weight) }
-        // An addend that is the input too is still being read while the result is written.
+        // If the addend shares its memory with the input, it is still read while the result is written.
         let consumed = addend.flatMap { $0.storage === x.storage ? nil : $0 }
         record(
             weight.name, work.forward, reads: [x] + (addend.map { [$0] } ?? []), writes: [y],

@@ -1,27 +1,27 @@
-/// How long one call of a convolution takes with a backend.
+/// The time of one call of a convolution with a backend.
 package struct ConvolutionTiming: Sendable {
     package let backend: Backend
-    /// The kernel that the backend took for the case, e.g. "jit_bf16:avx512_core_bf16".
+    /// The kernel that the backend uses for the case, e.g. "jit_bf16:avx512_core_bf16".
     package let implementation: String
-    /// The fastest call.
+    /// Seconds of the fastest call.
     package let seconds: Double
 }
 
 extension ConvolutionCase {
-    /// The kernel that a backend takes for the case.
+    /// The kernel that a backend uses for the case.
     package func implementation(_ backend: Backend) -> String {
         ConvolutionPlan(backend, self).implementation
     }
 
-    /// Times every backend that has a kernel of its own for the case, one call of each in turn. Weights are packed
-    /// before: a step packs them once, whatever it does with them.
+    /// Times every backend that has its own kernel for the case, with one call of each in turn. Weights are
+    /// packed before the timing, because a training step packs them only once for all their uses.
     ///
     /// - Parameters:
     ///   - arena: memory for the tensors, shared by cases that are timed one after another.
-    ///   - budget: seconds after which no further round of calls starts; the first three always run, of which the
-    ///     first is not counted.
-    ///   - referenceLimit: operations above which im2col on OpenBLAS is left out, where it is not what
-    ///     `Backend.fastest` takes.
+    ///   - budget: seconds after which no further round of calls starts. At least three rounds run, of which
+    ///     the first is not counted.
+    ///   - referenceLimit: FLOPs above which im2col with OpenBLAS is skipped, unless `Backend.fastest` uses
+    ///     it.
     package func time(arena: Arena, budget: Double = 0.4, referenceLimit: Int = 100_000_000_000)
         -> [ConvolutionTiming]
     {
@@ -30,7 +30,7 @@ extension ConvolutionCase {
             let plan = ConvolutionPlan(backend, self)
             let isReference = backend == .openBLAS && plan.implementation != implementation(.fastest)
             if isReference, flops > referenceLimit { continue }
-            // A backend that cannot do a case hands it to the next.
+            // A backend that does not support a case falls back to the next one.
             plans.removeAll { $0.plan.implementation == plan.implementation }
             plans.append((backend, plan))
         }
@@ -63,7 +63,7 @@ extension ConvolutionCase {
         let weight: Parameter
         let bias: Parameter?
 
-        /// Numbers in ±1 that repeat late: a processor spends less on zeros.
+        /// Numbers in ±1 with a long period, because processors spend less power and time on zeros.
         func fill() {
             var random = CounterRandom(seed: 0, purpose: .test)
             let pattern = (0..<4099).map { _ in random.uniform(-1, 1) }
@@ -81,7 +81,7 @@ extension ConvolutionCase {
         let bias = hasBias ? store.declare("bias", [O], initializer) : nil
         store.initialize(seed: 0)
         if weightType == .bfloat16 { store.narrow() }
-        tape.use(weight)  // keeps the store
+        tape.use(weight)  // keeps the store alive
         let y = tape.input([batch, outHeight, outWidth, O])
         return Tensors(
             x: tape.input([batch, height, width, C]), y: y, addend: hasAddend ? tape.input(y.shape) : nil,

@@ -1,6 +1,6 @@
 import CKernels
 
-/// Zeros around an image, in pixels.
+/// Zero padding around an image, in pixels.
 package struct Padding: Hashable, Sendable {
     package var top: Int, left: Int, bottom: Int, right: Int
 
@@ -11,11 +11,11 @@ package struct Padding: Hashable, Sendable {
     package static func all(_ width: Int) -> Padding {
         Padding(top: width, left: width, bottom: width, right: width)
     }
-    /// Bottom and right only: diffusers' `downsample_padding` 0, and the encoder of every autoencoder.
+    /// Bottom and right only: diffusers' `downsample_padding` 0, as in the encoder of every autoencoder.
     package static let bottomRight = Padding(top: 0, left: 0, bottom: 1, right: 1)
 }
 
-/// What a convolution kernel is made for: a direction and all sizes.
+/// The parameters for which a convolution kernel is created: a direction and all sizes.
 package struct ConvolutionCase: Hashable, Sendable {
     package enum Direction: String, Sendable { case forward, backwardData, backwardWeights }
 
@@ -27,16 +27,16 @@ package struct ConvolutionCase: Hashable, Sendable {
     package var stride: Int
     package var padding: Padding
     package var dtype: DType
-    /// Of the weights as the store holds them.
+    /// Type of the weights in the store.
     package var weightType: DType = .float32
     package var hasBias: Bool
-    /// Whether another tensor is summed into the forward pass's result.
+    /// Whether another tensor is added to the result of the forward pass.
     package var hasAddend: Bool
 
     package var outHeight: Int { (height + padding.top + padding.bottom - kernelHeight) / stride + 1 }
     package var outWidth: Int { (width + padding.left + padding.right - kernelWidth) / stride + 1 }
 
-    /// Operations of direct convolution, two for each multiply-add; the same in every direction.
+    /// FLOPs of direct convolution, two per multiply-add; the same in every direction.
     package var flops: Int {
         2 * batch * outHeight * outWidth * outChannels * inChannels * kernelHeight * kernelWidth
     }

@@ -1,6 +1,6 @@
 import CKernels
 
-// B samples, P pixels of a sample, C channels.
+// B: samples, P: pixels per sample, C: channels.
 
 extension Tape {
     /// y = x·sigmoid(x)
@@ -116,8 +116,8 @@ extension Tape {
         return y
     }
 
-    /// Inverted dropout, active where the tape records gradients. Masks are keyed by (seed, step, global sample,
-    /// layer), drawn again in the backward pass instead of being stored.
+    /// Inverted dropout, active if the tape records gradients. Masks are keyed by (seed, step, global sample,
+    /// layer), and the backward pass draws them again instead of storing them.
     package func dropout(_ x: Tensor, _ p: Float) -> Tensor {
         guard recordsGradients, p > 0 else { return x }
         precondition(p < 1, "dropout \(p) must be below 1")
@@ -143,7 +143,7 @@ extension Tape {
         return y
     }
 
-    /// The same elements in another type.
+    /// Converts the elements to another type.
     package func cast(_ x: Tensor, to dtype: DType) -> Tensor {
         guard x.dtype != dtype else { return x }
         let y = make(x.shape, dtype: dtype, needsGradient: x.needsGradient)

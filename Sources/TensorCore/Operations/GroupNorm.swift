@@ -1,8 +1,9 @@
 import CKernels
 
 extension Tape {
-    /// Group normalisation, with SiLU fused on request (Wu and He, 2018):
-    /// y = act(weight·(x − mean)/sqrt(var + eps) + bias), statistics over a sample's pixels and a group's channels.
+    /// Group normalization, optionally with fused SiLU (Wu and He, 2018):
+    /// y = act(weight·(x − mean)/sqrt(var + eps) + bias), with statistics over a sample's pixels and a group's
+    /// channels.
     ///
     /// - Parameters:
     ///   - x: [B, ..., C]
@@ -30,7 +31,8 @@ extension Tape {
         }
 
         differentiate(y) { gy in
-            // An input without a gradient still has one computed, since the parameters' come with it.
+            // The gradient of the input is computed even if it is not needed, since the kernel computes it
+            // together with the gradients of the parameters.
             let slot = self.gradientSlot(of: x)
             let gx = slot?.slot ?? self.make(x.shape, dtype: x.dtype, needsGradient: false)
             let addend = slot?.addend

@@ -1,23 +1,24 @@
 import CKernels
 
-/// A loss: a value for each sample, with the gradient that flows back from it.
+/// A loss: one value per sample, and the gradient with respect to the output.
 package struct SampleLoss {
-    /// The output that the loss looks at, and the gradient of the weighted mean loss by it.
+    /// The output that the loss is computed from, and the gradient of the weighted mean loss with respect to
+    /// it.
     package let output: Tensor
     package let gradient: Tensor
     /// Unweighted sum over each sample's elements; valid after a run.
     package let sums: LossSums
 }
 
-/// Sums of a loss over each sample's elements, in double.
+/// Sums of a loss over each sample's elements, in double precision.
 package final class LossSums {
-    /// One value a sample.
+    /// One value per sample.
     package internal(set) var values: [Double]
     init(batch: Int) { values = Array(repeating: 0, count: batch) }
 }
 
 extension Tape {
-    /// How an element's error counts.
+    /// The error of one element.
     package enum ErrorNorm: Sendable { case squared, absolute }
 
     /// Error of `x` against a target: Σ (x − target)² or Σ |x − target| over each sample's elements.
@@ -25,7 +26,7 @@ extension Tape {
     /// - Parameters:
     ///   - x: [B, ...]
     ///   - target: x's shape, fp32
-    ///   - weight: [B], fp32: what sample b's gradient is multiplied by (1/(samples·elements) makes a mean)
+    ///   - weight: [B], fp32: factor of each sample's gradient (1/(samples·elements) for a mean)
     package func error(_ norm: ErrorNorm, _ x: Tensor, _ target: Tensor, weight: Tensor) -> SampleLoss {
         precondition(x.shape == target.shape && target.dtype == .float32, "target \(target.shape)")
         let B = x.shape[0]
@@ -48,8 +49,8 @@ extension Tape {
         return SampleLoss(output: x, gradient: gradient, sums: sums)
     }
 
-    /// Absolute error of the differences between neighbouring pixels: outlines that are blurred cost, flat areas
-    /// do not.
+    /// Absolute error of the differences between neighbouring pixels, which penalizes blurred edges but not
+    /// flat areas.
     ///
     /// - Parameters:
     ///   - x, target: [B, H, W, C], the target fp32
@@ -68,13 +69,14 @@ extension Tape {
         return SampleLoss(output: x, gradient: gradient, sums: sums)
     }
 
-    /// Samples a diagonal Gaussian, z = mean + exp(logvar/2)·noise, with the gradient of its divergence from the
-    /// standard normal, ½·Σ(mean² + exp(logvar) − 1 − logvar) (Kingma and Welling, 2014, appendix B).
+    /// Samples a diagonal Gaussian, z = mean + exp(logvar/2)·noise, and adds the gradient of its KL
+    /// divergence from the standard normal distribution, ½·Σ(mean² + exp(logvar) − 1 − logvar) (Kingma and
+    /// Welling, 2014, appendix B).
     ///
     /// - Parameters:
     ///   - moments: [B, H, W, 2C], mean then log-variance
     ///   - noise: [B, H, W, C], fp32
-    ///   - klWeight: what a sample's divergence counts for in the loss that is differentiated
+    ///   - klWeight: weight of each sample's divergence in the differentiated loss
     /// - Returns: z [B, H, W, C] and each sample's divergence
     package func gaussianSample(_ moments: Tensor, noise: Tensor, klWeight: Float) -> (Tensor, LossSums) {
         let (B, C) = (moments.shape[0], moments.shape.last! / 2)

@@ -72,7 +72,7 @@ extension Tape {
         return y
     }
 
-    /// The first `width` channels from `start`.
+    /// Selects `width` channels, beginning with channel `start`.
     ///
     /// - Parameter x: [..., C]
     /// - Returns: [..., width]

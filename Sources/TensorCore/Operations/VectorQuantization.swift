@@ -1,14 +1,15 @@
 import CKernels
 
-/// For each vector that was quantized, the index of its code; valid after a run.
+/// The code index of each quantized vector; valid after a run.
 package final class CodeIndices {
     package internal(set) var values: [Int32]
     init(count: Int) { values = Array(repeating: 0, count: count) }
 }
 
 extension Tape {
-    /// Replaces each vector by the nearest of a codebook, in Euclidean distance (van den Oord et al., 2017). The
-    /// gradient passes straight through; the codebook itself gets none.
+    /// Replaces each vector by the nearest vector of a codebook, in Euclidean distance (van den Oord et al.,
+    /// 2017). The gradient with respect to x uses the straight-through estimator; the codebook receives no
+    /// gradient.
     ///
     /// - Parameters:
     ///   - x: [..., D], fp32

@@ -1,14 +1,14 @@
 import CKernels
 
-// What networks that are only evaluated use: fp32, recorded on tapes that record no gradients.
-// B samples of H × W pixels, C channels.
+// Operations for networks that are only evaluated: fp32, on tapes without gradients. B samples of H × W
+// pixels, C channels.
 
 extension Tape {
     /// Maximum over 3×3 windows.
     ///
     /// - Parameters:
     ///   - x: [B, H, W, C]
-    ///   - padding: pixels around the image, 0 or 1, that are smaller than any other
+    ///   - padding: border in pixels, 0 or 1, that never contributes to the maximum
     /// - Returns: [B, H', W', C], H' = (H + 2·padding − 3)/stride + 1
     package func maxPool3(_ x: Tensor, stride: Int, padding: Int = 0) -> Tensor {
         let (B, H, W, C) = (x.shape[0], x.shape[1], x.shape[2], x.shape[3])
@@ -21,7 +21,7 @@ extension Tape {
         return y
     }
 
-    /// Mean over the pixels of 3×3 windows at stride 1 that lie in the image.
+    /// Mean over 3×3 windows at stride 1, counting only pixels inside the image.
     ///
     /// - Parameter x: [B, H, W, C]
     /// - Returns: [B, H, W, C]
@@ -57,9 +57,9 @@ extension Tape {
         return y
     }
 
-    /// max(x, 0) of several tensors, side by side along channels: one pass over each.
+    /// max(x, 0) of several tensors, concatenated along channels, with one pass over each tensor.
     ///
-    /// - Parameter parts: [..., Cₖ], alike but for the last dimension
+    /// - Parameter parts: [..., Cₖ], with identical shapes except for the last dimension
     /// - Returns: [..., ΣCₖ]
     package func concatenateReLU(_ parts: [Tensor]) -> Tensor {
         let places = parts.map { $0.shape.dropLast() }
@@ -79,7 +79,8 @@ extension Tape {
         return y
     }
 
-    /// Bilinear resizing as torch's `interpolate` with `align_corners=False` (no anti-aliasing), then scale·x + shift.
+    /// Bilinear resizing as in torch's `interpolate` with `align_corners=False` (no antialiasing), then
+    /// scale·x + shift.
     ///
     /// - Parameter x: [B, H, W, C]
     /// - Returns: [B, height, width, C]
@@ -95,7 +96,7 @@ extension Tape {
         return y
     }
 
-    /// A result that no gradient flows back from.
+    /// A result without a gradient.
     private func evaluated(_ x: Tensor, _ shape: [Int]) -> Tensor {
         precondition(!recordsGradients && x.dtype == .float32, "has no gradient, and is for fp32")
         return make(shape, dtype: .float32, needsGradient: false)
