@@ -57,12 +57,12 @@ extension Checkpoint {
     /// this throws.
     package func load(into buffers: [StateBuffer], _ table: TensorTable) throws {
         try checkFits(buffers, table)
-        try load(into: buffers, table, SingleProcess())
+        try load(into: buffers, table, Communicator())
     }
 
     /// Verifies the checkpoint, sharing the bytes among the ranks, then loads each rank's buffers.
     /// Collective; an error is thrown on all ranks.
-    package func load(into buffers: [StateBuffer], _ table: TensorTable, _ communicator: any Communicator)
+    package func load(into buffers: [StateBuffer], _ table: TensorTable, _ communicator: Communicator)
         throws
     {
         try communicator.collectively("verifying \(path)") {

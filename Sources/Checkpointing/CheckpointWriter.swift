@@ -9,8 +9,8 @@ import Support
 /// piggybacked on the step's all-reduce, as the number of ranks whose thread is still running.
 ///
 ///     try writer.begin(state)                          // after a step
-///     let result = try step(step: n, riding: [writer.working])
-///     try writer.advance(result.riding[0])             // with every step that follows
+///     let result = try step(n, votes: StepVotes(saving: writer.working))
+///     try writer.advance(result.votes.saving)           // with every step that follows
 ///     try writer.finish(within: 600)                   // before the program ends
 ///
 /// A save that fails, on a full disk for example, is retried from the same copy with increasing pauses while
@@ -24,7 +24,7 @@ package final class CheckpointWriter {
     package let retention: Retention
     /// Identifies this start of the run; the same on every rank.
     package let attemptID: String
-    private let communicator: any Communicator
+    private let communicator: Communicator
     private let warn: (String) -> Void
     private let progress: @Sendable () -> Void
     private let checkLock: @Sendable () throws -> Void
@@ -49,7 +49,7 @@ package final class CheckpointWriter {
 
     /// A save in progress.
     private struct Pending {
-        package let state: SavedState
+        let state: SavedState
         let folder: CheckpointFolder
         /// The rule for deleting older checkpoints in `folder` afterwards; nil to keep all of them.
         let retention: Retention?
@@ -102,7 +102,7 @@ package final class CheckpointWriter {
     ///     deleted: during a long save, another host may have taken over from a process that was suspended.
     package init(
         folder: CheckpointFolder, snapshots: CheckpointFolder? = nil, table: TensorTable, run: RunIdentity,
-        retention: Retention, communicator: any Communicator, warn: ((String) -> Void)? = nil,
+        retention: Retention, communicator: Communicator, warn: ((String) -> Void)? = nil,
         progress: @escaping @Sendable () -> Void = {}, checkLock: @escaping @Sendable () throws -> Void = {}
     ) throws {
         self.folder = folder

@@ -5,7 +5,7 @@ import Support
 
 /// A key whose value differs from the checkpoint's.
 struct ConfigurationChange {
-    package let key: String
+    let key: String
     /// nil if the key is absent.
     let old: ConfigNode?
     let new: ConfigNode?
@@ -78,7 +78,7 @@ package struct ConfigurationChanges {
         if problems.isEmpty { return notes }
         let remedy =
             isPossible
-            ? "undo this, or go on all the same with --allow-change \(toAllow.joined(separator: ","))"
+            ? "undo this, or accept it with --allow-change \(toAllow.joined(separator: ","))"
             : "undo this, or start another run with another --output"
         throw RunError(
             "\(path): was made with another configuration: \(problems.joined(separator: "; ")); \(remedy)")

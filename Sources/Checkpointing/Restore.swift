@@ -66,7 +66,7 @@ extension CheckpointFolder {
     /// - Throws: `CheckpointError` if there are checkpoints but none is usable, since silently starting from
     ///   scratch would discard the run.
     package func restore(
-        _ resume: Resume, into buffers: [StateBuffer], _ table: TensorTable, communicator: any Communicator,
+        _ resume: Resume, into buffers: [StateBuffer], _ table: TensorTable, communicator: Communicator,
         accept: (Checkpoint) throws -> Void = { _ in }, warn: (String) -> Void,
         pauses: [Double] = [0.5, 1, 2, 4, 8, 15]
     ) throws -> Checkpoint? {
@@ -102,8 +102,7 @@ extension CheckpointFolder {
     /// Sets aside the checkpoints of later steps than the one that was restored. Collective.
     ///
     /// - Parameter warn: called on rank 0 only, with one line for each.
-    package func setAside(after step: Int, _ communicator: any Communicator, _ warn: (String) -> Void) throws
-    {
+    package func setAside(after step: Int, _ communicator: Communicator, _ warn: (String) -> Void) throws {
         let moved = try communicator.fromRoot("setting aside what \(path) has of later steps") {
             try setAside(
                 after: step, id: String(UInt32.random(in: 0x1000_0000...UInt32.max), radix: 16))
@@ -193,7 +192,7 @@ extension CheckpointFolder {
 
     /// Loads one checkpoint on all ranks, or determines that it is damaged. Collective.
     private func load(
-        _ path: String, into buffers: [StateBuffer], _ table: TensorTable, _ communicator: any Communicator,
+        _ path: String, into buffers: [StateBuffer], _ table: TensorTable, _ communicator: Communicator,
         _ accept: (Checkpoint) throws -> Void, _ warn: (String) -> Void, _ pauses: [Double]
     ) throws -> Result<Checkpoint, Damage> {
         var pauses = pauses[...]

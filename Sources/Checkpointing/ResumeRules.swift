@@ -142,7 +142,7 @@ package enum ResumeRules {
     /// effect in this one, so its change is only reported.
     static func effect(of change: ConfigurationChange) -> Effect {
         if ["ema.decays", "ema.sigma_rel"].contains(change.key), !change.isSubset {
-            return .impossible("there is no average to go on with")
+            return .impossible("there is no average to continue")
         }
         return effect(ofKey: change.key) ?? .noted
     }

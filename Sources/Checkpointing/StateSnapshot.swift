@@ -10,14 +10,14 @@ import Foundation
 final class StateSnapshot: @unchecked Sendable {
     /// Contiguous ranges of the flat buffers that contain this rank's tensors completely.
     private(set) var buffers: [StateBuffer] = []
-    private let slices: FlatSlices
+    private let slices: ShardLayout
     /// Ranges of the tensors written by rank `writer` that lie in the slice of rank `source`.
     private let borders: [(range: Range<Int>, source: Int, writer: Int)]
     private let memory: UnsafeMutablePointer<Float>
 
     /// - Parameter folders: the folders of the buffers that will be passed to `capture`.
     init(_ table: TensorTable, folders: [String], rank: Int, of ranks: Int) {
-        slices = FlatSlices(count: table.flatCount, ranks: ranks)
+        slices = ShardLayout(count: table.flatCount, ranks: ranks)
         let parts = table.partition(over: ranks)
         var borders: [(range: Range<Int>, source: Int, writer: Int)] = []
         for (writer, entries) in parts.enumerated() {
@@ -56,7 +56,7 @@ final class StateSnapshot: @unchecked Sendable {
 
     /// Copies the current state or a part of it. Collective: the parts outside this rank's slice are received
     /// from their owners.
-    func capture(_ state: [StateBuffer], _ communicator: any Communicator) throws(CommunicationError) {
+    func capture(_ state: [StateBuffer], _ communicator: Communicator) throws(CommunicationError) {
         for (live, copy) in zip(state, buffers(of: state.map(\.folder))) {
             let common = copy.range.clamped(to: live.range)
             if !common.isEmpty {

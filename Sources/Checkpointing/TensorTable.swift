@@ -47,7 +47,7 @@ package struct TensorTable: Sendable, Equatable {
     /// rank already, and each rank's load differs from a slice by at most the size of the largest tensor.
     /// Within a rank the table's order is kept. If tensors are larger than slices, some ranks get none.
     package func partition(over ranks: Int) -> [[Entry]] {
-        let slices = FlatSlices(count: flatCount, ranks: ranks)
+        let slices = ShardLayout(count: flatCount, ranks: ranks)
         return slices.all.map { slice in entries.filter { slice.contains($0.offset + $0.count / 2) } }
     }
 

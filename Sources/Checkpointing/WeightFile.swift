@@ -97,7 +97,7 @@ struct WeightFile: Sendable {
             let wrong = zip(table.tensors, expected).first { $0 != $1 }
             throw CheckpointError(
                 .damaged, path,
-                "its header tells of other tensors than the manifest"
+                "its header lists other tensors than the manifest"
                     + (wrong.map { ", first '\($0.name)' in place of '\($1.name)'" } ?? ""))
         }
     }

@@ -35,9 +35,10 @@ package final class BucketReducer {
         let root: Int?
     }
 
-    private let communicator: MPICommunicator?
+    /// nil for a single rank.
+    private let communicator: Communicator?
     private let gradients: UnsafeMutablePointer<Float>
-    private let slices: FlatSlices
+    private let slices: ShardLayout
     private let sharding: Sharding
     private let overlaps: Bool
     /// The pieces of each bucket, in order.
@@ -68,11 +69,10 @@ package final class BucketReducer {
     ///   - overlaps: whether to reduce during the backward pass; nil to do so if the ranks are on several
     ///     hosts, or with bf16.
     package init(
-        communicator: any Communicator, gradients: UnsafeMutablePointer<Float>, buckets: [Range<Int>],
-        slices: FlatSlices, sharding: Sharding, reduceDType: DType = .float32, overlaps: Bool? = nil
+        communicator: Communicator, gradients: UnsafeMutablePointer<Float>, buckets: [Range<Int>],
+        slices: ShardLayout, sharding: Sharding, reduceDType: DType = .float32, overlaps: Bool? = nil
     ) {
-        self.communicator = communicator.size > 1 ? communicator as? MPICommunicator : nil
-        precondition(communicator.size == 1 || self.communicator != nil, "an unknown kind of communicator")
+        self.communicator = communicator.size > 1 ? communicator : nil
         precondition(
             buckets.reduce(0) { $0 + $1.count } == slices.count,
             "buckets do not cover \(slices.count) elements")
@@ -200,8 +200,8 @@ package final class BucketReducer {
 
     // MARK: On one host
 
-    /// Own slice ← own + the other ranks', starting with the nearest lower rank.
-    private func sumOwnSlice(_ communicator: MPICommunicator) throws(CommunicationError) {
+    /// Own slice ← own + the others', the nearest lower rank's first.
+    private func sumOwnSlice(_ communicator: Communicator) throws(CommunicationError) {
         let (rank, size) = (communicator.rank, communicator.size)
         let own = slices[rank]
         let longest = slices.all.map(\.count).max() ?? 0
@@ -222,7 +222,7 @@ package final class BucketReducer {
         }
     }
 
-    private func spreadSums(_ communicator: MPICommunicator) throws(CommunicationError) {
+    private func spreadSums(_ communicator: Communicator) throws(CommunicationError) {
         try communicator.allGather(
             inPlace: UnsafeMutableRawBufferPointer(start: gradients, count: 4 * slices.count),
             parts: slices.all.map { 4 * $0.lowerBound..<4 * $0.upperBound }, elementSize: 4)

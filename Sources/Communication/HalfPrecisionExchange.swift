@@ -14,9 +14,9 @@ import MPIShim
 /// modified: the padding between parameters, which the backward pass never writes, must stay zero. A step
 /// allocates no memory.
 final class HalfPrecisionExchange {
-    private let communicator: MPICommunicator
+    private let communicator: Communicator
     private let gradients: UnsafeMutablePointer<Float>
-    private let slices: FlatSlices
+    private let slices: ShardLayout
     private let sharding: Sharding
     let requests: UnsafeMutablePointer<mpishim_request>
     private(set) var started = 0
@@ -34,7 +34,7 @@ final class HalfPrecisionExchange {
     ///   - gradients: `slices.count` elements; it must outlive the exchange and not move.
     ///   - pieces: an upper bound on the pieces of one step.
     init(
-        communicator: MPICommunicator, gradients: UnsafeMutablePointer<Float>, slices: FlatSlices,
+        communicator: Communicator, gradients: UnsafeMutablePointer<Float>, slices: ShardLayout,
         sharding: Sharding, pieces: Int
     ) {
         self.communicator = communicator

@@ -11,12 +11,12 @@ import TensorCore
 /// the others.
 ///
 /// - Returns: the exit code, identical on all ranks. The message has been printed to standard error.
-package func runOnAllRanks(_ body: (any Communicator) throws -> Void) -> Int32 {
+package func runOnAllRanks(_ body: (Communicator) throws -> Void) -> Int32 {
     // MPI's own connections also count towards the limit.
     OpenFileLimit.raise()
-    let communicator: any Communicator
+    let communicator: Communicator
     do {
-        communicator = try openCommunicator()
+        communicator = try Communicator.open()
     } catch {
         printError(error.message, rank: nil)
         return error.exitStatus
@@ -24,7 +24,7 @@ package func runOnAllRanks(_ body: (any Communicator) throws -> Void) -> Int32 {
     shareThreads(communicator)
     let outcome = Result { try body(communicator) }
     fflush(nil)
-    guard let communicator = communicator as? MPICommunicator else {
+    guard communicator.usesMPI else {
         guard case .failure(let error) = outcome else { return ExitStatus.success }
         let report = FailureReport(error)
         printEnd(report, rank: nil)
@@ -35,15 +35,15 @@ package func runOnAllRanks(_ body: (any Communicator) throws -> Void) -> Int32 {
 
 /// Assigns each rank its share of the host's cores, unless OMP_NUM_THREADS is set: otherwise each unbound
 /// rank would use all cores.
-private func shareThreads(_ communicator: any Communicator) {
+private func shareThreads(_ communicator: Communicator) {
     guard ProcessInfo.processInfo.environment["OMP_NUM_THREADS"] == nil else { return }
     let allowed = ProcessInfo.processInfo.activeProcessorCount
     let isBound = allowed < ProcessInfo.processInfo.processorCount
     Processor.setThreads(isBound ? allowed : max(1, allowed / communicator.localSize))
 }
 
-extension MPICommunicator {
-    /// The outcome of one rank's program, as exchanged between the ranks.
+extension Communicator {
+    /// How one rank's program ended, in the message that the ranks exchange at the end.
     private struct Ending {
         enum Kind: Int64 {
             case success = 0
@@ -52,7 +52,7 @@ extension MPICommunicator {
             /// The rank has failed, and asks whether the others have failed as well.
             case meeting = 3
         }
-        package var kind: Kind
+        var kind: Kind
         var exitStatus: Int64
         var messageHash: Int64
     }
@@ -74,11 +74,11 @@ extension MPICommunicator {
 
         let failures = endings.indices.filter { [.ownError, .meeting].contains(endings[$0].kind) }
         // Print one error for a common fault, that of the lowest rank: a full disk is full for all ranks.
-        let told = failures.filter { endings[$0].messageHash != stableHash("") }
-        if rank == told.first {
+        let reporting = failures.filter { endings[$0].messageHash != stableHash("") }
+        if rank == reporting.first {
             // Print the rank unless all ranks report the same error.
             let isCommon = endings.allSatisfy { $0.messageHash == own.messageHash }
-            let others = told.filter { endings[$0].messageHash != own.messageHash }.count
+            let others = reporting.filter { endings[$0].messageHash != own.messageHash }.count
             let more = others == 0 ? "" : "; \(others) other ranks failed too"
             printEnd(
                 FailureReport(message: report.message + more, exitStatus: report.exitStatus),
@@ -94,7 +94,10 @@ extension MPICommunicator {
         return decisive.map { Int32(truncatingIfNeeded: endings[$0].exitStatus) } ?? ExitStatus.success
     }
 
+    /// Whether every rank calls this within a time: for a rank that fails and cannot know whether the others do. If they
+    /// do not, the only call that remains possible is to leave the program.
     package func meetsAllRanks(within seconds: Double) -> Bool {
+        guard usesMPI else { return true }
         let own = Ending(
             kind: .meeting, exitStatus: Int64(ExitStatus.crash), messageHash: stableHash(""))
         guard let endings = exchange(own, patience: seconds) else { return false }
@@ -157,4 +160,32 @@ private func stableHash(_ text: String) -> Int64 {
     var hash: UInt64 = 0xcbf2_9ce4_8422_2325
     for byte in text.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }
     return Int64(bitPattern: hash)
+}
+
+/// Information about this program.
+package enum Program {
+    package static let version = "0.1.0"
+
+    /// The first part of the MPI library's version text: "Open MPI v4.1.4, package: …".
+    package static var mpiVersion: String {
+        var text = [CChar](repeating: 0, count: 512)
+        mpishim_library_version(&text, text.count)
+        let whole = String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        return String(whole.split(separator: ",").first ?? "no MPI")
+    }
+
+    /// The vector instruction sets, and the kernels that are used for them.
+    package static var processor: String { "\(Processor.features) (\(Backend.fastest.summary))" }
+
+    /// The CRC-32C checksum of a program's file, to compare builds.
+    package static func checksum(of path: String) -> String {
+        var checksum = CRC32C()
+        do throws(FileError) {
+            let file = try PositionedFile(path)
+            try file.readPieces(of: 0..<file.size) { checksum.update($0) }
+        } catch {
+            return "unreadable"
+        }
+        return checksum.text
+    }
 }

@@ -3,6 +3,7 @@ import Foundation
 import Imaging
 import LDMModel
 import Support
+import TensorCore
 
 /// The training data, from the `data` section of a run's configuration.
 package struct DataOptions: Equatable, Sendable {
@@ -28,7 +29,7 @@ package struct DataOptions: Equatable, Sendable {
 ///   - firstStage: nil for training in pixel space.
 /// - Throws: `DatasetError` with a one-line message.
 package func openTrainingDataset(
-    _ options: DataOptions, firstStage: FirstStage?, on communicator: any Communicator
+    _ options: DataOptions, firstStage: FirstStage?, on communicator: Communicator
 ) throws -> any TrainingDataset {
     // With a first stage, an image source is rejected; do not read it.
     let isPrepared = try communicator.anyAgree(
@@ -129,4 +130,51 @@ func openSource(
             "\"\(parts[2])\" is no seed; expected synthetic-faces:COUNT:SEED with a whole number")
     }
     return try openImageSource("synthetic-faces:\(parts[1])", size: size, seed: seed, skipBad: skipBad)
+}
+
+extension ParameterStore {
+    /// A hash of the tensors' names, shapes and fp32 values, independent of the host and of the file format
+    /// they were loaded from. 16 hexadecimal digits.
+    package var contentHash: String {
+        var hash = SourceFingerprint()
+        for parameter in parameters.sorted(by: { $0.name < $1.name }) {
+            hash.add(parameter.name)
+            for side in parameter.shape { hash.add(side) }
+            hash.add([UInt8](UnsafeRawBufferPointer(parameter.values)))
+        }
+        return hash.text
+    }
+}
+
+extension FirstStage {
+    /// A hash of the weights; see `ParameterStore.contentHash`.
+    package var weightsHash: String { model.store.contentHash }
+
+    /// The record of this first stage for the manifest of a prepared folder.
+    package var record: PreparedManifest.FirstStageRecord {
+        switch model {
+        case .autoencoderKL(let model):
+            return PreparedManifest.FirstStageRecord(
+                className: model.config.className, config: model.config.node.json, weightsHash: weightsHash,
+                scalingFactor: model.config.scalingFactor, shiftFactor: model.config.shiftFactor)
+        case .vqModel(let model):
+            return PreparedManifest.FirstStageRecord(
+                className: model.config.className, config: model.config.node.json, weightsHash: weightsHash,
+                scalingFactor: model.config.scalingFactor)
+        }
+    }
+
+    /// The record of this first stage for a checkpoint of the diffusion model trained with it.
+    package func reference(path: String) -> FirstStageReference {
+        let record = record
+        return FirstStageReference(
+            path: path, weightsHash: record.weightsHash, scalingFactor: record.scalingFactor,
+            shiftFactor: record.shiftFactor ?? 0)
+    }
+
+    /// Whether the encoder outputs a Gaussian from which latents are sampled.
+    var hasPosterior: Bool {
+        if case .autoencoderKL = model { return true }
+        return false
+    }
 }

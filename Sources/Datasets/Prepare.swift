@@ -52,7 +52,7 @@ package struct PrepareOptions: Sendable {
 /// - Parameter showsProgress: rank 0 writes a progress line to standard error.
 /// - Throws: `DatasetError` with a one-line message, or `RemoteFailure` if another rank failed.
 package func prepare(
-    _ options: PrepareOptions, on communicator: any Communicator, showsProgress: Bool = true
+    _ options: PrepareOptions, on communicator: Communicator, showsProgress: Bool = true
 ) throws -> PrepareSummary {
     let start = ContinuousClock.now
     let maker = try openMaker(options, communicator)
@@ -106,7 +106,7 @@ package func prepare(
 // MARK: Opening
 
 /// Opens source and first stage on every rank, and checks that they are identical on all ranks.
-private func openMaker(_ options: PrepareOptions, _ communicator: any Communicator) throws -> ShardMaker {
+private func openMaker(_ options: PrepareOptions, _ communicator: Communicator) throws -> ShardMaker {
     try communicator.collectively("reading the options") { try options.validate() }
     let hasNativeBFloat16 = try communicator.allAgree(Processor.hasNativeBFloat16)
     let usesBFloat16 = options.precision == .bf16 || options.precision == .auto && hasNativeBFloat16
@@ -157,7 +157,7 @@ private func openMaker(_ options: PrepareOptions, _ communicator: any Communicat
 }
 
 /// The source's fingerprint, by the rule that existing work in the output folder used. Collective.
-private func sourceFingerprint(_ maker: ShardMaker, _ communicator: any Communicator) throws -> String {
+private func sourceFingerprint(_ maker: ShardMaker, _ communicator: Communicator) throws -> String {
     let earlier = try communicator.fromRoot("looking at the output folder") {
         earlierSourceFingerprint(maker.folder) ?? ""
     }
@@ -209,7 +209,7 @@ private func isFinished(_ shard: Int, _ maker: ShardMaker) throws(DatasetError) 
 
 /// Makes the shards in rounds of one shard per rank.
 private func makeShards(
-    _ pending: [Int], _ maker: ShardMaker, _ communicator: any Communicator, showsProgress: Bool
+    _ pending: [Int], _ maker: ShardMaker, _ communicator: Communicator, showsProgress: Bool
 ) throws {
     let total = pending.reduce(0) { $0 + maker.job.items(ofShard: $1).count }
     let progress =

@@ -160,7 +160,7 @@ struct JSONFields {
         return found
     }
 
-    package func array(_ key: String) throws(DatasetError) -> [JSONValue] {
+    func array(_ key: String) throws(DatasetError) -> [JSONValue] {
         guard let found = value[key]?.arrayValue else { throw wrong(key, "a list") }
         return found
     }

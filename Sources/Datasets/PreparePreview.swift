@@ -6,7 +6,7 @@ import LDMModel
 
 /// Writes a preview of the first decodable images, up to 8 by 8, as they are used in training; for latents,
 /// next to their reconstructions by the first stage. All ranks decode a share; rank 0 writes.
-func writePreview(_ maker: ShardMaker, to path: String, _ communicator: any Communicator) throws {
+func writePreview(_ maker: ShardMaker, to path: String, _ communicator: Communicator) throws {
     let size = maker.job.imageSize
     // Decoding costs, per megapixel, about as much as encoding 100 training samples; limit the preview to a
     // few seconds.

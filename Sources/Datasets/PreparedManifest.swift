@@ -139,7 +139,7 @@ package struct PreparedManifest: Sendable {
                 .inaccessible,
                 exists
                     ? "\(folder): no readable \(fileName): not a prepared folder, or `disttrain prepare` has not "
-                        + "finished; run it again to go on where it stopped"
+                        + "finished; run it again to continue where it stopped"
                     : "\(folder): no such folder; make it with `disttrain prepare SOURCE --output \(folder)`")
         }
         return try PreparedManifest(json: parsed(bytes, file: file), file: file)

@@ -1,4 +1,5 @@
 import Support
+import TensorCore
 
 // H, W, C: height, width and channels of a training sample.
 
@@ -53,5 +54,64 @@ extension TrainingDataset {
         var values = [Float](repeating: 0, count: sampleSize)
         try values.withUnsafeMutableBufferPointer { try read(index, flipped: flipped, key: key, into: $0) }
         return values
+    }
+}
+
+/// The key of all random draws for one training sample. It does not depend on the rank or the number of
+/// ranks.
+package struct SampleKey: Sendable, Equatable {
+    /// The run's seed.
+    package var seed: UInt64
+    /// The training step.
+    package var step: UInt64
+    /// The sample's index in the step's global batch.
+    package var sample: UInt64
+
+    package init(seed: UInt64, step: UInt64, sample: UInt64) {
+        self.seed = seed
+        self.step = step
+        self.sample = sample
+    }
+
+    /// Whether the sample is mirrored if flipping is enabled; true with probability 1/2.
+    package var isFlipped: Bool {
+        var random = CounterRandom(seed: seed, purpose: .flip, step: step, sample: sample)
+        return random.next() >> 31 == 1
+    }
+
+    /// The noise for the posterior sample z = mean + exp(logvar / 2)·noise.
+    var posteriorNoise: CounterRandom {
+        CounterRandom(seed: seed, purpose: .posterior, step: step, sample: sample)
+    }
+}
+
+/// A dataset or prepared folder that cannot be used; the message is one line with the remedy.
+package struct DatasetError: ReportableError, Equatable, Sendable {
+    package enum Kind: Equatable, Sendable {
+        /// The folder or file is missing, or cannot be read or written.
+        case inaccessible
+        /// A shard or the manifest is truncated, missing or damaged.
+        case damaged
+        /// The data was made from another source, transform or first stage than requested.
+        case mismatch
+        /// Images that cannot be decoded.
+        case badImages
+        /// Incompatible options.
+        case usage
+    }
+
+    package let kind: Kind
+    package let message: String
+    /// `errno` of the failed file operation; 0 for any other reason.
+    package let code: Int32
+
+    package init(_ kind: Kind, _ message: String, code: Int32 = 0) {
+        self.kind = kind
+        self.message = message
+        self.code = code
+    }
+
+    package var exitStatus: Int32 {
+        ExitStatus.forSystemError(code, otherwise: kind == .usage ? ExitStatus.usage : ExitStatus.refused)
     }
 }

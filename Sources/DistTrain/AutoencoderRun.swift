@@ -29,12 +29,12 @@ package struct AutoencoderRun {
     }
 
     /// Trains, and watches the ranks meanwhile. Collective.
-    package func train(_ communicator: any Communicator) throws {
+    package func train(_ communicator: Communicator) throws {
         try JobWatcher.watch(communicator, watching.limits) { try train(communicator, $0) }
     }
 
     /// Trains on ranks that are watched already. Collective.
-    package func train(_ communicator: any Communicator, _ watcher: JobWatcher) throws {
+    package func train(_ communicator: Communicator, _ watcher: JobWatcher) throws {
         var c = configuration
         let activity = watcher.activity
         try StartAgreement.compareCommands(
@@ -56,51 +56,73 @@ package struct AutoencoderRun {
         let initializedFrom = try InitialWeights.autoencoder(c.initFrom, for: c.model)?
             .load(into: model.store, run: RunFolder(output), resume, communicator)
         try agreeOnInitialWeights(model.store, communicator)
-        let objective = AutoencoderObjective(
-            model: model, dataset: dataset,
-            weights: AutoencoderObjective.Weights(
-                l1: Float(c.loss.l1), mse: Float(c.loss.mse), kl: Float(c.loss.kl), edge: Float(c.loss.edge)),
-            flips: c.data.flip)
-        let stage = FirstStage(.autoencoderKL(model), dtype: c.train.dtype)
+        let task = try AutoencoderTask(
+            c, model: model, dataset: dataset, initializedFrom: initializedFrom,
+            communicator: communicator)
         activity.enter(.openRun)
-        let yaml = c.resolvedYAML()
-        let run = try RunFolder.open(output, c.name, resume, communicator)
-        defer { run.lock?.release() }
-        let session = try TrainingSession(
-            TrainingSession.Subject(
-                modelFolder: "vae", objective: objective,
-                identity: RunIdentity(
-                    name: c.name, seed: c.seed, configuration: yaml, modelFolder: "vae",
-                    modelConfig: try c.model.jsonText(), datasetFingerprint: dataset.fingerprint,
-                    earlierDatasetFingerprint: dataset.earlierFingerprint,
-                    programVersion: Program.version),
-                initializedFrom: initializedFrom, allowedChanges: allowedChanges,
-                pictures: { _ in
-                    communicator.isRoot ? try Self.reconstructions(dataset, stage) : nil
-                },
-                export: { folder, values in
-                    var config = c.model
-                    config.scalingFactor = try Self.measuredScalingFactor(dataset, stage)
-                    try ModelFolder(folder).save(config, model.store, values: values)
-                }),
-            c.session, run: run, watching: watching, watcher: watcher, communicator: communicator)
+        let folder = try RunFolder.open(output, c.name, resume, communicator)
+        defer { folder.lock?.release() }
+        let run = try TrainingRun(
+            task, c, folder: folder, allowedChanges: allowedChanges, watching: watching, watcher: watcher,
+            communicator: communicator)
         if communicator.isRoot {
             printLine(
                 "Training first stage \(c.name): \(model.store.parameterCount) parameters on \(dataset.count) images "
                     + "\(dataset.height)×\(dataset.width) of \(dataset.name), \(communicator.size) ranks × "
-                    + "\(Processor.threads) threads, \(c.session.precision), "
+                    + "\(Processor.threads) threads, \(c.train.precisionName), "
                     + "batch \(c.train.batchSize), in \(output)")
         }
-        try session.train(resume: resume)
+        try run.train(resume: resume)
         if communicator.isRoot {
-            printLine("Done: reconstructions in \(run.path)/samples, first stage \(run.model)")
+            printLine("Done: reconstructions in \(folder.path)/samples, first stage \(folder.model)")
         }
+    }
+}
+
+/// An autoencoder that reconstructs images.
+private final class AutoencoderTask: TrainingTask {
+    let objective: any Objective
+    let identity: RunIdentity
+    let initializedFrom: String?
+    let evaluation: TrainingEvaluation? = nil
+    private let configuration: AutoencoderConfiguration
+    private let model: AutoencoderKL
+    private let dataset: any TrainingDataset
+    private let stage: FirstStage
+    private let communicator: Communicator
+
+    init(
+        _ c: AutoencoderConfiguration, model: AutoencoderKL, dataset: any TrainingDataset,
+        initializedFrom: String?, communicator: Communicator
+    ) throws {
+        (configuration, self.model, self.dataset) = (c, model, dataset)
+        (self.initializedFrom, self.communicator) = (initializedFrom, communicator)
+        objective = AutoencoderObjective(
+            model: model, dataset: dataset,
+            weights: AutoencoderObjective.Weights(
+                l1: Float(c.loss.l1), mse: Float(c.loss.mse), kl: Float(c.loss.kl), edge: Float(c.loss.edge)),
+            flips: c.data.flip)
+        stage = FirstStage(.autoencoderKL(model), dtype: c.train.dtype)
+        identity = RunIdentity(
+            name: c.name, seed: c.seed, configuration: c.resolvedYAML(), modelFolder: "vae",
+            modelConfig: try c.model.jsonText(), datasetFingerprint: dataset.fingerprint,
+            earlierDatasetFingerprint: dataset.earlierFingerprint, programVersion: Program.version)
+    }
+
+    func sampleImages(tick: @escaping () -> Void) throws -> Image? {
+        communicator.isRoot ? try reconstructions() : nil
+    }
+
+    func export(to folder: String, values: UnsafePointer<Float>) throws {
+        var config = configuration.model
+        config.scalingFactor = try measuredScalingFactor()
+        try ModelFolder(folder).save(config, model.store, values: values)
     }
 
     /// The first images of the dataset, each with its reconstruction on the right.
-    private static func reconstructions(_ dataset: any TrainingDataset, _ stage: FirstStage) throws -> Image {
+    private func reconstructions() throws -> Image {
         let count = min(32, dataset.count)
-        let pixels = try Self.images(dataset, 0..<count)
+        let pixels = try images(0..<count)
         let encoded = try pixels.withUnsafeBufferPointer {
             try stage.encode($0, batch: count, height: dataset.height, width: dataset.width)
         }
@@ -120,14 +142,12 @@ package struct AutoencoderRun {
 
     /// 1 over the standard deviation of the latents of up to 512 images, as Rombach et al. (2022, section G) scale
     /// theirs, so that the diffusion works on unit variance.
-    private static func measuredScalingFactor(
-        _ dataset: any TrainingDataset, _ stage: FirstStage
-    ) throws -> Double {
+    private func measuredScalingFactor() throws -> Double {
         let count = min(512, dataset.count)
         var statistics = (count: 0.0, sum: 0.0, squares: 0.0)
         for start in stride(from: 0, to: count, by: 32) {
             let range = start..<min(start + 32, count)
-            let encoded = try images(dataset, range).withUnsafeBufferPointer {
+            let encoded = try images(range).withUnsafeBufferPointer {
                 try stage.encode($0, batch: range.count, height: dataset.height, width: dataset.width)
             }
             for (index, mean) in encoded.mean.enumerated() {
@@ -143,7 +163,7 @@ package struct AutoencoderRun {
     }
 
     /// Images `range`, [B, H, W, 3] in [-1, 1].
-    private static func images(_ dataset: any TrainingDataset, _ range: Range<Int>) throws -> [Float] {
+    private func images(_ range: Range<Int>) throws -> [Float] {
         try range.flatMap { try dataset.sample($0, key: SampleKey(seed: 0, step: 0, sample: 0)) }
     }
 }

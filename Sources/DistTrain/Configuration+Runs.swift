@@ -9,54 +9,57 @@ extension DataConfiguration {
     }
 }
 
-extension OptimizerConfiguration {
-    func learningRate(steps: Int) -> LearningRate {
+extension TrainingConfiguration {
+    var stepSettings: TrainingStep.Settings {
+        TrainingStep.Settings(
+            seed: seed, batchSize: train.batchSize, microBatchSize: train.microBatchSize,
+            clipNorm: optimizer.clipNorm.map { Float($0) }, reduceDType: train.reduceDType.dtype)
+    }
+
+    package var stateSettings: ModelState.Settings {
+        ModelState.Settings(
+            sharding: train.sharding, dtype: train.dtype,
+            optimizer: AdamW.Settings(
+                beta1: optimizer.beta1, beta2: optimizer.beta2, eps: optimizer.eps,
+                weightDecay: optimizer.weightDecay),
+            averages: ema.decays.map { WeightAverage.Settings(decay: $0, warmup: ema.warmup) }
+                + ema.sigmaRel.map { WeightAverage.Settings(sigmaRel: $0) })
+    }
+
+    package var learningRate: LearningRate {
         LearningRate(
-            peak: Float(learningRate), warmupSteps: warmupSteps,
-            shape: schedule == .cosine ? .cosine : .constant, final: Float(minLearningRate), totalSteps: steps
+            peak: Float(optimizer.learningRate), warmupSteps: optimizer.warmupSteps,
+            shape: optimizer.schedule == .cosine ? .cosine : .constant,
+            final: Float(optimizer.minLearningRate), totalSteps: train.steps)
+    }
+
+    var intervals: Intervals {
+        Intervals(
+            steps: train.steps, log: train.logEvery, sample: train.sampleEvery,
+            checkpoint: train.checkpointEvery, checkReplicas: train.checkReplicasEvery,
+            snapshot: ema.snapshotEvery, evaluate: evaluationInterval)
+    }
+
+    var retention: Retention {
+        Retention(
+            keepLast: checkpoint.keepLast, keepEvery: checkpoint.keepEvery ?? 0, keepBest: checkpoint.keepBest
         )
     }
-
-    var adamW: AdamW.Settings {
-        AdamW.Settings(beta1: beta1, beta2: beta2, eps: eps, weightDecay: weightDecay)
-    }
 }
 
-extension SessionSettings {
-    init(
-        seed: UInt64, _ train: TrainConfiguration, _ optimizer: OptimizerConfiguration,
-        _ ema: EMAConfiguration,
-        _ checkpoint: CheckpointConfiguration, _ logging: LoggingConfiguration
-    ) {
-        self.init(
-            seed: seed, batchSize: train.batchSize, microBatchSize: train.microBatchSize,
-            clipNorm: optimizer.clipNorm, reduceDType: train.reduceDType.dtype,
-            state: ModelState.Settings(
-                sharding: train.sharding, dtype: train.dtype, optimizer: optimizer.adamW,
-                averages: ema.decays.map { WeightAverage.Settings(decay: $0, warmup: ema.warmup) }
-                    + ema.sigmaRel.map { WeightAverage.Settings(sigmaRel: $0) }),
-            learningRate: optimizer.learningRate(steps: train.steps),
-            cadence: Cadence(
-                steps: train.steps, logEvery: train.logEvery, sampleEvery: train.sampleEvery,
-                checkpointEvery: train.checkpointEvery, checkReplicasEvery: train.checkReplicasEvery,
-                snapshotEvery: ema.snapshotEvery),
-            retention: Retention(
-                keepLast: checkpoint.keepLast, keepEvery: checkpoint.keepEvery ?? 0,
-                keepBest: checkpoint.keepBest),
-            saveTimeout: checkpoint.saveTimeout, logging: logging)
-    }
-}
+/// When a run does what, in steps; 0 means never.
+package struct Intervals: Sendable {
+    /// The run's length.
+    package var steps: Int
+    package var log: Int
+    package var sample: Int
+    package var checkpoint: Int
+    package var checkReplicas: Int
+    package var snapshot: Int
+    package var evaluate: Int
 
-extension Configuration {
-    package var session: SessionSettings {
-        var settings = SessionSettings(seed: seed, train, optimizer, ema, checkpoint, logging)
-        settings.cadence.evaluateEvery = evaluation.every
-        return settings
-    }
-}
-
-extension AutoencoderConfiguration {
-    package var session: SessionSettings {
-        SessionSettings(seed: seed, train, optimizer, ema, checkpoint, logging)
+    func isDue(_ interval: KeyPath<Intervals, Int>, at step: Int) -> Bool {
+        let every = self[keyPath: interval]
+        return every > 0 && step % every == 0
     }
 }

@@ -30,12 +30,12 @@ package struct DenoisingRun {
     }
 
     /// Trains, and watches the ranks meanwhile. Collective.
-    package func train(_ communicator: any Communicator) throws {
+    package func train(_ communicator: Communicator) throws {
         try JobWatcher.watch(communicator, watching.limits) { try train(communicator, $0) }
     }
 
     /// Trains on ranks that are watched already. Collective.
-    package func train(_ communicator: any Communicator, _ watcher: JobWatcher) throws {
+    package func train(_ communicator: Communicator, _ watcher: JobWatcher) throws {
         var c = configuration
         let activity = watcher.activity
         try StartAgreement.compareCommands(
@@ -50,7 +50,7 @@ package struct DenoisingRun {
         try StartAgreement.compareData(dataset.fingerprint, firstStage: firstStage?.weightsHash, communicator)
         activity.enter(.makeModel)
         var model = c.model
-        // diffusers' pipelines draw noise of this size, so what is written must tell it.
+        // diffusers' pipelines draw noise of this size, so the written configuration must contain it.
         model.sampleSize = model.sampleSize ?? SpatialSize(height: dataset.height, width: dataset.width)
         try checkChannels(model, dataset)
         let unet = try UNet2DModel(model)
@@ -62,56 +62,27 @@ package struct DenoisingRun {
             .load(into: unet.store, run: RunFolder(output), resume, communicator)
         try agreeOnInitialWeights(unet.store, communicator)
 
-        let objective = DenoisingObjective(
-            unet: unet, dataset: dataset, schedule: try NoiseSchedule(scheduler),
-            minSNRGamma: c.diffusion.minSNRGamma, flips: c.data.flip)
-        let pictures = SamplePictures(
-            SampleGenerator(
-                Denoiser(unet, dtype: c.train.dtype, shapes: 1), scheduler: scheduler,
-                height: dataset.height, width: dataset.width),
-            firstStage: firstStage, communicator: communicator)
-        let evaluation = try TrainingEvaluation(
-            c, pictures, side: dataset.height * (firstStage?.downsamplingFactor ?? 1), firstStage: firstStage,
-            communicator)
-
+        let task = try DenoisingTask(
+            c, unet: unet, dataset: dataset, firstStage: firstStage, scheduler: scheduler,
+            initializedFrom: initializedFrom, communicator: communicator)
         activity.enter(.openRun)
-        let yaml = c.resolvedYAML()
-        let run = try RunFolder.open(output, c.name, resume, communicator)
-        defer { run.lock?.release() }
-        let session = try TrainingSession(
-            TrainingSession.Subject(
-                modelFolder: "unet", objective: objective,
-                identity: RunIdentity(
-                    name: c.name, seed: c.seed, configuration: yaml, modelFolder: "unet",
-                    modelConfig: try unet.config.jsonText(), schedulerConfig: try scheduler.jsonText(),
-                    datasetFingerprint: dataset.fingerprint,
-                    earlierDatasetFingerprint: dataset.earlierFingerprint,
-                    firstStage: firstStage.map { $0.reference(path: c.firstStagePath ?? "") },
-                    programVersion: Program.version),
-                initializedFrom: initializedFrom, allowedChanges: allowedChanges,
-                pictures: { tick in
-                    let share = try pictures.draw(c.sampling.count, c.samplingSettings) { _ in tick() }
-                    let images = try pictures.gather(share, count: c.sampling.count)
-                    return images.map { ImageGrid.square(of: $0.count).render($0) }
-                },
-                evaluation: evaluation,
-                export: { folder, values in
-                    try PipelineFolder.write(
-                        folder, unet: unet, values: values, scheduler: scheduler, firstStage: c.firstStagePath
-                    )
-                }),
-            c.session, run: run, watching: watching, watcher: watcher, communicator: communicator)
+        let folder = try RunFolder.open(output, c.name, resume, communicator)
+        defer { folder.lock?.release() }
+        let run = try TrainingRun(
+            task, c, folder: folder, allowedChanges: allowedChanges, watching: watching, watcher: watcher,
+            communicator: communicator)
         if communicator.isRoot {
             printLine(
                 "Training \(c.name): \(unet.store.parameterCount) parameters on \(dataset.count) samples "
                     + "\(dataset.height)×\(dataset.width)×\(dataset.channels) of \(dataset.name), "
                     + "\(communicator.size) ranks × \(Processor.threads) threads, "
-                    + "\(c.session.precision), batch \(c.train.batchSize), in \(output)")
+                    + "\(c.train.precisionName), batch \(c.train.batchSize), in \(output)")
         }
-        try session.train(resume: resume)
+        try run.train(resume: resume)
         if communicator.isRoot {
             printLine(
-                "Done: samples in \(run.path)/samples, loss curve \(run.path)/loss.png, model \(run.model)")
+                "Done: samples in \(folder.path)/samples, loss curve \(folder.path)/loss.png, model \(folder.model)"
+            )
         }
     }
 
@@ -134,5 +105,55 @@ package struct DenoisingRun {
                     + "\(unet.blockOutChannels.count - 1) times: expected multiples of \(factor); remove a block or "
                     + "prepare another size")
         }
+    }
+}
+
+/// A U-Net that predicts noise, or what a configuration names in its place.
+private final class DenoisingTask: TrainingTask {
+    let objective: any Objective
+    let identity: RunIdentity
+    let initializedFrom: String?
+    let evaluation: TrainingEvaluation?
+    private let configuration: Configuration
+    private let unet: UNet2DModel
+    private let scheduler: SchedulerConfig
+    private let pictures: SamplePictures
+
+    init(
+        _ c: Configuration, unet: UNet2DModel, dataset: any TrainingDataset, firstStage: FirstStage?,
+        scheduler: SchedulerConfig, initializedFrom: String?, communicator: Communicator
+    ) throws {
+        (configuration, self.unet, self.scheduler) = (c, unet, scheduler)
+        self.initializedFrom = initializedFrom
+        objective = DenoisingObjective(
+            unet: unet, dataset: dataset, schedule: try NoiseSchedule(scheduler),
+            minSNRGamma: c.diffusion.minSNRGamma, flips: c.data.flip)
+        pictures = SamplePictures(
+            SampleGenerator(
+                Denoiser(unet, dtype: c.train.dtype, shapes: 1), scheduler: scheduler,
+                height: dataset.height, width: dataset.width),
+            firstStage: firstStage, communicator: communicator)
+        evaluation = try TrainingEvaluation(
+            c, pictures, side: dataset.height * (firstStage?.downsamplingFactor ?? 1), firstStage: firstStage,
+            communicator)
+        identity = RunIdentity(
+            name: c.name, seed: c.seed, configuration: c.resolvedYAML(), modelFolder: "unet",
+            modelConfig: try unet.config.jsonText(), schedulerConfig: try scheduler.jsonText(),
+            datasetFingerprint: dataset.fingerprint, earlierDatasetFingerprint: dataset.earlierFingerprint,
+            firstStage: firstStage.map { $0.reference(path: c.firstStagePath ?? "") },
+            programVersion: Program.version)
+    }
+
+    /// A grid of samples, of the same noise at every step.
+    func sampleImages(tick: @escaping () -> Void) throws -> Image? {
+        let count = configuration.sampling.count
+        let share = try pictures.draw(count, configuration.samplingSettings) { _ in tick() }
+        return try pictures.gather(share, count: count).map { ImageGrid.square(of: $0.count).render($0) }
+    }
+
+    func export(to folder: String, values: UnsafePointer<Float>) throws {
+        try PipelineFolder.write(
+            folder, unet: unet, values: values, scheduler: scheduler, firstStage: configuration.firstStagePath
+        )
     }
 }

@@ -46,16 +46,16 @@ struct InitialWeights {
         }
     }
 
-    /// Loads the weights into `store` on all ranks, unless the run has a checkpoint to go on from. Collective.
+    /// Loads the weights into `store` on all ranks, unless the run has a checkpoint to resume from. Collective.
     ///
     /// - Returns: the folder the weights came from; nil where a checkpoint goes before.
     /// - Throws: `RunError` with all keys in which the models differ, or `ModelFolderError` with all tensors.
     func load(
-        into store: ParameterStore, run: RunFolder, _ resume: Resume, _ communicator: any Communicator
+        into store: ParameterStore, run: RunFolder, _ resume: Resume, _ communicator: Communicator
     ) throws -> String? {
         let source = try communicator.fromRoot("reading \(path)") { () throws -> [String] in
             guard try run.checkpoints.candidates(for: resume).isEmpty else {
-                printLine("Note: --init-from \(path) is left aside, since the run goes on from a checkpoint")
+                printLine("Note: --init-from \(path) is ignored, since the run resumes from a checkpoint")
                 return []
             }
             let folder = try locate(path)

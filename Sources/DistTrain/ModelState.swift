@@ -29,28 +29,28 @@ package final class ModelState {
 
     package let settings: Settings
     package let store: ParameterStore
-    package let slices: FlatSlices
+    package let slices: ShardLayout
     /// The flat elements that this rank keeps; `master`, moments and averages begin at its start.
     package let range: Range<Int>
     package let master: UnsafeMutablePointer<Float>
     package let optimizer: AdamW
     package let averages: [WeightAverage]
     /// On several machines, where updated weights are on their way while the next step begins.
-    let gather: WeightGather?
-    private let communicator: any Communicator
+    let gather: ParameterAllGather?
+    private let communicator: Communicator
     private let ownsMaster: Bool
 
     /// Takes over the store's present values, the same on every rank.
     ///
     /// - Parameter hosts: where the ranks are taken to be, for a test; nil: where they are.
     package init(
-        _ store: ParameterStore, _ settings: Settings, _ communicator: any Communicator,
+        _ store: ParameterStore, _ settings: Settings, _ communicator: Communicator,
         hosts: HostMap? = nil
     ) {
         self.store = store
         self.settings = settings
         self.communicator = communicator
-        slices = FlatSlices(count: store.count, ranks: communicator.size)
+        slices = ShardLayout(count: store.count, ranks: communicator.size)
         range = settings.sharding == .optimizer ? slices[communicator.rank] : 0..<store.count
         ownsMaster = settings.dtype == .bfloat16
         if ownsMaster {
@@ -66,7 +66,7 @@ package final class ModelState {
         }
         gather =
             settings.sharding == .optimizer
-            ? WeightGather(store, slices, communicator, hosts: hosts) : nil
+            ? ParameterAllGather(store, slices, communicator, hosts: hosts) : nil
     }
 
     deinit { if ownsMaster { master.deallocate() } }
@@ -74,33 +74,33 @@ package final class ModelState {
     /// This rank's part of the gradients.
     var gradients: UnsafeMutablePointer<Float> { store.gradients + range.lowerBound }
 
-    /// One update from this rank's gradients. Collective. Other ranks' new weights may still be on their way afterwards:
-    /// see `completeWeights`.
+    /// One update from this rank's gradients. Collective. Other ranks' new weights may still be in flight afterwards; see
+    /// `completeWeights`.
     func update(_ update: Int, learningRate: Float, gradientScale: Float) throws(CommunicationError) {
         try completeWeights()
         optimizer.step(
             master, gradients: gradients, update: update, learningRate: learningRate,
             gradientScale: gradientScale)
         for average in averages { average.step(update: update, master) }
-        try startShowing(master)
+        try startPublishing(master)
     }
 
-    /// Returns when kernels may read all weights, outside of a `DataParallelStep`, which waits for each by itself.
+    /// Returns when kernels may read all weights, outside of a `TrainingStep`, which waits for each by itself.
     /// Collective, like what it completes.
     package func completeWeights() throws(CommunicationError) { try gather?.finish() }
 
-    /// Ends what is under way as far as that is possible, when the run ends by an error.
-    func settle() { gather?.settle(within: 5) }
+    /// Tries to complete the messages in flight when the run ends with an error.
+    func drain() { gather?.drain(within: 5) }
 
     /// Lets kernels read the masters, after these were changed. Collective.
-    package func showMasters() throws(CommunicationError) { try show(master) }
+    package func publishMasters() throws(CommunicationError) { try publish(master) }
 
-    private func show(_ values: UnsafePointer<Float>) throws(CommunicationError) {
-        try startShowing(values)
+    private func publish(_ values: UnsafePointer<Float>) throws(CommunicationError) {
+        try startPublishing(values)
         try completeWeights()
     }
 
-    private func startShowing(_ values: UnsafePointer<Float>) throws(CommunicationError) {
+    private func startPublishing(_ values: UnsafePointer<Float>) throws(CommunicationError) {
         try completeWeights()
         store.setValues(range, from: values)
         if let gather {
@@ -117,11 +117,11 @@ package final class ModelState {
     package func withAverage<R>(_ average: WeightAverage, _ body: () throws -> R) throws -> R {
         // In fp32 the masters lie where the average goes.
         let kept = ownsMaster ? [] : Array(UnsafeBufferPointer(start: master, count: range.count))
-        try show(average.values)
+        try publish(average.values)
         let result = Result { try body() }
         if case .failure(let error) = result, error is CommunicationError { throw error }
         if !ownsMaster { master.update(from: kept, count: range.count) }
-        try showMasters()
+        try publishMasters()
         return try result.get()
     }
 

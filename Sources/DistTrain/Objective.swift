@@ -1,4 +1,6 @@
+import Checkpointing
 import Datasets
+import Imaging
 import TensorCore
 
 /// One sample of a global batch: which it is, and the key that everything random about it is drawn from.
@@ -36,4 +38,24 @@ extension SampleKey {
     func random(_ purpose: CounterRandom.Purpose) -> CounterRandom {
         CounterRandom(seed: seed, purpose: purpose, step: step, sample: sample)
     }
+}
+
+/// What a run trains: an objective, and what becomes of its weights. The rest of a run is the same for all tasks.
+protocol TrainingTask: AnyObject {
+    var objective: any Objective { get }
+    var identity: RunIdentity { get }
+    /// The folder of the weights that the run started from; nil for random ones.
+    var initializedFrom: String? { get }
+    /// Evaluates the model within the run; nil where the configuration asks for none.
+    var evaluation: TrainingEvaluation? { get }
+
+    /// Images of the model's work with the weights that are in the store, on rank 0; nil elsewhere. Collective.
+    ///
+    /// - Parameter tick: called as the work proceeds.
+    func sampleImages(tick: @escaping () -> Void) throws -> Image?
+
+    /// Writes the finished model as other programs open it. On rank 0.
+    ///
+    /// - Parameter values: the weights in fp32 and in the store's layout. The kernels read them too.
+    func export(to folder: String, values: UnsafePointer<Float>) throws
 }

@@ -4,14 +4,14 @@ import Records
 
 /// What `disttrain verify-resume` finds out from the folders of its runs, a line of its table each.
 ///
-/// One run was never stopped. Another with the same settings was killed, and went on from its last checkpoint: on as many
+/// One run was never stopped. Another with the same settings was killed, and resumed from its last checkpoint: on as many
 /// ranks it must come to the same to the bit, on another number to the same but for the order of sums.
 package struct ResumeProof {
     /// Something that was compared.
     package struct Check: Sendable, Equatable {
         package let subject: String
         package let finding: String
-        /// nil for what is told and proves nothing.
+        /// nil for what is reported and proves nothing.
         package let hasPassed: Bool?
     }
 
@@ -30,7 +30,7 @@ package struct ResumeProof {
         trace = try MetricsTrace(of: self.undisturbed)
     }
 
-    /// Of a run that was killed and went on from the checkpoint of `step` on as many ranks: everything is the same.
+    /// Of a run that was killed and resumed from the checkpoint of `step` on as many ranks: everything is the same.
     ///
     /// - Throws: `CheckpointError` where a checkpoint is missing or damaged, `MetricsError` where metrics cannot be read.
     package func sameRanks(_ resumed: String, from step: Int) throws -> [Check] {
@@ -50,8 +50,8 @@ package struct ResumeProof {
         }
     }
 
-    /// Of a run that was killed and went on from the checkpoint of `step` on another number of ranks: the first step is
-    /// the same but for the order of sums. How far the last weights are apart is told: it grows with the steps.
+    /// Of a run that was killed and resumed from the checkpoint of `step` on another number of ranks: the first step is
+    /// the same but for the order of sums. The distance of the final weights is reported: it grows with the steps.
     package func otherRanks(_ resumed: String, from step: Int) throws -> [Check] {
         let run = RunFolder(resumed)
         let curve = try MetricsTrace(of: run)
@@ -78,12 +78,12 @@ package struct ResumeProof {
     /// A run that began anew would come to the same, too.
     private func start(of curve: MetricsTrace, from step: Int) -> Check {
         if curve.resumedSteps == [step] {
-            return Check(subject: "start", finding: "went on from step \(step)", hasPassed: true)
+            return Check(subject: "start", finding: "resumed from step \(step)", hasPassed: true)
         }
         let found = curve.resumedSteps.map(String.init).joined(separator: ", ")
         return Check(
             subject: "start",
-            finding: "went on from \(found.isEmpty ? "nothing" : "step \(found)"), expected step \(step)",
+            finding: "resumed from \(found.isEmpty ? "nothing" : "step \(found)"), expected step \(step)",
             hasPassed: false)
     }
 

@@ -21,7 +21,7 @@ struct StartAgreement {
     /// and what it writes. Collective.
     static func compareCommands(
         _ configuration: ConfigNode, output: String, resume: Resume, allowedChanges: AllowedChanges,
-        _ communicator: any Communicator
+        _ communicator: Communicator
     ) throws {
         var agreement = StartAgreement()
         agreement.add("the program", "\(Program.version) (build \(Program.checksum(of: "/proc/self/exe")))")
@@ -37,7 +37,7 @@ struct StartAgreement {
 
     /// Compares what is trained on. Collective.
     static func compareData(
-        _ fingerprint: String, firstStage: String?, _ communicator: any Communicator
+        _ fingerprint: String, firstStage: String?, _ communicator: Communicator
     ) throws {
         var agreement = StartAgreement()
         agreement.add("data.fingerprint", fingerprint)
@@ -55,7 +55,7 @@ struct StartAgreement {
     /// Compares all facts over the ranks. Collective.
     ///
     /// - Throws: `RunError`, the same on every rank, naming what differs, the values and the ranks.
-    private func check(_ communicator: any Communicator) throws {
+    private func check(_ communicator: Communicator) throws {
         let digest = UInt64(contentHash(facts.map { "\($0.name)=\($0.value)" }), radix: 16) ?? 0
         if try communicator.allEqual(digest) { return }
         let differences = Self.differences(try communicator.allGather(facts))
@@ -105,7 +105,7 @@ struct StartAgreement {
 
 /// Gives every rank the initial weights of rank 0 where they are not the same already: kernels of different processors
 /// round differently. Collective.
-func agreeOnInitialWeights(_ store: ParameterStore, _ communicator: any Communicator) throws {
+func agreeOnInitialWeights(_ store: ParameterStore, _ communicator: Communicator) throws {
     if try communicator.allEqual(UInt64(store.contentHash, radix: 16) ?? 0) { return }
     if communicator.isRoot {
         printLine("Note: the ranks' processors compute different initial weights; those of rank 0 are used")

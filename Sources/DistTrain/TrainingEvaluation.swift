@@ -17,7 +17,7 @@ struct TrainingEvaluation {
     private let reference: EvaluationReference
     private let identity: String
     private let weights: String
-    private let communicator: any Communicator
+    private let communicator: Communicator
 
     /// Opens the reference and the feature network before the first step, so that what is wrong with them shows at once;
     /// nil where none is wanted.
@@ -25,7 +25,7 @@ struct TrainingEvaluation {
     /// - Parameter side: of a sample's picture.
     init?(
         _ c: Configuration, _ pictures: SamplePictures, side: Int, firstStage: FirstStage?,
-        _ communicator: any Communicator
+        _ communicator: Communicator
     ) throws {
         guard c.evaluation.every > 0 else { return nil }
         settings = c.evaluation

@@ -79,7 +79,7 @@ package struct EvaluateRun {
 
     package init(_ request: EvaluationRequest) { self.request = request }
 
-    package func run(_ communicator: any Communicator) throws {
+    package func run(_ communicator: Communicator) throws {
         func note(_ line: String) { if communicator.isRoot { printLine("Note: \(line)") } }
         var sources = try SharedSources(
             communicator.fromRoot("opening what is evaluated") {
@@ -141,7 +141,7 @@ package struct EvaluateRun {
 
     /// Height and width of the given samples: the requested size or their common one; nil if a model
     /// determines it. Collective.
-    private func sizeOfSamples(_ sources: SharedSources, _ communicator: any Communicator) throws -> Int? {
+    private func sizeOfSamples(_ sources: SharedSources, _ communicator: Communicator) throws -> Int? {
         guard let samples = request.samples else { return nil }
         if let size = request.size { return size }
         let source = try communicator.collectively("opening \(samples)") {
@@ -153,7 +153,7 @@ package struct EvaluateRun {
     }
 
     private func open(
-        _ sampleSize: Int?, _ communicator: any Communicator, _ note: (String) -> Void
+        _ sampleSize: Int?, _ communicator: Communicator, _ note: (String) -> Void
     ) throws -> Opened {
         guard let model = request.model else {
             guard let samples = request.samples, let output = request.output else {
@@ -232,7 +232,7 @@ package struct EvaluateRun {
     }
 
     private func makeEvaluation(
-        _ opened: Opened, _ sources: SharedSources, _ communicator: any Communicator,
+        _ opened: Opened, _ sources: SharedSources, _ communicator: Communicator,
         _ note: (String) -> Void
     ) throws -> Evaluation {
         let samples: any EvaluationImages
@@ -278,7 +278,7 @@ extension FeatureExtractor {
             guard let inception else {
                 throw RunError(
                     "features inception: need the weights of FID's network (--inception, or evaluation.inception); "
-                        + "docs/evaluation.md tells how to convert them")
+                        + "docs/evaluation.md describes how to convert them")
             }
             try self.init(inception: inception, side: side)
         case .vae:

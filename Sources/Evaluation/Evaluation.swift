@@ -43,14 +43,14 @@ package struct Evaluation {
     package let work: String
     /// Seed for drawing KID's subsets.
     package let seed: UInt64
-    package let communicator: any Communicator
+    package let communicator: Communicator
     /// Called regularly while the evaluation makes progress.
     package var tick: () -> Void = {}
     package var showsProgress = true
 
     package init(
         samples: any EvaluationImages, reference: EvaluationReference, extractor: FeatureExtractor,
-        cache: String, work: String, seed: UInt64, communicator: any Communicator,
+        cache: String, work: String, seed: UInt64, communicator: Communicator,
         tick: @escaping () -> Void = {}, showsProgress: Bool = true
     ) {
         self.samples = samples
@@ -242,7 +242,7 @@ package struct Evaluation {
 }
 
 extension FeatureCollection {
-    fileprivate func withPending(_ communicator: any Communicator) throws -> (FeatureCollection, [Int]) {
+    fileprivate func withPending(_ communicator: Communicator) throws -> (FeatureCollection, [Int]) {
         (self, try pending(communicator))
     }
 

@@ -36,15 +36,15 @@ extension EvaluationImages {
 /// Images of a folder, an archive, CIFAR-10 files, or drawn faces, cropped to their central square and
 /// resized.
 struct PictureSet: EvaluationImages {
-    package let source: any ImageSource
-    package let transform: ImageTransform
-    package let name: String
-    package let fingerprint: String
+    let source: any ImageSource
+    let transform: ImageTransform
+    let name: String
+    let fingerprint: String
     /// Indices of the used items of the source, in order.
     private let items: [Int]
 
     /// - Parameter omitted: name of an item to leave out, such as the grid of all samples in the same folder.
-    package init(
+    init(
         _ source: any ImageSource, name: String, side: Int, limit: Int? = nil, omitted: String? = nil
     ) {
         (self.source, self.name) = (source, name)
@@ -54,15 +54,15 @@ struct PictureSet: EvaluationImages {
         fingerprint = Self.fingerprint(source.fingerprint, transform, items.count)
     }
 
-    package var count: Int { items.count }
+    var count: Int { items.count }
 
-    package var earlierFingerprint: String? { Self.fingerprint(source.sampledFingerprint, transform, count) }
+    var earlierFingerprint: String? { Self.fingerprint(source.sampledFingerprint, transform, count) }
 
     private static func fingerprint(_ source: String, _ transform: ImageTransform, _ count: Int) -> String {
         contentHash([source, transform.description, String(count)])
     }
 
-    package func images(_ range: Range<Int>, progress: (Double) throws -> Void) throws -> [Image] {
+    func images(_ range: Range<Int>, progress: (Double) throws -> Void) throws -> [Image] {
         var results = [Result<Image, ImageError>?](repeating: nil, count: range.count)
         results.withUnsafeMutableBufferPointer { results in
             let results = results
@@ -85,19 +85,19 @@ struct PictureSet: EvaluationImages {
 
 /// Images that `prepare` stored as bytes.
 struct PreparedImages: EvaluationImages {
-    package let folder: PreparedFolder
-    package let transform: ImageTransform
+    let folder: PreparedFolder
+    let transform: ImageTransform
 
-    package init(_ folder: PreparedFolder, side: Int) {
+    init(_ folder: PreparedFolder, side: Int) {
         self.folder = folder
         transform = ImageTransform(size: side)
     }
 
-    package var name: String { folder.path }
-    package var count: Int { folder.manifest.count }
-    package var fingerprint: String { contentHash([folder.fingerprint, transform.description]) }
+    var name: String { folder.path }
+    var count: Int { folder.manifest.count }
+    var fingerprint: String { contentHash([folder.fingerprint, transform.description]) }
 
-    package func images(_ range: Range<Int>, progress: (Double) throws -> Void) throws -> [Image] {
+    func images(_ range: Range<Int>, progress: (Double) throws -> Void) throws -> [Image] {
         try range.map { index in
             try folder.withSample("image", index) {
                 transform.apply(
@@ -110,22 +110,22 @@ struct PreparedImages: EvaluationImages {
 
 /// Reconstructions of stored latents by the first stage, for data whose images are no longer available.
 struct Reconstructions: EvaluationImages {
-    package let folder: PreparedFolder
-    package let firstStage: FirstStage
-    package let transform: ImageTransform
+    let folder: PreparedFolder
+    let firstStage: FirstStage
+    let transform: ImageTransform
 
-    package init(_ folder: PreparedFolder, _ firstStage: FirstStage, side: Int) {
+    init(_ folder: PreparedFolder, _ firstStage: FirstStage, side: Int) {
         (self.folder, self.firstStage) = (folder, firstStage)
         transform = ImageTransform(size: side)
     }
 
-    package var name: String { folder.path }
-    package var count: Int { folder.manifest.count }
-    package var fingerprint: String {
+    var name: String { folder.path }
+    var count: Int { folder.manifest.count }
+    var fingerprint: String {
         contentHash(["reconstructions", folder.fingerprint, firstStage.weightsHash, transform.description])
     }
 
-    package func images(_ range: Range<Int>, progress: (Double) throws -> Void) throws -> [Image] {
+    func images(_ range: Range<Int>, progress: (Double) throws -> Void) throws -> [Image] {
         let manifest = folder.manifest
         let side = (height: manifest.height, width: manifest.width)
         return try range.map { index in

@@ -39,7 +39,7 @@ struct FeatureCollection {
 
     /// The same collection under the images' earlier fingerprint if only a file of an earlier version exists;
     /// otherwise self. Collective.
-    func preferringEarlier(_ communicator: any Communicator) throws -> FeatureCollection {
+    func preferringEarlier(_ communicator: Communicator) throws -> FeatureCollection {
         let earlier = try communicator.fromRoot("looking at \(folder)") {
             if FileManager.default.fileExists(atPath: path) { return "" }
             let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
@@ -95,7 +95,7 @@ struct FeatureCollection {
     }
 
     /// The shards that have not been computed; empty if the complete file exists. Collective.
-    func pending(_ communicator: any Communicator) throws -> [Int] {
+    func pending(_ communicator: Communicator) throws -> [Int] {
         try communicator.fromRoot("looking at \(folder)") {
             try makeOutputFolder(folder)
             if FileManager.default.fileExists(atPath: path) { return [] }
@@ -111,7 +111,7 @@ struct FeatureCollection {
     ///
     /// - Parameter progress: called on rank 0 with the number of images finished, estimated for all ranks.
     func collect(
-        _ pending: [Int], _ communicator: any Communicator, progress: (Double) -> Void, tick: () -> Void
+        _ pending: [Int], _ communicator: Communicator, progress: (Double) -> Void, tick: () -> Void
     ) throws -> Collected {
         var seconds = Seconds()
         var done = 0
@@ -147,7 +147,7 @@ struct FeatureCollection {
     }
 
     /// Deletes the file.
-    package func remove() { unlink(path) }
+    func remove() { unlink(path) }
 
     // MARK: Shards
 

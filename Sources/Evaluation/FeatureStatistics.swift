@@ -1,4 +1,5 @@
 import Communication
+import FileFormats
 import TensorCore
 
 // N: images, D: feature dimension.
@@ -21,7 +22,7 @@ package struct FeatureStatistics: Sendable, Equatable {
 
     /// Computes the statistics of a set of at least two images. Collective: ranks and threads share the rows
     /// of the covariance, so that the order of every summation does not depend on their number.
-    package init(of features: FeatureMatrix, _ communicator: any Communicator) throws {
+    package init(of features: FeatureMatrix, _ communicator: Communicator) throws {
         let (N, D) = (features.count, features.dimension)
         precondition(N > 1, "a covariance of \(N) images")
         let mean = try communicator.collectively("reading features") { try Self.mean(features) }
@@ -122,5 +123,30 @@ extension FeatureStatistics {
                 difference * difference + covariance[i * (D + 1)] + other.covariance[i * (D + 1)]
         }
         return distance - 2 * root
+    }
+}
+
+extension FeatureStatistics {
+    /// Reads `mu` [D] and `sigma` [D, D] from an .npz file, as written by pytorch-fid (`--save-stats`) and
+    /// clean-fid. The file does not contain the number of images.
+    ///
+    /// - Throws: an error with a one-line message.
+    package init(npz path: String) throws {
+        let archive = try NumpyArchive(path)
+        let (mu, sigma) = (try archive.array("mu"), try archive.array("sigma"))
+        let D = mu.values.count
+        guard mu.shape.count == 1, (1...8192).contains(D), sigma.shape == [D, D] else {
+            throw StatisticsError(path, "mu is \(mu.shape) and sigma \(sigma.shape), expected [D] and [D, D]")
+        }
+        guard mu.values.allSatisfy(\.isFinite), sigma.values.allSatisfy(\.isFinite) else {
+            throw StatisticsError(path, "holds values that are NaN or infinite")
+        }
+        let largest = sigma.values.reduce(0) { max($0, abs($1)) }
+        for i in 0..<D {
+            for j in 0..<i where abs(sigma.values[i * D + j] - sigma.values[j * D + i]) > 1e-6 * largest {
+                throw StatisticsError(path, "sigma is not symmetric, expected a covariance")
+            }
+        }
+        self.init(count: 0, mean: mu.values, covariance: sigma.values)
     }
 }

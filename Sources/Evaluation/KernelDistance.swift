@@ -24,7 +24,7 @@ package struct KernelDistance: Sendable, Equatable {
     /// shared among the ranks.
     package init(
         _ x: FeatureMatrix, _ y: FeatureMatrix, seed: UInt64, subsets: Int = usualSubsets,
-        _ communicator: any Communicator
+        _ communicator: Communicator
     ) throws {
         precondition(x.dimension == y.dimension && min(x.count, y.count) >= 4 && subsets > 1)
         let smaller = min(x.count, y.count)

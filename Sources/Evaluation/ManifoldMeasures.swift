@@ -50,7 +50,7 @@ package struct NeighbourMeasures: Sendable, Equatable {
     ///   - tick: called regularly while the measurement makes progress.
     package init(
         samples: FeatureMatrix, mirrored: FeatureMatrix? = nil, reference: FeatureMatrix,
-        k: Int = ManifoldMeasures.usualNeighbours, _ communicator: any Communicator, tick: () -> Void = {}
+        k: Int = ManifoldMeasures.usualNeighbours, _ communicator: Communicator, tick: () -> Void = {}
     ) throws {
         let own = try OwnNeighbours(samples, k: k, communicator)
         tick()
@@ -116,7 +116,7 @@ package struct NeighbourMeasures: Sendable, Equatable {
 
     /// The distance and index of the nearest reference image of each sample.
     private static func nearest(
-        _ samples: FeatureMatrix, _ reference: FeatureMatrix, _ communicator: any Communicator
+        _ samples: FeatureMatrix, _ reference: FeatureMatrix, _ communicator: Communicator
     ) throws -> (distances: [Double], indices: [Int]) {
         let n = samples.count
         var rows = [Double](repeating: 0, count: 2 * n)

@@ -21,7 +21,7 @@ package struct ModelIllustrations {
     ///   - step: the step of the weights, if the model does not record it.
     ///   - progress: called with the number of denoising steps since the last call, counted per sample.
     package func draw(into folder: String, step: Int?, progress: @escaping (Int) throws -> Void) throws {
-        let pictures = try model.visiblePictures(SingleProcess())
+        let pictures = try model.visiblePictures(Communicator())
         var settings = configuration.samplingSettings
         // Use deterministic sampling, since noise added at every step would hide the effect of the initial
         // noise.

@@ -22,7 +22,7 @@ struct PairwiseDistances {
     /// Calls `body` with each row of this rank: its index and its distances to all columns. Several threads
     /// call it concurrently.
     func forEachRow(
-        _ communicator: any Communicator,
+        _ communicator: Communicator,
         _ body: (_ row: Int, _ distances: UnsafeBufferPointer<Double>) -> Void
     ) throws {
         let tiles = Array(
@@ -95,7 +95,7 @@ struct OwnNeighbours {
     var meanDistance: Double
 
     /// Measures a set of more than k features. Collective.
-    init(_ features: FeatureMatrix, k: Int, _ communicator: any Communicator) throws {
+    init(_ features: FeatureMatrix, k: Int, _ communicator: Communicator) throws {
         let n = features.count
         precondition(n > k && k > 0, "\(k) neighbours among \(n)")
         // Per row: the radius, the distance to the nearest neighbour, and the sum of distances.
@@ -122,5 +122,41 @@ struct OwnNeighbours {
         radii = (0..<n).map { found[3 * $0] }
         nearest = (0..<n).map { found[3 * $0 + 1] }
         meanDistance = (0..<n).reduce(0) { $0 + found[3 * $1 + 2] } / Double(n * (n - 1))
+    }
+}
+
+/// Detects duplicates among the samples and near-copies of training images, which distances between
+/// distributions do not show.
+///
+/// Distances depend on the features, so the threshold is relative to the reference: to the median distance
+/// from a reference image to its nearest neighbour, `referenceSpacing`. Different images are rarely closer
+/// than a quarter of it.
+struct Diversity {
+    static let closeness = 0.25
+
+    let neighbours: NeighbourMeasures
+
+    private var limit: Double { Self.closeness * neighbours.referenceSpacing }
+
+    /// Number of samples that are closer to another sample than the threshold.
+    var duplicates: Int { neighbours.ownNearest.count { $0 < limit } }
+    /// Number of samples that are closer to a training image than the threshold, as they are or mirrored.
+    var memorised: Int { neighbours.nearestDistances.count { $0 < limit } }
+
+    /// A sample and its nearest training image, and whether the mirrored sample is closer to it.
+    struct Pair {
+        let sample: Int
+        let reference: Int
+        let isMirrored: Bool
+    }
+
+    /// The samples nearest to a training image, nearest first.
+    func closest(_ count: Int) -> [Pair] {
+        let order = neighbours.nearestDistances.indices.sorted {
+            (neighbours.nearestDistances[$0], $0) < (neighbours.nearestDistances[$1], $1)
+        }
+        return order.prefix(count).map {
+            Pair(sample: $0, reference: neighbours.nearest[$0], isMirrored: neighbours.isMirrored[$0])
+        }
     }
 }

@@ -7,10 +7,10 @@ import LDMModel
 package final class SamplePictures {
     let generator: SampleGenerator
     let firstStage: FirstStage?
-    let communicator: any Communicator
+    let communicator: Communicator
 
     /// - Parameter firstStage: decodes latents; nil in pixel space.
-    package init(_ generator: SampleGenerator, firstStage: FirstStage?, communicator: any Communicator) {
+    package init(_ generator: SampleGenerator, firstStage: FirstStage?, communicator: Communicator) {
         self.generator = generator
         self.firstStage = firstStage
         self.communicator = communicator

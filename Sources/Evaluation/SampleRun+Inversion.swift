@@ -30,7 +30,7 @@ extension SampleRun {
     /// step cannot be inverted.
     ///
     /// - Parameter source: a folder or archive of images; see `openImageSource`.
-    package func writeInversion(of source: String, _ communicator: any Communicator) throws {
+    package func writeInversion(of source: String, _ communicator: Communicator) throws {
         let opened = try open(communicator)
         let pictures = try opened.visiblePictures(communicator)
         let trip = RoundTrip(pictures, settings)

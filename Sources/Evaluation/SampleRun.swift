@@ -53,7 +53,7 @@ package struct SampleRun {
         self.latents = latents
     }
 
-    package func run(_ communicator: any Communicator) throws {
+    package func run(_ communicator: Communicator) throws {
         let opened = try open(communicator)
         let initial = try communicator.collectively("reading the initial noise") {
             try initialNoise.map { try readNoise($0, opened.unet.config) }
@@ -70,7 +70,7 @@ package struct SampleRun {
     }
 
     /// Opens the model and creates the output folder.
-    func open(_ communicator: any Communicator) throws -> SamplingModel {
+    func open(_ communicator: Communicator) throws -> SamplingModel {
         try communicator.collectively("opening \(model)") {
             if communicator.isRoot { try makeOutputFolder(output) }
             let opened = try SamplingModel(
@@ -85,7 +85,7 @@ package struct SampleRun {
 
     /// Shows a progress line on rank 0 for `total` denoising steps.
     func withProgress<Result>(
-        _ total: Int, _ communicator: any Communicator,
+        _ total: Int, _ communicator: Communicator,
         _ body: (_ progress: @escaping (Int) throws -> Void) throws -> Result
     ) rethrows -> Result {
         let progress =
@@ -101,7 +101,7 @@ package struct SampleRun {
 
     private func write(
         _ share: SamplePictures.Share, _ pictures: SamplePictures, _ total: Int, _ opened: SamplingModel,
-        _ communicator: any Communicator
+        _ communicator: Communicator
     ) throws {
         let generator = pictures.generator
         let images = try pictures.gather(share, count: total)

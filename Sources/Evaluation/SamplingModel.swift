@@ -41,7 +41,7 @@ package struct SamplingModel {
     }
 
     /// A generator for samples of the given size; nil: the size that the model was trained on.
-    func pictures(size: SpatialSize? = nil, _ communicator: any Communicator) throws -> SamplePictures {
+    func pictures(size: SpatialSize? = nil, _ communicator: Communicator) throws -> SamplePictures {
         guard let size = size ?? unet.config.sampleSize else {
             throw RunError(
                 "\(path): config.json has no sample_size; give --init-noise", exitStatus: ExitStatus.refused)
@@ -53,8 +53,7 @@ package struct SamplingModel {
     }
 
     /// The same, but throws if the samples cannot be displayed.
-    func visiblePictures(size: SpatialSize? = nil, _ communicator: any Communicator) throws -> SamplePictures
-    {
+    func visiblePictures(size: SpatialSize? = nil, _ communicator: Communicator) throws -> SamplePictures {
         let pictures = try pictures(size: size, communicator)
         guard pictures.areVisible else {
             throw RunError(

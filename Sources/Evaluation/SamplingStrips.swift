@@ -1,6 +1,8 @@
+import Communication
 import Foundation
 import Imaging
 import LDMModel
+import Support
 
 // Strips of images that illustrate a model's sampling. All ranks take part; rank 0 receives the result.
 
@@ -72,4 +74,86 @@ extension SamplePictures {
         let count = pairs.count * frames
         return try gather(try draw(count, settings, initial: noise, progress: progress), count: count)
     }
+}
+
+// `sample --progress` and `sample --interpolate`: illustrations of a model's sampling.
+
+extension SampleRun {
+    /// Writes `progress.png`, which shows the samples during denoising; see `SamplePictures.denoisingStrip`.
+    package func writeProgress(moments: Int, _ communicator: Communicator) throws {
+        let opened = try open(communicator)
+        let pictures = try opened.visiblePictures(communicator)
+        let total = settings.seeds?.count ?? count ?? 4
+        let strip = try withProgress(pictures.share(of: total).count * settings.steps, communicator) {
+            try pictures.denoisingStrip(total, moments: moments, settings, progress: $0)
+        }
+        try communicator.collectively("writing \(output)") {
+            guard let strip else { return }
+            let seed = settings.seeds.map { $0.map(String.init).joined(separator: ",") }
+            try strip.write(
+                to: "\(output)/progress.png",
+                text: [("seed", seed ?? String(settings.seed)), ("rows", "x_t, x_0")] + parameters(opened))
+            printLine("Wrote \(total) samples as they come out of noise to \(output)/progress.png")
+        }
+    }
+
+    /// Writes `interpolation.png` and its individual images; see `SamplePictures.interpolation`.
+    package func writeInterpolation(
+        _ pairs: [(UInt64, UInt64)], frames: Int, _ communicator: Communicator
+    ) throws {
+        let opened = try open(communicator)
+        let pictures = try opened.visiblePictures(communicator)
+        let steps = pictures.share(of: pairs.count * frames).count * settings.steps
+        let images = try withProgress(steps, communicator) {
+            try pictures.interpolation(pairs, frames: frames, settings, progress: $0)
+        }
+        try communicator.collectively("writing \(output)") {
+            guard let images else { return }
+            let names = pairs.map { "\($0.0):\($0.1)" }
+            for (index, image) in images.enumerated() {
+                let (row, frame) = (index / frames, index % frames)
+                try image.write(
+                    to: "\(output)/interpolation_\(fiveDigits(row))_\(fiveDigits(frame)).png",
+                    text: [
+                        ("seeds", names[row]), ("weight", String(Double(frame) / Double(frames - 1))),
+                    ] + parameters(opened))
+            }
+            try ImageGrid(columns: frames).render(images).write(
+                to: "\(output)/interpolation.png",
+                text: [("seeds", names.joined(separator: " "))] + parameters(opened))
+            printLine(
+                "Wrote \(pairs.count) interpolations of \(frames) pictures, and interpolation.png, to \(output)"
+            )
+        }
+    }
+}
+
+/// Spherical interpolation between two noise vectors with weight `t` from 0 to 1:
+///
+///     sin((1-t)θ)/sin θ · a + sin(tθ)/sin θ · b
+///
+/// where θ is the angle between a and b. Normally distributed noise lies near a sphere, and linear
+/// interpolation would leave it.
+///
+/// Source: Shoemake 1985, "Animating Rotation with Quaternion Curves"; for diffusion models Song, Meng and
+/// Ermon 2021 (arXiv 2010.02502), appendix D.5.
+package func slerp(_ a: [Float], _ b: [Float], _ t: Double) -> [Float] {
+    precondition(a.count == b.count, "vectors of \(a.count) and \(b.count) values")
+    if t <= 0 { return a }
+    if t >= 1 { return b }
+    var (dot, aa, bb) = (0.0, 0.0, 0.0)
+    for i in a.indices {
+        let (x, y) = (Double(a[i]), Double(b[i]))
+        dot += x * y
+        aa += x * x
+        bb += y * y
+    }
+    let cosine = max(-1, min(1, dot / max((aa * bb).squareRoot(), .leastNormalMagnitude)))
+    let angle = acos(cosine)
+    // Interpolate linearly if the vectors are parallel, where this equals the arc, or opposite, where the arc
+    // is not unique.
+    let isArc = sin(angle) > 1e-6
+    let left = isArc ? sin((1 - t) * angle) / sin(angle) : 1 - t
+    let right = isArc ? sin(t * angle) / sin(angle) : t
+    return a.indices.map { Float(left * Double(a[$0]) + right * Double(b[$0])) }
 }

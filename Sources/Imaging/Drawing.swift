@@ -1,11 +1,11 @@
 /// A drawing surface for charts: anti-aliased lines, frames and text. Positions are in pixels from the top
 /// left.
 struct Drawing {
-    package let width: Int
-    package let height: Int
+    let width: Int
+    let height: Int
     private var pixels: [Color]
 
-    package init(width: Int, height: Int, background: Color) {
+    init(width: Int, height: Int, background: Color) {
         precondition(width > 0 && height > 0)
         self.width = width
         self.height = height
@@ -17,7 +17,7 @@ struct Drawing {
     /// self-intersections. Points that are not finite interrupt the line.
     ///
     /// - Parameter clip: clips the drawing to this frame.
-    package mutating func stroke(
+    mutating func stroke(
         _ strokes: [[SIMD2<Double>]], thickness: Double, color: Color, opacity: Float = 1, clip: Frame? = nil
     ) {
         let bounds = clip ?? Frame(x: 0, y: 0, width: Double(width), height: Double(height))
@@ -64,14 +64,14 @@ struct Drawing {
     }
 
     /// Fills a rectangle.
-    package mutating func fill(_ frame: Frame, color: Color, opacity: Float = 1) {
+    mutating func fill(_ frame: Frame, color: Color, opacity: Float = 1) {
         let columns = max(0, Int(frame.x.rounded()))..<max(0, min(width, Int(frame.right.rounded())))
         for y in max(0, Int(frame.y.rounded()))..<max(0, min(height, Int(frame.bottom.rounded()))) {
             for x in columns { pixels[y * width + x] = mix(pixels[y * width + x], color, opacity) }
         }
     }
 
-    package enum Alignment { case left, center, right }
+    enum Alignment { case left, center, right }
 
     /// Draws one line of text.
     ///
@@ -79,7 +79,7 @@ struct Drawing {
     ///   - at: the anchor: the text's left end, center or right end, at half the cap height.
     ///   - size: cap height in pixels.
     ///   - upwards: rotate by 90 degrees, to read from bottom to top.
-    package mutating func text(
+    mutating func text(
         _ text: String, at: SIMD2<Double>, size: Double, color: Color, alignment: Alignment = .left,
         bold: Bool = false, upwards: Bool = false
     ) {
@@ -99,7 +99,7 @@ struct Drawing {
         stroke(placed, thickness: size * (bold ? 0.19 : 0.125), color: color)
     }
 
-    package var image: Image {
+    var image: Image {
         var bytes = [UInt8](repeating: 0, count: 3 * width * height)
         for index in pixels.indices {
             for c in 0..<3 {
@@ -112,10 +112,10 @@ struct Drawing {
 
 /// A rectangle in pixels.
 struct Frame {
-    package var x: Double
-    package var y: Double
-    package var width: Double
-    package var height: Double
-    package var right: Double { x + width }
-    package var bottom: Double { y + height }
+    var x: Double
+    var y: Double
+    var width: Double
+    var height: Double
+    var right: Double { x + width }
+    var bottom: Double { y + height }
 }

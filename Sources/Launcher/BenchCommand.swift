@@ -2,7 +2,9 @@ import ArgumentParser
 import Communication
 import Configuration
 import DistTrain
+import FileFormats
 import Foundation
+import LDMModel
 import Planning
 import Supervision
 import Support
@@ -51,7 +53,7 @@ struct BenchOptions: ParsableArguments {
     /// reports.
     func run(
         _ command: some ParsableCommand,
-        _ measure: (any Communicator, DType, Backend) throws -> [BenchmarkReport]
+        _ measure: (Communicator, DType, Backend) throws -> [BenchmarkReport]
     ) throws {
         let (dtype, backend) = (try ComputeType.dtype(named: precision), try chosenBackend())
         try onAllRanks(command) { communicator in
@@ -62,7 +64,7 @@ struct BenchOptions: ParsableArguments {
     }
 
     /// Like `run`, for a benchmark that prints its own results.
-    func onAllRanks(_ command: some ParsableCommand, _ measure: (any Communicator) throws -> Void) throws {
+    func onAllRanks(_ command: some ParsableCommand, _ measure: (Communicator) throws -> Void) throws {
         try command.onAllRanks { communicator in
             for warning in KernelLimits.warnings() where communicator.isRoot {
                 Console.error.write("warning: \(warning)\n")
@@ -136,8 +138,179 @@ enum ComputeType {
     }
 
     /// Like `dtype(named:)`, but resolves `auto` to the same type on all ranks. Collective.
-    static func dtype(named name: String, _ communicator: any Communicator) throws -> DType {
+    static func dtype(named name: String, _ communicator: Communicator) throws -> DType {
         let own = try dtype(named: name)
         return name == "auto" ? try communicator.automaticDType() : own
+    }
+}
+
+/// Reads the model of a benchmark from a diffusers config.json or from the `model` section of a run's .yaml.
+enum BenchModel {
+    static func unet(_ path: String) throws -> UNet2DConfig {
+        try isRun(path) ? Configuration.load(path: path).model : UNet2DConfig(contentsOf: path)
+    }
+
+    static func autoencoder(_ path: String) throws -> AutoencoderKLConfig {
+        try isRun(path)
+            ? AutoencoderConfiguration.load(path: path).model : AutoencoderKLConfig(contentsOf: path)
+    }
+
+    /// A U-Net or an AutoencoderKL, depending on the file.
+    static func either(_ path: String) throws -> ModelConfig {
+        guard isRun(path) else {
+            let isAutoencoder =
+                try ConfigNode(jsonFile: path)["_class_name"]?.value == .string("AutoencoderKL")
+            return isAutoencoder ? .autoencoderKL(try autoencoder(path)) : .unet(try unet(path))
+        }
+        do {
+            return .unet(try unet(path))
+        } catch let asDiffusion {
+            guard let model = try? autoencoder(path) else { throw asDiffusion }
+            return .autoencoderKL(model)
+        }
+    }
+
+    private static func isRun(_ path: String) -> Bool { path.hasSuffix(".yaml") || path.hasSuffix(".yml") }
+}
+
+struct BenchModelCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "model", abstract: "Print a model's config.json, as diffusers reads it.",
+        discussion: "What scripts/bench gives to PyTorch, so that both sides measure the same model.")
+
+    @Argument(help: "A run's .yaml, or a config.json.", completion: .file())
+    var model: String
+
+    func run() throws {
+        try onAllRanks { communicator in
+            guard communicator.isRoot else { return }
+            switch try BenchModel.either(model) {
+            case .unet(let config): print(try config.jsonText(), terminator: "")
+            case .autoencoderKL(let config): print(try config.jsonText(), terminator: "")
+            case .vqModel(let config): print(try config.jsonText(), terminator: "")
+            }
+        }
+    }
+}
+
+struct BenchSampleCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "sample",
+        abstract: "Time evaluations of a U-Net as sampling makes them.",
+        discussion: """
+            Forward passes alone, on random data; each rank takes its own batch:
+
+              disttrain bench sample --unet configs/unet_70m.json --precision bf16 --batch 16 --threads 2
+
+            Images a second are evaluations a second. A sample of 50 denoising steps takes 50 of them.
+            """)
+
+    @Option(help: "A UNet2DModel config.json, or a run's .yaml.", completion: .file())
+    var unet: String
+    @OptionGroup var options: BenchOptions
+    @Option(help: "Timed evaluations of the batch, after one that is not.")
+    var evaluations = 5
+
+    func validate() throws {
+        guard evaluations >= 1 else {
+            throw ValidationError("--evaluations \(evaluations): expected 1 or more")
+        }
+    }
+
+    func run() throws {
+        try options.run(self) { communicator, dtype, backend in
+            let benchmark = SampleBenchmark(
+                unet: try BenchModel.unet(unet), dtype: dtype, backend: backend, batch: options.batch,
+                evaluations: evaluations)
+            return [try benchmark.run(communicator)]
+        }
+    }
+}
+
+struct BenchVAECommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "vae",
+        abstract: "Time a first stage that encodes images and decodes latents.",
+        discussion: """
+            An AutoencoderKL with random weights, on random data; each rank takes its own batch:
+
+              disttrain bench vae --vae configs/sd_vae_ft_mse.json --size 256 --precision bf16 --batch 4 --threads 2
+
+            Prints two reports, encoding first.
+            """)
+
+    @Option(help: "An AutoencoderKL config.json, or the .yaml of `vae train`.", completion: .file())
+    var vae: String
+    @Option(
+        help: ArgumentHelp("Side of the images; by default the model's sample_size.", valueName: "pixels"))
+    var size: Int?
+    @OptionGroup var options: BenchOptions
+    @Option(help: "Timed passes of the batch each way, after one that is not.")
+    var passes = 3
+
+    func validate() throws {
+        guard passes >= 1 else { throw ValidationError("--passes \(passes): expected 1 or more") }
+        guard size ?? 1 >= 1 else { throw ValidationError("--size \(size!): expected 1 or more") }
+    }
+
+    func run() throws {
+        try options.run(self) { communicator, dtype, backend in
+            let vae = try BenchModel.autoencoder(vae)
+            let benchmark = VAEBenchmark(
+                vae: vae, size: size.map { SpatialSize($0) } ?? vae.sampleSize, dtype: dtype,
+                backend: backend,
+                batch: options.batch, passes: passes)
+            return try benchmark.run(communicator)
+        }
+    }
+}
+
+struct BenchCheckpointCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "checkpoint",
+        abstract: "Time saves of a U-Net's training state while it trains.",
+        discussion: """
+            Trains on random data, saves meanwhile and with nothing beside it, writes as many bytes plainly, and loads:
+
+              disttrain launch -n 2 --threads 1 -- bench checkpoint --unet configs/unet_70m.json --folder runs
+              disttrain launch -n 3 --threads 1 -- bench checkpoint --unet configs/unet_70m.json --saved-by 2
+
+            All times include fsync where something is written, and the comparison with checksums where something is \
+            read, which is in the page cache. Deleting an older checkpoint counts while training continues, and not \
+            with nothing beside it. What is written in the folder is removed again.
+            """)
+
+    @Option(help: "A UNet2DModel config.json, or a run's .yaml.", completion: .file())
+    var unet: String
+    @Option(help: "An existing folder on the disk to measure.", completion: .directory)
+    var folder = "."
+    @OptionGroup var options: BenchOptions
+    @Option(help: "Steps whose median is the step's time.")
+    var steps = 3
+    @Option(help: "Saves and loads with nothing beside them, whose medians are reported.")
+    var repeats = 3
+    @Option(help: "Also load the checkpoint as so many ranks would have written it.")
+    var savedBy: Int?
+    @Option(help: "Decay of an exponential moving average, which is saved too.")
+    var ema: Double?
+    @Option(help: "optimizer: each rank keeps its slice of the training state; none: all of it.")
+    var sharding = Sharding.optimizer
+
+    func validate() throws {
+        for (name, count) in [("--steps", steps), ("--repeats", repeats), ("--saved-by", savedBy ?? 1)]
+        where count < 1 { throw ValidationError("\(name) \(count): expected 1 or more") }
+    }
+
+    func run() throws {
+        let (dtype, backend) = (try ComputeType.dtype(named: options.precision), try options.chosenBackend())
+        try options.onAllRanks(self) { communicator in
+            let benchmark = CheckpointBenchmark(
+                step: StepBenchmark(
+                    unet: try BenchModel.unet(unet), dtype: dtype, backend: backend, batch: options.batch,
+                    steps: steps, averageDecay: ema, sharding: sharding),
+                folder: folder, repeats: repeats, savedBy: savedBy)
+            let result = try benchmark.run(communicator)
+            if communicator.isRoot { print(options.json ? result.json : result.table) }
+        }
     }
 }

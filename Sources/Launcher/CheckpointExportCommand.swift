@@ -16,7 +16,7 @@ struct CheckpointExportCommand: ParsableCommand {
                 --max-shard-size 2GB --output faces_fp16
 
             A run that was trained with ema.sigma_rel has averages of every width, made from its snapshots; how near \
-            each comes to its profile is told (docs/ema.md):
+            each comes to its profile is reported (docs/ema.md):
 
               disttrain checkpoint export --model runs/faces --sigma-rel 0.08 --output faces_008
             """)

@@ -45,14 +45,14 @@ extension ParsableCommand {
     ///     }
     ///
     /// When it returns or throws, errors have been printed exactly once.
-    func onAllRanks(_ body: (any Communicator) throws -> Void) throws {
+    func onAllRanks(_ body: (Communicator) throws -> Void) throws {
         let status = runOnAllRanks { communicator in try saidAlready { try body(communicator) } }
         if status != ExitStatus.success { throw ExitCode(status) }
     }
 
     /// Like `onAllRanks`, for a job whose ranks watch each other from MPI_Init on.
     func onAllRanks(
-        watchedBy limits: WatchLimits, _ body: (any Communicator, JobWatcher) throws -> Void
+        watchedBy limits: WatchLimits, _ body: (Communicator, JobWatcher) throws -> Void
     ) throws {
         let status = runOnAllRanks(watchedBy: limits) { communicator, watcher in
             try saidAlready { try body(communicator, watcher) }

@@ -12,7 +12,7 @@ struct EvaluateCommand: ParsableCommand {
         abstract: "Judge a model's samples: FID, KID, precision and recall, diversity, memorisation.",
         discussion: """
             Draws samples on all ranks, compares them with a reference, prints a table and writes \
-            RUN/evaluation/step-00001000-FEATURES.json with pictures. What was stopped goes on where it was; the numbers are the \
+            RUN/evaluation/step-00001000-FEATURES.json with pictures. An interrupted evaluation resumes where it stopped; the numbers are the \
             same on any number of ranks. FID needs the weights of its network (docs/evaluation.md); without them the \
             same is measured of the first stage's latents, or of pixels, under other names.
 
@@ -64,7 +64,7 @@ struct EvaluateCommand: ParsableCommand {
     var featureStage: String?
     @Option(
         help: ArgumentHelp(
-            "Weights of FID's network, converted as docs/evaluation.md tells.", valueName: "file"))
+            "Weights of FID's network, converted as docs/evaluation.md describes.", valueName: "file"))
     var inception: String?
     @Option(help: ArgumentHelp("Denoising steps.", valueName: "n"))
     var steps = 50

@@ -47,7 +47,7 @@ struct LaunchCommand: ParsableCommand {
     @Option(
         help: ArgumentHelp(
             """
-            Ranks with which the job goes on when hosts are lost. Default: half of them; on the first start all must \
+            Minimum of ranks with which the job continues when hosts are lost. Default: half of them; on the first start all must \
             be there.
             """, valueName: "count"))
     var minRanks: Int?

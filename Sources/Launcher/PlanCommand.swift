@@ -17,7 +17,7 @@ struct PlanCommand: ParsableCommand {
               disttrain launch -n 4 -- plan --config FILE --hosts 1,8 …         # hosts of 4 ranks: 4 compute at once
 
             Run it on a machine of the kind that will train: computing is measured, the rest is a model \
-            (docs/scaling.md tells how far it was off). Without --batch-per-rank the global batch stays \
+            (docs/scaling.md reports the error of its predictions). Without --batch-per-rank the global batch stays \
             train.batch_size for any number of hosts.
 
             What was measured can be used again, for other networks or from another machine:

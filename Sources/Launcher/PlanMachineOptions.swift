@@ -44,7 +44,7 @@ struct PlanMachineOptions: ParsableArguments {
         }
     }
 
-    func diskSpeed(_ communicator: any Communicator) throws -> (bytesPerSecond: Double, source: String) {
+    func diskSpeed(_ communicator: Communicator) throws -> (bytesPerSecond: Double, source: String) {
         if let given = disk.flatMap(Quantity.bytesPerSecond) { return (given, "given") }
         let measured = try communicator.fromRoot("measuring the disk") {
             try DiskSpeed.measure(folder: folder)
@@ -54,7 +54,7 @@ struct PlanMachineOptions: ParsableArguments {
 
     func compute(
         _ configuration: Configuration, _ workload: StepWorkload, _ layouts: [RankLayout],
-        _ scaling: TrainingPlan.Scaling, _ communicator: any Communicator
+        _ scaling: TrainingPlan.Scaling, _ communicator: Communicator
     ) throws -> (ComputeModel, source: String) {
         if let measured {
             return (try read(measured, workload), "measured before, in \(measured)")
@@ -76,7 +76,7 @@ struct PlanMachineOptions: ParsableArguments {
             )
         }
         let compute = try ComputeMeasurement(
-            unet: configuration.model, state: configuration.plannedState, batches: batches
+            unet: configuration.model, state: configuration.stateSettings, batches: batches
         ).run(communicator)
         let times = compute.profiles.map { profile in
             "\(profile.batch) images in \(fixed(profile.passSeconds + profile.updateSeconds, 3)) s"

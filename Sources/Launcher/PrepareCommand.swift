@@ -19,7 +19,7 @@ struct PrepareCommand: ParsableCommand {
               disttrain prepare cifar-10-batches-bin/ --output data/cifar10 --size 32
               mpirun -np 8 disttrain prepare celeba.tar --output data/celeba --size 256 --first-stage models/vae
 
-            A run that was cut off goes on where it stopped when the same command is given again, on any number \
+            An interrupted run resumes where it stopped when the same command is repeated, on any number \
             of ranks. The folder holds manifest.json, the shards, and preview.png with the first images.
             """)
 

@@ -81,7 +81,7 @@ struct SampleCommand: ParsableCommand {
     @Option(
         help: ArgumentHelp(
             """
-            Invert these pictures by DDIM instead, draw them from their noise again, and tell the error: a folder, or \
+            Invert these pictures by DDIM instead, draw them from their noise again, and report the error: a folder, or \
             what `prepare` takes.
             """, valueName: "folder"))
     var invert: String?

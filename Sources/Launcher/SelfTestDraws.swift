@@ -62,13 +62,13 @@ private final class DigestedDraws: DenoisingDraws {
     }
 }
 
-/// Trains a small U-Net on synthetic faces through `DataParallelStep` and computes the digest of its input.
+/// Trains a small U-Net on synthetic faces through `TrainingStep` and computes the digest of its input.
 private struct DrawsCheck {
-    private let communicator: any Communicator
-    private let step: DataParallelStep
+    private let communicator: Communicator
+    private let step: TrainingStep
     private let draws: DigestedDraws
 
-    init(_ communicator: any Communicator, batch: Int, seed: UInt64) throws {
+    init(_ communicator: Communicator, batch: Int, seed: UInt64) throws {
         self.communicator = communicator
         var config = UNet2DConfig()
         config.sampleSize = SpatialSize(8)
@@ -84,8 +84,8 @@ private struct DrawsCheck {
         draws = DigestedDraws(
             KeyedDraws(
                 dataset: ImageDataset(syntheticFaces: 64, size: 8), flips: true, timesteps: schedule.count))
-        step = try DataParallelStep(
-            DataParallelStep.Settings(
+        step = TrainingStep(
+            TrainingStep.Settings(
                 seed: seed, batchSize: batch, microBatchSize: 2, clipNorm: 1),
             objective: DenoisingObjective(unet: model, draws: draws, schedule: schedule, minSNRGamma: nil),
             state: ModelState(model.store, ModelState.Settings(sharding: .optimizer), communicator),
@@ -95,7 +95,7 @@ private struct DrawsCheck {
     }
 
     func run(steps: Int) throws -> String {
-        for number in 0..<steps { _ = try step(step: number) }
+        for number in 0..<steps { _ = try step(number) }
         try step.completeWeights()
         return String(try communicator.allReduceSum(draws.digest), radix: 16)
     }

@@ -46,17 +46,17 @@ extension UNet2DConfig {
 }
 
 /// One training step of a small U-Net on synthetic faces, first on all ranks and then on rank 0 alone. Both
-/// use `DataParallelStep`, so the shares, micro-batches, buckets, noise keys and dropout keys are those of
+/// use `TrainingStep`, so the shares, micro-batches, buckets, noise keys and dropout keys are those of
 /// training.
 private struct GradientCheck {
     /// Maximum error relative to the norm. A different summation order causes about 1e-7.
     private static let allowed = 1e-5
 
-    private let communicator: any Communicator
+    private let communicator: Communicator
     private let batch: Int
     private let microBatch: Int
 
-    init(_ communicator: any Communicator, batch: Int, microBatch: Int) throws {
+    init(_ communicator: Communicator, batch: Int, microBatch: Int) throws {
         guard batch >= communicator.size, microBatch > 0 else {
             throw LaunchError(
                 "--batch \(batch) --micro-batch \(microBatch): expected at least a sample a rank",
@@ -71,7 +71,7 @@ private struct GradientCheck {
         let together = try gradient(on: communicator, microBatch: microBatch)
         // Collective, so that no rank exits while rank 0 computes.
         let error = try communicator.fromRoot("computing the whole batch on one rank") {
-            relativeNorm(together.gradient, try gradient(on: SingleProcess(), microBatch: nil).gradient)
+            relativeNorm(together.gradient, try gradient(on: Communicator(), microBatch: nil).gradient)
         }
         // The bits must be identical on all ranks: replicas that start equal stay equal.
         let checksum = together.gradient.reduce(UInt64(0)) { ($0 &* 31) &+ UInt64($1.bitPattern) }
@@ -92,22 +92,22 @@ private struct GradientCheck {
 
     /// The gradient of the global batch of step 0, as passed to the optimizer.
     private func gradient(
-        on communicator: any Communicator, microBatch: Int?
+        on communicator: Communicator, microBatch: Int?
     ) throws -> (gradient: [Float], norm: Double) {
         let model = try UNet2DModel(.selfTest)
         model.store.initialize(seed: 1)
         let objective = DenoisingObjective(
             unet: model, dataset: ImageDataset(syntheticFaces: 64, size: 16),
             schedule: try NoiseSchedule(SchedulerConfig()), minSNRGamma: 5, flips: true)
-        let step = try DataParallelStep(
-            DataParallelStep.Settings(
+        let step = TrainingStep(
+            TrainingStep.Settings(
                 seed: 2, batchSize: batch, microBatchSize: microBatch, clipNorm: nil),
             objective: objective,
             state: ModelState(model.store, ModelState.Settings(sharding: .none), communicator),
             learningRate: LearningRate(
                 peak: 0, warmupSteps: 0, shape: .constant, final: 0, totalSteps: 1),
             communicator: communicator)
-        let norm = try step(step: 0).gradientNorm
+        let norm = try step(0).gradientNorm
         let gradient = UnsafeBufferPointer(start: model.store.gradients, count: model.store.count)
         return (Array(gradient), norm)
     }

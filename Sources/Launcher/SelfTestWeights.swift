@@ -29,10 +29,10 @@ extension SelfTestCommand {
 /// hosts. Ranks begin their steps at different times, so a weight that is read too early is an outdated one:
 /// losses and weights must be bitwise identical.
 private struct WeightCheck {
-    private let communicator: any Communicator
+    private let communicator: Communicator
     private let steps: Int
 
-    init(_ communicator: any Communicator, steps: Int) {
+    init(_ communicator: Communicator, steps: Int) {
         self.communicator = communicator
         self.steps = steps
     }
@@ -77,8 +77,8 @@ private struct WeightCheck {
         let objective = DenoisingObjective(
             unet: model, dataset: ImageDataset(syntheticFaces: 64, size: 16),
             schedule: try NoiseSchedule(SchedulerConfig()), minSNRGamma: nil, flips: false)
-        let step = try DataParallelStep(
-            DataParallelStep.Settings(
+        let step = TrainingStep(
+            TrainingStep.Settings(
                 seed: 2, batchSize: 2 * communicator.size, microBatchSize: 1, clipNorm: 1),
             objective: objective,
             state: ModelState(model.store, ModelState.Settings(dtype: dtype), communicator, hosts: hosts),
@@ -90,7 +90,7 @@ private struct WeightCheck {
             // Delay the ranks in ascending and descending order, alternating between steps.
             let place = number % 2 == 0 ? communicator.size - 1 - communicator.rank : communicator.rank
             if hosts != nil { usleep(UInt32(20_000 * place)) }
-            outcome.losses.append(try step(step: number).loss.bitPattern)
+            outcome.losses.append(try step(number).loss.bitPattern)
         }
         try step.completeWeights()
         outcome.weights = model.store.kernelMemory(dividedInto: []).map { Array($0.memory) }

@@ -9,7 +9,7 @@ struct StatusCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "status", abstract: "Tell how far a run is, how fast, since when and where.",
         discussion: """
-            Reads the run's folder alone: on any machine that sees it, while the run goes on or long after.
+            Reads the run's folder alone: on any machine that sees it, while the run trains or long after.
 
               disttrain status runs/celeba_hq_256
               disttrain status runs/celeba_hq_256 --ranks

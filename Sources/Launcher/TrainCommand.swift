@@ -113,7 +113,7 @@ struct TrainCommand: TrainingCommand {
         commandName: "train", abstract: "Train a U-Net on latents, or on pixels.",
         discussion: """
             Runs bare on one process, or on as many ranks as mpirun, srun or `disttrain launch` start; the batch size \
-            is the whole job's. Stopped runs go on from their last checkpoint when the same command is given again, \
+            is the whole job's. Stopped runs resume from their last checkpoint when the same command is repeated, \
             on any number of ranks.
 
               disttrain train --config configs/tiny.yaml
@@ -152,4 +152,11 @@ struct TrainCommand: TrainingCommand {
                 path: options.config, overrides: options.overrides, initFrom: options.initFrom
             ).name
     }
+}
+
+/// A training command that a supervisor can restart.
+protocol TrainingCommand: ParsableCommand {
+    var options: TrainingOptions { get }
+    /// The run's folder, from the command line or the configuration.
+    func runFolder() throws -> String
 }

@@ -61,7 +61,7 @@ struct FirstStageOptions: ParsableArguments {
     var precision = "fp32"
 
     /// Opens the first stage and runs the body, on rank 0 only.
-    func onRoot(_ what: String, _ communicator: any Communicator, _ body: (FirstStagePass) throws -> Void)
+    func onRoot(_ what: String, _ communicator: Communicator, _ body: (FirstStagePass) throws -> Void)
         throws
     {
         let dtype = try ComputeType.dtype(named: precision)

@@ -10,17 +10,17 @@ import Support
 struct VerifyResumeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "verify-resume",
-        abstract: "Prove on this machine that a killed run goes on as if it had not been.",
+        abstract: "Prove on this machine that a killed run resumes as if it had not been killed.",
         discussion: """
             Trains a few steps of your configuration five times, on the ranks of this machine:
 
-              1. a run that nobody disturbs, on --ranks;
+              1. an undisturbed run, on --ranks;
               2. the same, all of its processes killed (SIGKILL) between two checkpoints;
               3. that one, gone on with on as many ranks: weights, moments, averages and metrics.jsonl must be those of \
             the first, to the bit;
               4. its checkpoint loaded on --resume-ranks and saved again at once: the same to the bit;
               5. it again, gone on with on --resume-ranks: the loss of its first step must be the first run's to 1e-5, \
-            since only the order of sums is another. How far the last weights are apart is told.
+            since only the order of sums is another. The distance of the final weights is reported.
 
               disttrain verify-resume --config configs/tiny.yaml
               disttrain verify-resume --config configs/celeba_hq_256.yaml --set train.batch_size=12 --ranks 4 \
@@ -40,7 +40,7 @@ struct VerifyResumeCommand: ParsableCommand {
     var overrides: [String] = []
     @Option(help: ArgumentHelp("Ranks of the runs that must be the same to the bit.", valueName: "n"))
     var ranks = 2
-    @Option(help: ArgumentHelp("Ranks that the killed run goes on with, too.", valueName: "n"))
+    @Option(help: ArgumentHelp("Another number of ranks to resume the killed run on.", valueName: "n"))
     var resumeRanks = 3
     @Option(help: ArgumentHelp("Steps of the whole run.", valueName: "n"))
     var steps = 20
@@ -113,7 +113,7 @@ struct VerifyResumeCommand: ParsableCommand {
             throw error
         }
         folder.removeUnlessNamed()
-        print("Proven: a run that is killed goes on as if it had not been.")
+        print("Proven: a killed run resumes as if it had not been killed.")
     }
 
     /// - Returns: descriptions of the differences.
@@ -140,7 +140,7 @@ struct VerifyResumeCommand: ParsableCommand {
 
         try runs.train("resumes", "killed", ranks: ranks, first: saved)
         try show(
-            "\(ranks) → \(ranks) ranks, beside the run that nobody disturbed",
+            "\(ranks) → \(ranks) ranks, beside the undisturbed run",
             try proof.sameRanks(runs.path("killed"), from: saved))
         try runs.load("loads", "loaded", ranks: resumeRanks, from: checkpoint, of: saved)
         try show(
@@ -148,7 +148,7 @@ struct VerifyResumeCommand: ParsableCommand {
             try proof.stateLoaded(from: checkpoint, savedAgain: runs.path("loaded")))
         try runs.train("its copy resumes", "killed_copy", ranks: resumeRanks, first: saved)
         try show(
-            "\(ranks) → \(resumeRanks) ranks, beside the run that nobody disturbed",
+            "\(ranks) → \(resumeRanks) ranks, beside the undisturbed run",
             try proof.otherRanks(runs.path("killed_copy"), from: saved))
         return failed
     }

@@ -275,10 +275,6 @@ int mpishim_start_receive(void *bytes, size_t count, int source, int tag, mpishi
     return error;
 }
 
-int mpishim_peek(mpishim_request request, int *done) {
-    return MPI_Request_get_status(to_mpi(request), done, MPI_STATUS_IGNORE);
-}
-
 int mpishim_test_all(mpishim_request *requests, size_t count, int *done) {
     *done = 1;
     for (size_t i = 0; i < count; i++) {

@@ -17,7 +17,7 @@ package struct ArithmeticCeilings: Sendable {
     }
 
     /// Measures on all ranks at the same time and takes the fastest of `repeats` calls. Collective.
-    package static func measure(_ communicator: any Communicator, repeats: Int = 6) throws
+    package static func measure(_ communicator: Communicator, repeats: Int = 6) throws
         -> ArithmeticCeilings
     {
         func overRanks(_ run: () -> Void, flops: Double) throws -> Double {

@@ -1,5 +1,6 @@
 import Checkpointing
 import Communication
+import DistTrain
 import Evaluation
 import Foundation
 import LDMModel
@@ -25,7 +26,7 @@ package struct CheckpointBenchmark {
     }
 
     /// Runs the benchmark. Collective.
-    package func run(_ communicator: any Communicator) throws -> Result {
+    package func run(_ communicator: Communicator) throws -> Result {
         let model = try UNet2DModel(step.unet)
         model.store.initialize(seed: 0)
         let training = try step.makeStep(model, communicator)
@@ -56,13 +57,13 @@ package struct CheckpointBenchmark {
             return try communicator.allReduceMax((ContinuousClock.now - start).seconds)
         }
 
-        // The first save allocates the snapshot's memory.
-        _ = try training(step: 0)
+        // The first save takes the snapshot's memory.
+        _ = try training(0)
         try writer.save(state(1))
         var seconds: [Double] = []
         var number = 1
         for _ in 0..<step.steps {
-            seconds.append(try timed { _ = try training(step: number) })
+            seconds.append(try timed { _ = try training(number) })
             number += 1
         }
         let stepSeconds = seconds.sorted()[seconds.count / 2]
@@ -74,8 +75,8 @@ package struct CheckpointBenchmark {
         while writer.isSaving {
             cost +=
                 try timed {
-                    let result = try training(step: number, riding: [writer.working])
-                    try writer.advance(result.riding[0])
+                    let result = try training(number, votes: StepVotes(saving: writer.working))
+                    try writer.advance(result.votes.saving)
                 } - stepSeconds
             number += 1
         }
@@ -121,7 +122,7 @@ package struct CheckpointBenchmark {
     /// Rewrites a checkpoint with the layout of another number of ranks, in a folder that is created anew.
     /// Collective.
     private func asWritten(
-        by ranks: Int, _ checkpoint: Checkpoint, _ folder: String, _ communicator: any Communicator
+        by ranks: Int, _ checkpoint: Checkpoint, _ folder: String, _ communicator: Communicator
     ) throws -> Checkpoint {
         let path = try communicator.fromRoot("writing a checkpoint as \(ranks) ranks would") {
             try? FileManager.default.removeItem(atPath: folder)

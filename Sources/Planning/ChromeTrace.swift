@@ -40,7 +40,7 @@ package final class ChromeTrace {
     /// Rank 0 writes the events of all ranks. Collective.
     ///
     /// - Throws: a communication error, or an error while writing the file.
-    package func write(to path: String, _ communicator: any Communicator) throws {
+    package func write(to path: String, _ communicator: Communicator) throws {
         let lines = try events.map { try $0.text() }.joined(separator: ",\n")
         guard let everyone = try communicator.gather([UInt8](lines.utf8), root: 0) else { return }
         let body = everyone.map { String(decoding: $0, as: UTF8.self) }.joined(separator: ",\n")

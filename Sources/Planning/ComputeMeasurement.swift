@@ -26,14 +26,14 @@ package struct ComputeMeasurement {
     }
 
     /// Runs the measurement. Collective.
-    package func run(_ communicator: any Communicator) throws -> ComputeModel {
+    package func run(_ communicator: Communicator) throws -> ComputeModel {
         let model = try UNet2DModel(unet)
         try communicator.collectively("making the model") { try model.store.checkMemory() }
         model.store.initialize(seed: 0)
         let workload = StepWorkload(
             model.store, averages: state.averages.count, sharding: state.sharding, dtype: state.dtype,
             reduceDType: .fp32)
-        let alone = SingleProcess()
+        let alone = Communicator()
         let modelState = ModelState(model.store, state, alone)
         let objective = DenoisingObjective(
             unet: model,
@@ -42,8 +42,8 @@ package struct ComputeMeasurement {
             schedule: try NoiseSchedule(SchedulerConfig()), minSNRGamma: nil, flips: false)
         var profiles: [ComputeProfile] = []
         for batch in batches {
-            let step = try DataParallelStep(
-                DataParallelStep.Settings(seed: 0, batchSize: batch, microBatchSize: nil, clipNorm: 1),
+            let step = TrainingStep(
+                TrainingStep.Settings(seed: 0, batchSize: batch, microBatchSize: nil, clipNorm: 1),
                 objective: objective, state: modelState,
                 learningRate: LearningRate(
                     peak: 2e-4, warmupSteps: 0, shape: .constant, final: 0, totalSteps: steps + 1),
@@ -62,8 +62,8 @@ package struct ComputeMeasurement {
 
     /// The median of the timed steps; each takes the times of the slowest rank.
     private func profile(
-        _ step: DataParallelStep, _ batch: Int, _ workload: StepWorkload,
-        _ communicator: any Communicator
+        _ step: TrainingStep, _ batch: Int, _ workload: StepWorkload,
+        _ communicator: Communicator
     ) throws -> ComputeProfile {
         var timed: [ComputeProfile] = []
         for number in 0...steps {
@@ -73,10 +73,10 @@ package struct ComputeMeasurement {
             let start = ContinuousClock.now
             step.bucketObserver = { ready[$0] = (ContinuousClock.now - start).seconds }
             step.useObserver = { need[$0] = (ContinuousClock.now - start).seconds }
-            let result = try step(step: number)
+            let result = try step(number)
             (step.bucketObserver, step.useObserver) = (nil, nil)
             var values =
-                [result.totalSeconds - result.optimizerSeconds, result.optimizerSeconds] + ready + need
+                [result.times.total - result.times.optimizer, result.times.optimizer] + ready + need
             try communicator.allReduceMax(&values)
             timed.append(
                 ComputeProfile(
@@ -90,7 +90,7 @@ package struct ComputeMeasurement {
 
     /// Throughput of copying 64 MiB in bytes/s: the median of five copies, on all ranks at the same time.
     /// Collective.
-    package static func copySpeed(_ communicator: any Communicator) throws(CommunicationError) -> Double {
+    package static func copySpeed(_ communicator: Communicator) throws(CommunicationError) -> Double {
         let bytes = 64 << 20
         var seconds: [Double] = []
         let places = (0..<2).map { _ in

@@ -62,7 +62,7 @@ package struct KernelBenchmark {
     /// Times all cases. All ranks time the same case at the same time. Collective.
     ///
     /// - Parameter each: receives each result, and the fraction of the total work that is done.
-    package func run(_ communicator: any Communicator, each: (Result, _ done: Double) -> Void) throws
+    package func run(_ communicator: Communicator, each: (Result, _ done: Double) -> Void) throws
         -> [Result]
     {
         // The time of a case is its arithmetic plus a constant overhead.

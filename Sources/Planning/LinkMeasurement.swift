@@ -6,13 +6,13 @@ import Support
 /// Measures messages between two ranks, and between all ring neighbours at once, from which α, β and γ are
 /// derived.
 package struct LinkMeasurement {
-    private let communicator: MPICommunicator
+    private let communicator: Communicator
     private let sent: UnsafeMutableRawBufferPointer
     private let received: UnsafeMutableRawBufferPointer
 
-    /// - Parameter largest: size of the largest message, in bytes.
-    package init?(_ communicator: any Communicator, largest: Int) {
-        guard communicator.size > 1, let communicator = communicator as? MPICommunicator else { return nil }
+    /// - Parameter largest: bytes of the longest message.
+    package init?(_ communicator: Communicator, largest: Int) {
+        guard communicator.size > 1 else { return nil }
         self.communicator = communicator
         sent = .allocate(byteCount: largest, alignment: 64)
         received = .allocate(byteCount: largest, alignment: 64)

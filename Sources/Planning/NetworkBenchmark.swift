@@ -71,7 +71,7 @@ package struct NetworkBenchmark {
     /// Runs the benchmark. Collective.
     ///
     /// - Throws: `PlanError` on a single rank, since there is no other rank to exchange messages with.
-    package func run(_ communicator: any Communicator) throws -> NetworkReport {
+    package func run(_ communicator: Communicator) throws -> NetworkReport {
         guard let link = LinkMeasurement(communicator, largest: Self.long) else {
             throw PlanError(
                 "one rank has no other to exchange messages with: run it under mpirun, or as "
@@ -97,7 +97,7 @@ package struct NetworkBenchmark {
     }
 
     /// Measures γ: 1 ms of summation between two MPI calls, with and without messages in flight.
-    private func driving(_ link: LinkMeasurement, _ communicator: any Communicator) throws -> (
+    private func driving(_ link: LinkMeasurement, _ communicator: Communicator) throws -> (
         perByte: Double, bytesPerSecond: Double
     ) {
         let values = [Float](repeating: 0.5, count: 1 << 16)  // 256 KiB, which fits into a core's cache
@@ -123,14 +123,14 @@ package struct NetworkBenchmark {
     }
 
     private func collectives(
-        _ network: NetworkModel, _ layout: RankLayout, _ communicator: any Communicator
+        _ network: NetworkModel, _ layout: RankLayout, _ communicator: Communicator
     ) throws -> [NetworkReport.Collective] {
         var results: [NetworkReport.Collective] = []
         var bytes = 1024
         while bytes <= largest {
             let count = bytes / 4
             var values = [Float](repeating: 1, count: count)
-            let slices = FlatSlices(count: count, ranks: communicator.size).all
+            let slices = ShardLayout(count: count, ranks: communicator.size).all
             var slice = [Float](repeating: 0, count: slices[communicator.rank].count)
             let size = Double(bytes)
             let moved = size * (1 - 1 / Double(communicator.size))
@@ -167,7 +167,7 @@ package struct NetworkBenchmark {
 
     /// The slowest rank's seconds: the median of the calls that fit into 0.5 s, 3 to 20, after a warm-up
     /// call.
-    private func time(_ communicator: any Communicator, _ body: () throws -> Void) throws -> Double {
+    private func time(_ communicator: Communicator, _ body: () throws -> Void) throws -> Double {
         var seconds: [Double] = []
         var spent = 0.0
         while seconds.count < 4 || (spent < 0.5 && seconds.count < 20) {

@@ -1,4 +1,5 @@
 import Communication
+import Datasets
 import DistTrain
 import Foundation
 import LDMModel
@@ -39,11 +40,11 @@ package struct StepBenchmark {
     }
 
     /// Runs the benchmark. Collective.
-    package func run(_ communicator: any Communicator) throws -> BenchmarkReport {
+    package func run(_ communicator: Communicator) throws -> BenchmarkReport {
         let model = try UNet2DModel(unet)
         model.store.initialize(seed: 0)
         let step = try makeStep(model, communicator)
-        _ = try step(step: 0)
+        _ = try step(0)
         _ = step.takeProfile()
 
         try communicator.barrier()
@@ -52,12 +53,12 @@ package struct StepBenchmark {
         var results: [StepResult] = []
         for number in 1...steps {
             try communicator.barrier()
-            results.append(try step(step: number))
+            results.append(try step(number))
         }
         try step.completeWeights()
         if let trace, let tracePath { try trace.write(to: tracePath, communicator) }
 
-        var seconds = results.map(\.totalSeconds)
+        var seconds = results.map(\.times.total)
         try communicator.allReduceMax(&seconds)
         let profile = step.takeProfile()
         let peak = try communicator.allReduceMax(peakResidentMiB())
@@ -71,14 +72,14 @@ package struct StepBenchmark {
     }
 
     /// A step that trains `model` on random data.
-    func makeStep(_ model: UNet2DModel, _ communicator: any Communicator) throws -> DataParallelStep {
+    func makeStep(_ model: UNet2DModel, _ communicator: Communicator) throws -> TrainingStep {
         let ranks = communicator.size
         let dataset = NoiseDataset(count: 4 * batch * ranks, size: unet.timedSize, channels: unet.inChannels)
         let objective = DenoisingObjective(
             unet: model, dataset: dataset, schedule: try NoiseSchedule(SchedulerConfig()), minSNRGamma: nil,
             flips: false)
-        return try DataParallelStep(
-            DataParallelStep.Settings(
+        return TrainingStep(
+            TrainingStep.Settings(
                 seed: 0, batchSize: batch * ranks, microBatchSize: nil, backend: backend, clipNorm: 1,
                 reduceDType: reduceDType),
             objective: objective,
@@ -95,24 +96,55 @@ package struct StepBenchmark {
 
     /// The time of rank 0 per step by kind of work, without kinds that took no time.
     private func entries(
-        _ profile: [WorkProfile], _ results: [StepResult], _ communicator: any Communicator
+        _ profile: [WorkProfile], _ results: [StepResult], _ communicator: Communicator
     ) -> [BenchmarkReport.Entry] {
         func mean(_ key: KeyPath<StepResult, Double>) -> Double {
             results.reduce(0) { $0 + $1[keyPath: key] } / Double(steps)
         }
         var entries = profile.entries(ofEach: steps, ranks: communicator.size)
-        // Time in MPI that overlaps computation: this rank's processor drives the transfer.
-        let driving = mean(\.messageSeconds) - mean(\.communicationSeconds)
-        let gather = mean(\.gatherSeconds)
+        // Time inside MPI while computing: this rank's processor drives the transfer.
+        let driving = mean(\.times.messages) - mean(\.times.communication)
+        let gather = mean(\.times.gather)
         entries += [
-            .init("optimizer", seconds: mean(\.optimizerSeconds)),
+            .init("optimizer", seconds: mean(\.times.optimizer)),
             .init("messages, driving", seconds: driving),
-            .init("reduction, exposed", seconds: mean(\.communicationSeconds) - gather),
+            .init("reduction, exposed", seconds: mean(\.times.communication) - gather),
             .init("weights, exposed", seconds: gather),
-            .init("data", seconds: mean(\.dataSeconds)),
+            .init("data", seconds: mean(\.times.data)),
         ]
         let known = entries.reduce(0) { $0 + $1.seconds }
-        entries.append(.init("rest", seconds: mean(\.totalSeconds) - known))
+        entries.append(.init("rest", seconds: mean(\.times.total) - known))
         return entries.filter { $0.seconds >= 0.5e-4 }
     }
+}
+
+/// A dataset of standard normal samples of any shape, for benchmarks.
+struct NoiseDataset: TrainingDataset {
+    let name = "noise"
+    let count: Int
+    let size: SpatialSize
+    let channels: Int
+    var height: Int { size.height }
+    var width: Int { size.width }
+    var fingerprint: String { "noise-\(count)-\(height)x\(width)x\(channels)" }
+
+    func read(
+        _ index: Int, flipped: Bool, key: SampleKey, into out: UnsafeMutableBufferPointer<Float>
+    ) throws {
+        var random = CounterRandom(seed: 0, purpose: .test, sample: UInt64(index))
+        random.fillNormal(out)
+    }
+}
+
+/// Standard normal numbers, the same in every run.
+func noise(_ count: Int) -> [Float] {
+    var values = [Float](repeating: 0, count: count)
+    var random = CounterRandom(seed: 0, purpose: .test)
+    values.withUnsafeMutableBufferPointer { random.fillNormal($0) }
+    return values
+}
+
+extension UNet2DConfig {
+    /// The image size for timing the model: its own, or 32×32 if it accepts any size.
+    var timedSize: SpatialSize { sampleSize ?? SpatialSize(32) }
 }

@@ -72,7 +72,7 @@ package struct StepPrediction: Codable, Equatable, Sendable {
     package var communicationShare: Double { communicationSeconds / stepSeconds }
 }
 
-/// Predicts the time of `DataParallelStep` on many hosts.
+/// Predicts the time of `TrainingStep` on many hosts.
 package struct StepModel: Sendable {
     package var workload: StepWorkload
     package var compute: ComputeModel
@@ -107,7 +107,7 @@ package struct StepModel: Sendable {
     func pieces(_ profile: ComputeProfile, _ layout: RankLayout, _ route: ReductionRoute)
         -> [ReductionTimeline.Piece]
     {
-        let slices = FlatSlices(count: workload.elements, ranks: layout.ranks).all
+        let slices = ShardLayout(count: workload.elements, ranks: layout.ranks).all
         let elementBytes = workload.reduceDType == .bf16 ? 2.0 : 4.0
         var latest = 0.0
         return zip(workload.buckets, profile.readySeconds).flatMap { bucket, ready in
@@ -124,10 +124,10 @@ package struct StepModel: Sendable {
         }
     }
 
-    /// The transfers of `WeightGather`, in its order: vectors first.
+    /// The transfers of `ParameterAllGather`, in its order: vectors first.
     func weights(_ profile: ComputeProfile, _ layout: RankLayout) -> [GatherTimeline.Piece] {
         guard workload.sharding == .optimizer else { return [] }
-        let slices = FlatSlices(count: workload.elements, ranks: layout.ranks).all
+        let slices = ShardLayout(count: workload.elements, ranks: layout.ranks).all
         let vectors = slices.indices.map { rank in
             GatherTimeline.Piece(
                 need: 0, owner: rank, bytes: workload.vectorBytes / Double(layout.ranks))

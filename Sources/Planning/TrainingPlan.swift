@@ -1,5 +1,4 @@
 import Configuration
-import DistTrain
 import Foundation
 import LDMModel
 import Support
@@ -14,12 +13,7 @@ extension StepWorkload {
     }
 }
 
-extension Configuration {
-    /// The model state of a run with this configuration.
-    package var plannedState: ModelState.Settings { session.state }
-}
-
-/// The reason why a plan cannot be made.
+/// Why something cannot be planned.
 package struct PlanError: ReportableError {
     package let message: String
     package let exitStatus = ExitStatus.usage

@@ -48,6 +48,8 @@ package struct JobWatch: Sendable {
     private var movedAt: Double
     /// Recent maximum of the step time, in seconds.
     private var stepSeconds = 0.0
+    /// The highest step that a rank has reported.
+    private var newestStep = 0
 
     package init(ranks: Int, limits: WatchLimits, now: Double) {
         self.limits = limits
@@ -67,9 +69,10 @@ package struct JobWatch: Sendable {
         guard ranks.indices.contains(rank) else { return }
         if ranks[rank].reading?.ticks != reading.ticks { movedAt = now }
         if reading.stepSeconds > 0 {
-            // The maximum decays by 2 % with each new step that a rank reports, so that one long step does
-            // not raise the timeout for good.
-            let isNew = ranks[rank].reading?.step != reading.step
+            // The maximum decays by 2 % with each new step of the job, whatever the number of ranks, so that one
+            // long step does not raise the timeout for good.
+            let isNew = reading.step > newestStep
+            newestStep = max(newestStep, reading.step)
             stepSeconds = max(reading.stepSeconds, isNew ? stepSeconds * 0.98 : stepSeconds)
         }
         ranks[rank].reading = reading

@@ -22,7 +22,7 @@ package final class JobWatcher: Sendable {
     ///
     /// - Parameter warn: called on rank 0 with a one-line warning if some ranks cannot be monitored.
     package init(
-        limits: WatchLimits, communicator: any Communicator, warn: @escaping @Sendable (String) -> Void
+        limits: WatchLimits, communicator: Communicator, warn: @escaping @Sendable (String) -> Void
     )
         throws
     {
@@ -47,7 +47,7 @@ package final class JobWatcher: Sendable {
             let addresses = address.endpoints.map(\.address).joined(separator: ", ")
             warn(
                 "\(unwatched.count) ranks cannot reach rank 0 on \(addresses.isEmpty ? "any address" : addresses) "
-                    + "(\(Set(unwatched).sorted().joined(separator: ", "))) and go unwatched: if they hang, nobody notices"
+                    + "(\(Set(unwatched).sorted().joined(separator: ", "))) and are not monitored: if they hang, the job hangs"
             )
         }
         for (rank, place) in places.enumerated() where !place.isEmpty { post?.forget(rank) }
@@ -56,7 +56,7 @@ package final class JobWatcher: Sendable {
     /// Starts the server on rank 0, if there are other ranks, at the addresses by which their hosts can reach
     /// it. Collective.
     private static func serve(
-        _ communicator: any Communicator, _ warn: @escaping @Sendable (String) -> Void
+        _ communicator: Communicator, _ warn: @escaping @Sendable (String) -> Void
     ) throws -> WatchServer? {
         guard communicator.size > 1 else { return nil }
         let network = HostNetwork.own
@@ -104,7 +104,7 @@ package final class JobWatcher: Sendable {
 extension JobWatcher {
     /// Monitors all ranks while `body` runs. Collective.
     package static func watch(
-        _ communicator: any Communicator, _ limits: WatchLimits, _ body: (JobWatcher) throws -> Void
+        _ communicator: Communicator, _ limits: WatchLimits, _ body: (JobWatcher) throws -> Void
     ) throws {
         let watcher = try JobWatcher(limits: limits, communicator: communicator) {
             printLine("Warning: \($0)")
@@ -125,7 +125,7 @@ extension JobWatcher {
 /// Runs a program on every rank, as `runOnAllRanks(_:)` does, and monitors all ranks from MPI_Init to their
 /// exit.
 package func runOnAllRanks(
-    watchedBy limits: WatchLimits, _ body: (any Communicator, JobWatcher) throws -> Void
+    watchedBy limits: WatchLimits, _ body: (Communicator, JobWatcher) throws -> Void
 ) -> Int32 {
     runOnAllRanks { communicator in
         try JobWatcher.watch(communicator, limits) { try body(communicator, $0) }

@@ -1,5 +1,6 @@
 import Checkpointing
 import Foundation
+import Imaging
 import Support
 
 extension RunFolder {
@@ -44,4 +45,28 @@ extension RunFolder {
         guard digits.utf8.allSatisfy({ (0x30...0x39).contains($0) }) else { return nil }
         return Int(digits)
     }
+}
+
+/// Draws the run's loss over its steps to `loss.png`.
+package struct LossCurve {
+    package let run: RunFolder
+    package init(_ run: RunFolder) { self.run = run }
+
+    package func write() throws {
+        guard FileManager.default.fileExists(atPath: run.metrics) else { return }
+        let points = try MetricsHistory(contentsOf: run.metrics).series("loss")
+        guard points.count > 1 else { return }
+        let series = LinePlot.Series(
+            "loss", points: points.map { (x: Double($0.step), y: $0.value) }, smooth: true)
+        let title = (run.path as NSString).lastPathComponent
+        try LinePlot(title: title, xLabel: "step", yLabel: "loss", series: [series], logY: true).render()
+            .write(to: "\(run.path)/loss.png")
+    }
+}
+
+/// Pictures of a model's sampling, stored in the run's `report` folder.
+package enum SamplingPictureKind: String, CaseIterable {
+    case denoising, interpolation
+
+    package var fileName: String { "\(rawValue).png" }
 }

@@ -80,7 +80,7 @@ package final class RunRecorder {
             opening = nil
         } catch {
             onProblem(
-                "Warning: \(error); the run goes on without this record, which is tried again at the next checkpoint"
+                "Warning: \(error); the run continues without this record, which is opened again at the next checkpoint"
             )
         }
     }

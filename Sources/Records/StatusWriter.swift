@@ -7,7 +7,7 @@ import Synchronization
 /// If several values are submitted while one is being written, only the last of them is written.
 package final class StatusWriter: Sendable {
     private struct State {
-        package var newest: JobStatus?
+        var newest: JobStatus?
         var isLast = false
     }
     private let state = Mutex(State())

@@ -54,7 +54,14 @@ package final class TrainingProgress {
         return progress
     }
 
-    /// Prints a permanent line, such as a warning or the path of a file.
+    /// The same for a row of metrics.
+    package func update(_ row: StepMetrics) -> JobStatus.Progress {
+        update(
+            step: row.step, loss: row.loss, learningRate: row.learningRate,
+            imagesPerSecond: row.imagesPerSecond, stepSeconds: row.totalSeconds)
+    }
+
+    /// Prints a line that stays: a warning, or where a file is.
     package func note(_ line: String) { status.print(line) }
 
     /// Ends the progress line.

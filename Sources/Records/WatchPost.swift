@@ -154,7 +154,7 @@ final class WatchPost: Sendable {
         let (status, writer) = status(watch, now, verdict)
         server?.broadcast(WatcherMessage(end: true))
         signalLauncher(LauncherHeartbeat(status.beat, .lost(verdict.message)))
-        let resumes = writer == nil ? "" : ", to go on from the last checkpoint"
+        let resumes = writer == nil ? "" : ", to resume from the last checkpoint"
         Console.error.write("Error: \(verdict.message); all ranks end here\(resumes)\n")
         let began = monotonicSeconds()
         writer?.finish(status, within: Self.lastWrite.lost)

@@ -1,4 +1,5 @@
 import Foundation
+import Records
 import Support
 
 /// The output format of a report.
@@ -60,4 +61,30 @@ package struct Report {
         try AtomicFile.write(Array(text.utf8), to: path)
         return files
     }
+}
+
+extension SamplingPictureKind {
+    func caption(_ say: ReportLanguage) -> String {
+        switch self {
+        case .denoising:
+            return say(
+                "from noise to sample: above each x_t, below what the model takes x₀ for",
+                "ノイズから標本まで: 上段は x_t、下段はモデルが予測する x₀")
+        case .interpolation:
+            return say(
+                "interpolation between the noise of two samples, one pair a row",
+                "2 つの標本のノイズ間の補間 (1 行に 1 組)")
+        }
+    }
+}
+
+/// Why a report cannot be made, in one line.
+package struct ReportError: ReportableError {
+    package let path: String
+    package let detail: String
+
+    init(_ path: String, _ detail: String) { (self.path, self.detail) = (path, detail) }
+
+    package var message: String { "\(path): \(detail)" }
+    package var exitStatus: Int32 { ExitStatus.usage }
 }

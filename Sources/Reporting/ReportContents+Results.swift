@@ -181,9 +181,11 @@ extension ReportContents {
 
     /// The settings of several runs' evaluations; listed once if they are equal.
     private func conditions(_ columns: [(run: String?, evaluation: ReportedEvaluation)]) -> String? {
-        let told = columns.map { ($0.run ?? "", conditions($0.evaluation) ?? "") }
-        guard let first = told.first?.1, told.contains(where: { $0.1 != first }) else { return told.first?.1 }
-        return told.map { "\($0.0): \($0.1)" }.joined(separator: " · ")
+        let stated = columns.map { ($0.run ?? "", conditions($0.evaluation) ?? "") }
+        guard let first = stated.first?.1, stated.contains(where: { $0.1 != first }) else {
+            return stated.first?.1
+        }
+        return stated.map { "\($0.0): \($0.1)" }.joined(separator: " · ")
     }
 
     /// The settings of one evaluation: reference and sampler.

@@ -113,7 +113,7 @@ extension ReportContents {
         if runs.contains(where: { $0.autoencoder == nil }), runs.allSatisfy(\.evaluations.isEmpty) {
             items.append(
                 say(
-                    "Nothing is measured about the samples' quality yet: the loss alone does not tell it.",
+                    "Nothing is measured about the samples' quality yet: the loss alone does not show it.",
                     "標本の品質はまだ測定していません。損失だけでは品質は分かりません。"))
         }
         for run in runs {

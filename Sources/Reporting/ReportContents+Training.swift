@@ -163,7 +163,7 @@ extension ReportContents {
                 blocks: [
                     .missing(
                         say(
-                            "Steps in `metrics.jsonl` tell how long each kind of work took; none has been logged.",
+                            "Steps in `metrics.jsonl` show how long each kind of work took; none has been logged.",
                             "作業ごとの時間は `metrics.jsonl` の各ステップに記録されますが、まだありません。"))
                 ])
         }

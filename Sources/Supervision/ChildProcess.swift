@@ -75,6 +75,8 @@ package final class ChildProcess {
                 pipes.append(ends)
             }
         }
+        // Inherited as ignored, it would discard the exit status, and `waitpid` would find no child.
+        signal(SIGCHLD, SIG_DFL)
         var argv = words.map { strdup($0) } + [nil]
         var envp = environment.map { strdup("\($0.key)=\($0.value)") } + [nil]
         defer { for word in argv + envp { free(word) } }
@@ -256,15 +258,15 @@ package final class ShortChild {
 
 /// Accumulates the bytes read from a pipe.
 struct PipeReader {
-    package let descriptor: Int32?
-    package private(set) var bytes: [UInt8] = []
+    let descriptor: Int32?
+    private(set) var bytes: [UInt8] = []
 
-    package init(_ descriptor: Int32?) { self.descriptor = descriptor }
+    init(_ descriptor: Int32?) { self.descriptor = descriptor }
 
-    package var text: String { String(decoding: bytes, as: UTF8.self) }
+    var text: String { String(decoding: bytes, as: UTF8.self) }
 
     /// Reads what is available. Does not block.
-    package mutating func read() {
+    mutating func read() {
         guard let descriptor else { return }
         var buffer = [UInt8](repeating: 0, count: 1 << 16)
         while true {
@@ -276,7 +278,7 @@ struct PipeReader {
     }
 
     /// Removes and returns the complete lines.
-    package mutating func takeLines() -> [String] {
+    mutating func takeLines() -> [String] {
         guard let end = bytes.lastIndex(of: UInt8(ascii: "\n")) else { return [] }
         let lines = bytes[..<end].split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
         defer { bytes.removeSubrange(...end) }
@@ -284,7 +286,7 @@ struct PipeReader {
     }
 
     /// Removes and returns the last line if it has no newline.
-    package mutating func takeRest() -> String {
+    mutating func takeRest() -> String {
         defer { bytes = [] }
         return text
     }

@@ -99,7 +99,7 @@ package struct Crew {
         let probe = HostProbe(reach: reach, program: program)
         let own = HostReport.own(peers: [], marker: nil)
         let began = monotonicTime()
-        var told: Set<String> = []
+        var printed: Set<String> = []
         while true {
             let answers = probe.ask(
                 entries.map(\.name), marker: marker?.path, reaping: conditions.reaping)
@@ -119,17 +119,17 @@ package struct Crew {
             if isStrict, !fatal.isEmpty {
                 throw LaunchError(Set(fatal).sorted().joined(separator: "; "))
             }
-            for fault in check.faults where !fault.isFatal && told.insert(fault.line).inserted {
+            for fault in check.faults where !fault.isFatal && printed.insert(fault.line).inserted {
                 say("warning: \(fault.line)")
             }
             let absent = missing + Set(fatal).sorted()
-            for line in absent where !isStrict && told.insert(line).inserted {
+            for line in absent where !isStrict && printed.insert(line).inserted {
                 say("warning: left out for now: \(line)")
             }
             let good = present.filter { !check.badHosts.contains($0.entry.name) }
             let full = ranks ?? entries.reduce(0) { $0 + ($1.slots ?? 1) }
             let needed = conditions.minRanks ?? (isStrict ? full : (full + 1) / 2)
-            let chosen = admitted(good, needed, conditions.health, &told, say)
+            let chosen = admitted(good, needed, conditions.health, &printed, say)
             let shares = share(chosen)
             let count = shares.reduce(0) { $0 + $1.ranks }
             if absent.isEmpty ? count > 0 : !isStrict && count >= needed {
@@ -177,7 +177,7 @@ package struct Crew {
 
     /// Leaves out hosts that fail repeatedly, as long as the remaining ones are enough.
     private func admitted(
-        _ good: [Present], _ needed: Int, _ health: HostHealth, _ told: inout Set<String>,
+        _ good: [Present], _ needed: Int, _ health: HostHealth, _ printed: inout Set<String>,
         _ say: (String) -> Void
     ) -> [Present] {
         let now = monotonicTime()
@@ -189,7 +189,7 @@ package struct Crew {
             let line =
                 names.contains(host)
                 ? "keeps failing, and is needed all the same" : "keeps failing, and is left out"
-            if told.insert("\(host): \(line)").inserted {
+            if printed.insert("\(host): \(line)").inserted {
                 say("warning: \(host): \(line) (excluded for another \(duration(seconds)))")
             }
         }

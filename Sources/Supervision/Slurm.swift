@@ -43,7 +43,7 @@ extension SlurmAllocation {
     /// Requeues the job and waits for Slurm to end this process. A batch script that exits by itself would
     /// count as completed.
     package func requeue(say: (String) -> Void) throws {
-        say("job \(job) goes back into the queue (requeue \(restarts + 1)), to go on from its checkpoint")
+        say("job \(job) returns to the queue (requeue \(restarts + 1)), to resume from its checkpoint")
         // Restore the default action of the termination signals, so that Slurm can end this process.
         for number in [SIGTERM, SIGINT, SIGHUP] { signal(number, SIG_DFL) }
         _ = try Slurm.run(["scontrol", "requeue", job])

@@ -106,7 +106,7 @@ package final class Supervisor {
                     let code =
                         SignalCounts.isImpatient || job.checkpointSteps.isEmpty
                         ? outcome.exitStatus : ExitStatus.runAgain
-                    close(attempt, code: code, decision: "\(cause). Not started again: told to end")
+                    close(attempt, code: code, decision: "\(cause). Not started again: asked to end")
                     return code
                 }
                 if let left = timeLeft, left < pause + 10 {
@@ -251,7 +251,7 @@ package final class Supervisor {
                 )
             }
             if SignalCounts.isImpatient, killed == nil {
-                killed = "stopped at once, as it was told to"
+                killed = "stopped at once, as requested"
                 kill(attempt)
             }
             if now - lookedAt >= 0.25 {
@@ -343,8 +343,8 @@ package final class Supervisor {
         }
         // The status that the ranks wrote is more reliable than mpirun's exit code, which combines several
         // ranks.
-        if let found, found.state != .running, let told = found.exitStatus {
-            (code, cause) = (told, found.message ?? cause)
+        if let found, found.state != .running, let reported = found.exitStatus {
+            (code, cause) = (reported, found.message ?? cause)
         }
         if SignalCounts.isImpatient { code = 128 + (SignalCounts.received ?? SIGTERM) }
         record.attempts[attempt.index].endedAt = Date().timeIntervalSince1970

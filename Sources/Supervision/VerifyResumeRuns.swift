@@ -167,9 +167,9 @@ package struct VerifyResumeRuns: ~Copyable {
 struct MPIScratch: ~Copyable {
     private let folders: [String]
     /// This process's environment, with the variables that point to the folders.
-    package let environment: [String: String]
+    let environment: [String: String]
 
-    package init() throws {
+    init() throws {
         let own = ProcessInfo.processInfo.environment
         let settings = [
             ("OMPI_MCA_orte_tmpdir_base", own["TMPDIR"] ?? "/tmp"),

@@ -26,7 +26,7 @@ package final class AppendedFile: @unchecked Sendable {
     private static let mostUncommitted = 16 << 20
 
     private struct State {
-        package var descriptor: Int32
+        var descriptor: Int32
         /// Bytes that precede `tail` in the file; no copy of them is kept in memory.
         var committed: Int
         /// The records after `committed`.
@@ -56,7 +56,8 @@ package final class AppendedFile: @unchecked Sendable {
         self.onProblem = onProblem
         let descriptor = Self.open(path)
         guard descriptor >= 0 else {
-            throw FileError(path, "cannot be opened for writing: \(systemReason())", code: errno)
+            let code = errno
+            throw FileError(path, "cannot be opened for writing: \(systemReason(code))", code: code)
         }
         var status = stat()
         guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
@@ -85,9 +86,9 @@ package final class AppendedFile: @unchecked Sendable {
             }
             if got < 0 && errno == EINTR { continue }
             guard got > 0 else {
+                let code = got < 0 ? errno : 0
                 throw FileError(
-                    path, got < 0 ? "reading failed: \(systemReason())" : "became shorter",
-                    code: got < 0 ? errno : 0)
+                    path, got < 0 ? "reading failed: \(systemReason(code))" : "became shorter", code: code)
             }
             filled += got
         }

@@ -1,4 +1,5 @@
 import Foundation
+import Synchronization
 
 /// A failed file operation. Its message is one line with the file, the operation and the reason.
 package struct FileError: ReportableError, Equatable, Sendable {
@@ -217,4 +218,43 @@ package enum AtomicFile {
             throw .system(handle.path, "fsync failed")
         }
     }
+}
+
+/// Creates the output folder of a command.
+package func makeOutputFolder(_ path: String) throws(RunError) {
+    do {
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+    } catch {
+        throw RunError(
+            "\(path): cannot be created (\(systemReason(of: error))); choose another --output",
+            exitStatus: ExitStatus.forSystemError(systemCode(of: error), otherwise: ExitStatus.usage))
+    }
+}
+
+/// Creates a folder and its missing parents.
+package func makeFolder(_ path: String) throws(FileError) {
+    do {
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+    } catch {
+        throw FileError(path, "cannot be created: \(systemReason(of: error))", code: systemCode(of: error))
+    }
+}
+
+/// A number with leading zeros as in file names: 00042.
+package func fiveDigits(_ number: Int) -> String {
+    String(repeating: "0", count: max(0, 5 - "\(number)".count)) + "\(number)"
+}
+
+/// Counts the file pieces that this process has read or written, on any thread. An increasing count shows
+/// that a thread waiting for a disk makes progress.
+package enum StorageProgress {
+    private static let count = Atomic<Int>(0)
+
+    /// Bytes after which a reader or writer of a large file calls `advance`.
+    package static let pieceBytes = 1 << 24
+
+    /// Call after reading or writing a piece or a small file.
+    package static func advance() { count.wrappingAdd(1, ordering: .relaxed) }
+
+    package static var pieces: Int { count.load(ordering: .relaxed) }
 }

@@ -83,7 +83,7 @@ private struct JSONParser {
         return .object(object)
     }
 
-    package mutating func array() throws(JSONError) -> JSONValue {
+    mutating func array() throws(JSONError) -> JSONValue {
         try enter()
         var elements: [JSONValue] = []
         skipSpace()

@@ -54,3 +54,62 @@ package protocol ReportableError: Error, CustomStringConvertible {
 extension ReportableError {
     package var description: String { message }
 }
+
+/// An error as it is reported to the user: a one-line message and an exit code.
+package struct FailureReport: Codable, Equatable, Sendable {
+    package let message: String
+    package let exitStatus: Int32
+
+    /// Reduces the message to one line, because it may quote names from untrusted files.
+    package init(message: String, exitStatus: Int32) {
+        self.message = message.oneLine()
+        self.exitStatus = exitStatus
+    }
+
+    package init(_ error: any Error) {
+        switch error {
+        case let error as any ReportableError:
+            self.init(message: error.message, exitStatus: error.exitStatus)
+        case let error as CocoaError:
+            // Foundation's message omits the path.
+            let place = error.filePath.map { "\($0): " } ?? ""
+            let code = systemCode(of: error)
+            let status = ExitStatus.forSystemError(code, otherwise: ExitStatus.crash)
+            self.init(message: place + systemReason(of: error), exitStatus: status)
+        case let error as any LocalizedError where error.errorDescription != nil:
+            self.init(message: error.errorDescription ?? "", exitStatus: ExitStatus.crash)
+        default:
+            self.init(message: String(describing: error), exitStatus: ExitStatus.crash)
+        }
+    }
+}
+
+/// The system's error text for an `errno` value.
+package func systemReason(_ code: Int32 = errno) -> String { String(cString: strerror(code)) }
+
+/// The error text behind an error of Foundation's file functions, whose own message often gives no reason
+/// ("The operation could not be completed").
+package func systemReason(of error: any Error) -> String {
+    let code = systemCode(of: error)
+    return code == 0 ? error.localizedDescription : String(cString: strerror(code))
+}
+
+/// The `errno` behind an error of Foundation's file functions; 0 if there is none.
+package func systemCode(of error: any Error) -> Int32 {
+    // On Linux the underlying error is a Swift error; only the cast makes it an NSError.
+    let cause = (error as NSError).userInfo[NSUnderlyingErrorKey] as? any Error
+    for error in [cause ?? error, error] as [NSError] where error.domain == NSPOSIXErrorDomain {
+        return Int32(error.code)
+    }
+    return 0
+}
+
+/// A run that cannot start as requested.
+package struct RunError: ReportableError {
+    package let message: String
+    package let exitStatus: Int32
+    package init(_ message: String, exitStatus: Int32 = ExitStatus.usage) {
+        self.message = message
+        self.exitStatus = exitStatus
+    }
+}

@@ -188,7 +188,7 @@ package final class RunLock: Sendable {
         guard let last, last > number else {
             return RunLockError(
                 path: folder.path,
-                detail: "has been removed while this run used it; start it again, to go on from its last "
+                detail: "has been removed while this run used it; start it again, to resume from its last "
                     + "checkpoint")
         }
         let taker = try folder.read(last).flatMap { RunLockRecord($0) }

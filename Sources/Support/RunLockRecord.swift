@@ -78,7 +78,7 @@ package struct RunLockOwner: Sendable, Equatable {
         let isEnded: Bool
 
         /// nil if the process does not exist or is hidden.
-        package init?(of pid: Int32) {
+        init?(of pid: Int32) {
             guard let text = try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8),
                 let name = text.lastIndex(of: ")")
             else { return nil }
@@ -94,18 +94,18 @@ package struct RunLockOwner: Sendable, Equatable {
 
 /// The content of a lock file.
 struct RunLockRecord: Sendable, Equatable {
-    package var owner: RunLockOwner
+    var owner: RunLockOwner
     /// When the lock was taken and its last heartbeat, by the owner's clock. For display only; never
     /// compared.
-    package var since: String
-    package var heartbeatAt: String
+    var since: String
+    var heartbeatAt: String
     /// Increases with each heartbeat.
-    package var heartbeat = 0
+    var heartbeat = 0
     /// Whether the owner has released the lock.
-    package var isReleased = false
+    var isReleased = false
 
     /// Example: "process 12 on node7 since 2030-01-02T03:04:05Z, last heartbeat 2030-01-02T03:05:05Z".
-    package var summary: String {
+    var summary: String {
         "process \(owner.pid) on \(owner.host) since \(since), last heartbeat \(heartbeatAt)"
     }
 
@@ -113,7 +113,7 @@ struct RunLockRecord: Sendable, Equatable {
     /// change.
     private static let length = 1024
 
-    package func encoded() -> [UInt8] {
+    func encoded() -> [UInt8] {
         let json: JSONValue = [
             "kind": "disttrain lock", "attempt_id": .string(owner.attempt), "host": .string(owner.host),
             "pid": .integer(Int(owner.pid)),
@@ -132,7 +132,7 @@ struct RunLockRecord: Sendable, Equatable {
 
     /// nil if the bytes are not a complete record: a lock file that was never finished, or was not written by
     /// this program.
-    package init?(_ bytes: [UInt8]) {
+    init?(_ bytes: [UInt8]) {
         guard let json = try? JSONValue(parsing: bytes[...]), json["kind"]?.stringValue == "disttrain lock",
             let attempt = json["attempt_id"]?.stringValue, let host = json["host"]?.stringValue,
             let pid = json["pid"]?.intValue.flatMap({ Int32(exactly: $0) }), pid > 0,
@@ -150,7 +150,7 @@ struct RunLockRecord: Sendable, Equatable {
         isReleased = json["released"] == .bool(true)
     }
 
-    package init(owner: RunLockOwner, at time: String) {
+    init(owner: RunLockOwner, at time: String) {
         self.owner = owner
         since = time
         heartbeatAt = time

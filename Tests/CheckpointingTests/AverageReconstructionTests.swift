@@ -152,7 +152,7 @@ import TestSupport
         let state = CheckpointState(folders: ["unet", "ema-power-0.05", "ema-power-0.1", "exp_avg"], seed: 3)
         let writer = try CheckpointWriter(
             folder: run.checkpoints, snapshots: run.snapshots, table: state.table, run: checkpointRun,
-            retention: Retention(keepLast: 1), communicator: SingleProcess())
+            retention: Retention(keepLast: 1), communicator: Communicator())
         for step in 1...4 {
             try writer.beginSnapshot(
                 TrainingState(step: step, samplesSeen: 0, buffers: Array(state.buffers[1...2])))

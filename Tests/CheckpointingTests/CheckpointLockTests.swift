@@ -96,7 +96,7 @@ private let quick = RunLock.Timing(interval: 0.05, grace: 0.5, patience: 0.2)
         var warnings: [String] = []
         let writer = try CheckpointWriter(
             folder: folder, table: state.table, run: checkpointRun, retention: Retention(keepLast: 2),
-            communicator: SingleProcess(), warn: { warnings.append($0) }, checkLock: { try lock.check() })
+            communicator: Communicator(), warn: { warnings.append($0) }, checkLock: { try lock.check() })
         try writer.save(state.state(step: 40))
         #expect(try folder.steps() == [30, 40])
 
@@ -122,7 +122,7 @@ private let quick = RunLock.Timing(interval: 0.05, grace: 0.5, patience: 0.2)
         }
         let writer = try CheckpointWriter(
             folder: folder, table: state.table, run: checkpointRun, retention: Retention(keepLast: 1),
-            communicator: SingleProcess(), warn: { _ in },
+            communicator: Communicator(), warn: { _ in },
             checkLock: {
                 if try folder.steps().contains(40) { throw Lost() }
             })

@@ -195,7 +195,7 @@ import TestSupport
         var warnings: [String] = []
         let loaded = CheckpointState()
         let checkpoint = try folder.restore(
-            .auto, into: loaded.buffers, loaded.table, communicator: SingleProcess(),
+            .auto, into: loaded.buffers, loaded.table, communicator: Communicator(),
             warn: { warnings.append($0) })
         #expect(checkpoint?.manifest.step == 10)
         #expect(loaded.bits() == older.bits())
@@ -212,7 +212,7 @@ import TestSupport
         let loaded = CheckpointState()
         let error = #expect(throws: CheckpointError.self) {
             try folder.restore(
-                .auto, into: loaded.buffers, loaded.table, communicator: SingleProcess(), warn: { _ in })
+                .auto, into: loaded.buffers, loaded.table, communicator: Communicator(), warn: { _ in })
         }
         #expect(
             error?.message.contains("format version 7, expected 2; use the program that wrote it") == true)
@@ -244,7 +244,7 @@ import TestSupport
         var warnings: [String] = []
         let loaded = CheckpointState()
         let checkpoint = try folder.restore(
-            .auto, into: loaded.buffers, loaded.table, communicator: SingleProcess(),
+            .auto, into: loaded.buffers, loaded.table, communicator: Communicator(),
             warn: { warnings.append($0) })
         #expect(checkpoint?.manifest.step == 10)
         #expect(warnings.first?.contains("of step 10 by its manifest, of step 90 by its name") == true)

@@ -49,7 +49,7 @@ import TestSupport
         let state = CheckpointState(folders: ["unet"], seed: 1)
         let writer = try CheckpointWriter(
             folder: folder, table: state.table, run: checkpointRun,
-            retention: Retention(keepLast: 2, keepBest: 1), communicator: SingleProcess())
+            retention: Retention(keepLast: 2, keepBest: 1), communicator: Communicator())
         for (step, value) in [(10, 0.9), (20, 0.1), (30, 0.8), (40, 0.5), (50, 0.6)] {
             var training = state.state(step: step)
             training.metric = CheckpointMetric(name: "loss", value: value)

@@ -134,7 +134,7 @@ import TestSupport
         let loaded = CheckpointState()
         var warnings: [String] = []
         let checkpoint = try folder.restore(
-            .auto, into: loaded.buffers, loaded.table, communicator: SingleProcess(),
+            .auto, into: loaded.buffers, loaded.table, communicator: Communicator(),
             warn: { warnings.append($0) })
         #expect(checkpoint?.manifest.step == 20)
         #expect(loaded.bits() == states[20]?.bits())
@@ -153,7 +153,7 @@ import TestSupport
         let loaded = CheckpointState()
         let error = #expect(throws: CheckpointError.self) {
             try folder.restore(
-                .auto, into: loaded.buffers, loaded.table, communicator: SingleProcess(), warn: { _ in })
+                .auto, into: loaded.buffers, loaded.table, communicator: Communicator(), warn: { _ in })
         }
         #expect(error?.message.contains("none of 3 checkpoints can be used") == true)
         #expect(error?.exitStatus == ExitStatus.refused)
@@ -170,7 +170,7 @@ import TestSupport
                 $0.name == "mid.bias" ? TensorTable.Entry(name: $0.name, shape: [16], offset: $0.offset) : $0
             } + [TensorTable.Entry(name: "new.weight", shape: [4], offset: 4096)])
         let error = #expect(throws: CheckpointError.self) {
-            try folder.restore(.auto, into: [], table, communicator: SingleProcess(), warn: { _ in })
+            try folder.restore(.auto, into: [], table, communicator: Communicator(), warn: { _ in })
         }
         let text = try #require(error).message
         #expect(text.contains("1 missing: new.weight"))
@@ -180,7 +180,7 @@ import TestSupport
         let state = CheckpointState(folders: ["unet", "ema-0.5"])
         let absent = #expect(throws: CheckpointError.self) {
             try folder.restore(
-                .auto, into: state.buffers, state.table, communicator: SingleProcess(), warn: { _ in })
+                .auto, into: state.buffers, state.table, communicator: Communicator(), warn: { _ in })
         }
         #expect(absent?.message.contains("expected also ema-0.5") == true)
     }
@@ -193,7 +193,7 @@ import TestSupport
         let loaded = CheckpointState()
         func restore(_ resume: Resume, in folder: CheckpointFolder) throws -> Int? {
             try folder.restore(
-                resume, into: loaded.buffers, loaded.table, communicator: SingleProcess(), warn: { _ in }
+                resume, into: loaded.buffers, loaded.table, communicator: Communicator(), warn: { _ in }
             )?.manifest.step
         }
         #expect(try restore(.auto, in: own) == nil)
@@ -230,7 +230,7 @@ extension CheckpointDamageTests {
         func restore(before: Int) throws -> Int? {
             try folder.restore(
                 Resume("auto", before: before), into: state.buffers, state.table,
-                communicator: SingleProcess(), warn: { _ in })?.manifest.step
+                communicator: Communicator(), warn: { _ in })?.manifest.step
         }
         #expect(try restore(before: 30) == 20)
         _ = try saveCheckpoint(CheckpointState(seed: 5), step: 30, in: folder, ranks: 1)
@@ -251,7 +251,7 @@ extension CheckpointDamageTests {
         var reads = 0
         let error = #expect(throws: CheckpointError.self) {
             try folder.restore(
-                .auto, into: state.buffers, state.table, communicator: SingleProcess(),
+                .auto, into: state.buffers, state.table, communicator: Communicator(),
                 accept: { _ in
                     reads += 1
                     throw CheckpointError(.inaccessible, "manifest.json", "reading failed", code: EIO)
@@ -263,7 +263,7 @@ extension CheckpointDamageTests {
         // A temporary fault has no effect.
         reads = 0
         let restored = try folder.restore(
-            .auto, into: state.buffers, state.table, communicator: SingleProcess(),
+            .auto, into: state.buffers, state.table, communicator: Communicator(),
             accept: { _ in
                 reads += 1
                 if reads == 1 {
@@ -283,7 +283,7 @@ extension CheckpointDamageTests {
         var warnings: [String] = []
         let writer = try CheckpointWriter(
             folder: folder, table: state.table, run: checkpointRun, retention: Retention(keepLast: 3),
-            communicator: SingleProcess(), warn: { warnings.append($0) })
+            communicator: Communicator(), warn: { warnings.append($0) })
         // Replace the folder with a file, so that creating folders in it fails.
         try FileManager.default.moveItem(atPath: folder.path, toPath: scratch.file("away"))
         try Data().write(to: URL(fileURLWithPath: folder.path))

@@ -115,7 +115,7 @@ private func keys(_ node: ConfigNode, _ path: String = "") -> [String] {
             error?.message == "step-10: was made with another configuration: "
                 + "optimizer.betas was [0.9, 0.99], is [0.9, 0.999] (the moments are averages by the old ones); "
                 + "train.batch_size was 8, is 16 (the learning rate and the averages were chosen for the old one); undo "
-                + "this, or go on all the same with --allow-change optimizer.betas,train.batch_size")
+                + "this, or accept it with --allow-change optimizer.betas,train.batch_size")
         // Allowing one of two changes is not enough.
         #expect(throws: RunError.self) {
             try changes("seed=4", "diffusion.schedule=linear", allowed: ["seed"])
@@ -206,7 +206,7 @@ private func keys(_ node: ConfigNode, _ path: String = "") -> [String] {
         let error = #expect(throws: RunError.self) {
             try folder.restore(
                 .path(folder.path(step: 20)), into: target.buffers, target.table,
-                communicator: SingleProcess(),
+                communicator: Communicator(),
                 accept: { throw RunError("not \($0.manifest.step)") }, warn: { warnings.append($0) })
         }
         #expect(error?.message == "not 20" && warnings == [])

@@ -168,7 +168,7 @@ def array(slurm, folder, reference):
         return len(states) == 6 and set(states) == {"COMPLETED"}
     wait_until(done, 900, "all jobs of the array are done", every=1)
     starts = len(job.run.attempts)
-    saved = job.log.count("with a checkpoint; give the same command")
+    saved = job.log.count("with a checkpoint; repeat the same command")
     require(saved >= 1, f"no job was stopped in time:\n{job.log}")
     require([step for step, _ in job.run.trace()] == list(range(10, steps + 1, 10)) + [steps] * (steps % 10 > 0),
             "the logged steps have a gap or a repeat, or end too early")

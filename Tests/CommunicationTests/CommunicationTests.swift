@@ -36,19 +36,18 @@ import Testing
     }
 }
 
-@Suite struct SingleProcessTests {
+@Suite struct SingleProcessCommunicatorTests {
     private struct Fault: Error, Equatable {}
 
     @Test func startsWithoutMPI() throws {
-        let communicator = try openCommunicator(environment: [:])
-        #expect(communicator is SingleProcess)
-        #expect(!MPICommunicator.isRunning)
+        let communicator = try Communicator.open(environment: [:])
+        #expect(!communicator.usesMPI && !Communicator.isMPIRunning)
         #expect((communicator.rank, communicator.size) == (0, 1))
         #expect((communicator.localRank, communicator.localSize) == (0, 1))
     }
 
     @Test func collectivesLeaveValuesAsTheyAre() throws {
-        let communicator: any Communicator = SingleProcess()
+        let communicator = Communicator()
         var values = [1.5, -2.0]
         try communicator.allReduceMean(&values)
         #expect(values == [1.5, -2.0])
@@ -63,7 +62,7 @@ import Testing
     }
 
     @Test func reduceScatterCopies() throws {
-        let communicator: any Communicator = SingleProcess()
+        let communicator = Communicator()
         let values: [Float] = [1, 2, 3]
         var slice = [Float](repeating: 0, count: 3)
         try values.withUnsafeBufferPointer { values in
@@ -75,7 +74,7 @@ import Testing
     }
 
     @Test func failsWithItsOwnError() throws {
-        let communicator: any Communicator = SingleProcess()
+        let communicator = Communicator()
         #expect(throws: Fault.self) { try communicator.collectively("a trial") { throw Fault() } }
         #expect(try communicator.collectively("a trial") { 3 } == 3)
         #expect(try communicator.fromRoot("a trial") { "value" } == "value")
@@ -86,8 +85,8 @@ import Testing
         try gradients.withUnsafeMutableBufferPointer { buffer in
             let start = try #require(buffer.baseAddress)
             let reducer = BucketReducer(
-                communicator: SingleProcess(), gradients: start, buckets: [2..<4, 0..<2],
-                slices: FlatSlices(count: 4, ranks: 1), sharding: .optimizer)
+                communicator: Communicator(), gradients: start, buckets: [2..<4, 0..<2],
+                slices: ShardLayout(count: 4, ranks: 1), sharding: .optimizer)
             for _ in 0..<2 {
                 reducer.bucketReady(0)
                 reducer.progress()
@@ -102,23 +101,11 @@ import Testing
         await #expect(processExitsWith: .failure) {
             let gradients = UnsafeMutablePointer<Float>.allocate(capacity: 1)
             let reducer = BucketReducer(
-                communicator: SingleProcess(), gradients: gradients, buckets: [0..<1],
-                slices: FlatSlices(count: 1, ranks: 1), sharding: .optimizer)
+                communicator: Communicator(), gradients: gradients, buckets: [0..<1],
+                slices: ShardLayout(count: 1, ranks: 1), sharding: .optimizer)
             reducer.bucketReady(0)
             reducer.bucketReady(0)
         }
-    }
-
-    @Test func pendingReductionIsCompleteAtOnce() throws {
-        let communicator: any Communicator = SingleProcess()
-        var values: [Float] = [1, 2]
-        try values.withUnsafeMutableBufferPointer { buffer in
-            let pending = try communicator.startAllReduceSum(buffer)
-            let isComplete = pending.test()
-            #expect(isComplete)
-            try pending.wait()
-        }
-        #expect(values == [1, 2])
     }
 }
 

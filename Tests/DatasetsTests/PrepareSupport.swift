@@ -65,7 +65,7 @@ func options(_ source: String, _ output: String, firstStage: String? = nil, size
 
 @discardableResult
 func prepareAlone(_ options: PrepareOptions) throws -> PrepareSummary {
-    try prepare(options, on: SingleProcess(), showsProgress: false)
+    try prepare(options, on: Communicator(), showsProgress: false)
 }
 
 /// The message of the `DatasetError` that `body` must throw.

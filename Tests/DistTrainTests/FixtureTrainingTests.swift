@@ -88,7 +88,7 @@ private struct RecordedTraining {
     let steps: Int
     let model: UNet2DModel
     let state: ModelState
-    let step: DataParallelStep
+    let step: TrainingStep
 
     init(_ fixture: FixtureCase, backend: Backend) throws {
         let settings = fixture.settings
@@ -102,9 +102,9 @@ private struct RecordedTraining {
         state = ModelState(
             model.store,
             ModelState.Settings(optimizer: try settings.adamW(), averages: average.map { [$0] } ?? []),
-            SingleProcess())
-        step = try DataParallelStep(
-            DataParallelStep.Settings(
+            Communicator())
+        step = TrainingStep(
+            TrainingStep.Settings(
                 seed: 0, batchSize: draws.batch, microBatchSize: nil, backend: backend,
                 clipNorm: try settings.number(
                     optional: ["clip_norm", "max_grad_norm", "clip_grad_norm", "max_norm"]
@@ -112,7 +112,7 @@ private struct RecordedTraining {
             objective: DenoisingObjective(
                 unet: model, draws: draws, schedule: try NoiseSchedule(fixture.scheduler()),
                 minSNRGamma: try settings.number(optional: ["min_snr_gamma", "snr_gamma"])),
-            state: state, learningRate: try settings.learningRate(steps: steps), communicator: SingleProcess()
+            state: state, learningRate: try settings.learningRate(steps: steps), communicator: Communicator()
         )
     }
 
@@ -154,7 +154,7 @@ private struct RecordedTraining {
         let rates = try fixture.trace(["learning_rates", "lrs", "lr"], count: count)
 
         for step in 0..<count {
-            let result = try training.step(step: step)
+            let result = try training.step(step)
             let (loss, norm) = (
                 abs(result.loss / losses[step] - 1), abs(result.gradientNorm / norms[step] - 1)
             )

@@ -30,9 +30,9 @@ import TestSupport
     @Test func averagesStartWhereTheWeightsDo() throws {
         let scratch = try ScratchFolder()
         let (first, second) = (scratch.file("first"), scratch.file("second"))
-        try DenoisingRun(configuration("first", seed: 1), output: first, resume: .auto).train(SingleProcess())
+        try DenoisingRun(configuration("first", seed: 1), output: first, resume: .auto).train(Communicator())
         try DenoisingRun(configuration("second", seed: 2, from: first), output: second, resume: .auto)
-            .train(SingleProcess())
+            .train(Communicator())
         let expected = try PipelineFolder.read(first).unet.loadUNet().store
         for weights in ["unet", "ema-0.5", "ema-0.9"] {
             let found = try PipelineFolder.read(second, weights: weights).unet.loadUNet().store

@@ -70,7 +70,7 @@ private struct ProofRun {
                 "start", "unet", "ema-0.9999", "exp_avg", "exp_avg_sq", "metrics.jsonl",
             ])
         #expect(checks[1].finding == "5 tensors the same to the bit")
-        #expect(ResumeProof.table(checks)[0] == "  start          ok  went on from step 4")
+        #expect(ResumeProof.table(checks)[0] == "  start          ok  resumed from step 4")
     }
 
     @Test(arguments: 0..<4) func oneBitOfAnyBufferIsSeen(buffer: Int) throws {
@@ -112,10 +112,10 @@ private struct ProofRun {
     @Test func aRunThatBeganAnewProvesNothing() throws {
         #expect(
             failures(try sameRanks(try resumed(lines: ProofRun.curve())))
-                == ["start: went on from nothing, expected step 4"])
+                == ["start: resumed from nothing, expected step 4"])
         #expect(
             failures(try sameRanks(try resumed(lines: ProofRun.curve(resumed: 3))))
-                == ["start: went on from step 3, expected step 4"])
+                == ["start: resumed from step 3, expected step 4"])
     }
 
     @Test func checksumsAreThoseOfTheBytes() throws {

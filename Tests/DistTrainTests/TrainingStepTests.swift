@@ -9,7 +9,7 @@ import TestSupport
 @Suite struct TrainingStepTests {
     /// Losses of a few steps.
     private static func losses(_ training: TinyTraining, steps: Int = 4) throws -> [Double] {
-        try (0..<steps).map { try training.step(step: $0).loss }
+        try (0..<steps).map { try training.step($0).loss }
     }
 
     // MARK: Micro-batches
@@ -23,7 +23,7 @@ import TestSupport
         let whole = try TinyTraining(adamW: settings)
         let cut = try TinyTraining(microBatchSize: size, adamW: settings)
         for step in 0..<4 {
-            let (a, b) = (try whole.step(step: step), try cut.step(step: step))
+            let (a, b) = (try whole.step(step), try cut.step(step))
             #expect(abs(a.loss - b.loss) <= 1e-5 * abs(a.loss), "step \(step): \(a.loss) and \(b.loss)")
             #expect(abs(a.gradientNorm - b.gradientNorm) <= 1e-4 * a.gradientNorm)
             #expect(relativeNorm(cut.gradients, whole.gradients) < 1e-4)
@@ -53,18 +53,18 @@ import TestSupport
             training.state[1].reduce(0) { $0 + Double($1) * Double($1) }.squareRoot() / (1 - 0.9)
         }
         let free = try TinyTraining(clipNorm: nil)
-        let norm = try free.step(step: 0).gradientNorm
+        let norm = try free.step(0).gradientNorm
         let own = free.gradients.reduce(0) { $0 + Double($1) * Double($1) }.squareRoot()
         #expect(abs(norm - own) < 1e-6 * own)
         #expect(abs(usedNorm(free) - norm) < 1e-5 * norm)
 
         let limit = Float(norm / 3)
         let clipped = try TinyTraining(clipNorm: limit)
-        #expect(try clipped.step(step: 0).gradientNorm == norm, "the norm is told before clipping")
+        #expect(try clipped.step(0).gradientNorm == norm, "the norm is told before clipping")
         #expect(abs(usedNorm(clipped) - Double(limit)) < 1e-4 * Double(limit))
 
         let generous = try TinyTraining(clipNorm: Float(norm * 3))
-        _ = try generous.step(step: 0)
+        _ = try generous.step(0)
         #expect(generous.state == free.state)
     }
 
@@ -76,15 +76,15 @@ import TestSupport
                 "time_embedding", "conv_in", "down_blocks.0", "down_blocks.1", "mid_block", "up_blocks.0",
                 "up_blocks.1", "conv_norm_out", "conv_out",
             ])
-        let result = try training.step(step: 0, blocks: blocks)
+        let result = try training.step(0, blocks: blocks)
         #expect(result.blockNorms.map(\.name) == blocks.names)
         let squares = result.blockNorms.reduce(0) { $0 + $1.value * $1.value }
         #expect(abs(squares.squareRoot() - result.gradientNorm) < 1e-6 * result.gradientNorm)
         // Asking changes nothing.
         let plain = try TinyTraining()
-        #expect(try plain.step(step: 0).gradientNorm == result.gradientNorm)
+        #expect(try plain.step(0).gradientNorm == result.gradientNorm)
         #expect(plain.state == training.state)
-        #expect(try plain.step(step: 1).blockNorms.isEmpty)
+        #expect(try plain.step(1).blockNorms.isEmpty)
         #expect(
             GradientBlocks.block(of: "encoder.down_blocks.2.resnets.0.conv1.weight")
                 == "encoder.down_blocks.2")
@@ -101,7 +101,7 @@ import TestSupport
             batchSize: 7, microBatchSize: microBatchSize, dataset: NormalDataset(count: 7, damaged: [3]))
         let before = training.state
         do {
-            let result = try training.step(step: 0)
+            let result = try training.step(0)
             Issue.record("a step with damaged data came to \(result.loss)")
         } catch let fault as NumericalFault {
             #expect(fault.step == 0 && fault.exitStatus == 4)
@@ -118,8 +118,8 @@ import TestSupport
         let training = try TinyTraining(
             batchSize: 4, dataset: NormalDataset(count: 8, damaged: [damaged]))
         let sound = try TinyTraining(batchSize: 4, dataset: NormalDataset(count: 8))
-        #expect(try training.step(step: 0).loss == sound.step(step: 0).loss)
-        #expect(throws: NumericalFault.self) { try training.step(step: 1) }
+        #expect(try training.step(0).loss == sound.step(0).loss)
+        #expect(throws: NumericalFault.self) { try training.step(1) }
         #expect(training.state == sound.state)
     }
 

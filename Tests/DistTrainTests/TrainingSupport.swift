@@ -7,7 +7,7 @@ import TestSupport
 final class TinyTraining {
     let model: UNet2DModel
     let modelState: ModelState
-    let step: DataParallelStep
+    let step: TrainingStep
 
     init(
         batchSize: Int = 6, microBatchSize: Int? = nil, dataset: NormalDataset = NormalDataset(),
@@ -27,9 +27,9 @@ final class TinyTraining {
         modelState = ModelState(
             model.store,
             ModelState.Settings(optimizer: adamW, averages: [.init(decay: 0.9, warmup: true)]),
-            SingleProcess())
-        step = try DataParallelStep(
-            DataParallelStep.Settings(
+            Communicator())
+        step = TrainingStep(
+            TrainingStep.Settings(
                 seed: 11, batchSize: batchSize, microBatchSize: microBatchSize, clipNorm: clipNorm),
             objective: DenoisingObjective(
                 unet: model, dataset: dataset, schedule: try NoiseSchedule(SchedulerConfig()),
@@ -37,7 +37,7 @@ final class TinyTraining {
             state: modelState,
             learningRate: LearningRate(
                 peak: learningRate, warmupSteps: 0, shape: .constant, final: 0, totalSteps: 100),
-            communicator: SingleProcess())
+            communicator: Communicator())
     }
 
     private func copy(_ buffer: UnsafeMutablePointer<Float>) -> [Float] {

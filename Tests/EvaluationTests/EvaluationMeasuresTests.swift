@@ -11,7 +11,7 @@ import TestSupport
 @Suite struct EvaluationMeasuresTests {
     static let folder = fixturePath("evaluation")
 
-    private let alone = SingleProcess()
+    private let alone = Communicator()
     private let samples: FeatureMatrix
     private let reference: FeatureMatrix
     private let golden: JSONValue

@@ -77,7 +77,7 @@ private func generator() throws -> SampleGenerator {
 
     @Test func interpolationsBeginAndEndWithTheirSeeds() throws {
         let generator = try generator()
-        let pictures = SamplePictures(generator, firstStage: nil, communicator: SingleProcess())
+        let pictures = SamplePictures(generator, firstStage: nil, communicator: Communicator())
         let settings = SamplingSettings(steps: 3)
         let images = try #require(try pictures.interpolation([(4, 6), (6, 1)], frames: 3, settings))
         #expect(images.count == 6)

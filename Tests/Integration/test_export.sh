@@ -82,7 +82,7 @@ grep -q "\"init_from\":\"$step/ema-0.99\"" "$scratch/from_run/metrics.jsonl" || 
 # The run's own checkpoint takes precedence, even if the other model no longer exists.
 mv "$scratch/ema" "$scratch/moved"
 expect_status 0 "${tiny[@]}" --init-from "$scratch/ema" --output "$scratch/from_ema"
-expect_text "--init-from $scratch/ema is left aside" 1
+expect_text "--init-from $scratch/ema is ignored" 1
 expect_text "Resuming from $scratch/from_ema/checkpoints/step-00000001" 1
 refused 3 "$scratch/ema: does not exist" "${tiny[@]}" --init-from "$scratch/ema" --output "$scratch/none"
 mv "$scratch/moved" "$scratch/ema"

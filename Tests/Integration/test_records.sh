@@ -61,4 +61,4 @@ expect_status 0 "${run[@]}" --set train.steps=2 --set train.sample_every=0 --set
 mkdir -p "$scratch/blocked/checkpoints"
 touch "$scratch/blocked/tensorboard" "$scratch/blocked/wandb"
 expect_status 0 "${run[@]}" --set train.steps=4 --output "$scratch/blocked"
-expect_text "the run goes on without this record" 2
+expect_text "the run continues without this record" 2

@@ -78,7 +78,7 @@ for harmful in seed=1 diffusion.schedule=linear 'optimizer.betas=[0.8, 0.9]' dat
     expect_text "step-00000004: was made with another configuration: ${harmful%%=*} was " 1
 done
 expect_status 2 ranks 2 "${run[@]}" --set train.steps=8 --set seed=1 --output "$scratch/run"
-expect_text "go on all the same with --allow-change seed" 1
+expect_text "accept it with --allow-change seed" 1
 expect_status 2 "${run[@]}" --set train.steps=8 --allow-change model,ema --set model.layers_per_block=2 \
     --set 'ema.decays=[0.5]' --output "$scratch/run"
 expect_text "model.layers_per_block was 1, is 2 (the model's tensors would not fit)" 1

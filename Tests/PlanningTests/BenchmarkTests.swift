@@ -126,7 +126,7 @@ private struct LayerCount {
         let config = try tinyUNet()
         var report = try SampleBenchmark(
             unet: config, dtype: .float32, backend: .fastest, batch: 2, evaluations: 3
-        ).run(SingleProcess())
+        ).run(Communicator())
         #expect(report.seconds.count == 3 && report.ceilings != nil)
         // One call's operations, whatever the number of calls.
         #expect(report.flops == Double(2 * 2 * LayerCount(config).forward))
@@ -152,7 +152,7 @@ private struct LayerCount {
         config.normNumGroups = 4
         let reports = try VAEBenchmark(
             vae: config, size: SpatialSize(16), dtype: .float32, backend: .fastest, batch: 3, passes: 2
-        ).run(SingleProcess())
+        ).run(Communicator())
         #expect(reports.map(\.call) == ["encode", "decode"])
         let model = try AutoencoderKL(config)
         let encoder = Tape(backend: .openBLAS, recordsGradients: false)
@@ -167,7 +167,7 @@ private struct LayerCount {
         defer { try? FileManager.default.removeItem(atPath: path) }
         let report = try StepBenchmark(
             unet: try tinyUNet(), dtype: .float32, backend: .fastest, batch: 2, steps: 2, tracePath: path
-        ).run(SingleProcess())
+        ).run(Communicator())
 
         let data = try #require(FileManager.default.contents(atPath: path))
         let root = try #require(try JSONSerialization.jsonObject(with: data) as? [String: Any])
@@ -192,7 +192,7 @@ private struct LayerCount {
         let recorded = try trainingTape(try tinyUNet(), batch: 2).convolutions
         #expect(benchmark.count == Set(recorded).count)
         var shares: [Double] = []
-        let results = try benchmark.run(SingleProcess()) { shares.append($1) }
+        let results = try benchmark.run(Communicator()) { shares.append($1) }
         #expect(shares.count == benchmark.count && shares == shares.sorted())
         #expect(abs((shares.last ?? 0) - 1) < 1e-9)
         #expect(results.reduce(0) { $0 + $1.count } == recorded.count)

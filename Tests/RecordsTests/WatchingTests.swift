@@ -32,6 +32,25 @@ import Testing
         }
     }
 
+    @Test("a long step raises the progress timeout for the next steps, also with many ranks")
+    func longStepIsRemembered() {
+        var watch = JobWatch(ranks: 64, limits: WatchLimits(), now: 0)
+        for rank in 0..<64 { watch.joined(rank, host: "node", pid: 1, now: 0) }
+        for step in 1...5 {
+            for rank in 0..<64 {
+                let seconds = step == 1 ? 60.0 : 1
+                watch.heard(
+                    rank, reading(.compute, step: step, ticks: step, seconds: seconds), now: Double(step))
+            }
+        }
+        for second in 6...65 {
+            for rank in 0..<64 {
+                watch.heard(rank, reading(.compute, step: 5, ticks: 5), now: Double(second))
+            }
+        }
+        #expect(watch.verdict(now: 65) == nil)
+    }
+
     @Test func aRankThatIsNotHeardIsMissing() {
         var watch = watch()
         for second in 1...20 {

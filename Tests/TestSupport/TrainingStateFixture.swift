@@ -64,7 +64,7 @@ package func checkpointWriter(
 ) throws -> CheckpointWriter {
     try CheckpointWriter(
         folder: folder, table: table, run: checkpointRun,
-        retention: Retention(keepLast: keepLast, keepEvery: keepEvery), communicator: SingleProcess())
+        retention: Retention(keepLast: keepLast, keepEvery: keepEvery), communicator: Communicator())
 }
 
 /// Saves a checkpoint as `ranks` ranks would, one after another.

@@ -1,4 +1,7 @@
+import Configuration
+import FileFormats
 import Support
+import TensorCore
 
 /// Determines whether two checkpoints contain bitwise identical state by comparing the checksums in their
 /// manifests. No tensor is read, so the cost does not depend on the model's size. `Checkpoint.verify` checks
@@ -54,5 +57,80 @@ package struct StateComparison: Sendable, Equatable {
                 shape: entry.shape, checksum: try places.place(of: entry.name).tensor.checksum)
         }
         return contents
+    }
+}
+
+/// A key whose value differs between two configurations.
+package struct ConfigurationDifference: Sendable, Equatable {
+    /// The full key with its sections, such as "optimizer.learning_rate".
+    package let key: String
+    /// The value as JSON; nil if the key is absent.
+    package let old: String?
+    package let new: String?
+
+    /// All keys whose values differ between two resolved configurations (YAML): first those of the old one,
+    /// in its order, then those only in the new one. A list counts as one value.
+    package static func all(from old: String, to new: String) throws(ConfigError) -> [ConfigurationDifference]
+    {
+        let (before, after) = (
+            try leaves(old, "the old configuration"), try leaves(new, "the new configuration")
+        )
+        let values = Dictionary(after) { first, _ in first }
+        let known = Set(before.map(\.0))
+        return before.filter { values[$0.0] != $0.1 }.map {
+            ConfigurationDifference(key: $0.0, old: $0.1, new: values[$0.0])
+        }
+            + after.filter { !known.contains($0.0) }.map {
+                ConfigurationDifference(key: $0.0, old: nil, new: $0.1)
+            }
+    }
+
+    private static func leaves(_ yaml: String, _ source: String) throws(ConfigError) -> [(String, String)] {
+        var found: [(String, String)] = []
+        func walk(_ node: ConfigNode, _ path: String) {
+            guard let entries = node.entries, !entries.isEmpty else {
+                found.append((path, (try? node.json.text()) ?? "not a number"))
+                return
+            }
+            for entry in entries { walk(entry.node, path.isEmpty ? entry.key : "\(path).\(entry.key)") }
+        }
+        walk(try YAMLNode.parse(yaml, source: source), "")
+        return found
+    }
+}
+
+/// The positions of the tensors in one folder of a checkpoint.
+struct TensorPlaces {
+    /// The folder's path, for errors.
+    let path: String
+    private var places: [String: (WeightFile, WeightFile.Tensor)] = [:]
+
+    fileprivate init(_ weights: [WeightFile], path: String) {
+        self.path = path
+        for weight in weights {
+            for tensor in weight.tensors { places[tensor.entry.name] = (weight, tensor) }
+        }
+    }
+
+    func place(of name: String) throws(CheckpointError) -> (file: WeightFile, tensor: WeightFile.Tensor) {
+        guard let place = places[name] else {
+            throw CheckpointError(.damaged, path, "has no tensor '\(name)'")
+        }
+        return place
+    }
+}
+
+extension Checkpoint {
+    func tensors(of folder: String) -> TensorPlaces {
+        TensorPlaces(weights.filter { $0.file.folder == folder }, path: at(folder))
+    }
+
+    /// A reader for a weight file; reuses `open` if it is a reader of the same file.
+    func reader(of weight: WeightFile, reusing open: CheckpointReader?) throws(CheckpointError)
+        -> CheckpointReader
+    {
+        let path = at(weight.file.path)
+        if let open, open.path == path { return open }
+        return try CheckpointReader(path, expected: weight.file.bytes)
     }
 }

@@ -27,7 +27,7 @@ struct PartialSource: ImageSource {
     func size(at index: Int) throws(ImageError) -> (width: Int, height: Int)? {
         try base.size(at: items[index])
     }
-    package func label(at index: Int) -> String? { base.label(at: items[index]) }
+    func label(at index: Int) -> String? { base.label(at: items[index]) }
 
     private func identify(_ fingerprint: String) -> String {
         contentHash([fingerprint, "without"] + omitted.map(String.init))
@@ -40,7 +40,7 @@ extension ImageSource {
     ///
     /// - Parameter note: called on rank 0 with a line that reports the number of omitted images.
     package func leavingOutUndecodable(
-        on communicator: any Communicator, note: (String) -> Void
+        on communicator: Communicator, note: (String) -> Void
     ) throws -> any ImageSource {
         let own = try communicator.collectively("decoding \(name)") {
             let items = Array(stride(from: communicator.rank, to: count, by: communicator.size))
@@ -77,7 +77,7 @@ extension ImageSource {
     ///   - option: the command-line option for the images, for errors.
     /// - Returns: the common size; nil if there are no images.
     package func commonSize(
-        omitting omitted: String, option: String, on communicator: any Communicator
+        omitting omitted: String, option: String, on communicator: Communicator
     ) throws -> PictureSize? {
         let own = try communicator.collectively("reading the sizes of \(name)") {
             let items = stride(from: communicator.rank, to: count, by: communicator.size).filter {

@@ -115,7 +115,7 @@ enum ItemNames {
     static func precedes(_ a: String, _ b: String) -> Bool { a.utf8.lexicographicallyPrecedes(b.utf8) }
 
     /// The name of the folder that contains the item.
-    package static func label(_ path: String) -> String? {
+    static func label(_ path: String) -> String? {
         let parts = path.split(separator: "/")
         return parts.count > 1 ? String(parts[parts.count - 2]) : nil
     }

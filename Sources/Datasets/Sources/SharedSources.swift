@@ -18,7 +18,7 @@ package struct SharedSources {
     ///   - readsContent: whether fingerprints will be needed.
     package init(
         _ specifications: [String], skipBad: Bool, limits: ImageLimits = .standard,
-        readsContent: Bool = true, on communicator: any Communicator
+        readsContent: Bool = true, on communicator: Communicator
     ) throws {
         (self.skipBad, self.limits) = (skipBad, limits)
         for specification in specifications where !Self.isDrawn(specification) {
@@ -44,7 +44,7 @@ package struct SharedSources {
 
     /// The sources without the images that cannot be decoded. Collective; `note` is called on rank 0.
     package func leavingOutUndecodable(
-        on communicator: any Communicator, note: (String) -> Void
+        on communicator: Communicator, note: (String) -> Void
     ) throws -> SharedSources {
         var result = self
         for specification in sources.keys.sorted() {
@@ -82,7 +82,7 @@ package struct SharedSources {
     ///
     /// - Returns: nil if the file is not compressed; the error if the archive cannot be decompressed.
     private static func share(
-        _ specification: String, _ communicator: any Communicator
+        _ specification: String, _ communicator: Communicator
     ) throws -> Result<ReadOnlyFile?, ImageError> {
         let isFirst = communicator.localRank == 0
         var own: Result<ReadOnlyFile?, ImageError> = .success(nil)

@@ -34,10 +34,10 @@ package final class SourceContent: Sendable {
 
     /// The fingerprint of all bytes. Reads them if necessary.
     package var fingerprint: String {
-        let known = digests.withLock { $0 }
-        // Here a storage fault changes the fingerprint; `readContent` reports it.
-        let digests = known ?? (try? digest(0..<count)) ?? Array(repeating: Self.unreadable, count: count)
-        if known == nil { self.digests.withLock { $0 = digests } }
+        let known = digests.withLock { $0 } ?? (try? digest(0..<count))
+        // A storage fault changes the fingerprint, but only this time: `readContent` reads again and reports it.
+        if let known { take(known) }
+        let digests = known ?? Array(repeating: Self.unreadable, count: count)
         var hash = SourceFingerprint()
         hash.add(count)
         for index in 0..<count {
@@ -103,7 +103,7 @@ extension ImageSource {
     /// Reads each item once to compute the fingerprint; each rank reads a share. Collective.
     ///
     /// - Throws: storage errors. Other items that cannot be read are reported when they are decoded.
-    package func readContent(on communicator: any Communicator) throws {
+    package func readContent(on communicator: Communicator) throws {
         let began = monotonicSeconds()
         let own = try communicator.collectively("reading \(name)") {
             guard let content, !content.isRead else { return [UInt64]() }

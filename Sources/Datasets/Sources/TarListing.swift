@@ -104,7 +104,7 @@ private struct TarHeader {
 
     let name: String
     let size: Int
-    package let kind: Kind
+    let kind: Kind
 
     /// nil if the checksum or a number is invalid.
     init?(_ block: [UInt8]) {

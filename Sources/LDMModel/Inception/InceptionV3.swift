@@ -86,7 +86,7 @@ package final class InceptionV3 {
         }
         guard error.missing.isEmpty, error.unexpected.isEmpty, error.misshapen.isEmpty else {
             error.detail =
-                "is not the state dict of pytorch-fid's Inception network (docs/evaluation.md tells how to convert it)"
+                "is not the state dict of pytorch-fid's Inception network (docs/evaluation.md describes how to convert it)"
             throw error
         }
         for convolution in convolutions { try convolution.load(file) }

@@ -85,9 +85,7 @@ int mpishim_start_reduce_sum(float *values, size_t count, int root, mpishim_requ
 /// Starts a message of at most 2^31 - 1 bytes; `bytes` must not be accessed until the request is complete.
 int mpishim_start_send(const void *bytes, size_t count, int destination, int tag, mpishim_request *request);
 int mpishim_start_receive(void *bytes, size_t count, int source, int tag, mpishim_request *request);
-/// Sets *done to 1 if the request is complete. The request must still be waited for.
-int mpishim_peek(mpishim_request request, int *done);
-/// Makes progress on all requests, and sets *done to 1 (and the requests to null) if all are complete.
+/// Drives all requests on, and sets *done to 1 (and the requests to null) when all are complete.
 int mpishim_test_all(mpishim_request *requests, size_t count, int *done);
 int mpishim_wait(mpishim_request *request);
 
