@@ -10,7 +10,7 @@ import TensorCore
 ///
 /// The global batch is cut into the ranks' shares, and a share into micro-batches. The reduction of a gradient bucket
 /// starts as soon as the last micro-batch's backward pass has completed it. On several hosts, updated weights travel
-/// while the next step's forward pass computes (`ParameterAllGather`). A step allocates nothing.
+/// while the next step's forward pass computes (`ParameterAllGather`). A step allocates no memory for tensors.
 package final class TrainingStep {
     package struct Settings: Sendable {
         package var seed: UInt64
@@ -268,8 +268,9 @@ extension TrainingStep.Settings {
     }
 
     func microBatches(of share: Range<Int>) -> [Range<Int>] {
-        stride(from: share.lowerBound, to: share.upperBound, by: max(1, microBatchSize ?? share.count)).map {
-            $0..<min($0 + (microBatchSize ?? share.count), share.upperBound)
+        let size = max(1, microBatchSize ?? share.count)
+        return stride(from: share.lowerBound, to: share.upperBound, by: size).map {
+            $0..<min($0 + size, share.upperBound)
         }
     }
 }

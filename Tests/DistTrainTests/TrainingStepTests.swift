@@ -60,7 +60,7 @@ import TestSupport
 
         let limit = Float(norm / 3)
         let clipped = try TinyTraining(clipNorm: limit)
-        #expect(try clipped.step(0).gradientNorm == norm, "the norm is told before clipping")
+        #expect(try clipped.step(0).gradientNorm == norm, "the norm is reported before clipping")
         #expect(abs(usedNorm(clipped) - Double(limit)) < 1e-4 * Double(limit))
 
         let generous = try TinyTraining(clipNorm: Float(norm * 3))
