@@ -44,7 +44,7 @@ let package = Package(
         .target(name: "FileFormats", dependencies: ["Support", "CZlib"]),
 
         // Models, on one process.
-        .target(name: "TensorCore", dependencies: ["CKernels"]),
+        .target(name: "TensorCore", dependencies: ["Support", "CKernels"]),
         .target(name: "LDMModel", dependencies: ["TensorCore", "FileFormats", "Support", "CKernels"]),
 
         // What a training run is made of.

@@ -14,28 +14,20 @@ int ck_backend_available(ck_backend backend) {
            (backend == CK_WINOGRAD && ck_vector_bits() >= 256);
 }
 
-const char *ck_backend_description(ck_backend backend) {
-    static char text[160];
-    if (backend == CK_FASTEST || backend == CK_WINOGRAD) {
+void ck_backend_description(ck_backend backend, char *text, size_t size) {
 #ifdef DISTTRAIN_ONEDNN
-        const char *others = ck_conv_describe_onednn();
+    const char *direct = ck_conv_describe_onednn(), *others = direct;
 #else
-        const char *others = "im2col on OpenBLAS";
+    const char *direct = "oneDNN (not built in)", *others = "im2col on OpenBLAS";
 #endif
-        if (ck_vector_bits() < 256) return others;
-        snprintf(text, sizeof text, "Winograd 4x4 on %s; %s", ck_vector_bits() == 512 ? "AVX-512" : "AVX2",
-                 others);
-        return text;
-    }
-    if (backend == CK_ONEDNN) {
-#ifdef DISTTRAIN_ONEDNN
-        return ck_conv_describe_onednn();
-#else
-        return "oneDNN (not built in)";
-#endif
-    }
-    snprintf(text, sizeof text, "OpenBLAS, %s kernels", ck_gemm_kernels());
-    return text;
+    if (backend == CK_ONEDNN)
+        snprintf(text, size, "%s", direct);
+    else if (backend == CK_OPENBLAS)
+        snprintf(text, size, "OpenBLAS, %s kernels", ck_gemm_kernels());
+    else if (ck_vector_bits() < 256)
+        snprintf(text, size, "%s", others);
+    else
+        snprintf(text, size, "Winograd 4x4 on %s; %s", ck_vector_bits() == 512 ? "AVX-512" : "AVX2", others);
 }
 
 // Returns 1, or 0 with a message in `error` if the shape is invalid.

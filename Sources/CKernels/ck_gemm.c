@@ -75,29 +75,27 @@ static features find_features(void) {
     return found;
 }
 
-const char *ck_processor_features(void) {
-    static char text[64];
+void ck_processor_features(char *text, size_t size) {
     features f = find_features();
     if (f.avx512) {
-        const char *names[3];
-        int count = 0;
-        if (f.amx) names[count++] = "AMX";
-        if (f.bf16) names[count++] = "BF16";
-        if (f.vnni) names[count++] = "VNNI";
-        int length = snprintf(text, sizeof text, "AVX-512");
-        for (int i = 0; i < count; i++)
-            length +=
-                snprintf(text + length, sizeof text - (size_t)length, "%s%s", i ? ", " : " (", names[i]);
-        if (count) snprintf(text + length, sizeof text - (size_t)length, ")");
-        return text;
+        const char *separator = " (";
+        int length = snprintf(text, size, "AVX-512");
+        const struct { int is_present; const char *name; } extensions[] = {
+            {f.amx, "AMX"}, {f.bf16, "BF16"}, {f.vnni, "VNNI"}};
+        for (int i = 0; i < 3 && length < (int)size; i++) {
+            if (!extensions[i].is_present) continue;
+            length += snprintf(text + length, size - (size_t)length, "%s%s", separator, extensions[i].name);
+            separator = ", ";
+        }
+        if (separator[0] == ',' && length < (int)size) snprintf(text + length, size - (size_t)length, ")");
+        return;
     }
-    if (f.avx2) return "AVX2";
 #if defined(__x86_64__)
-    return "SSE2";
+    snprintf(text, size, f.avx2 ? "AVX2" : "SSE2");
 #elif defined(__aarch64__)
-    return "NEON";
+    snprintf(text, size, "NEON");
 #else
-    return "no known vector set";
+    snprintf(text, size, "no known vector set");
 #endif
 }
 

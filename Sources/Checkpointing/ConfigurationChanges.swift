@@ -64,10 +64,10 @@ package struct ConfigurationChanges {
         var isPossible = true
         for change in changes {
             switch ResumeRules.effect(of: change) {
-            case .noted: notes.append(change.text)
-            case .refused where allowed.contains(change.key):
+            case .harmless: notes.append(change.text)
+            case .harmful where allowed.contains(change.key):
                 notes.append("\(change.text), as --allow-change says")
-            case .refused(let reason):
+            case .harmful(let reason):
                 problems.append("\(change.text) (\(reason))")
                 toAllow.append(change.key)
             case .impossible(let reason):

@@ -170,8 +170,7 @@ package enum Program {
     package static var mpiVersion: String {
         var text = [CChar](repeating: 0, count: 512)
         mpishim_library_version(&text, text.count)
-        let whole = String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        return String(whole.split(separator: ",").first ?? "no MPI")
+        return String(String(terminated: text).split(separator: ",").first ?? "no MPI")
     }
 
     /// The vector instruction sets, and the kernels that are used for them.

@@ -5,176 +5,105 @@ import LDMModel
 /// The complete configuration of a diffusion training run, with defaults applied: `disttrain train --config`.
 ///
 ///     let configuration = try Configuration.load(path: "configs/tiny.yaml", overrides: ["train.steps=100"])
-///
-/// Each invalid entry throws a `ConfigError` with a one-line message that has file, line and key.
-package struct Configuration: Sendable, Equatable {
-    /// The run's name, used for its folder.
-    package var name: String
-    package var seed: UInt64
-    /// Folder of a model that provides the initial weights; nil for random weights.
+package struct Configuration: TrainingConfiguration {
+    package var name = "my-run"
+    package var seed: UInt64 = 0
     package var initFrom: String?
-    package var data: DataConfiguration
-    /// Folder of the autoencoder (diffusers layout); nil for training in pixel space.
-    package var firstStagePath: String?
-    package var model: UNet2DConfig
-    package var diffusion: DiffusionConfiguration
-    package var optimizer: OptimizerConfiguration
-    package var ema: EMAConfiguration
-    package var train: TrainConfiguration
-    package var checkpoint: CheckpointConfiguration
-    package var sampling: SamplingConfiguration
-    package var evaluation: EvaluationConfiguration
-    package var logging: LoggingConfiguration
+    package var data = DataConfiguration()
+    /// nil for training in pixel space.
+    package var firstStage: FirstStageConfiguration?
+    package var model = UNet2DConfig()
+    package var diffusion = DiffusionConfiguration()
+    package var optimizer = OptimizerConfiguration()
+    package var ema = EMAConfiguration()
+    package var train = TrainConfiguration()
+    package var checkpoint = CheckpointConfiguration()
+    package var sampling = SamplingConfiguration()
+    package var evaluation = EvaluationConfiguration()
+    package var logging = LoggingConfiguration()
 
-    enum Key: String, CaseIterable {
-        case name, seed
-        case initFrom = "init_from"
-        case data
-        case firstStage = "first_stage"
-        case model, diffusion, optimizer, ema, train, checkpoint, sampling, evaluation, logging
+    package init() {}
+
+    /// The order is part of the configuration's hash.
+    package static var keys: [ConfigKey<Configuration>] {
+        [
+            .runName, .seed, .initFrom,
+            .init(section: "data", \.data, "The training data.", isRequired: true),
+            .init(section: "first_stage", \.firstStage, "The autoencoder; null trains in pixel space."),
+            .init(
+                section: "model", \.model,
+                "The U-Net, with the keys of diffusers' UNet2DModel. config: FILE.json reads them from a file, and keys"
+                    + " next to it take precedence. Without this section, the model is that of init_from.",
+                isRequired: true),
+            .init(
+                section: "diffusion", \.diffusion,
+                "The forward process, the prediction target, and the loss.",
+                defaults: { DiffusionConfiguration(isLatent: $0.firstStage != nil) }),
+            .init(section: "optimizer", \.optimizer, "AdamW and its learning rate."),
+            .init(section: "ema", \.ema, "Averages of the weights, used for sampling."),
+            .init(
+                section: "train", \.train, "Duration, batch sizes, and intervals of periodic actions.",
+                isRequired: true),
+            .init(section: "checkpoint", \.checkpoint, "Which checkpoints are kept."),
+            .init(
+                section: "sampling", \.sampling,
+                "The grids made during training, and the defaults of disttrain sample.",
+                defaults: { SamplingConfiguration(timesteps: $0.diffusion.timesteps) }),
+            .init(
+                section: "evaluation", \.evaluation,
+                "Evaluations of samples during training, as by disttrain evaluate.",
+                defaults: { EvaluationConfiguration(steps: $0.sampling.steps) },
+                omitted: { $0.evaluation.every == 0 }),
+            .init(
+                section: "logging", \.logging,
+                "Outputs for metrics in addition to metrics.jsonl, which is always written."),
+        ]
     }
 
-    private enum FirstStageKey: String, CaseIterable { case path }
-
-    /// Reads a YAML file and applies `--set` overrides, each `a.b=value`.
-    ///
-    /// - Parameter initFrom: overrides the file's `init_from`.
-    package static func load(
-        path: String, overrides: [String] = [], initFrom: String? = nil
-    ) throws(ConfigError) -> Configuration {
-        try Configuration(
-            yaml: ConfigurationFile.read(path), source: path, overrides: overrides, initFrom: initFrom,
-            folder: (path as NSString).deletingLastPathComponent)
+    package static func readModel(_ folder: String) throws -> ConfigNode {
+        guard case .unet(let model) = try PipelineFolder.locateUNet(folder).readModelConfig() else {
+            throw ModelFolderError(folder, "holds an autoencoder, expected a UNet2DModel")
+        }
+        return model.node
     }
 
-    /// Parses YAML text.
-    ///
-    /// - Parameters:
-    ///   - source: the name of the text in messages.
-    ///   - folder: the base of relative paths in `model: {config: FILE.json}`.
-    package init(
-        yaml: String, source: String, overrides: [String] = [], initFrom: String? = nil,
-        folder: String = ""
-    ) throws(ConfigError) {
-        try self.init(
-            config: ConfigurationFile.tree(
-                yaml, source: source, overrides: overrides, initFrom: initFrom), folder: folder)
-    }
-
-    private init(config root: ConfigNode, folder: String) throws(ConfigError) {
-        let reader = try ConfigReader<Key>(root)
-        name = try ConfigurationFile.name(reader, .name)
-        seed = try ConfigurationFile.seed(reader, .seed)
-        initFrom = try ConfigurationFile.initFrom(reader, .initFrom)
-        if let node = reader.child(.firstStage), node.value != .null {
-            let section = try ConfigReader<FirstStageKey>(node, path: reader.path(of: .firstStage))
-            let path: String = try section.read(required: .path)
-            try section.check(!path.isEmpty, .path, "found nothing, expected the folder of an autoencoder")
-            firstStagePath = path
-        }
-        guard let dataNode = reader.child(.data) else { throw reader.missing(.data) }
-        data = try DataConfiguration(config: dataNode, path: reader.path(of: .data))
-        let resolvedModel = try ConfigurationFile.model(
-            reader, .model, folder: folder, initFrom: initFrom
-        ) {
-            guard case .unet(let model) = try PipelineFolder.locateUNet($0).readModelConfig() else {
-                throw ModelFolderError($0, "holds an autoencoder, expected a UNet2DModel")
-            }
-            return model.node
-        }
-        model = try UNet2DConfig(config: resolvedModel, path: reader.path(of: .model))
-        diffusion = try DiffusionConfiguration(
-            config: reader.section(.diffusion), path: reader.path(of: .diffusion),
-            isLatent: firstStagePath != nil)
-        optimizer = try OptimizerConfiguration(
-            config: reader.section(.optimizer), path: reader.path(of: .optimizer))
-        ema = try EMAConfiguration(config: reader.section(.ema), path: reader.path(of: .ema))
-        guard let trainNode = reader.child(.train) else { throw reader.missing(.train) }
-        train = try TrainConfiguration(config: trainNode, path: reader.path(of: .train))
-        checkpoint = try CheckpointConfiguration(
-            config: reader.section(.checkpoint), path: reader.path(of: .checkpoint))
-        sampling = try SamplingConfiguration(
-            config: reader.section(.sampling), path: reader.path(of: .sampling),
-            timesteps: diffusion.timesteps)
-        evaluation = try EvaluationConfiguration(
-            config: reader.section(.evaluation), path: reader.path(of: .evaluation),
-            sampling: sampling.steps, timesteps: diffusion.timesteps)
-        logging = try LoggingConfiguration(config: reader.section(.logging), path: reader.path(of: .logging))
-        try checkAcrossSections(dataNode: dataNode, modelNode: resolvedModel, root: root)
-    }
-
-    /// Validates constraints across sections, and sets the image size in pixel space.
-    private mutating func checkAcrossSections(
-        dataNode: ConfigNode, modelNode: ConfigNode, root: ConfigNode
-    ) throws(ConfigError) {
-        if model.inChannels != model.outChannels {
-            throw ConfigError(
-                .invalidValue, at: ["model", "out_channels"],
-                "found \(model.outChannels), expected in_channels (\(model.inChannels)):"
-                    + " the model predicts what it is given",
-                location: modelNode["out_channels"]?.location ?? modelNode.location)
-        }
-        if optimizer.warmupSteps > train.steps {
-            throw ConfigError(
-                .invalidValue, at: ["optimizer", "warmup_steps"],
-                "found \(optimizer.warmupSteps), more than train.steps (\(train.steps))",
-                location: root["optimizer"]?["warmup_steps"]?.location)
-        }
-        guard firstStagePath == nil else { return }
-        if data.isSynthetic, data.size == nil, let size = model.sampleSize, size.height == size.width {
+    /// Sets what follows from other sections: in pixel space, the image size is that of the model.
+    package mutating func complete(modelKeys: Set<String>) {
+        if data.isSynthetic { data.count = data.syntheticCount }
+        if firstStage == nil, data.isSynthetic, data.size == nil, let size = model.sampleSize,
+            size.height == size.width
+        {
             data.size = size.height
         }
-        let location = dataNode["size"]?.location ?? dataNode.location
-        if data.isSynthetic, data.size == nil {
+    }
+
+    package func check() throws(ConfigError) {
+        try checkTraining("the model predicts what it is given", model.inChannels, model.outChannels)
+        for (section, steps) in [("sampling", sampling.steps), ("evaluation", evaluation.steps)]
+        where steps > diffusion.timesteps {
+            throw ConfigError(
+                .invalidValue, at: [section, "steps"],
+                "found \(steps), expected 1 to diffusion.timesteps (\(diffusion.timesteps))")
+        }
+        guard firstStage == nil else { return }
+        guard let size = data.size else {
+            if !data.isSynthetic { return }
             throw ConfigError(
                 .missingKey, at: ["data", "size"],
-                "must be given for \(DataConfiguration.syntheticFaces), or model.sample_size",
-                location: location)
+                "must be given for \(DataConfiguration.syntheticFaces), or model.sample_size")
         }
-        guard let size = data.size else { return }
         if let expected = model.sampleSize, expected != SpatialSize(size) {
             throw ConfigError(
                 .invalidValue, at: ["data", "size"],
-                "found \(size), expected model.sample_size (\(expected.height)) in pixel space",
-                location: location)
+                "found \(size), expected model.sample_size (\(expected.height)) in pixel space")
         }
-        if size % model.downsamplingFactor != 0 {
-            throw ConfigError(
-                .invalidValue, at: ["data", "size"],
-                "found \(size), expected a multiple of \(model.downsamplingFactor),"
-                    + " which the model's levels divide it by",
-                location: location)
-        }
+        try checkImageSize(size, model.downsamplingFactor)
     }
 }
 
 extension Configuration {
-    /// The complete configuration as a tree, with defaults and overrides applied.
-    package var node: ConfigNode {
-        var node = ConfigNode.mapping([
-            "name": .string(name), "seed": .integer(Int(clamping: seed)),
-        ])
-        if let initFrom { node["init_from"] = .string(initFrom) }
-        node["data"] = data.node
-        if let path = firstStagePath { node["first_stage"] = .mapping(["path": .string(path)]) }
-        node["model"] = model.node
-        node["diffusion"] = diffusion.node
-        node["optimizer"] = optimizer.node
-        node["ema"] = ema.node
-        node["train"] = train.node
-        node["checkpoint"] = checkpoint.node
-        node["sampling"] = sampling.node
-        // Omitted if unused, so that configurations from before this section existed keep their hash.
-        if evaluation.every > 0 { node["evaluation"] = evaluation.node }
-        node["logging"] = logging.node
-        return node
-    }
-
-    /// The complete configuration as YAML; parsing it yields the same configuration.
-    package func resolvedYAML() -> String { YAMLNode.text(node) }
-
-    /// A hash of the resolved configuration, 16 hexadecimal digits.
-    package var stableHash: String { ConfigurationFile.hash(node) }
+    /// Folder of the autoencoder (diffusers layout); nil for training in pixel space.
+    package var firstStagePath: String? { firstStage?.path }
 
     /// The scheduler configuration for the run's model folder.
     package func schedulerConfig(spacing: TimestepSpacing? = nil, sampler: SamplerKind? = nil)

@@ -41,46 +41,20 @@ package enum ConfigurationFile {
         return root
     }
 
-    /// The run's name, which must be a valid folder name.
-    static func name<Key>(_ reader: ConfigReader<Key>, _ key: Key) throws(ConfigError) -> String {
-        let name: String = try reader.read(required: key)
-        let isPlain = name.unicodeScalars.allSatisfy {
-            $0.isASCII
-                && ($0.properties.isAlphabetic || ("0"..."9").contains($0)
-                    || "._-".unicodeScalars.contains($0))
-        }
-        try reader.check(
-            isPlain && !name.isEmpty && name.count <= 128 && name.first != "." && name.first != "-", key,
-            "found '\(name)', expected letters, digits, '_', '-' and '.' (it names a folder)")
-        return name
-    }
-
-    static func seed<Key>(_ reader: ConfigReader<Key>, _ key: Key) throws(ConfigError) -> UInt64 {
-        let seed = try reader.read(key, default: 0)
-        try reader.check(seed >= 0, key, "found \(seed), expected 0 or more")
-        return UInt64(seed)
-    }
-
-    /// `init_from`: the folder of a model that provides the initial weights.
-    static func initFrom<Key>(_ reader: ConfigReader<Key>, _ key: Key) throws(ConfigError) -> String? {
-        let path: String? = try reader.read(optional: key)
-        try reader.check(path != "", key, "found nothing, expected a model's folder, or null")
-        return path
-    }
-
-    /// The model's keys; if the section is absent, those of the model that provides the initial weights.
+    /// The model's keys; if the section is absent, those of the model that provides the initial weights; nil if
+    /// there is neither.
     ///
-    /// - Parameter startingModel: returns the keys of the model in the folder `initFrom`.
-    static func model<Key>(
-        _ reader: ConfigReader<Key>, _ key: Key, folder: String, initFrom: String?,
-        startingModel: (String) throws -> ConfigNode
-    ) throws(ConfigError) -> ConfigNode {
-        if let node = reader.child(key), node.value != .null {
-            return try model(node, path: reader.path(of: key), folder: folder)
+    /// - Parameter readModel: returns the keys of the model in a folder.
+    static func model(
+        _ root: ConfigNode, folder: String, readModel: (String) throws -> ConfigNode
+    ) throws(ConfigError) -> ConfigNode? {
+        if let node = root["model"], node.value != .null {
+            return try model(node, path: ["model"], folder: folder)
         }
-        guard let initFrom else { throw reader.missing(key) }
+        guard let initFrom = root["init_from"], initFrom.value != .null else { return nil }
+        let path = try String(config: initFrom, path: ["init_from"])
         do {
-            return try startingModel(initFrom)
+            return try readModel(path)
         } catch {
             throw ConfigError(.file, at: ["init_from"], "\(error)")
         }
@@ -114,15 +88,5 @@ package enum ConfigurationFile {
         for byte in text.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
         let digits = String(hash, radix: 16)
         return String(repeating: "0", count: 16 - digits.count) + digits
-    }
-}
-
-extension ConfigReader {
-    /// An optional section; if it is absent, an empty one, so that its defaults apply.
-    func section(_ key: Key) -> ConfigNode {
-        guard let node = child(key), node.value != .null else {
-            return ConfigNode(.mapping([]), at: node.location)
-        }
-        return node
     }
 }

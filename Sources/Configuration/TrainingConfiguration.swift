@@ -1,11 +1,19 @@
 import Communication
+import FileFormats
+import Foundation
 import LDMModel
 import TensorCore
 
 /// What the configurations of all training runs have in common.
-package protocol TrainingConfiguration: Sendable {
-    var name: String { get }
-    var seed: UInt64 { get }
+///
+/// Each invalid entry throws a `ConfigError` with a one-line message that has file, line and key.
+package protocol TrainingConfiguration: ConfigSection {
+    /// The run's name, used for its folder.
+    var name: String { get set }
+    var seed: UInt64 { get set }
+    /// Folder of a model that provides the initial weights; nil for random weights.
+    var initFrom: String? { get set }
+    var data: DataConfiguration { get }
     var optimizer: OptimizerConfiguration { get }
     var ema: EMAConfiguration { get }
     var train: TrainConfiguration { get }
@@ -13,13 +21,107 @@ package protocol TrainingConfiguration: Sendable {
     var logging: LoggingConfiguration { get }
     /// Steps between two evaluations; 0 for none.
     var evaluationInterval: Int { get }
+
+    /// The keys of the model in a folder.
+    static func readModel(_ folder: String) throws -> ConfigNode
+    /// Sets what follows from other sections.
+    ///
+    /// - Parameter modelKeys: the keys that are given in `model`.
+    mutating func complete(modelKeys: Set<String>)
 }
 
-extension Configuration: TrainingConfiguration {
+extension TrainingConfiguration {
+    /// Reads a YAML file and applies `--set` overrides, each `a.b=value`.
+    ///
+    /// - Parameter initFrom: overrides the file's `init_from`.
+    package static func load(
+        path: String, overrides: [String] = [], initFrom: String? = nil
+    ) throws(ConfigError) -> Self {
+        try Self(
+            yaml: ConfigurationFile.read(path), source: path, overrides: overrides, initFrom: initFrom,
+            folder: (path as NSString).deletingLastPathComponent)
+    }
+
+    /// Parses YAML text.
+    ///
+    /// - Parameters:
+    ///   - source: the name of the text in messages.
+    ///   - folder: the base of relative paths in `model: {config: FILE.json}`.
+    package init(
+        yaml: String, source: String, overrides: [String] = [], initFrom: String? = nil, folder: String = ""
+    ) throws(ConfigError) {
+        var root = try ConfigurationFile.tree(yaml, source: source, overrides: overrides, initFrom: initFrom)
+        try Self.checkKeys(of: root, path: [])
+        root["model"] = try ConfigurationFile.model(root, folder: folder, readModel: Self.readModel)
+        try self.init(config: root, path: [])
+    }
+
+    package mutating func end(_ node: ConfigNode) {
+        complete(modelKeys: Set(node["model"]?.entries?.map(\.key) ?? []))
+    }
+
+    /// The complete configuration as YAML; parsing it yields the same configuration.
+    package func resolvedYAML() -> String { YAMLNode.text(node) }
+
+    /// A hash of the resolved configuration, 16 hexadecimal digits.
+    package var stableHash: String { ConfigurationFile.hash(node) }
+
+    func checkTraining(_ reason: String, _ inChannels: Int, _ outChannels: Int) throws(ConfigError) {
+        if inChannels != outChannels {
+            throw ConfigError(
+                .invalidValue, at: ["model", "out_channels"],
+                "found \(outChannels), expected in_channels (\(inChannels)): \(reason)")
+        }
+        if optimizer.warmupSteps > train.steps {
+            throw ConfigError(
+                .invalidValue, at: ["optimizer", "warmup_steps"],
+                "found \(optimizer.warmupSteps), more than train.steps (\(train.steps))")
+        }
+    }
+
+    func checkImageSize(_ size: Int, _ factor: Int) throws(ConfigError) {
+        if size % factor == 0 { return }
+        throw ConfigError(
+            .invalidValue, at: ["data", "size"],
+            "found \(size), expected a multiple of \(factor), which the model's levels divide it by")
+    }
+}
+
+/// The keys of all training runs that are not in a section.
+extension ConfigKey where Section: TrainingConfiguration {
+    static var runName: ConfigKey {
+        .init(
+            "name", \.name,
+            .where("letters, digits, '_', '-' and '.' (it names a folder)") { name in
+                !name.isEmpty && name.count <= 128 && name.first != "." && name.first != "-"
+                    && name.utf8.allSatisfy { byte in
+                        (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte | 0x20)
+                            || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte)
+                            || "._-".utf8.contains(byte)
+                    }
+            }, .harmless, "The run's name; the default folder is runs/NAME.", isRequired: true)
+    }
+
+    static var seed: ConfigKey {
+        .init(
+            "seed", \.seed, .harmful("the order of the data, noise and dropout are drawn by it"),
+            "Seed of all random numbers.")
+    }
+
+    // It has no effect once there is a checkpoint.
+    static var initFrom: ConfigKey {
+        .init(
+            "init_from", \.initFrom, .where("a model's folder, or null") { !$0.isEmpty }, .harmless,
+            "Folder of a model that provides the initial weights; null for random weights.",
+            omitted: { $0.initFrom == nil })
+    }
+}
+
+extension Configuration {
     package var evaluationInterval: Int { evaluation.every }
 }
 
-extension AutoencoderConfiguration: TrainingConfiguration {
+extension AutoencoderConfiguration {
     package var evaluationInterval: Int { 0 }
 }
 

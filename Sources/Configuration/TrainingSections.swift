@@ -20,134 +20,100 @@ package enum ReduceDType: String, ConfigChoice {
 }
 
 /// `train`: duration, batch sizes, and intervals of periodic actions.
-package struct TrainConfiguration: Sendable, Equatable {
-    package var steps: Int
-    /// Images per step over all ranks.
-    package var batchSize: Int
-    /// Images per forward and backward pass on a rank; nil for the rank's whole share. Smaller values only
-    /// save memory.
+package struct TrainConfiguration: ConfigSection {
+    package var steps = 100_000
+    package var batchSize = 64
+    /// nil for the rank's whole share.
     package var microBatchSize: Int?
     package var precision = Precision.auto
     /// The type that `auto` selects, once the ranks have agreed on it; not serialized.
     var automaticDType: DType?
     package var sharding = Sharding.optimizer
-    /// The type of gradients in transfer between ranks.
     package var reduceDType = ReduceDType.fp32
-    /// Steps between two metrics lines.
     package var logEvery = 50
-    /// Steps between two sample grids; 0 for none.
     package var sampleEvery = 1000
-    /// Steps between two checkpoints; 0 for only one at the end.
     package var checkpointEvery = 1000
-    /// Steps between two comparisons of all ranks' weights; 0 for none.
     package var checkReplicasEvery = 1000
 
-    enum Key: String, CaseIterable {
-        case steps
-        case batchSize = "batch_size"
-        case microBatchSize = "micro_batch_size"
-        case precision, sharding
-        case reduceDType = "reduce_dtype"
-        case logEvery = "log_every"
-        case sampleEvery = "sample_every"
-        case checkpointEvery = "checkpoint_every"
-        case checkReplicasEvery = "check_replicas_every"
+    package init() {}
+
+    package static var keys: [ConfigKey<TrainConfiguration>] {
+        let orNever = "1 or more, or 0 for never"
+        return [
+            .init(
+                "steps", \.steps, .atLeast(1), .harmless, "Number of steps of the whole run.",
+                isRequired: true),
+            .init(
+                "batch_size", \.batchSize, .within(1...1 << 24),
+                .harmful("the learning rate and the averages were chosen for the old one"),
+                "Images per step over all ranks.", isRequired: true),
+            .init(
+                "micro_batch_size", \.microBatchSize, .atLeast(1), .harmless,
+                "Images per forward and backward pass on a rank; smaller values only save memory.",
+                defaultText: "the rank's whole share"),
+            // Weights, moments and averages are always fp32.
+            .init(
+                "precision", \.precision, .harmless,
+                "Type of activations and compute weights; auto is bf16 where every rank's processor multiplies it"
+                    + " natively."),
+            .init(
+                "sharding", \.sharding, .harmless,
+                "Whether the optimizer state is divided among the ranks (ZeRO) or replicated."),
+            .init("reduce_dtype", \.reduceDType, .harmless, "Type of gradients in transfer between ranks."),
+            .init("log_every", \.logEvery, .atLeast(1), .harmless, "Steps between two metrics lines."),
+            .init(
+                "sample_every", \.sampleEvery, .atLeast(0, orNever), .harmless,
+                "Steps between two grids of samples."),
+            .init(
+                "checkpoint_every", \.checkpointEvery, .atLeast(0, orNever), .harmless,
+                "Steps between two checkpoints; there is always one at the end."),
+            .init(
+                "check_replicas_every", \.checkReplicasEvery, .atLeast(0, orNever), .harmless,
+                "Steps between two comparisons of all ranks' weights."),
+        ]
     }
 
-    init(config node: ConfigNode, path: [String]) throws(ConfigError) {
-        let reader = try ConfigReader<Key>(node, path: path)
-        steps = try reader.read(required: .steps)
-        batchSize = try reader.read(required: .batchSize)
-        microBatchSize = try reader.read(optional: .microBatchSize)
-        precision = try reader.read(.precision, default: precision)
-        sharding = try reader.read(.sharding, default: sharding)
-        reduceDType = try reader.read(.reduceDType, default: reduceDType)
-        logEvery = try reader.read(.logEvery, default: logEvery)
-        sampleEvery = try reader.read(.sampleEvery, default: sampleEvery)
-        checkpointEvery = try reader.read(.checkpointEvery, default: checkpointEvery)
-        checkReplicasEvery = try reader.read(.checkReplicasEvery, default: checkReplicasEvery)
-        try reader.check(steps >= 1, .steps, "found \(steps), expected 1 or more")
-        try reader.check(
-            (1...1 << 24).contains(batchSize), .batchSize, "found \(batchSize), expected 1 to \(1 << 24)")
-        if let size = microBatchSize {
-            try reader.check(
-                (1...batchSize).contains(size), .microBatchSize,
-                "found \(size), expected 1 to batch_size (\(batchSize)), or null for a rank's whole share")
-        }
-        try reader.check(logEvery >= 1, .logEvery, "found \(logEvery), expected 1 or more")
-        for (key, every) in [
-            (Key.sampleEvery, sampleEvery), (.checkpointEvery, checkpointEvery),
-            (.checkReplicasEvery, checkReplicasEvery),
-        ] {
-            try reader.check(every >= 0, key, "found \(every), expected 1 or more, or 0 for never")
-        }
-    }
-
-    var node: ConfigNode {
-        .mapping([
-            "steps": .integer(steps), "batch_size": .integer(batchSize),
-            "micro_batch_size": .integer(microBatchSize),
-            "precision": .string(precision.rawValue), "sharding": .string(sharding.rawValue),
-            "reduce_dtype": .string(reduceDType.rawValue), "log_every": .integer(logEvery),
-            "sample_every": .integer(sampleEvery),
-            "checkpoint_every": .integer(checkpointEvery),
-            "check_replicas_every": .integer(checkReplicasEvery),
-        ])
+    package func check() throws(ConfigError) {
+        try require(
+            microBatchSize ?? 1 <= batchSize, "micro_batch_size",
+            "found \(microBatchSize ?? 1), expected 1 to batch_size (\(batchSize)), or null for a rank's whole share"
+        )
     }
 }
 
-/// `checkpoint`: checkpoint retention, and whether saves are asynchronous.
-package struct CheckpointConfiguration: Sendable, Equatable {
-    /// Number of newest checkpoints to keep.
+/// `checkpoint`: which checkpoints are kept.
+package struct CheckpointConfiguration: ConfigSection {
     package var keepLast = 3
-    /// Checkpoints at multiples of this step are never deleted; nil for none.
     package var keepEvery: Int?
-    /// Number of checkpoints with the lowest training loss to keep, regardless of age.
     package var keepBest = 0
-    /// Seconds for which the final save of a run is retried after a failure, before the run ends with exit
-    /// code 74. During training, failed saves are retried without limit.
     package var saveTimeout = 600.0
-    /// Whether a checkpoint is written while training continues (`async` in the file).
-    package var isAsync = false
-
-    enum Key: String, CaseIterable {
-        case keepLast = "keep_last"
-        case keepEvery = "keep_every"
-        case keepBest = "keep_best"
-        case saveTimeout = "save_timeout"
-        case isAsync = "async"
+    /// Read for compatibility; always written as false.
+    private var isAsync: Bool {
+        get { false }
+        set {}
     }
 
-    init(config node: ConfigNode, path: [String]) throws(ConfigError) {
-        let reader = try ConfigReader<Key>(node, path: path)
-        keepLast = try reader.read(.keepLast, default: keepLast)
-        keepEvery = try reader.read(optional: .keepEvery)
-        keepBest = try reader.read(.keepBest, default: keepBest)
-        saveTimeout = try reader.read(.saveTimeout, default: saveTimeout)
-        isAsync = try reader.read(.isAsync, default: isAsync)
-        if isAsync {
-            throw ConfigError(
-                .unsupported, at: reader.path(of: .isAsync),
-                "is not yet available; leave it out, training then waits for each checkpoint",
-                location: reader.child(.isAsync)?.location)
-        }
-        try reader.check(keepLast >= 1, .keepLast, "found \(keepLast), expected 1 or more")
-        try reader.check(keepBest >= 0, .keepBest, "found \(keepBest), expected 1 or more, or 0 for none")
-        try reader.check(
-            saveTimeout >= 0, .saveTimeout, "found \(saveTimeout), expected a number of seconds, 0 or more")
-        if let every = keepEvery {
-            try reader.check(every >= 1, .keepEvery, "found \(every), expected 1 or more, or null for none")
-        }
-    }
+    package init() {}
 
-    var node: ConfigNode {
-        var node = ConfigNode.mapping([
-            "keep_last": .integer(keepLast), "keep_every": .integer(keepEvery), "async": .bool(isAsync),
-        ])
-        // Omitted if unused, so that configurations from before these keys existed keep their hash.
-        if keepBest > 0 { node["keep_best"] = .integer(keepBest) }
-        if saveTimeout != 600 { node["save_timeout"] = .number(saveTimeout) }
-        return node
+    package static var keys: [ConfigKey<CheckpointConfiguration>] {
+        [
+            .init("keep_last", \.keepLast, .atLeast(1), .harmless, "Number of newest checkpoints to keep."),
+            .init(
+                "keep_every", \.keepEvery, .atLeast(1), .harmless,
+                "Checkpoints at multiples of this step are never deleted; null for none."),
+            .init(
+                "async", \.isAsync, .harmless,
+                "Has no effect, and is accepted for old files: checkpoints are always written while training goes on."
+            ),
+            .init(
+                "keep_best", \.keepBest, .atLeast(0, "1 or more, or 0 for none"), .harmless,
+                "Number of checkpoints with the lowest training loss to keep, regardless of age.",
+                omitted: { $0.keepBest == 0 }),
+            .init(
+                "save_timeout", \.saveTimeout, .atLeast(0), .harmless,
+                "Seconds for which the last save of a run is retried before it ends with exit code 74.",
+                omitted: { $0.saveTimeout == 600 }),
+        ]
     }
 }
 
@@ -157,73 +123,134 @@ package enum SamplerKind: String, ConfigChoice {
 }
 
 /// `sampling`: the grids made during training, and the defaults of `disttrain sample`.
-package struct SamplingConfiguration: Sendable, Equatable {
-    /// Number of samples in a grid.
+package struct SamplingConfiguration: ConfigSection {
     package var count = 64
-    /// Denoising steps.
     package var steps = 50
-    /// η of DDIM: 0 is deterministic, 1 is ancestral.
     package var eta = 0.0
     package var spacing = TimestepSpacing.leading
     package var sampler = SamplerKind.ddim
 
-    enum Key: String, CaseIterable { case count, steps, eta, spacing, sampler }
+    package init() {}
 
-    init(config node: ConfigNode, path: [String], timesteps: Int) throws(ConfigError) {
-        let reader = try ConfigReader<Key>(node, path: path)
-        count = try reader.read(.count, default: count)
-        steps = try reader.read(.steps, default: min(steps, timesteps))
-        eta = try reader.read(.eta, default: eta)
-        spacing = try reader.read(.spacing, default: spacing)
-        sampler = try reader.read(.sampler, default: sampler)
-        try reader.check(count >= 1, .count, "found \(count), expected 1 or more")
-        try reader.check(
-            (1...timesteps).contains(steps), .steps,
-            "found \(steps), expected 1 to diffusion.timesteps (\(timesteps))")
-        try reader.check(eta >= 0 && eta <= 1, .eta, "found \(eta), expected 0 to 1")
-        try reader.check(sampler == .ddim || eta == 0, .eta, "is for sampler: ddim alone")
+    init(timesteps: Int) { steps = min(steps, timesteps) }
+
+    package static var keys: [ConfigKey<SamplingConfiguration>] {
+        [
+            .init("count", \.count, .atLeast(1), .harmless, "Number of samples in a grid."),
+            .init("steps", \.steps, .atLeast(1), .harmless, "Denoising steps."),
+            .init("eta", \.eta, .within(0...1), .harmless, "η of DDIM: 0 is deterministic, 1 is ancestral."),
+            .init("spacing", \.spacing, .harmless, "Which of the training timesteps the sampler visits."),
+            .init("sampler", \.sampler, .harmless, "The sampler."),
+        ]
     }
 
-    var node: ConfigNode {
-        .mapping([
-            "count": .integer(count), "steps": .integer(steps), "eta": .number(eta),
-            "spacing": .string(spacing.rawValue), "sampler": .string(sampler.rawValue),
-        ])
+    package func check() throws(ConfigError) {
+        try require(sampler == .ddim || eta == 0, "eta", "is for sampler: ddim alone")
     }
 }
 
-/// `logging`: outputs for metrics in addition to metrics.jsonl, which is always written.
-package struct LoggingConfiguration: Sendable, Equatable {
-    /// Write an event file to the run's `tensorboard/`.
-    package var tensorboard = true
-    /// Write an offline Weights & Biases run to the run's `wandb/` (in the file: `offline` or `off`).
-    package var wandb = false
+/// `evaluation`: evaluates the model's samples during training, as `disttrain evaluate` does.
+package struct EvaluationConfiguration: ConfigSection {
+    /// Minimum number of samples for a meaningful result.
+    package static let minimumCount = 16
 
-    enum Key: String, CaseIterable { case tensorboard, wandb }
+    package var every = 0
+    package var count = 1000
+    package var steps = 50
+    /// nil selects Inception if its weights are given, otherwise the first stage's latents, otherwise pixels.
+    package var features: FeatureKind?
+    package var inception: String?
+    package var reference: String?
 
-    init(config node: ConfigNode, path: [String]) throws(ConfigError) {
-        let reader = try ConfigReader<Key>(node, path: path)
-        tensorboard = try reader.read(.tensorboard, default: tensorboard)
-        // In YAML 1.2, `off`, `offline` and `online` are strings; false also means off.
-        guard let value = reader.child(.wandb), value.value != .bool(false), value.value != .null else {
+    package init() {}
+
+    init(steps: Int) { self.steps = steps }
+
+    package static var keys: [ConfigKey<EvaluationConfiguration>] {
+        [
+            .init(
+                "every", \.every, .atLeast(0, "1 or more, or 0 for never"), .harmless,
+                "Steps between two evaluations; there is also one at the end."),
+            .init("count", \.count, .atLeast(minimumCount), .harmless, "Number of samples to evaluate."),
+            .init(
+                "steps", \.steps, .atLeast(1), .harmless, "Denoising steps.", defaultText: "sampling.steps"),
+            .init(
+                "features", \.features, .harmless, "The features by which images are compared.",
+                defaultText: "inception if its weights are given, else vae, else pixel"),
+            .init(
+                "inception", \.inception, .harmless,
+                "Weights of the Inception network for FID (docs/evaluation.md)."),
+            .init("reference", \.reference, .harmless, "The reference images; null for the training data."),
+        ]
+    }
+
+    package func check() throws(ConfigError) {
+        try require(
+            features != .inception || inception != nil, "features",
+            "inception needs evaluation.inception, the weights of FID's network (docs/evaluation.md)")
+    }
+}
+
+extension FeatureKind: ConfigChoice {}
+
+/// The features by which images are compared.
+package enum FeatureKind: String, Sendable, CaseIterable {
+    /// Pooled features of FID's Inception network.
+    case inception
+    /// The latents of the run's own first stage.
+    case vae
+    /// The pixels of a downscaled image.
+    case pixel
+
+    /// The name of the Fréchet distance. Only the distance of Inception features is FID; the others have
+    /// different names to prevent confusion.
+    package var distanceName: String { self == .inception ? "fid" : "fd_\(rawValue)" }
+    /// The name of the kernel distance, by the same rule.
+    package var kernelName: String { self == .inception ? "kid" : "kd_\(rawValue)" }
+}
+
+/// Whether a Weights & Biases run is written.
+package enum WandBMode: String, ConfigValue, CaseIterable {
+    case off, offline
+
+    package init(config node: ConfigNode, path: [String]) throws(ConfigError) {
+        // In YAML 1.2, `off` is a string; false and null have the same meaning.
+        if node.value == .bool(false) || node.value == .null {
+            self = .off
             return
         }
-        let mode = try String(config: value, path: reader.path(of: .wandb))
-        if mode == "online" {
+        let word = try String(config: node, path: path)
+        if word == "online" {
             throw ConfigError(
-                .unsupported, at: reader.path(of: .wandb),
-                "cannot be online; use offline, and upload the run by `wandb sync`",
-                location: value.location)
+                .unsupported, at: path, "cannot be online; use offline, and upload the run by `wandb sync`",
+                location: node.location)
         }
-        try reader.check(
-            ["off", "offline"].contains(mode), .wandb, "found '\(mode)', expected one of off, offline")
-        wandb = mode == "offline"
+        guard let mode = WandBMode(rawValue: word) else {
+            throw ConfigError(
+                .invalidValue, at: path, "found \(node.found), expected \(Self.typeName)",
+                location: node.location)
+        }
+        self = mode
+    }
+
+    package var node: ConfigNode { .string(rawValue) }
+    package static var typeName: String { "one of off, offline" }
+}
+
+/// `logging`: outputs for metrics in addition to metrics.jsonl, which is always written.
+package struct LoggingConfiguration: ConfigSection {
+    package var tensorboard = true
+    package var wandb = WandBMode.off
+
+    package init() {}
+
+    package static var keys: [ConfigKey<LoggingConfiguration>] {
+        [
+            .init("tensorboard", \.tensorboard, .harmless, "Write an event file to the run's tensorboard/."),
+            .init("wandb", \.wandb, .harmless, "Write an offline Weights & Biases run to the run's wandb/."),
+        ]
     }
 
     /// Whether any output uses gradient norms by block.
-    package var recordsBlocks: Bool { tensorboard || wandb }
-
-    var node: ConfigNode {
-        .mapping(["tensorboard": .bool(tensorboard), "wandb": .string(wandb ? "offline" : "off")])
-    }
+    package var recordsBlocks: Bool { tensorboard || wandb == .offline }
 }

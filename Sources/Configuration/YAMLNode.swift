@@ -112,7 +112,7 @@ extension YAMLNode {
         }
     }
 
-    private static func flow(_ node: ConfigNode) -> String {
+    static func flow(_ node: ConfigNode) -> String {
         switch node.value {
         case .null: return "null"
         case .bool(let value): return value ? "true" : "false"

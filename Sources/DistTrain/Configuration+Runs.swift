@@ -5,7 +5,7 @@ import Datasets
 extension DataConfiguration {
     /// Where the samples are, and how images are read.
     var options: DataOptions {
-        DataOptions(path: isSynthetic ? "\(path):\(count)" : path, imageSize: size ?? 64)
+        DataOptions(path: isSynthetic ? "\(path):\(syntheticCount)" : path, imageSize: size ?? 64)
     }
 }
 
@@ -20,7 +20,7 @@ extension TrainingConfiguration {
         ModelState.Settings(
             sharding: train.sharding, dtype: train.dtype,
             optimizer: AdamW.Settings(
-                beta1: optimizer.beta1, beta2: optimizer.beta2, eps: optimizer.eps,
+                beta1: optimizer.betas[0], beta2: optimizer.betas[1], eps: optimizer.eps,
                 weightDecay: optimizer.weightDecay),
             averages: ema.decays.map { WeightAverage.Settings(decay: $0, warmup: ema.warmup) }
                 + ema.sigmaRel.map { WeightAverage.Settings(sigmaRel: $0) })

@@ -111,12 +111,19 @@ package struct ConfigNode: Sendable, Equatable {
         case .null: return "null"
         case .bool(let value): return value ? "true" : "false"
         case .integer(let value): return String(value)
-        case .number(let value): return value.description
+        case .number(let value): return Self.short(value)
+        case .string(""): return "nothing"
         case .string(let value): return "the string '\(value.count > 60 ? value.prefix(57) + "..." : value)'"
         case .sequence(let nodes): return "a list of \(nodes.count)"
         case .mapping(let entries):
             return entries.count == 1 ? "a section of 1 key" : "a section of \(entries.count) keys"
         }
+    }
+
+    /// A number without a fraction that is zero.
+    private static func short(_ value: Double) -> String {
+        let text = value.description
+        return text.hasSuffix(".0") ? String(text.dropLast(2)) : text
     }
 }
 

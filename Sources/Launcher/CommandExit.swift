@@ -20,7 +20,7 @@ extension ParsableCommand {
         } catch let code as ExitCode {
             exit(withError: code)  // The error has been printed.
         } catch let error as any ReportableError where !(error is ValidationError) {
-            Console.error.write("Error: \(error.message)\n")
+            Console.error.write("Error: \(error.description)\n")
             exit(withError: ExitCode(error.exitStatus))
         } catch {
             // All ranks parsed the same command line and print the same message, so only one prints it. The

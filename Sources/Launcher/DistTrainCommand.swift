@@ -18,7 +18,8 @@ import Communication
             """,
         version: Program.version,
         subcommands: [
-            TrainCommand.self, VAECommand.self, PrepareCommand.self, SampleCommand.self, EvaluateCommand.self,
+            TrainCommand.self, VAECommand.self, ConfigCommand.self, PrepareCommand.self, SampleCommand.self,
+            EvaluateCommand.self,
             CheckpointCommand.self, VerifyResumeCommand.self, LaunchCommand.self, StatusCommand.self,
             ReportCommand.self,
             PlanCommand.self, DoctorCommand.self,

@@ -52,13 +52,13 @@ package final class RunRecorder {
         }
         openWandB = { () throws(FileError) in
             if step == nil { try WandBRun.discard(in: run.wandb) }
-            guard logging.wandb || WandBRun.exists(in: run.wandb) else { return nil }
+            guard logging.wandb == .offline || WandBRun.exists(in: run.wandb) else { return nil }
             let log = try WandBRun(
                 in: run.wandb, resumedStep: step,
                 WandBRun.Description(
                     name: description.name, configuration: Self.tree(configuration),
                     programVersion: description.programVersion, host: host), onProblem: onProblem)
-            return logging.wandb ? log : nil
+            return logging.wandb == .offline ? log : nil
         }
         openRecords(onProblem)
     }

@@ -165,7 +165,7 @@ extension ReportContents {
                     say("optimizer", "最適化"),
                     { run in
                         run.optimizer.map {
-                            "AdamW, β = (\($0.beta1), \($0.beta2)), "
+                            "AdamW, β = (\($0.betas[0]), \($0.betas[1])), "
                                 + say("weight decay ", "weight decay ") + "\($0.weightDecay)"
                         }
                     }

@@ -95,8 +95,8 @@ struct ReportContents {
         let size = data.size.map { " \($0)×\($0)" } ?? ""
         return data.isSynthetic
             ? say(
-                "\(say.whole(data.count)) drawn faces\(size)",
-                "\(data.size.map { "\($0)×\($0) の" } ?? "")描画した顔画像 \(say.whole(data.count)) 枚")
+                "\(say.whole(data.syntheticCount)) drawn faces\(size)",
+                "\(data.size.map { "\($0)×\($0) の" } ?? "")描画した顔画像 \(say.whole(data.syntheticCount)) 枚")
             : "`\(data.path)`" + (size.isEmpty ? "" : ",\(size)")
     }
 

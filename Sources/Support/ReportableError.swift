@@ -52,7 +52,8 @@ package protocol ReportableError: Error, CustomStringConvertible {
 }
 
 extension ReportableError {
-    package var description: String { message }
+    /// The message as one line also where it quotes names from untrusted files.
+    package var description: String { message.oneLine() }
 }
 
 /// An error as it is reported to the user: a one-line message and an exit code.

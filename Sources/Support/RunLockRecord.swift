@@ -44,7 +44,7 @@ package struct RunLockOwner: Sendable, Equatable {
         var name = [CChar](repeating: 0, count: 256)
         // A truncated name is still terminated by the last byte.
         gethostname(&name, 255)
-        return String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        return String(terminated: name)
     }
 
     private static var thisBootID: String? {

@@ -1,4 +1,9 @@
 extension String {
+    /// The text that a C function wrote to a buffer, up to the terminating zero.
+    package init(terminated buffer: [CChar]) {
+        self.init(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
     /// The text as one line of an error message, safe for text from hostile files: control characters, line
     /// ends and bidirectional formatting characters are escaped, and the middle of a long text is omitted.
     package func oneLine(limit: Int = 4000) -> String {

@@ -1,4 +1,5 @@
 import CKernels
+import Support
 import Synchronization
 
 /// The compute resources of this process.
@@ -11,7 +12,11 @@ package enum Processor {
     package static func setThreads(_ count: Int) { ck_set_threads(Int32(count)) }
 
     /// e.g. "AVX-512 (BF16, VNNI)".
-    package static var features: String { String(cString: ck_processor_features()) }
+    package static var features: String {
+        var text = [CChar](repeating: 0, count: 64)
+        ck_processor_features(&text, text.count)
+        return String(terminated: text)
+    }
 
     /// The kernels selected by OpenBLAS, e.g. "Cooperlake".
     package static var openBLASKernels: String { String(cString: ck_gemm_kernels()) }
@@ -87,5 +92,9 @@ package enum Backend: String, Sendable, CaseIterable {
     package var isAvailable: Bool { ck_backend_available(kernel) != 0 }
 
     /// Version and instruction set, for display.
-    package var summary: String { String(cString: ck_backend_description(kernel)) }
+    package var summary: String {
+        var text = [CChar](repeating: 0, count: 160)
+        ck_backend_description(kernel, &text, text.count)
+        return String(terminated: text)
+    }
 }

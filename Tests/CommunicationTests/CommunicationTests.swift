@@ -128,7 +128,9 @@ import Testing
 
     @Test func namesOutOfFilesCannotBreakTheLine() {
         let name = "a\nError: all is well\u{1b}[2J" + String(repeating: "x", count: 1_000_000)
-        let report = FailureReport(RunError("holds \(name), expected latent", exitStatus: ExitStatus.refused))
+        let error = RunError("holds \(name), expected latent", exitStatus: ExitStatus.refused)
+        let report = FailureReport(error)
+        #expect("\(error)" == report.message)
         #expect(report.message.hasPrefix("holds a\\u{a}Error: all is well\\u{1b}[2Jxxx"))
         #expect(report.message.hasSuffix("xxx, expected latent"))
         #expect(report.message.utf8.count < 20_000)

@@ -96,7 +96,7 @@ private let folder = repositoryPath("configs")
     }
 
     @Test(arguments: [
-        ("loss.kl=-1", "loss.kl: found -1.0"), ("loss.l1=0", "nothing would be reconstructed"),
+        ("loss.kl=-1", "loss.kl: found -1"), ("loss.l1=0", "nothing would be reconstructed"),
         ("loss.lpips=1", "loss.lpips: unknown key"),
         ("data.size=33", "data.size: found 33, expected a multiple of 2"),
         ("data={path: photos}", "data.size: must be given"),

@@ -1,4 +1,6 @@
 import CKernels
+import Support
+import TensorCore
 import Testing
 
 /// The input of one test; its description appears in the report.
@@ -84,7 +86,7 @@ final class Conv {
         var error = [CChar](repeating: 0, count: 256)
         plan = try #require(
             ck_conv_create(backend, kind, &shape, bias ? 1 : 0, addend ? 1 : 0, &error, error.count),
-            "\(String(decoding: error.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self))")
+            "\(String(terminated: error))")
         scratch = Buffer(bytes: ck_conv_scratch_bytes(plan))
         packed = Buffer(bytes: ck_conv_packed_bytes(plan))
         type = shape.weights
@@ -280,14 +282,13 @@ final class Conv {
             var shape = shape
             var error = [CChar](repeating: 0, count: 256)
             #expect(ck_conv_create(CK_OPENBLAS, CK_CONV_FORWARD, &shape, 0, 0, &error, error.count) == nil)
-            let text = String(decoding: error.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
-            #expect(text.contains(word))
+            #expect(String(terminated: error).contains(word))
         }
     }
 
     @Test func `describes its backends`() {
-        #expect(String(cString: ck_backend_description(CK_OPENBLAS)).hasPrefix("OpenBLAS, "))
-        #expect(String(cString: ck_backend_description(CK_ONEDNN)).hasPrefix("oneDNN "))
+        #expect(Backend.openBLAS.summary.hasPrefix("OpenBLAS, "))
+        #expect(Backend.oneDNN.summary.hasPrefix("oneDNN "))
         #expect(ck_backend_available(CK_FASTEST) == 1)
     }
 }

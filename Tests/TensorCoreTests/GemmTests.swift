@@ -1,4 +1,6 @@
 import CKernels
+import Dispatch
+import TensorCore
 import Testing
 
 @Suite("Matrix product", .serialized) struct GemmTests {
@@ -46,8 +48,16 @@ import Testing
 
     @Test func `names what the processor can do`() {
         #expect(!String(cString: ck_gemm_kernels()).isEmpty)
-        let features = String(cString: ck_processor_features())
+        let features = Processor.features
         #expect(!features.isEmpty)
         #expect(ck_has_native_bf16() == (features.contains("BF16") || features.contains("AMX") ? 1 : 0))
+    }
+
+    @Test func `descriptions are whole on concurrent threads`() {
+        let features = Processor.features
+        let summary = Backend.fastest.summary
+        DispatchQueue.concurrentPerform(iterations: 10_000) { _ in
+            #expect(Processor.features == features && Backend.fastest.summary == summary)
+        }
     }
 }

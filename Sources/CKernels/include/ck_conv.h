@@ -26,8 +26,8 @@ typedef struct ck_conv ck_conv;
 
 /// 1 if the program was built with the backend.
 int ck_backend_available(ck_backend backend);
-/// Version and selected instruction set, e.g. "oneDNN 2.6.3, avx512_core_bf16".
-const char *ck_backend_description(ck_backend backend);
+/// Writes the version and the selected instruction set to `text`, e.g. "oneDNN 2.6.3, avx512_core_bf16".
+void ck_backend_description(ck_backend backend, char *text, size_t size);
 
 /// Returns NULL on failure, with a one-line message in `error`. `has_addend`: a forward plan that adds to its output.
 ck_conv *ck_conv_create(ck_backend backend, ck_conv_kind kind, const ck_conv_shape *shape, int has_bias,

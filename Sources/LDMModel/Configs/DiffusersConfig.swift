@@ -6,22 +6,38 @@ import Support
 ///
 /// Parsing is strict: an unknown key or an unsupported value is an error. A model that silently ignored part
 /// of its configuration would load without an error but compute something else.
-package protocol DiffusersConfig: Sendable, Equatable {
-    /// Reads and validates a section; `path` is the section's path in a larger configuration.
-    init(config node: ConfigNode, path: [String]) throws(ConfigError)
-    /// The section with all keys, in diffusers' names and order.
-    var node: ConfigNode { get }
-    /// The value of diffusers' `_class_name`.
-    var className: String { get }
-    /// Validates constraints that the types do not express; the error's path is relative to this section.
-    func validate() throws(ConfigError)
+package protocol DiffusersConfig: ConfigSection {
+    /// The accepted values of diffusers' `_class_name`.
+    static var classNames: [String] { get }
+    var className: String { get set }
 }
 
 extension DiffusersConfig {
+    package static func ignores(_ key: String) -> Bool { key.hasPrefix("_") }
+
+    package var className: String {
+        get { Self.classNames[0] }
+        set {}
+    }
+
+    package mutating func begin(_ node: ConfigNode, path: [String]) throws(ConfigError) {
+        guard let found = node["_class_name"] else { return }
+        guard case .string(let name) = found.value, Self.classNames.contains(name) else {
+            throw ConfigError(
+                .unsupported, at: path + ["_class_name"],
+                "found \(found.found), expected \(Self.classNames.joined(separator: " or "))",
+                location: found.location)
+        }
+        className = name
+    }
+
     /// Reads a JSON file in diffusers' format. Keys that start with "_" are ignored.
     package init(contentsOf path: String) throws(ConfigError) {
-        try self.init(config: ConfigNode(jsonFile: path), path: [])
+        try self.init(config: ConfigNode(jsonFile: path))
     }
+
+    /// Validates a configuration that was not read; the error's path is relative to this section.
+    package func validate() throws(ConfigError) { _ = try Self(config: node) }
 
     /// The configuration as JSON text with `_class_name`, as diffusers' `from_pretrained` expects it.
     package func jsonText() throws(JSONError) -> String {
@@ -35,15 +51,12 @@ extension DiffusersConfig {
     package func write(to path: String) throws {
         try AtomicFile.write(Array(jsonText().utf8), to: path)
     }
+}
 
-    /// Throws if the file describes another class.
-    static func checkClassName(_ node: ConfigNode, path: [String], expected: [String]) throws(ConfigError) {
-        guard let found = node["_class_name"] else { return }
-        if case .string(let name) = found.value, expected.contains(name) { return }
-        throw ConfigError(
-            .unsupported, at: path + ["_class_name"],
-            "found \(found.found), expected \(expected.joined(separator: " or "))", location: found.location)
-    }
+/// What a changed key means for trained weights.
+extension ChangeEffect {
+    static var otherTensors: ChangeEffect { .impossible("the model's tensors would not fit") }
+    static var otherModel: ChangeEffect { .harmful("the weights were trained to compute something else") }
 }
 
 extension ConfigNode {
@@ -75,7 +88,7 @@ extension ConfigNode {
 }
 
 /// Height and width in pixels or latent cells; diffusers writes a single number if both are equal.
-package struct SpatialSize: Sendable, Equatable, ConfigDecodable {
+package struct SpatialSize: Sendable, Equatable, ConfigValue {
     package var height: Int
     package var width: Int
 
@@ -97,7 +110,22 @@ package struct SpatialSize: Sendable, Equatable, ConfigDecodable {
         }
     }
 
-    var node: ConfigNode { height == width ? .integer(height) : .integers([height, width]) }
+    package var node: ConfigNode { height == width ? .integer(height) : .integers([height, width]) }
+    package static var typeName: String { "a whole number or [height, width]" }
+}
+
+extension ConfigRange<SpatialSize> {
+    static var sides: ConfigRange {
+        .where("sides of 1 to \(ModelChecks.mostChannels)") {
+            let sides = 1...ModelChecks.mostChannels
+            return sides.contains($0.height) && sides.contains($0.width)
+        }
+    }
+}
+
+extension ConfigRange<Int> {
+    static var channels: ConfigRange { .within(1...ModelChecks.mostChannels) }
+    static var layers: ConfigRange { .within(1...ModelChecks.mostLayers) }
 }
 
 /// The activation. Only `silu` is implemented; diffusers also calls it `swish`.
@@ -112,17 +140,10 @@ enum ModelChecks {
     static let mostChannels = 1 << 16
     static let mostLayers = 64
 
-    /// Validates a number of channels, pixels or similar.
-    static func positive(_ value: Int, _ key: String, limit: Int = mostChannels) throws(ConfigError) {
-        if value < 1 || value > limit {
-            throw ConfigError(.invalidValue, at: [key], "found \(value), expected 1 to \(limit)")
-        }
-    }
-
     /// Validates that block lists have the same length, and that the channels of each level are divisible by
     /// the groups of GroupNorm.
     static func levels(
-        channels: [Int], down: Int, up: Int, groups: Int, groupsKey: String = "norm_num_groups"
+        channels: [Int], down: Int, up: Int, groups: Int
     ) throws(ConfigError) {
         if channels.isEmpty {
             throw ConfigError(
@@ -139,19 +160,11 @@ enum ModelChecks {
                 .invalidValue, at: [key],
                 "found \(count) blocks, expected \(channels.count), as many as block_out_channels has")
         }
-        try positive(groups, groupsKey)
-        for channel in channels {
-            try positive(channel, "block_out_channels")
-            if channel % groups != 0 {
-                throw ConfigError(
-                    .invalidValue, at: ["block_out_channels"],
-                    "\(channel) channels do not divide by \(groupsKey) \(groups); choose"
-                        + " multiples of \(groups) or fewer groups")
-            }
+        for channel in channels where channel % groups != 0 {
+            throw ConfigError(
+                .invalidValue, at: ["block_out_channels"],
+                "\(channel) channels do not divide by norm_num_groups \(groups); choose multiples of"
+                    + " \(groups) or fewer groups")
         }
-    }
-
-    static func unsupported(_ key: String, _ found: String, _ expected: String) -> ConfigError {
-        ConfigError(.unsupported, at: [key], "found \(found), which is not supported; expected \(expected)")
     }
 }

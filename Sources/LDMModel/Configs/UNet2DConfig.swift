@@ -12,174 +12,114 @@ package enum UNetUpBlockType: String, ConfigChoice {
     case attention = "AttnUpBlock2D"
 }
 
+/// The middle block type of a U-Net.
+package enum UNetMidBlockType: String, ConfigChoice {
+    case plain = "UNetMidBlock2D"
+}
+
 /// How residual blocks apply the timestep embedding: added, or as scale and shift after the norm.
 package enum TimeScaleShift: String, ConfigChoice {
     case add = "default"
     case scaleShift = "scale_shift"
 }
 
-/// The configuration of diffusers' `UNet2DModel`, with the same keys, defaults and semantics.
+/// The configuration of diffusers' `UNet2DModel`, with the same keys, defaults and semantics; `keys` describes
+/// them.
 ///
 /// Source: diffusers 0.42, models/unets/unet_2d.py.
 package struct UNet2DConfig: DiffusersConfig {
-    /// Size of input and output; nil if the model accepts any.
     package var sampleSize: SpatialSize?
     package var inChannels = 3
     package var outChannels = 3
-    /// Maps the input from [0, 1] to [-1, 1]: `2x - 1`.
     package var centerInputSample = false
-    /// Width of the timestep embedding; nil means four times the first level's channels.
     package var timeEmbeddingDim: Int?
-    /// Subtracted from half the channels in the exponent of the sinusoidal embedding (0 or 1).
     package var freqShift = 0
-    /// Whether cosines precede sines in the sinusoidal embedding.
     package var flipSinToCos = true
     package var downBlockTypes: [UNetDownBlockType] = [.plain, .attention, .attention, .attention]
-    /// Whether there is a middle block (`UNetMidBlock2D`; null in the file if there is none).
-    package var hasMidBlock = true
+    package var midBlockType: UNetMidBlockType? = .plain
     package var upBlockTypes: [UNetUpBlockType] = [.attention, .attention, .attention, .plain]
-    /// Channels of each level, from the highest resolution to the lowest.
     package var blockOutChannels = [224, 448, 672, 896]
-    /// Residual blocks of a down level; an up level has one more.
     package var layersPerBlock = 2
-    /// Divisor of the residual sums in the middle block.
     package var midBlockScaleFactor = 1.0
-    /// Padding of the stride-2 convolutions: 1 is symmetric, 0 pads one row at the bottom and one column on
-    /// the right.
     package var downsamplePadding = 1
     package var dropout = 0.0
     package var activation = Activation.silu
-    /// Width of one attention head; nil means one head.
     package var attentionHeadDim: Int? = 8
     package var normNumGroups = 32
-    /// Groups of the norm before the middle block's attention; see `midAttentionNumGroups`.
     package var attnNormNumGroups: Int?
     package var normEps = 1e-5
     package var resnetTimeScaleShift = TimeScaleShift.add
-    /// Whether the middle block has attention.
     package var addAttention = true
 
     package init() {}
 
-    enum Key: String, CaseIterable {
-        case actFn = "act_fn"
-        case addAttention = "add_attention"
-        case attentionHeadDim = "attention_head_dim"
-        case attnNormNumGroups = "attn_norm_num_groups"
-        case blockOutChannels = "block_out_channels"
-        case centerInputSample = "center_input_sample"
-        case classEmbedType = "class_embed_type"
-        case downBlockTypes = "down_block_types"
-        case downsamplePadding = "downsample_padding"
-        case downsampleType = "downsample_type"
-        case dropout
-        case flipSinToCos = "flip_sin_to_cos"
-        case freqShift = "freq_shift"
-        case inChannels = "in_channels"
-        case layersPerBlock = "layers_per_block"
-        case midBlockScaleFactor = "mid_block_scale_factor"
-        case midBlockType = "mid_block_type"
-        case normEps = "norm_eps"
-        case normNumGroups = "norm_num_groups"
-        case numClassEmbeds = "num_class_embeds"
-        case numTrainTimesteps = "num_train_timesteps"
-        case outChannels = "out_channels"
-        case resnetTimeScaleShift = "resnet_time_scale_shift"
-        case sampleSize = "sample_size"
-        case timeEmbeddingDim = "time_embedding_dim"
-        case timeEmbeddingType = "time_embedding_type"
-        case upBlockTypes = "up_block_types"
-        case upsampleType = "upsample_type"
-    }
+    package static let classNames = ["UNet2DModel"]
 
-    package init(config node: ConfigNode, path: [String] = []) throws(ConfigError) {
-        try Self.checkClassName(node, path: path, expected: ["UNet2DModel"])
-        let reader = try ConfigReader<Key>(node, path: path, ignoringUnderscored: true)
-        sampleSize = try reader.read(optional: .sampleSize)
-        inChannels = try reader.read(.inChannels, default: inChannels)
-        outChannels = try reader.read(.outChannels, default: outChannels)
-        centerInputSample = try reader.read(.centerInputSample, default: centerInputSample)
-        timeEmbeddingDim = try reader.read(optional: .timeEmbeddingDim)
-        freqShift = try reader.read(.freqShift, default: freqShift)
-        flipSinToCos = try reader.read(.flipSinToCos, default: flipSinToCos)
-        downBlockTypes = try reader.read(.downBlockTypes, default: downBlockTypes)
-        upBlockTypes = try reader.read(.upBlockTypes, default: upBlockTypes)
-        blockOutChannels = try reader.read(.blockOutChannels, default: blockOutChannels)
-        layersPerBlock = try reader.read(.layersPerBlock, default: layersPerBlock)
-        midBlockScaleFactor = try reader.read(.midBlockScaleFactor, default: midBlockScaleFactor)
-        downsamplePadding = try reader.read(.downsamplePadding, default: downsamplePadding)
-        dropout = try reader.read(.dropout, default: dropout)
-        activation = try reader.read(.actFn, default: activation)
-        attentionHeadDim = try reader.read(optional: .attentionHeadDim, default: attentionHeadDim)
-        normNumGroups = try reader.read(.normNumGroups, default: normNumGroups)
-        attnNormNumGroups = try reader.read(optional: .attnNormNumGroups)
-        normEps = try reader.read(.normEps, default: normEps)
-        resnetTimeScaleShift = try reader.read(.resnetTimeScaleShift, default: resnetTimeScaleShift)
-        addAttention = try reader.read(.addAttention, default: addAttention)
-
-        let midBlock: String? = try reader.read(optional: .midBlockType, default: "UNetMidBlock2D")
-        hasMidBlock = midBlock != nil
-        // Accept any value: only the learned time embedding uses it.
-        let _: Int? = try reader.read(optional: .numTrainTimesteps)
-        let conventions = [
-            (Key.timeEmbeddingType, "positional"), (.downsampleType, "conv"), (.upsampleType, "conv"),
+    package static var keys: [ConfigKey<UNet2DConfig>] {
+        [
+            .init("act_fn", \.activation, .otherModel, "Activation; silu and swish are the same."),
+            .init("add_attention", \.addAttention, .otherTensors, "Whether the middle block has attention."),
+            .init(
+                "attention_head_dim", \.attentionHeadDim, .channels, .otherModel,
+                "Width of an attention head in channels; null for one head."),
+            .init(
+                "attn_norm_num_groups", \.attnNormNumGroups, .channels, .otherModel,
+                "Groups of the norm before the middle block's attention.",
+                defaultText: "norm_num_groups; no norm for scale_shift"),
+            .init(
+                "block_out_channels", \.blockOutChannels, .channels, .otherTensors,
+                "Channels of each level, from the highest resolution to the lowest."),
+            .init(
+                "center_input_sample", \.centerInputSample, .otherModel,
+                "Map the input from [0, 1] to [-1, 1]."),
+            .fixed("class_embed_type", .null, .otherTensors, expected: "null (no class conditioning)"),
+            .init(
+                "down_block_types", \.downBlockTypes, .otherTensors,
+                "Block type of each down level; the name says whether it has attention."),
+            .init(
+                "downsample_padding", \.downsamplePadding, .within(0...1), .otherModel,
+                "Padding of stride-2 convolutions: 1 is symmetric, 0 pads the bottom and the right only."),
+            .fixed("downsample_type", .string("conv"), .otherTensors),
+            .init("dropout", \.dropout, .from(0, below: 1), .harmless, "Dropout rate in residual blocks."),
+            .init(
+                "flip_sin_to_cos", \.flipSinToCos, .otherModel,
+                "Whether cosines precede sines in the timestep embedding."),
+            .init(
+                "freq_shift", \.freqShift, .atLeast(0), .otherModel,
+                "Frequency shift of the timestep embedding: 0, or 1 in old models."),
+            .init("in_channels", \.inChannels, .channels, .otherTensors, "Channels of the input."),
+            .init(
+                "layers_per_block", \.layersPerBlock, .layers, .otherTensors,
+                "Residual blocks of a down level; an up level has one more."),
+            .init(
+                "mid_block_scale_factor", \.midBlockScaleFactor, .where("a number other than 0") { $0 != 0 },
+                .otherModel, "Divisor of the residual sums in the middle block."),
+            .init(
+                "mid_block_type", \.midBlockType, .otherTensors, "The middle block; null for none."),
+            .init("norm_eps", \.normEps, .above(0), .otherModel, "Added to the variance in norms."),
+            .init("norm_num_groups", \.normNumGroups, .channels, .otherModel, "Groups of GroupNorm."),
+            .fixed("num_class_embeds", .null, .otherTensors, expected: "null (no class conditioning)"),
+            // diffusers uses it for its learned timestep embedding only.
+            .ineffective("num_train_timesteps", Int?.none, .otherTensors),
+            .init(
+                "out_channels", \.outChannels, .channels, .otherTensors,
+                "Channels of the output; the same as in_channels for training."),
+            .init(
+                "resnet_time_scale_shift", \.resnetTimeScaleShift, .otherTensors,
+                "How residual blocks apply the timestep embedding: added, or as scale and shift."),
+            .init(
+                "sample_size", \.sampleSize, .sides, .harmless,
+                "Size of input and output; null if the model accepts any."),
+            .init(
+                "time_embedding_dim", \.timeEmbeddingDim, .within(1...4 * ModelChecks.mostChannels),
+                .otherTensors,
+                "Width of the timestep embedding.", defaultText: "4 times the first level's channels"),
+            .fixed("time_embedding_type", .string("positional"), .otherTensors),
+            .init(
+                "up_block_types", \.upBlockTypes, .otherTensors,
+                "Block type of each up level; the name says whether it has attention."),
+            .fixed("upsample_type", .string("conv"), .otherTensors),
         ]
-        var unsupported: ConfigError?
-        for (key, supported) in conventions {
-            let found = try reader.read(key, default: supported)
-            if found != supported {
-                unsupported = ModelChecks.unsupported(key.rawValue, "'\(found)'", supported)
-            }
-        }
-        // Report features of diffusers that are not implemented by name; never ignore them.
-        do throws(ConfigError) {
-            if let unsupported { throw unsupported }
-            if let midBlock, midBlock != "UNetMidBlock2D" {
-                throw ModelChecks.unsupported("mid_block_type", "'\(midBlock)'", "UNetMidBlock2D or null")
-            }
-            for key in [Key.classEmbedType, .numClassEmbeds] {
-                guard let found = reader.child(key), found.value != .null else { continue }
-                throw ModelChecks.unsupported(key.rawValue, found.found, "null (no class conditioning)")
-            }
-            try validate()
-        } catch {
-            throw error.placed(in: node, under: path)
-        }
-    }
-
-    package var className: String { "UNet2DModel" }
-
-    package var node: ConfigNode {
-        .mapping([
-            "act_fn": .string(activation.rawValue),
-            "add_attention": .bool(addAttention),
-            "attention_head_dim": .integer(attentionHeadDim),
-            "attn_norm_num_groups": .integer(attnNormNumGroups),
-            "block_out_channels": .integers(blockOutChannels),
-            "center_input_sample": .bool(centerInputSample),
-            "class_embed_type": .null,
-            "down_block_types": .strings(downBlockTypes.map(\.rawValue)),
-            "downsample_padding": .integer(downsamplePadding),
-            "downsample_type": .string("conv"),
-            "dropout": .number(dropout),
-            "flip_sin_to_cos": .bool(flipSinToCos),
-            "freq_shift": .integer(freqShift),
-            "in_channels": .integer(inChannels),
-            "layers_per_block": .integer(layersPerBlock),
-            "mid_block_scale_factor": .number(midBlockScaleFactor),
-            "mid_block_type": .string(hasMidBlock ? "UNetMidBlock2D" : nil),
-            "norm_eps": .number(normEps),
-            "norm_num_groups": .integer(normNumGroups),
-            "num_class_embeds": .null,
-            "num_train_timesteps": .null,
-            "out_channels": .integer(outChannels),
-            "resnet_time_scale_shift": .string(resnetTimeScaleShift.rawValue),
-            "sample_size": sampleSize?.node ?? .null,
-            "time_embedding_dim": .integer(timeEmbeddingDim),
-            "time_embedding_type": .string("positional"),
-            "up_block_types": .strings(upBlockTypes.map(\.rawValue)),
-            "upsample_type": .string("conv"),
-        ])
     }
 }
 
@@ -216,59 +156,27 @@ extension UNet2DConfig {
     /// Height and width must be multiples of this factor: 2 for each level except the last.
     package var downsamplingFactor: Int { 1 << (blockOutChannels.count - 1) }
 
-    package func validate() throws(ConfigError) {
-        try ModelChecks.positive(inChannels, "in_channels")
-        try ModelChecks.positive(outChannels, "out_channels")
-        try ModelChecks.positive(layersPerBlock, "layers_per_block", limit: ModelChecks.mostLayers)
+    package func check() throws(ConfigError) {
         try ModelChecks.levels(
             channels: blockOutChannels, down: downBlockTypes.count, up: upBlockTypes.count,
             groups: normNumGroups)
-        try ModelChecks.positive(timeEmbedDim, "time_embedding_dim", limit: 4 * ModelChecks.mostChannels)
-        try validateTimeEmbedding()
-        try validateAttention()
-        if ![0, 1].contains(downsamplePadding) {
-            throw ModelChecks.unsupported("downsample_padding", "\(downsamplePadding)", "0 or 1")
-        }
-        if !(dropout >= 0 && dropout < 1) {
-            throw ConfigError(
-                .invalidValue, at: ["dropout"], "found \(dropout), expected 0 or more and less than 1")
-        }
-        if !(normEps > 0 && normEps.isFinite) {
-            throw ConfigError(.invalidValue, at: ["norm_eps"], "found \(normEps), expected more than 0")
-        }
-        if !(midBlockScaleFactor.isFinite && midBlockScaleFactor != 0) {
-            throw ConfigError(
-                .invalidValue, at: ["mid_block_scale_factor"],
-                "found \(midBlockScaleFactor), expected other than 0")
-        }
-        if let size = sampleSize {
-            let factor = downsamplingFactor
-            for side in [size.height, size.width] {
-                try ModelChecks.positive(side, "sample_size")
-                if side % factor == 0 { continue }
-                throw ConfigError(
-                    .invalidValue, at: ["sample_size"],
-                    "found \(side), expected a multiple of \(factor): \(blockOutChannels.count) levels halve"
-                        + " the picture \(blockOutChannels.count - 1) times")
-            }
-        }
-    }
-
-    private func validateTimeEmbedding() throws(ConfigError) {
         let width = blockOutChannels[0]
-        if width % 2 != 0 {
-            throw ConfigError(
-                .invalidValue, at: ["block_out_channels"],
-                "the first level has \(width) channels, expected an even number for the timestep embedding")
-        }
-        if freqShift < 0 || freqShift >= width / 2 {
-            throw ConfigError(
-                .invalidValue, at: ["freq_shift"],
-                "found \(freqShift), expected 0 or more and less than \(width / 2)")
+        try require(
+            width % 2 == 0, "block_out_channels",
+            "the first level has \(width) channels, expected an even number for the timestep embedding")
+        try require(
+            freqShift < width / 2, "freq_shift",
+            "found \(freqShift), expected 0 or more and less than \(width / 2)")
+        try checkAttention()
+        for side in sampleSize.map({ [$0.height, $0.width] }) ?? [] {
+            try require(
+                side % downsamplingFactor == 0, "sample_size",
+                "found \(side), expected a multiple of \(downsamplingFactor): \(blockOutChannels.count)"
+                    + " levels halve the picture \(blockOutChannels.count - 1) times")
         }
     }
 
-    private func validateAttention() throws(ConfigError) {
+    private func checkAttention() throws(ConfigError) {
         var attended = Set<Int>()
         for (channels, type) in zip(blockOutChannels, downBlockTypes) where type == .attention {
             attended.insert(channels)
@@ -276,23 +184,19 @@ extension UNet2DConfig {
         for (channels, type) in zip(blockOutChannels.reversed(), upBlockTypes) where type == .attention {
             attended.insert(channels)
         }
-        if hasMidBlock, addAttention { attended.insert(blockOutChannels[blockOutChannels.count - 1]) }
+        if midBlockType != nil, addAttention { attended.insert(blockOutChannels[blockOutChannels.count - 1]) }
         if let width = attentionHeadDim {
-            try ModelChecks.positive(width, "attention_head_dim")
             for channels in attended.sorted() where channels % width != 0 {
                 throw ConfigError(
                     .invalidValue, at: ["attention_head_dim"],
                     "\(channels) channels with attention do not divide into heads of \(width)")
             }
         }
+        let channels = blockOutChannels[blockOutChannels.count - 1]
         if let groups = attnNormNumGroups {
-            try ModelChecks.positive(groups, "attn_norm_num_groups")
-            let channels = blockOutChannels[blockOutChannels.count - 1]
-            if channels % groups != 0 {
-                throw ConfigError(
-                    .invalidValue, at: ["attn_norm_num_groups"],
-                    "the middle block's \(channels) channels do not divide by \(groups) groups")
-            }
+            try require(
+                channels % groups == 0, "attn_norm_num_groups",
+                "the middle block's \(channels) channels do not divide by \(groups) groups")
         }
     }
 }

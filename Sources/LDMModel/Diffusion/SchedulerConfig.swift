@@ -46,46 +46,27 @@ package enum SchedulerClass: String, ConfigChoice {
 /// the other of the two classes is accepted, and takes effect if the other sampler is used.
 package struct SchedulerConfig: DiffusersConfig {
     package var schedulerClass = SchedulerClass.ddim
-    /// T, the number of training timesteps.
     package var numTrainTimesteps = 1000
     package var betaStart = 0.0001
     package var betaEnd = 0.02
     package var betaSchedule = BetaSchedule.linear
-    /// β of each timestep, instead of a schedule.
     package var trainedBetas: [Double]?
-    /// Whether the predicted x₀ is clipped to `±clipSampleRange`.
     package var clipSample = true
     package var clipSampleRange = 1.0
-    /// Whether ᾱ before the first timestep is 1 (otherwise that of timestep 0). DDIM only.
     package var setAlphaToOne = true
-    /// Added to the timesteps of leading spacing.
     package var stepsOffset = 0
     package var predictionType = PredictionType.epsilon
     package var timestepSpacing = TimestepSpacing.leading
     /// Rescales β so that the last timestep is pure noise (Lin et al. 2023, Algorithm 1).
     package var rescaleBetasZeroSNR = false
-    /// DDPM only.
     package var varianceType = VarianceType.fixedSmall
 
     package init() {}
 
-    enum Key: String, CaseIterable {
-        case betaEnd = "beta_end"
-        case betaSchedule = "beta_schedule"
-        case betaStart = "beta_start"
-        case clipSample = "clip_sample"
-        case clipSampleRange = "clip_sample_range"
-        case dynamicThresholdingRatio = "dynamic_thresholding_ratio"
-        case numTrainTimesteps = "num_train_timesteps"
-        case predictionType = "prediction_type"
-        case rescaleBetasZeroSNR = "rescale_betas_zero_snr"
-        case sampleMaxValue = "sample_max_value"
-        case setAlphaToOne = "set_alpha_to_one"
-        case stepsOffset = "steps_offset"
-        case thresholding
-        case timestepSpacing = "timestep_spacing"
-        case trainedBetas = "trained_betas"
-        case varianceType = "variance_type"
+    package static let classNames = SchedulerClass.allCases.map(\.rawValue)
+    package var className: String {
+        get { schedulerClass.rawValue }
+        set { schedulerClass = SchedulerClass(rawValue: newValue) ?? schedulerClass }
     }
 
     /// Keys without effect on these two classes: obsolete keys of early files, and keys of diffusers' other
@@ -101,60 +82,42 @@ package struct SchedulerConfig: DiffusersConfig {
         "use_exponential_sigmas", "use_flow_sigmas", "use_karras_sigmas", "use_lu_lambdas",
     ]
 
-    package init(config node: ConfigNode, path: [String] = []) throws(ConfigError) {
-        try Self.checkClassName(node, path: path, expected: SchedulerClass.allCases.map(\.rawValue))
-        let reader = try ConfigReader<Key>(
-            node, path: path, ignoringUnderscored: true, ignoring: Self.keysWithoutEffect)
-        if let name = node["_class_name"] {
-            schedulerClass = try SchedulerClass(config: name, path: path + ["_class_name"])
-        }
-        numTrainTimesteps = try reader.read(.numTrainTimesteps, default: numTrainTimesteps)
-        betaStart = try reader.read(.betaStart, default: betaStart)
-        betaEnd = try reader.read(.betaEnd, default: betaEnd)
-        betaSchedule = try reader.read(.betaSchedule, default: betaSchedule)
-        trainedBetas = try reader.read(optional: .trainedBetas)
-        clipSample = try reader.read(.clipSample, default: clipSample)
-        clipSampleRange = try reader.read(.clipSampleRange, default: clipSampleRange)
-        setAlphaToOne = try reader.read(.setAlphaToOne, default: setAlphaToOne)
-        stepsOffset = try reader.read(.stepsOffset, default: stepsOffset)
-        predictionType = try reader.read(.predictionType, default: predictionType)
-        timestepSpacing = try reader.read(.timestepSpacing, default: timestepSpacing)
-        rescaleBetasZeroSNR = try reader.read(.rescaleBetasZeroSNR, default: rescaleBetasZeroSNR)
-        varianceType = try reader.read(.varianceType, default: varianceType)
-        // Only used by thresholding, which is not supported.
-        let _: Double = try reader.read(.dynamicThresholdingRatio, default: 0.995)
-        let _: Double = try reader.read(.sampleMaxValue, default: 1)
-        let thresholding = try reader.read(.thresholding, default: false)
-        do throws(ConfigError) {
-            if thresholding { throw ModelChecks.unsupported("thresholding", "true", "false") }
-            try validate()
-        } catch {
-            throw error.placed(in: node, under: path)
-        }
+    package static func ignores(_ key: String) -> Bool {
+        key.hasPrefix("_") || keysWithoutEffect.contains(key)
     }
 
-    package var className: String { schedulerClass.rawValue }
-
-    package var node: ConfigNode {
-        var entries: [ConfigNode.Entry] = []
-        func add(_ key: Key, _ value: ConfigNode) { entries.append(.init(key.rawValue, value)) }
-        add(.betaEnd, .number(betaEnd))
-        add(.betaSchedule, .string(betaSchedule.rawValue))
-        add(.betaStart, .number(betaStart))
-        add(.clipSample, .bool(clipSample))
-        add(.clipSampleRange, .number(clipSampleRange))
-        add(.dynamicThresholdingRatio, .number(0.995))
-        add(.numTrainTimesteps, .integer(numTrainTimesteps))
-        add(.predictionType, .string(predictionType.rawValue))
-        add(.rescaleBetasZeroSNR, .bool(rescaleBetasZeroSNR))
-        add(.sampleMaxValue, .number(1))
-        if schedulerClass == .ddim { add(.setAlphaToOne, .bool(setAlphaToOne)) }
-        add(.stepsOffset, .integer(stepsOffset))
-        add(.thresholding, .bool(false))
-        add(.timestepSpacing, .string(timestepSpacing.rawValue))
-        add(.trainedBetas, trainedBetas.map { .numbers($0) } ?? .null)
-        if schedulerClass == .ddpm { add(.varianceType, .string(varianceType.rawValue)) }
-        return ConfigNode(.mapping(entries))
+    package static var keys: [ConfigKey<SchedulerConfig>] {
+        let noise = ChangeEffect.harmful("the model was trained for other noise")
+        return [
+            .init("beta_end", \.betaEnd, .above(0, below: 1), noise, "β of the last timestep."),
+            .init("beta_schedule", \.betaSchedule, noise, "How β increases over the timesteps."),
+            .init("beta_start", \.betaStart, .above(0, below: 1), noise, "β of the first timestep."),
+            .init("clip_sample", \.clipSample, .harmless, "Clip the predicted x₀."),
+            .init(
+                "clip_sample_range", \.clipSampleRange, .above(0), .harmless, "Limit of the predicted |x₀|."),
+            // Only thresholding uses these two.
+            .ineffective("dynamic_thresholding_ratio", 0.995, .harmless),
+            .init("num_train_timesteps", \.numTrainTimesteps, .within(1...1_000_000), noise, "T."),
+            .init("prediction_type", \.predictionType, noise, "What the model predicts."),
+            .init(
+                "rescale_betas_zero_snr", \.rescaleBetasZeroSNR, noise,
+                "Rescale β so that the last timestep is pure noise."),
+            .ineffective("sample_max_value", 1.0, .harmless),
+            .init(
+                "set_alpha_to_one", \.setAlphaToOne, .harmless,
+                "Whether ᾱ before the first timestep is 1, otherwise that of timestep 0; DDIM only.",
+                omitted: { $0.schedulerClass != .ddim }),
+            .init(
+                "steps_offset", \.stepsOffset, .atLeast(0), .harmless,
+                "Added to the timesteps of leading spacing."),
+            .fixed("thresholding", .bool(false), .harmless),
+            .init("timestep_spacing", \.timestepSpacing, .harmless, "Which timesteps a sampler visits."),
+            .init(
+                "trained_betas", \.trainedBetas, noise, "β of each timestep, instead of a schedule."),
+            .init(
+                "variance_type", \.varianceType, .harmless, "Variance of the added noise; DDPM only.",
+                omitted: { $0.schedulerClass != .ddpm }),
+        ]
     }
 
     /// Differences that make a model trained with this noise process incompatible with the other: one phrase
@@ -176,45 +139,28 @@ package struct SchedulerConfig: DiffusersConfig {
         return config
     }
 
-    package func validate() throws(ConfigError) {
-        func fail(_ key: Key, _ message: String) -> ConfigError {
-            ConfigError(.invalidValue, at: [key.rawValue], message)
-        }
-        if numTrainTimesteps < 1 || numTrainTimesteps > 1_000_000 {
-            throw fail(.numTrainTimesteps, "found \(numTrainTimesteps), expected 1 to 1000000")
-        }
-        if !(betaStart > 0 && betaStart < 1) {
-            throw fail(.betaStart, "found \(betaStart), expected more than 0 and less than 1")
-        }
-        if !(betaEnd >= betaStart && betaEnd < 1) {
-            throw fail(
-                .betaEnd, "found \(betaEnd), expected beta_start (\(betaStart)) or more and less than 1")
-        }
+    package func check() throws(ConfigError) {
+        try require(
+            betaEnd >= betaStart, "beta_end",
+            "found \(betaEnd), expected beta_start (\(betaStart)) or more and less than 1")
         if let betas = trainedBetas {
-            if betas.count != numTrainTimesteps {
-                throw fail(
-                    .trainedBetas,
-                    "found \(betas.count) values, expected num_train_timesteps (\(numTrainTimesteps))")
+            try require(
+                betas.count == numTrainTimesteps, "trained_betas",
+                "found \(betas.count) values, expected num_train_timesteps (\(numTrainTimesteps))")
+            for beta in betas {
+                try require(
+                    beta > 0 && beta < 1, "trained_betas", "found \(beta), expected values between 0 and 1")
             }
-            for beta in betas where !(beta > 0 && beta < 1) {
-                throw fail(.trainedBetas, "found \(beta), expected values between 0 and 1")
-            }
         }
-        if !(clipSampleRange > 0 && clipSampleRange.isFinite) {
-            throw fail(.clipSampleRange, "found \(clipSampleRange), expected more than 0")
-        }
-        if stepsOffset < 0 || stepsOffset > numTrainTimesteps {
-            throw fail(.stepsOffset, "found \(stepsOffset), expected 0 to \(numTrainTimesteps)")
-        }
-        if rescaleBetasZeroSNR {
-            // x₀ = (x - √(1-ᾱ) ε)/√ᾱ divides by zero at the last timestep.
-            if predictionType == .epsilon {
-                throw fail(
-                    .rescaleBetasZeroSNR,
-                    "found true with prediction epsilon, which cannot predict x0 from pure noise;"
-                        + " choose v_prediction or sample")
-            }
-            if numTrainTimesteps < 2 { throw fail(.rescaleBetasZeroSNR, "needs two timesteps or more") }
-        }
+        try require(
+            stepsOffset <= numTrainTimesteps, "steps_offset",
+            "found \(stepsOffset), expected 0 to \(numTrainTimesteps)")
+        guard rescaleBetasZeroSNR else { return }
+        // x₀ = (x - √(1-ᾱ) ε)/√ᾱ divides by zero at the last timestep.
+        try require(
+            predictionType != .epsilon, "rescale_betas_zero_snr",
+            "found true with prediction epsilon, which cannot predict x0 from pure noise;"
+                + " choose v_prediction or sample")
+        try require(numTrainTimesteps > 1, "rescale_betas_zero_snr", "needs two timesteps or more")
     }
 }

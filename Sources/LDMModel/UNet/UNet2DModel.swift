@@ -48,7 +48,7 @@ package final class UNet2DModel {
         var midSettings = settings
         midSettings.outputScaleFactor = Float(config.midBlockScaleFactor)
         midBlock =
-            config.hasMidBlock
+            config.midBlockType != nil
             ? UNetMidBlock2D(
                 root["mid_block"], last, headDim: config.addAttention ? headDim(last) : nil,
                 attentionGroups: config.midAttentionNumGroups, midSettings) : nil

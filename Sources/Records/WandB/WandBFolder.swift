@@ -21,9 +21,8 @@ struct WandBFolder {
         localtime_r(&time, &calendar)
         var text = [CChar](repeating: 0, count: 32)
         strftime(&text, text.count, "%Y%m%d_%H%M%S", &calendar)
-        let date = String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
         id = String((0..<8).map { _ in "abcdefghijklmnopqrstuvwxyz0123456789".randomElement()! })
-        path = "\(parent)/\(Self.prefix)\(date)-\(id)"
+        path = "\(parent)/\(Self.prefix)\(String(terminated: text))-\(id)"
     }
 
     private init?(_ name: String, in parent: String) {

@@ -1,4 +1,5 @@
 import CKernels
+import Support
 
 /// A convolution primitive for one direction and shape with its packed weights, created once.
 final class ConvolutionPlan {
@@ -14,8 +15,7 @@ final class ConvolutionPlan {
             backend.kernel, made.kernelKind, &shape, made.hasBias ? 1 : 0, made.hasAddend ? 1 : 0, &error,
             error.count)
         guard let plan else {
-            let line = error.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }
-            preconditionFailure("convolution \(made.summary): \(String(decoding: line, as: UTF8.self))")
+            preconditionFailure("convolution \(made.summary): \(String(terminated: error))")
         }
         handle = plan
         scratchBytes = ck_conv_scratch_bytes(plan)
