@@ -1,6 +1,6 @@
 #!/bin/bash
-# Checks that swift-format does not cover: shell scripts parse, and text files have no tabs, trailing spaces or long
-# lines.
+# Checks that swift-format does not cover: shell scripts parse, text files have no tabs, trailing spaces or long lines,
+# and every target declares what it imports.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -32,6 +32,8 @@ while IFS= read -r file; do
         ;;
     esac
 done < <(git ls-files --cached --others --exclude-standard | while IFS= read -r f; do [[ -f $f ]] && echo "$f"; done)
+
+scripts/targets.py --check || complain "Package.swift and the diagram of its targets do not match the code"
 
 if ((faults > 0)); then
     echo "lint: $faults faults" >&2

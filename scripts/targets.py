@@ -2,7 +2,10 @@
 """Draws the targets of Package.swift and their dependencies: docs/images/targets.svg.
 
     scripts/targets.py            write the diagram
-    scripts/targets.py --check    exit with 1 where it is not up to date
+    scripts/targets.py --check    exit with 1 unless it is up to date and every imported target is declared
+
+SwiftPM finds the modules of indirect dependencies too, but does not rebuild a target when one of them changes: the
+program then crashes, because two targets disagree about the layout of a type. So each import must be declared.
 
 A target stands above everything that it imports. Arrows that follow from others are left out.
 """
@@ -10,6 +13,7 @@ A target stands above everything that it imports. Arrows that follow from others
 import functools
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -20,19 +24,43 @@ WRAPPERS = {"MPIShim": "Open MPI", "CImageFiles": "libpng, libjpeg", "CKernels":
             "RecordProtocols": "swift-protobuf"}
 
 
-def targets():
-    """The dependencies of each target that is part of the program, by name."""
+def package():
+    """The targets of Package.swift by name."""
     text = subprocess.run(["swift", "package", "dump-package"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    found = {
-        target["name"]: [next(iter(item.values()))[0] for item in target["dependencies"]]
-        for target in json.loads(text)["targets"]
-        if target["type"] in ("regular", "executable") and not (target.get("path") or "").startswith(("Tests", "Fuzzing"))
+    return {target["name"]: target for target in json.loads(text)["targets"]}
+
+
+def dependencies(target):
+    return [next(iter(item.values()))[0] for item in target["dependencies"]]
+
+
+def folder(target):
+    return ROOT / (target.get("path") or ("Tests/" if target["type"] == "test" else "Sources/") + target["name"])
+
+
+def program(found):
+    """The dependencies of each target that is part of the program, by name."""
+    part = {
+        name: dependencies(target) for name, target in found.items()
+        if target["type"] in ("regular", "executable") and folder(target).is_relative_to(ROOT / "Sources")
     }
-    return {name: [other for other in others if other in found] for name, others in found.items()}
+    return {name: [other for other in others if other in part] for name, others in part.items()}
+
+
+def undeclared(found):
+    """A line for each target that imports another one without declaring it."""
+    for name, target in found.items():
+        imports = set()
+        for file in folder(target).rglob("*.swift"):
+            imports |= set(re.findall(r"^(?:@testable )?import (?:(?:class|enum|func|struct) )?(\w+)", file.read_text(), re.M))
+        missing = sorted(imports & set(found) - set(dependencies(target)))
+        if missing:
+            yield f"Package.swift: {name} imports {', '.join(missing)} without declaring it"
 
 
 def main():
-    uses = targets()
+    found = package()
+    uses = program(found)
 
     @functools.cache
     def below(name):
@@ -94,6 +122,10 @@ def main():
             lines.append(f'<text x="{middle:g}" y="{y + 22:g}" text-anchor="middle" font-size="13">{name}</text>')
     text = "\n".join(lines + ["</svg>"]) + "\n"
     if sys.argv[1:] == ["--check"]:
+        faults = list(undeclared(found))
+        if faults:
+            print("\n".join(faults), file=sys.stderr)
+            sys.exit(1)
         if not PICTURE.exists() or PICTURE.read_text(encoding="utf-8") != text:
             print(f"{PICTURE.relative_to(ROOT)} is not up to date: run scripts/targets.py", file=sys.stderr)
             sys.exit(1)
