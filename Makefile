@@ -24,7 +24,7 @@ build: deps ## Build the program: .build/release/disttrain
 	swift build -c $(CONFIGURATION) --product disttrain
 	@echo "built $(BINARY)"
 
-demo: build ## Train on drawn faces with two ranks and sample a grid of them
+demo: build ## Train on synthetic faces with two ranks and sample a grid of them
 	scripts/demo.sh
 
 test: test-unit test-integration ## Run every test

@@ -20,6 +20,7 @@ let package = Package(
         .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
         .systemLibrary(name: "CPNG", pkgConfig: "libpng", providers: [.apt(["libpng-dev"])]),
         .systemLibrary(name: "CJPEG", pkgConfig: "libjpeg", providers: [.apt(["libjpeg-dev"])]),
+        .systemLibrary(name: "CArchive", pkgConfig: "libarchive", providers: [.apt(["libarchive-dev"])]),
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
         // Hashes and message authentication: the system's, because swift-crypto compiles BoringSSL first.
         .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
@@ -41,7 +42,7 @@ let package = Package(
         // Files, errors, clocks, locks: what every program needs.
         .target(name: "Support", dependencies: ["COpenSSL", "CKernels"]),
         // Safetensors, NumPy's archives, trees of configuration.
-        .target(name: "FileFormats", dependencies: ["CZlib", "Support"]),
+        .target(name: "FileFormats", dependencies: ["CArchive", "Support"]),
 
         // Models, on one process.
         .target(name: "TensorCore", dependencies: ["CKernels", "Support"]),
@@ -84,7 +85,7 @@ let package = Package(
         .target(
             name: "Evaluation",
             dependencies: [
-                "CZlib", "Support", "FileFormats", "TensorCore", "LDMModel", "Imaging", "Communication",
+                "CArchive", "Support", "FileFormats", "TensorCore", "LDMModel", "Imaging", "Communication",
                 "Configuration", "Datasets", "Checkpointing", "Records",
             ]),
 
@@ -134,7 +135,9 @@ let package = Package(
             dependencies: ["CKernels", "Support", "FileFormats", "TensorCore", "Supervision", "TestSupport"]),
         .testTarget(
             name: "LDMModelTests",
-            dependencies: ["Support", "FileFormats", "TensorCore", "LDMModel", "TestSupport"]),
+            dependencies: [
+                "Support", "FileFormats", "TensorCore", "LDMModel", "Checkpointing", "TestSupport",
+            ]),
         .testTarget(
             name: "ImagingTests", dependencies: ["TensorCore", "Imaging", "Datasets", "TestSupport"]),
         .testTarget(

@@ -40,19 +40,20 @@ package struct AverageReconstruction: Sendable {
         }
         let (folders, named) = Self.places(path)
         if let named, let atStep, named != atStep {
-            throw RunError("--at-step \(atStep): \(path) is of step \(named); name the run, or leave it out")
+            throw RunError(
+                "--at-step \(atStep): \(path) is of step \(named); use the run instead, or omit --at-step")
         }
         let kept = try Self.sources(in: folders)
         guard let last = kept.last?.checkpoint.manifest.step else {
             throw RunError(
-                "\(path): keeps no averages of power functions; they are there after training with ema.sigma_rel: "
-                    + "[0.05, 0.1] and ema.snapshot_every", exitStatus: ExitStatus.refused)
+                "\(path): contains no power-function averages; train with ema.sigma_rel: "
+                    + "[0.05, 0.1] and ema.snapshot_every to keep them", exitStatus: ExitStatus.refused)
         }
         let step = atStep ?? named ?? last
         guard kept.contains(where: { $0.checkpoint.manifest.step == step }) else {
             let steps = Set(kept.map(\.checkpoint.manifest.step)).sorted().map(String.init)
             throw RunError(
-                "\(path): keeps no averages of power functions of step \(step), expected one of "
+                "\(path): contains no power-function averages of step \(step), expected one of "
                     + steps.joined(separator: ", "), exitStatus: ExitStatus.refused)
         }
         self.sigmaRel = sigmaRel
@@ -117,11 +118,11 @@ package struct AverageReconstruction: Sendable {
         let percent = String(format: "%.2g", 100 * fit.residual)
         let advice =
             fit.residual > Self.poor
-            ? "; a poor match: take snapshots more often, or a width that is nearer to those of ema.sigma_rel"
+            ? "; a poor match: take snapshots more often, or choose a width closer to those of ema.sigma_rel"
             : ""
         return
-            "\(Self.name(sigmaRel: sigmaRel)) of step \(step), from \(sources.count) averages of \(steps) steps, is off "
-            + "its profile by \(percent) %\(advice)"
+            "\(Self.name(sigmaRel: sigmaRel)) of step \(step), from \(sources.count) averages of \(steps) steps, "
+            + "deviates from its profile by \(percent) %\(advice)"
     }
 
     private static let poor = 0.05

@@ -49,7 +49,7 @@ extension Checkpoint {
         // remaining ones are missing from the checkpoint.
         if let entry = wanted.values.min(by: { $0.offset < $1.offset }) {
             throw CheckpointError(
-                .incompatible, at(folder), "has \(wanted.count) tensors too few, first '\(entry.name)'")
+                .incompatible, at(folder), "lacks \(wanted.count) tensors, first '\(entry.name)'")
         }
     }
 

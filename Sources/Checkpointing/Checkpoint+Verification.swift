@@ -123,7 +123,7 @@ extension Checkpoint {
             // The manifest has checksums of the whole file and of each tensor. Combining the tensors' with
             // the header's must give that of the file.
             let whole = weights[file].checksum(header: CRC32C.of(header))
-            try compare("the file, by its header,", whole, part.file.crc32c)
+            try compare("the file, computed from its header,", whole, part.file.crc32c)
             try weights[file].check(header: header, path: reader.path)
         }
     }

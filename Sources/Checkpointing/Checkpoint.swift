@@ -24,7 +24,7 @@ package struct Checkpoint: Sendable {
         let name = URL(fileURLWithPath: path).standardizedFileURL.lastPathComponent
         if let step = CheckpointFolder.step(ofName: name), step != manifest.step {
             throw CheckpointError(
-                .damaged, path, "is of step \(manifest.step) by its manifest, of step \(step) by its name")
+                .damaged, path, "has step \(manifest.step) in its manifest, but step \(step) in its name")
         }
     }
 
@@ -40,7 +40,7 @@ package struct Checkpoint: Sendable {
             absent.insert(folder)
             problems.append(
                 result == 0 || errno == ENOENT
-                    ? CheckpointError(.damaged, at(folder), "is in the manifest, but not there as a folder")
+                    ? CheckpointError(.damaged, at(folder), "is in the manifest, but no such folder exists")
                     : CheckpointError.system(at(folder), "cannot be examined"))
         }
         for file in manifest.files where !absent.contains(file.folder) {
@@ -53,15 +53,15 @@ package struct Checkpoint: Sendable {
         var status = stat()
         guard lstat(at(file.path), &status) == 0 else {
             return errno == ENOENT
-                ? CheckpointError(.damaged, at(file.path), "is in the manifest, but not there")
+                ? CheckpointError(.damaged, at(file.path), "is in the manifest, but does not exist")
                 : CheckpointError.system(at(file.path), "cannot be examined")
         }
         guard status.st_mode & S_IFMT == S_IFREG else {
-            return CheckpointError(.damaged, at(file.path), "is a link or something else, expected a file")
+            return CheckpointError(.damaged, at(file.path), "is not a regular file")
         }
         guard Int(status.st_size) == file.bytes else {
             return CheckpointError(
-                .damaged, at(file.path), "is \(status.st_size) bytes, expected \(file.bytes); cut short?")
+                .damaged, at(file.path), "is \(status.st_size) bytes, expected \(file.bytes); truncated?")
         }
         return nil
     }
@@ -76,13 +76,13 @@ package struct Checkpoint: Sendable {
         guard absent.isEmpty else {
             throw CheckpointError(
                 .incompatible, path,
-                "holds \(manifest.folders.joined(separator: ", ")), expected also \(absent.joined(separator: ", ")); "
-                    + "resume with the configuration it was made with (\(manifest.run.name))")
+                "holds \(manifest.folders.joined(separator: ", ")), expected \(absent.joined(separator: ", ")) "
+                    + "as well; resume with the configuration it was made with (\(manifest.run.name))")
         }
         if let difference = table.difference(from: manifest.parameters) {
             throw CheckpointError(
                 .incompatible, path,
-                "is of another model than the configuration's: \(difference)")
+                "contains a different model than the configuration: \(difference)")
         }
     }
 }

@@ -13,9 +13,7 @@ package struct StateBuffer {
     package let range: Range<Int>
 
     package init(_ folder: String, _ values: UnsafeMutablePointer<Float>, _ range: Range<Int>) {
-        self.folder = folder
-        self.values = values
-        self.range = range
+        (self.folder, self.values, self.range) = (folder, values, range)
     }
 }
 
@@ -36,11 +34,8 @@ package struct TrainingState {
         step: Int, samplesSeen: Int, metric: CheckpointMetric? = nil, sums: RunningSums = RunningSums(),
         buffers: [StateBuffer]
     ) {
-        self.sums = sums
-        self.step = step
-        self.samplesSeen = samplesSeen
-        self.metric = metric
-        self.buffers = buffers
+        (self.sums, self.step, self.samplesSeen) = (sums, step, samplesSeen)
+        (self.metric, self.buffers) = (metric, buffers)
     }
 }
 
@@ -85,8 +80,8 @@ package struct CheckpointDraft: Sendable {
         guard FileManager.default.fileExists(atPath: path) else {
             throw CheckpointError(
                 .inaccessible, path,
-                "rank 0 made this folder, but rank \(rank) does not see it; the run's folder must lie on a disk "
-                    + "that all hosts share")
+                "rank 0 made this folder, but rank \(rank) does not see it; the run's folder must be on a "
+                    + "file system that all hosts share")
         }
         var written: [CheckpointFile] = []
         for buffer in buffers {
@@ -185,8 +180,8 @@ package struct CheckpointDraft: Sendable {
         guard stat(at(file.path), &status) == 0 else {
             throw CheckpointError(
                 .inaccessible, at(file.path),
-                "was written by another rank but is not seen by rank 0; the run's folder must lie on a disk that "
-                    + "all hosts share")
+                "was written by another rank but is not seen by rank 0; the run's folder must be on a file "
+                    + "system that all hosts share")
         }
         guard Int(status.st_size) == file.bytes else {
             throw CheckpointError(
@@ -206,7 +201,7 @@ package struct CheckpointDraft: Sendable {
             throw CheckpointError(.inaccessible, target, "exists already; is another run using this folder?")
         }
         guard rename(path, target) == 0 else {
-            throw CheckpointError.system(target, "cannot be named")
+            throw CheckpointError.system(target, "cannot be renamed to its final name")
         }
         do {
             try AtomicFile.synchronizeFolder(of: target)

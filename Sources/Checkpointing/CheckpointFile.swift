@@ -23,10 +23,7 @@ package struct CheckpointFile: Sendable, Equatable, Codable {
     package var tensors: [TensorChecksum]
 
     package init(path: String, bytes: Int, crc32c: String, tensors: [TensorChecksum] = []) {
-        self.path = path
-        self.bytes = bytes
-        self.crc32c = crc32c
-        self.tensors = tensors
+        (self.path, self.bytes, self.crc32c, self.tensors) = (path, bytes, crc32c, tensors)
     }
 
     init(path: String, checksum: CRC32C, tensors: [TensorChecksum] = []) {
@@ -126,10 +123,7 @@ package struct CheckpointError: ReportableError, Equatable {
     package let code: Int32
 
     package init(_ kind: Kind, _ path: String, _ detail: String, code: Int32 = 0) {
-        self.kind = kind
-        self.path = path
-        self.detail = detail
-        self.code = code
+        (self.kind, self.path, self.detail, self.code) = (kind, path, detail, code)
     }
 
     /// A failed system call.

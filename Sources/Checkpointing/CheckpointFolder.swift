@@ -10,12 +10,7 @@ package struct CheckpointFolder: Sendable, Equatable {
 
     package init(_ path: String) { self.path = path }
 
-    package static func name(step: Int) -> String { "step-\(digits(step))" }
-
-    private static func digits(_ step: Int) -> String {
-        let text = String(step)
-        return String(repeating: "0", count: max(0, 8 - text.count)) + text
-    }
+    package static func name(step: Int) -> String { "step-\(padded(step, digits: 8))" }
 
     /// The step in a checkpoint's name; nil for any other name.
     package static func step(ofName name: String) -> Int? {
@@ -28,7 +23,9 @@ package struct CheckpointFolder: Sendable, Equatable {
     package func path(step: Int) -> String { at(Self.name(step: step)) }
 
     /// The temporary folder in which a checkpoint is written.
-    package func partialPath(step: Int, id: String) -> String { at(".partial-\(Self.digits(step))-\(id)") }
+    package func partialPath(step: Int, id: String) -> String {
+        at(".partial-\(padded(step, digits: 8))-\(id)")
+    }
 
     private func at(_ name: String) -> String { (path as NSString).appendingPathComponent(name) }
 
@@ -88,7 +85,7 @@ package struct CheckpointFolder: Sendable, Equatable {
     package func setAside(after step: Int, id: String) throws(CheckpointError) -> [String] {
         var moved: [String] = []
         for later in try steps() where later > step {
-            let aside = at("superseded-\(Self.digits(later))-\(id)")
+            let aside = at("superseded-\(padded(later, digits: 8))-\(id)")
             if rename(path(step: later), aside) != 0 {
                 throw CheckpointError.system(path(step: later), "cannot be renamed")
             }

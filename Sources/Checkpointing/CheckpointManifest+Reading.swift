@@ -25,7 +25,7 @@ extension CheckpointManifest {
             bytes.suffix(trailerLength).elementsEqual(Self.trailer(CRC32C.of(body)).utf8)
         else {
             throw CheckpointError(
-                .damaged, path, "does not agree with its own checksum; damaged or cut short")
+                .damaged, path, "does not match its own checksum; damaged or truncated")
         }
         let json: JSONValue
         do throws(JSONError) {
@@ -39,7 +39,7 @@ extension CheckpointManifest {
     private init(_ json: ManifestFields) throws(CheckpointError) {
         guard json["kind"]?.stringValue == CheckpointFormat.kind,
             let version = json["format_version"]?.intValue
-        else { throw json.damaged("is no checkpoint's manifest") }
+        else { throw json.damaged("is not a checkpoint manifest") }
         if let refusal = CheckpointFormat.refusal(of: version) {
             throw CheckpointError(.incompatible, json.path, refusal)
         }
@@ -57,10 +57,10 @@ extension CheckpointManifest {
         // A snapshot contains only averages.
         let areAverages = !folders.isEmpty && folders.allSatisfy { AverageProfile(name: $0) != nil }
         guard folders.contains(run.modelFolder) || areAverages else {
-            throw json.damaged("lists no folder '\(run.modelFolder)', its model's")
+            throw json.damaged("does not list the model's folder '\(run.modelFolder)'")
         }
         for file in files where !folders.contains(file.folder) {
-            throw json.damaged("names the file '\(file.path)', which is in none of its folders")
+            throw json.damaged("lists the file '\(file.path)', which is in none of its folders")
         }
     }
 }
@@ -94,7 +94,7 @@ private struct ManifestFields {
     func damaged(_ what: String) -> CheckpointError { CheckpointError(.damaged, path, what) }
 
     func value<Value>(_ key: String, _ value: Value?) throws(CheckpointError) -> Value {
-        guard let value else { throw damaged("has no usable '\(key)'") }
+        guard let value else { throw damaged("has no valid '\(key)'") }
         return value
     }
 
@@ -138,7 +138,7 @@ private struct ManifestFields {
         for folder in try value("folders", json["folders"]?.arrayValue) {
             let name = try value("folders", folder.stringValue)
             guard name.isPlainFileName, !folders.contains(name) else {
-                throw damaged("lists the folder '\(name)', which is twice there or no plain name")
+                throw damaged("lists the folder '\(name)', which is a duplicate or not a plain name")
             }
             folders.append(name)
         }
@@ -153,8 +153,8 @@ private struct ManifestFields {
             // Accept only FOLDER/NAME, so that a manifest cannot refer to files outside the checkpoint.
             let parts = path.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false)
             guard parts.count == 2, parts.allSatisfy({ String(decoding: $0, as: UTF8.self).isPlainFileName })
-            else { throw damaged("names the file '\(path)', expected FOLDER/NAME inside the checkpoint") }
-            guard seen.insert(path).inserted else { throw damaged("names the file '\(path)' twice") }
+            else { throw damaged("lists the file '\(path)', expected FOLDER/NAME inside the checkpoint") }
+            guard seen.insert(path).inserted else { throw damaged("lists the file '\(path)' twice") }
             var file = CheckpointFile(
                 path: path, bytes: try value("files.bytes", row["bytes"]?.intValue),
                 crc32c: try checksum(row))

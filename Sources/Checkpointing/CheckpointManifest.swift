@@ -1,6 +1,28 @@
+import FileFormats
 import Foundation
 import LDMModel
 import Support
+
+/// Identifies checkpoints and their format version; every reader checks it first.
+package enum CheckpointFormat {
+    /// `kind` in the manifest.
+    package static let kind = "disttrain checkpoint"
+    /// `format_version` of the manifests that this program writes and reads.
+    package static let version = 2
+
+    /// Whether a folder's manifest identifies it as a checkpoint.
+    package static func isCheckpoint(_ folder: String) -> Bool {
+        let file = PipelineFolder.join(folder, CheckpointManifest.fileName)
+        return PipelineFolder.exists(file)
+            && (try? ConfigNode(jsonFile: file).json)?["kind"]?.stringValue == kind
+    }
+
+    /// Why a checkpoint of this version cannot be read; nil for the supported version.
+    package static func refusal(of version: Int) -> String? {
+        version == Self.version
+            ? nil : "has format version \(version), expected \(Self.version); use the program that wrote it"
+    }
+}
 
 /// `manifest.json` of a checkpoint: its contents and provenance. It is written last.
 package struct CheckpointManifest: Sendable, Equatable {
@@ -85,17 +107,10 @@ package struct CheckpointManifest: Sendable, Equatable {
         metric: CheckpointMetric? = nil, sums: RunningSums = RunningSums(), folders: [String],
         parameters: TensorTable, files: [CheckpointFile]
     ) {
-        self.sums = sums
-        self.run = run
-        self.step = step
-        self.samplesSeen = samplesSeen
-        self.worldSize = worldSize
-        self.attemptID = attemptID
-        self.savedAt = savedAt
-        self.metric = metric
-        self.folders = folders
-        self.parameters = parameters
-        self.files = files
+        (self.sums, self.run, self.step, self.samplesSeen) = (sums, run, step, samplesSeen)
+        (self.worldSize, self.attemptID, self.savedAt) = (worldSize, attemptID, savedAt)
+        (self.metric, self.folders) = (metric, folders)
+        (self.parameters, self.files) = (parameters, files)
     }
 }
 
@@ -138,15 +153,10 @@ package struct RunIdentity: Sendable, Equatable {
         earlierDatasetFingerprint: EarlierFingerprint? = nil,
         firstStage: FirstStageReference? = nil, programVersion: String
     ) {
-        self.name = name
-        self.seed = seed
-        self.configuration = configuration
-        self.modelFolder = modelFolder
-        self.modelConfig = modelConfig
-        self.schedulerConfig = schedulerConfig
-        self.datasetFingerprint = datasetFingerprint
-        self.earlierDatasetFingerprint = earlierDatasetFingerprint
-        self.firstStage = firstStage
+        (self.name, self.seed, self.configuration) = (name, seed, configuration)
+        (self.modelFolder, self.modelConfig) = (modelFolder, modelConfig)
+        (self.schedulerConfig, self.datasetFingerprint) = (schedulerConfig, datasetFingerprint)
+        (self.earlierDatasetFingerprint, self.firstStage) = (earlierDatasetFingerprint, firstStage)
         self.programVersion = programVersion
     }
 

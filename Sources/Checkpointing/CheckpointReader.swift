@@ -21,7 +21,7 @@ final class CheckpointReader {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
         guard descriptor >= 0 else {
             switch errno {
-            case ENOENT: throw CheckpointError(.damaged, path, "is not there")
+            case ENOENT: throw CheckpointError(.damaged, path, "does not exist")
             case ELOOP: throw CheckpointError(.damaged, path, "is a symbolic link, expected a file")
             default: throw CheckpointError.system(path, "cannot be opened")
             }
@@ -40,7 +40,7 @@ final class CheckpointReader {
         size = Int(status.st_size)
         self.descriptor = descriptor
         if let expected, size != expected {
-            throw CheckpointError(.damaged, path, "is \(size) bytes, expected \(expected); cut short?")
+            throw CheckpointError(.damaged, path, "is \(size) bytes, expected \(expected); truncated?")
         }
     }
 
@@ -62,7 +62,7 @@ final class CheckpointReader {
             guard got > 0 else {
                 throw CheckpointError(
                     .damaged, path,
-                    "ends at byte \(offset + filled), expected \(offset + bytes.count); cut short?")
+                    "ends at byte \(offset + filled), expected \(offset + bytes.count); truncated?")
             }
             filled += got
             StorageProgress.advance()

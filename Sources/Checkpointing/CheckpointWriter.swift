@@ -105,21 +105,16 @@ package final class CheckpointWriter {
         retention: Retention, communicator: Communicator, warn: ((String) -> Void)? = nil,
         progress: @escaping @Sendable () -> Void = {}, checkLock: @escaping @Sendable () throws -> Void = {}
     ) throws {
-        self.folder = folder
-        self.snapshots = snapshots
-        self.table = table
-        self.run = run
-        self.retention = retention
-        self.communicator = communicator
-        self.progress = progress
-        self.checkLock = checkLock
+        (self.folder, self.snapshots, self.table, self.run) = (folder, snapshots, table, run)
+        (self.retention, self.communicator) = (retention, communicator)
+        (self.progress, self.checkLock) = (progress, checkLock)
         let warn = warn ?? { printLine("Warning: \($0)") }
         self.warn = warn
         attemptID = try communicator.fromRoot("preparing the checkpoint folder") {
             for folder in [folder, snapshots].compactMap({ $0 }) {
                 try FileManager.default.createDirectory(
                     atPath: folder.path, withIntermediateDirectories: true)
-                try folder.clearPartial { warn("a leftover takes space: \($0.message)") }
+                try folder.clearPartial { warn("a leftover takes up disk space: \($0.message)") }
             }
             return String(UInt32.random(in: 0x1000_0000...UInt32.max), radix: 16)
         }
@@ -360,7 +355,7 @@ package final class CheckpointWriter {
             do {
                 let left = try job?.wait() ?? ""
                 if !left.isEmpty {
-                    warn("an older checkpoint could not be read or deleted and takes space: \(left)")
+                    warn("an older checkpoint could not be read or deleted and takes up disk space: \(left)")
                 }
             } catch let error as RunLockError {
                 // The folder belongs to another run now; do not save here any more.
@@ -415,7 +410,7 @@ package final class CheckpointWriter {
 
     private func succeed(_ pending: Pending) {
         if let alarm, communicator.isRoot {
-            warn("the checkpoint of step \(pending.state.step) is saved, after \(alarm.failures) failures")
+            warn("the checkpoint of step \(pending.state.step) was saved after \(alarm.failures) failures")
         }
         (alarm, self.pending) = (nil, nil)
     }

@@ -66,7 +66,7 @@ package struct ConfigurationChanges {
             switch ResumeRules.effect(of: change) {
             case .harmless: notes.append(change.text)
             case .harmful where allowed.contains(change.key):
-                notes.append("\(change.text), as --allow-change says")
+                notes.append("\(change.text) (accepted by --allow-change)")
             case .harmful(let reason):
                 problems.append("\(change.text) (\(reason))")
                 toAllow.append(change.key)
@@ -79,9 +79,10 @@ package struct ConfigurationChanges {
         let remedy =
             isPossible
             ? "undo this, or accept it with --allow-change \(toAllow.joined(separator: ","))"
-            : "undo this, or start another run with another --output"
+            : "undo this, or start a new run with another --output"
         throw RunError(
-            "\(path): was made with another configuration: \(problems.joined(separator: "; ")); \(remedy)")
+            "\(path): was written with a different configuration: \(problems.joined(separator: "; ")); \(remedy)"
+        )
     }
 
     // MARK: Keys and values

@@ -80,7 +80,7 @@ extension CheckpointFolder {
             case .success(let checkpoint):
                 try setAside(after: checkpoint.manifest.step, communicator, warn)
                 if let before = resume.before {
-                    try communicator.collectively("noting --resume-before") {
+                    try communicator.collectively("recording --resume-before") {
                         if communicator.isRoot { try noteGoneBack(before) }
                     }
                 }
@@ -103,7 +103,7 @@ extension CheckpointFolder {
     ///
     /// - Parameter warn: called on rank 0 only, with one line for each.
     package func setAside(after step: Int, _ communicator: Communicator, _ warn: (String) -> Void) throws {
-        let moved = try communicator.fromRoot("setting aside what \(path) has of later steps") {
+        let moved = try communicator.fromRoot("setting aside later steps of \(path)") {
             try setAside(
                 after: step, id: String(UInt32.random(in: 0x1000_0000...UInt32.max), radix: 16))
         }
@@ -146,8 +146,8 @@ extension CheckpointFolder {
                 == URL(fileURLWithPath: path).standardizedFileURL.resolvingSymlinksInPath().path
         else { return }
         throw RunError(
-            "--resume \(text): is an older checkpoint of this run, whose newest one is of step \(newest) and takes "
-                + "precedence; to go back to it, use --resume-before \(step + 1), which sets the later ones aside"
+            "--resume \(text): is an older checkpoint of this run; its newest one, of step \(newest), takes "
+                + "precedence; to go back, use --resume-before \(step + 1), which sets the later ones aside"
         )
     }
 

@@ -16,8 +16,8 @@ package enum ResumeRules {
     /// Properties of the data and first stage to which the configuration refers.
     private static let contents: [(String, ChangeEffect)] = [
         (dataFingerprint, .otherData),
-        (firstStageFingerprint, .harmful("the model was trained on other latents")),
-        (firstStageScaling, .harmful("the model was trained on other latents")),
+        (firstStageFingerprint, .harmful("the model was trained on different latents")),
+        (firstStageScaling, .harmful("the model was trained on different latents")),
     ]
     static let dataFingerprint = "data.fingerprint"
     static let firstStageFingerprint = "first_stage.fingerprint"
@@ -55,7 +55,7 @@ package struct AllowedChanges: Sendable, Equatable {
                 nearestName(to: name, among: ResumeRules.effects.keys.sorted()).map {
                     "; did you mean '\($0)'?"
                 } ?? ""
-            throw RunError("--allow-change \(name): is no key of the configuration\(hint)")
+            throw RunError("--allow-change \(name): is not a configuration key\(hint)")
         }
     }
 

@@ -28,9 +28,7 @@ package struct Retention: Sendable, Equatable {
         package var metric: CheckpointMetric?
 
         package init(step: Int, state: State = .whole, metric: CheckpointMetric? = nil) {
-            self.step = step
-            self.state = state
-            self.metric = metric
+            (self.step, self.state, self.metric) = (step, state, metric)
         }
     }
 

@@ -11,9 +11,7 @@ package struct RunFolderError: ReportableError, Equatable {
     package var code: Int32 = 0
 
     package init(path: String, detail: String, code: Int32 = 0) {
-        self.path = path
-        self.detail = detail
-        self.code = code
+        (self.path, self.detail, self.code) = (path, detail, code)
     }
 
     package var message: String { "\(path): \(detail)" }
@@ -47,11 +45,7 @@ package struct RunFolder: Sendable {
     package var model: String { at("model") }
 
     /// `samples/samples_00001000.png`.
-    package func samples(step: Int) -> String {
-        let digits = String(step)
-        let zeros = String(repeating: "0", count: max(0, 8 - digits.count))
-        return at("samples/samples_\(zeros)\(digits).png")
-    }
+    package func samples(step: Int) -> String { at("samples/samples_\(padded(step, digits: 8)).png") }
 
     private func at(_ name: String) -> String { (path as NSString).appendingPathComponent(name) }
 
@@ -146,7 +140,7 @@ package struct RunFolder: Sendable {
             throw RunFolderError(
                 path: path,
                 detail:
-                    "holds \(entries.count) other files and no run, first '\(entries.sorted()[0])'; choose an "
+                    "holds \(entries.count) other files but no run, first '\(entries.sorted()[0])'; choose an "
                     + "empty or new folder as --output")
         }
         return entries
@@ -165,13 +159,13 @@ package struct RunFolder: Sendable {
         if resume.source == .none {
             throw RunFolderError(
                 path: path,
-                detail: "holds a run already; resume it with --resume auto, or choose another --output")
+                detail: "already contains a run; resume it with --resume auto, or choose another --output")
         }
         if let found = runName, found != name {
             throw RunFolderError(
                 path: path,
                 detail:
-                    "holds the run '\(found)', expected '\(name)' as in the configuration; choose another "
+                    "contains the run '\(found)', expected '\(name)' as in the configuration; choose another "
                     + "--output")
         }
     }

@@ -14,9 +14,7 @@ package struct TensorTable: Sendable, Equatable {
         package let count: Int
 
         package init(name: String, shape: [Int], offset: Int) {
-            self.name = name
-            self.shape = shape
-            self.offset = offset
+            (self.name, self.shape, self.offset) = (name, shape, offset)
             count = shape.reduce(1, *)
         }
 

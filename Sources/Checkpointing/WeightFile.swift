@@ -52,7 +52,8 @@ struct WeightFile: Sendable {
         for tensor in file.tensors.reversed() {
             guard let entry = entries[tensor.name] else {
                 throw CheckpointError(
-                    .damaged, path, "\(file.path) holds '\(tensor.name)', which is none of its parameters")
+                    .damaged, path,
+                    "\(file.path) holds '\(tensor.name)', which is not a parameter of the model")
             }
             // 10 bytes is the size of the shortest header, that of an empty table.
             guard entry.bytes <= end - 10, let checksum = CRC32C(text: tensor.crc32c, count: entry.bytes)
@@ -97,7 +98,7 @@ struct WeightFile: Sendable {
             let wrong = zip(table.tensors, expected).first { $0 != $1 }
             throw CheckpointError(
                 .damaged, path,
-                "its header lists other tensors than the manifest"
+                "its header lists different tensors than the manifest"
                     + (wrong.map { ", first '\($0.name)' in place of '\($1.name)'" } ?? ""))
         }
     }

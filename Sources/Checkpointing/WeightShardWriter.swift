@@ -60,7 +60,7 @@ struct WeightShardWriter: ~Copyable {
         let reader = try CheckpointReader(path)
         guard reader.size >= data.count else {
             throw CheckpointError(
-                .damaged, path, "is not as long as what was written; is the disk sound?")
+                .damaged, path, "is shorter than what was written; is the disk faulty?")
         }
         var whole = try reader.checksum(of: 0..<reader.size - data.count)
         whole.append(data)

@@ -76,9 +76,7 @@ package final class BucketReducer {
         precondition(
             buckets.reduce(0) { $0 + $1.count } == slices.count,
             "buckets do not cover \(slices.count) elements")
-        self.gradients = gradients
-        self.slices = slices
-        self.sharding = sharding
+        (self.gradients, self.slices, self.sharding) = (gradients, slices, sharding)
         let isHalf = reduceDType == .bfloat16
         self.overlaps = isHalf || (overlaps ?? (communicator.localSize < communicator.size))
         pieces = buckets.map { bucket in
@@ -112,8 +110,6 @@ package final class BucketReducer {
         received.deallocate()
     }
 
-    package var bucketCount: Int { pieces.count }
-
     /// Call when a bucket's gradients are final. They must not be accessed until `finish` has returned.
     package func bucketReady(_ index: Int) {
         precondition(!isReady[index], "bucket \(index) became ready twice in one step")
@@ -130,7 +126,7 @@ package final class BucketReducer {
         guard communicator != nil, underWay > 0, failure == nil else { return }
         let begin = monotonicSeconds()
         var done: Int32 = 0
-        note(mpishim_test_all(open, underWay, &done), "driving gradient buckets up to", startedBuckets)
+        note(mpishim_test_all(open, underWay, &done), "progressing gradient buckets up to", startedBuckets)
         busySeconds += monotonicSeconds() - begin
     }
 
@@ -190,12 +186,7 @@ package final class BucketReducer {
     }
 
     private func note(_ error: Int32, _ what: StaticString, _ index: Int) {
-        guard error != 0 else { return }
-        do throws(CommunicationError) {
-            try checked("\(what) \(index)", error)
-        } catch {
-            failure = error
-        }
+        if error != 0 { failure = CommunicationError("\(what) \(index)", error) }
     }
 
     // MARK: On one host

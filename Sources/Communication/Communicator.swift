@@ -9,26 +9,26 @@ package enum Reduction: Sendable {
 /// The ranks of a job and their collectives: Open MPI's under mpirun or srun, or a single process without MPI, for which
 /// every collective is the identity.
 ///
-/// Every call but `send`, `receive` and `exchange` is collective: all ranks make it, in the same order, with the same
-/// element counts. All calls are made on the thread that opened the communicator.
+/// All calls except `send`, `receive` and `exchange` are collective: all ranks make them in the same order with the
+/// same element counts. All calls must be made on the thread that opened the communicator.
 package final class Communicator {
-    /// This process among all, in `0..<size`.
+    /// The rank of this process, in `0..<size`.
     package let rank: Int
     /// The number of processes of the job.
     package let size: Int
-    /// This process among those on the same host, in `0..<localSize`.
+    /// The rank of this process among those on the same host, in `0..<localSize`.
     package let localRank: Int
     /// The number of processes on this host.
     package let localSize: Int
     /// For each rank, the lowest rank on its host.
     let hostLeaders: [Int]
     package let hostName: String
-    /// The message library and its version, or that there is none.
+    /// The MPI library and its version, or a text that MPI is not used.
     package let libraryVersion: String
     /// Whether MPI connects the ranks.
     package let usesMPI: Bool
 
-    /// Non-blocking messages that were started and then dropped: MPI cannot be finalized any more.
+    /// Number of non-blocking messages that were started and then abandoned; if not 0, MPI cannot be finalized.
     private(set) var abandonedRequests = 0
 
     /// A single process without MPI.
@@ -39,10 +39,10 @@ package final class Communicator {
         usesMPI = false
     }
 
-    /// Initializes MPI, and waits until all ranks have.
+    /// Initializes MPI, and waits until all ranks have done so.
     private init(initializingMPI: Void) throws(CommunicationError) {
         precondition(mpishim_is_running() == 0, "MPI is initialized once per process")
-        // The program calls MPI on one thread alone, which every implementation allows.
+        // The program calls MPI on one thread only, which every implementation supports.
         let funneled: Int32 = 1
         var provided: Int32 = 0
         try checked("start-up (MPI_Init)", mpishim_init(funneled, &provided))
@@ -93,7 +93,7 @@ package final class Communicator {
     /// Whether MPI runs in this process.
     package static var isMPIRunning: Bool { mpishim_is_running() != 0 }
 
-    /// Leaves MPI. Collective; nothing may be sent afterwards.
+    /// Finalizes MPI. Collective; no calls are allowed afterwards.
     package func finalize() throws(CommunicationError) {
         precondition(abandonedRequests == 0, "MPI cannot be finalized with a message in flight")
         try call("the end (MPI_Finalize)", mpishim_finalize())
@@ -101,7 +101,7 @@ package final class Communicator {
 
     func noteAbandonedRequest() { abandonedRequests += 1 }
 
-    /// Ends all ranks at once, without cleaning up: for a failure that cannot be communicated to the others.
+    /// Aborts all ranks immediately, without cleaning up, after a failure that cannot be communicated to the others.
     package func abort(_ code: Int32) -> Never {
         fflush(nil)
         guard usesMPI else { _exit(code) }
@@ -121,7 +121,7 @@ package final class Communicator {
             mpishim_broadcast(bytes.baseAddress, bytes.count, Int32(root)))
     }
 
-    /// Reduces element by element over the ranks; every rank gets the same bits.
+    /// Elementwise reduction over the ranks; the results are bitwise identical on all ranks.
     package func allReduce(_ values: UnsafeMutableBufferPointer<Float>, _ reduction: Reduction)
         throws(CommunicationError)
     {
@@ -152,7 +152,7 @@ package final class Communicator {
         try call("all-reduce of \(count) values", mpishim_allreduce(values, count, type, operation))
     }
 
-    /// Sums `values` over the ranks and scatters the result in consecutive shards.
+    /// Sums `values` over the ranks and scatters the result as consecutive shards.
     ///
     /// - Parameters:
     ///   - values: `counts.reduce(0, +)` elements, unchanged.
@@ -252,7 +252,7 @@ package final class Communicator {
             mpishim_receive(bytes.baseAddress, bytes.count, Int32(source), Int32(tag)))
     }
 
-    /// Sends to one rank while receiving from another; the receiver's buffer has the length of what is sent to it.
+    /// Sends to one rank while receiving from another. The receive buffer must have the length of the message.
     package func exchange(
         sending sent: UnsafeRawBufferPointer, to destination: Int,
         receiving received: UnsafeMutableRawBufferPointer, from source: Int, tag: Int
@@ -264,7 +264,7 @@ package final class Communicator {
                 Int32(source), Int32(tag)))
     }
 
-    /// Calls MPI; does nothing without it, where there is no other rank.
+    /// Calls MPI; does nothing without MPI, since there is only one rank.
     private func call(
         _ operation: @autoclosure () -> String, _ mpi: @autoclosure () -> Int32
     ) throws(CommunicationError) {
@@ -274,12 +274,19 @@ package final class Communicator {
 
 /// Turns an MPI error code into a thrown error. The name of the operation is built only on failure.
 package func checked(_ operation: @autoclosure () -> String, _ error: Int32) throws(CommunicationError) {
-    guard error != 0 else { return }
-    let reason = text {
-        mpishim_error_string(error, $0, $1)
-        return 0
+    if error != 0 { throw CommunicationError(operation(), error) }
+}
+
+extension CommunicationError {
+    /// - Parameter error: an MPI error code.
+    init(_ operation: String, _ error: Int32) {
+        self.init(
+            operation: operation,
+            reason: text {
+                mpishim_error_string(error, $0, $1)
+                return 0
+            })
     }
-    throw CommunicationError(operation: operation(), reason: reason)
 }
 
 /// The string that a C function writes into a buffer of the given capacity.
@@ -292,6 +299,6 @@ private func text(_ write: (UnsafeMutablePointer<CChar>, Int) -> Int32) -> Strin
     }
 }
 
-/// Whether a process of this host may read another's memory, which MPI's shared memory uses for large messages. A
-/// container or a security policy may forbid it; MPI must then be configured accordingly.
+/// Whether processes on this host may read each other's memory, which MPI's shared-memory transport uses for large
+/// messages. Containers and security policies may forbid it; MPI must then be configured accordingly.
 package func sharedMemorySingleCopyWorks() -> Bool { mpishim_single_copy_works() != 0 }

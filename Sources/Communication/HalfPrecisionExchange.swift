@@ -37,10 +37,8 @@ final class HalfPrecisionExchange {
         communicator: Communicator, gradients: UnsafeMutablePointer<Float>, slices: ShardLayout,
         sharding: Sharding, pieces: Int
     ) {
-        self.communicator = communicator
-        self.gradients = gradients
-        self.slices = slices
-        self.sharding = sharding
+        (self.communicator, self.gradients) = (communicator, gradients)
+        (self.slices, self.sharding) = (slices, sharding)
         let others = communicator.size - 1
         requests = .allocate(capacity: max(1, pieces * others))
         requests.initialize(repeating: mpishim_null_request(), count: pieces * others)

@@ -2,27 +2,28 @@ import MPIShim
 import Support
 import TensorCore
 
-/// Brings updated weights from the ranks that own them to all others while the next forward pass is already computing.
+/// All-gather of updated weights that overlaps with the next forward pass.
 ///
-/// What kernels read is cut into pieces, in the order in which the forward pass comes to them. An owner sends a piece
-/// to the ranks of its own host and to one rank of every other, which hands it on to its neighbours there, so that a link
-/// carries it once. The pass waits for a piece just before the first instruction that reads of it; few weights are read
-/// while activations are large, so most of them arrive behind computing. MPI moves data only while it is being called,
-/// so the pass calls `progress()` between its instructions. What is not hidden shows as `waitSeconds`.
+/// The weights that kernels read are divided into pieces, in the order in which the forward pass reads them. The owner
+/// of a piece sends it to the ranks on its own host and to one rank on every other host, which forwards it to the
+/// other ranks there, so that each link carries it only once. The pass waits for a piece immediately before the first
+/// instruction that reads it. Few weights are read while activations are large, so most of the transfer overlaps with
+/// computation. MPI makes progress only inside MPI calls, so the pass calls `progress()` between its instructions. The
+/// time that is not overlapped is reported as `waitSeconds`.
 ///
-/// Pieces arrive in order, each under its own tag, and every rank's own values lie still until `finish` has returned.
-/// A step allocates nothing.
+/// Pieces arrive in order, each with its own tag, and no rank modifies its own values until `finish` has returned. A
+/// step allocates no memory.
 ///
 /// Reference: Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models", SC 2020,
-/// section 7: the all-gather of parameters, spread over the forward pass.
+/// section 7: the parameter all-gather, spread over the forward pass.
 package final class ParameterAllGather {
-    /// A run of bytes that one rank owns.
+    /// A contiguous range of bytes owned by one rank.
     private struct Piece {
         let bytes: UnsafeMutableRawBufferPointer
-        /// Which range of `ForwardOrder` it is of; nil: vectors of all the model.
+        /// The range of `ForwardOrder` that contains it; nil: the vectors of the whole model.
         let range: Int?
         let tag: Int32
-        /// Where it comes from; nil: it is this rank's own.
+        /// The rank that sends it; nil: this rank owns it.
         let source: Int32?
         let targets: [Int32]
     }
@@ -32,28 +33,29 @@ package final class ParameterAllGather {
     private let arriving: [Piece]
     private let receives: UnsafeMutablePointer<mpishim_request>
     private let sends: UnsafeMutablePointer<mpishim_request>
-    /// Messages to others in their order, and how many of them were started and are gone.
+    /// Outgoing messages in order, and the numbers of them that have been started and completed.
     private var messages: [(piece: Piece, target: Int32)] = []
     private var started = 0
     private var sent = 0
-    /// Pieces that have come.
+    /// Number of pieces that have arrived.
     private var arrived = 0
-    /// Messages that are on their way at once.
+    /// Maximum number of sends in flight.
     private let most: Int
     private var isInFlight = false
-    /// Kept for `finish`, because the hooks of a pass cannot throw.
+    /// Thrown by `finish`, because the hooks of a pass cannot throw.
     private var failure: CommunicationError?
     private var seconds = (wait: 0.0, busy: 0.0)
 
-    /// Messages on their way to each other rank at once. MPI lets all that were started share a link, and the first would
-    /// arrive with the last.
+    /// Sends in flight per destination rank. MPI shares a link among all started messages, so with more of them the
+    /// first would arrive together with the last.
     private static let window = 4
     /// Tags of weights; those of gradients are lower.
     private static let firstTag = 16_384
 
-    /// nil where all ranks are on one machine: the processors that would compute meanwhile also move the data there.
+    /// Returns nil if all ranks are on one host, where overlap has no benefit: the same processors compute and move the
+    /// data.
     ///
-    /// - Parameter hosts: where the ranks are taken to be; nil: where they are.
+    /// - Parameter hosts: a simulated placement of the ranks; nil: the actual one.
     package init?(
         _ store: ParameterStore, _ slices: ShardLayout, _ communicator: Communicator, hosts: HostMap?
     ) {
@@ -71,7 +73,7 @@ package final class ParameterAllGather {
                     source: hosts.source(of: owner, for: rank).map(Int32.init),
                     targets: hosts.targets(of: owner, from: rank).map(Int32.init)))
         }
-        // Vectors are small, and of every layer.
+        // Send all vectors first: they are small and used in every layer.
         let memories = store.kernelMemory(dividedInto: slices.all)
         for (memory, parts, _) in memories.dropFirst() {
             for (owner, part) in parts.enumerated() { add(memory.part(part), nil, owner: owner) }
@@ -112,7 +114,7 @@ package final class ParameterAllGather {
         }
     }
 
-    /// Starts to send this rank's pieces, which stay as they are until `finish` has returned, and to receive the others.
+    /// Starts to send this rank's pieces, which must not change until `finish` has returned, and to receive the others.
     package func start() {
         precondition(!isInFlight, "an all-gather is in flight already")
         guard failure == nil else { return }
@@ -129,7 +131,7 @@ package final class ParameterAllGather {
         startSends()
     }
 
-    /// Drives the transfers on. Cheap when there is nothing to do; call it often.
+    /// Makes progress on the transfers. Cheap if nothing is in flight; call it often.
     package func progress() {
         guard isInFlight else { return }
         let begin = monotonicSeconds()
@@ -137,7 +139,7 @@ package final class ParameterAllGather {
         seconds.busy += monotonicSeconds() - begin
     }
 
-    /// Whether some of the first `count` pieces have yet to arrive.
+    /// Whether any of the first `count` pieces has not arrived yet.
     package func lacks(_ count: Int) -> Bool { isInFlight && arrived < count && failure == nil }
 
     /// Returns when the first `count` pieces have arrived.
@@ -145,21 +147,21 @@ package final class ParameterAllGather {
         if lacks(count) { wait { self.arrived >= count } }
     }
 
-    /// Returns when all weights are there, and this rank's are with the others. Every rank calls it before it waits for
-    /// anything else that other ranks do only after their pass: not all messages are started at once.
+    /// Returns when all weights have arrived and this rank's messages have been delivered. Call it before waiting for
+    /// anything that other ranks do after their forward pass, because some messages may not have been started yet.
     package func finish() throws(CommunicationError) {
         if isInFlight { wait { !self.isInFlight } }
         if let failure { throw failure }
     }
 
-    /// Tries for some seconds to complete what is in flight, when the run ends with an error: MPI cannot be finalized
-    /// otherwise.
+    /// Tries for some seconds to complete the messages in flight when the run ends with an error; otherwise MPI cannot
+    /// be finalized.
     package func drain(within seconds: Double) {
         let deadline = monotonicSeconds() + seconds
         while isInFlight, failure == nil, monotonicSeconds() < deadline { advance() }
     }
 
-    /// Seconds since the last call that the rank waited, and all of those in MPI.
+    /// Seconds spent waiting since the last call, and all seconds spent inside MPI.
     package func takeSeconds() -> (wait: Double, busy: Double) {
         defer { seconds = (0, 0) }
         return seconds
@@ -169,7 +171,7 @@ package final class ParameterAllGather {
 
     private func wait(until isDone: () -> Bool) {
         let begin = monotonicSeconds()
-        // What a neighbour waits for may have to be handed on by this rank, so it must not wait for one message alone.
+        // Make progress on all messages: another rank may wait for a piece that this rank must forward.
         while failure == nil, !isDone() { advance() }
         let waited = monotonicSeconds() - begin
         seconds = (seconds.wait + waited, seconds.busy + waited)
@@ -210,12 +212,7 @@ package final class ParameterAllGather {
     }
 
     private func note(_ error: Int32, _ what: StaticString, _ index: Int) {
-        guard error != 0 else { return }
-        do throws(CommunicationError) {
-            try checked("\(what) \(index)", error)
-        } catch {
-            failure = error
-        }
+        if error != 0 { failure = CommunicationError("\(what) \(index)", error) }
     }
 }
 

@@ -67,14 +67,14 @@ extension Communicator {
             report = FailureReport(error)
             own = Ending(
                 kind: error is RemoteFailure ? .remoteError : .ownError,
-                exitStatus: Int64(report.exitStatus), messageHash: stableHash(report.message))
+                exitStatus: Int64(report.exitStatus), messageHash: Int64(bitPattern: fnv1a(report.message)))
             if error is CommunicationError { endJob(report) }
         }
         guard abandonedRequests == 0, let endings = exchange(own) else { endJob(report) }
 
         let failures = endings.indices.filter { [.ownError, .meeting].contains(endings[$0].kind) }
         // Print one error for a common fault, that of the lowest rank: a full disk is full for all ranks.
-        let reporting = failures.filter { endings[$0].messageHash != stableHash("") }
+        let reporting = failures.filter { endings[$0].messageHash != Int64(bitPattern: fnv1a("")) }
         if rank == reporting.first {
             // Print the rank unless all ranks report the same error.
             let isCommon = endings.allSatisfy { $0.messageHash == own.messageHash }
@@ -94,12 +94,12 @@ extension Communicator {
         return decisive.map { Int32(truncatingIfNeeded: endings[$0].exitStatus) } ?? ExitStatus.success
     }
 
-    /// Whether every rank calls this within a time: for a rank that fails and cannot know whether the others do. If they
-    /// do not, the only call that remains possible is to leave the program.
+    /// Whether all ranks call this within the given time. Called by a rank that has failed, to determine whether the
+    /// others have failed too. If this returns false, the rank can only abort the job.
     package func meetsAllRanks(within seconds: Double) -> Bool {
         guard usesMPI else { return true }
         let own = Ending(
-            kind: .meeting, exitStatus: Int64(ExitStatus.crash), messageHash: stableHash(""))
+            kind: .meeting, exitStatus: Int64(ExitStatus.crash), messageHash: Int64(bitPattern: fnv1a("")))
         guard let endings = exchange(own, patience: seconds) else { return false }
         return endings.allSatisfy { $0.kind == .meeting }
     }
@@ -138,7 +138,7 @@ extension Communicator {
     private func endJob(_ report: FailureReport) -> Never {
         let code = report.exitStatus == ExitStatus.success ? ExitStatus.crash : report.exitStatus
         printError(
-            report.message.isEmpty ? "the ranks could not end together" : report.message, rank: rank)
+            report.message.isEmpty ? "the ranks could not shut down together" : report.message, rank: rank)
         abort(code)
     }
 }
@@ -153,13 +153,6 @@ private func printError(_ message: String, rank: Int?) {
     guard !message.isEmpty else { return }
     let place = rank.map { " (rank \($0))" } ?? ""
     Console.error.write("Error\(place): \(message)\n")
-}
-
-/// FNV-1a: identical on all ranks, unlike Swift's seeded hash.
-private func stableHash(_ text: String) -> Int64 {
-    var hash: UInt64 = 0xcbf2_9ce4_8422_2325
-    for byte in text.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }
-    return Int64(bitPattern: hash)
 }
 
 /// Information about this program.

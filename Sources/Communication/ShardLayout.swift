@@ -1,10 +1,10 @@
 import FileFormats
 import TensorCore
 
-/// How the flat parameter store is cut among ranks: one slice each, in rank order, of equal size to within 16
-/// elements, borders on 64-byte lines.
+/// The division of the flat parameter store among ranks: one slice per rank, in rank order, of equal size to within
+/// 16 elements, aligned to 64 bytes.
 package struct ShardLayout: Sendable, Equatable {
-    /// Elements of the store.
+    /// Number of elements of the store.
     package let count: Int
     package let ranks: Int
 
@@ -13,7 +13,7 @@ package struct ShardLayout: Sendable, Equatable {
         (self.count, self.ranks) = (count, ranks)
     }
 
-    /// The elements of a rank; empty where there are more ranks than lines.
+    /// The elements of a rank; empty if there are more ranks than 64-byte lines.
     package subscript(rank: Int) -> Range<Int> {
         let lines = (count + 15) / 16
         return min(count, lines * rank / ranks * 16)..<min(count, lines * (rank + 1) / ranks * 16)

@@ -68,10 +68,8 @@ package struct AutoencoderConfiguration: TrainingConfiguration {
         ]
     }
 
-    package static func readModel(_ folder: String) throws -> ConfigNode {
-        guard case .autoencoderKL(let model) = try PipelineFolder.locateAutoencoder(folder).readModelConfig()
-        else { throw ModelFolderError(folder, "holds another model, expected an AutoencoderKL") }
-        return model.node
+    package static func modelKeys(of folder: ModelFolder) throws -> ConfigNode {
+        try folder.readAutoencoderKLConfig().node
     }
 
     /// The images have the model's `sample_size`, and the other way round, if only one of the two is given.
@@ -87,7 +85,7 @@ package struct AutoencoderConfiguration: TrainingConfiguration {
     }
 
     package func check() throws(ConfigError) {
-        try checkTraining("it is trained to give back its input", model.inChannels, model.outChannels)
+        try checkTraining("it is trained to reconstruct its input", model.inChannels, model.outChannels)
         guard let size = data.size else {
             throw ConfigError(
                 .missingKey, at: ["data", "size"],

@@ -60,11 +60,8 @@ package struct Configuration: TrainingConfiguration {
         ]
     }
 
-    package static func readModel(_ folder: String) throws -> ConfigNode {
-        guard case .unet(let model) = try PipelineFolder.locateUNet(folder).readModelConfig() else {
-            throw ModelFolderError(folder, "holds an autoencoder, expected a UNet2DModel")
-        }
-        return model.node
+    package static func modelKeys(of folder: ModelFolder) throws -> ConfigNode {
+        try folder.readUNetConfig().node
     }
 
     /// Sets what follows from other sections: in pixel space, the image size is that of the model.
@@ -78,7 +75,7 @@ package struct Configuration: TrainingConfiguration {
     }
 
     package func check() throws(ConfigError) {
-        try checkTraining("the model predicts what it is given", model.inChannels, model.outChannels)
+        try checkTraining("the prediction has the channels of the input", model.inChannels, model.outChannels)
         for (section, steps) in [("sampling", sampling.steps), ("evaluation", evaluation.steps)]
         where steps > diffusion.timesteps {
             throw ConfigError(
@@ -106,30 +103,19 @@ extension Configuration {
     package var firstStagePath: String? { firstStage?.path }
 
     /// The scheduler configuration for the run's model folder.
-    package func schedulerConfig(spacing: TimestepSpacing? = nil, sampler: SamplerKind? = nil)
-        -> SchedulerConfig
-    {
+    package func schedulerConfig() -> SchedulerConfig {
         var config = SchedulerConfig()
-        config.schedulerClass = (sampler ?? sampling.sampler) == .ddim ? .ddim : .ddpm
+        config.schedulerClass = sampling.sampler.schedulerClass
         config.numTrainTimesteps = diffusion.timesteps
         config.betaSchedule = diffusion.schedule
         config.betaStart = diffusion.betaStart
         config.betaEnd = diffusion.betaEnd
         config.predictionType = diffusion.prediction
         config.clipSample = diffusion.clipSample
-        config.timestepSpacing = spacing ?? sampling.spacing
+        config.timestepSpacing = sampling.spacing
         return config
     }
 
     /// The noise schedule of training and sampling.
     package func noiseSchedule() throws(ConfigError) -> NoiseSchedule { try NoiseSchedule(schedulerConfig()) }
-
-    /// The sampler of the `sampling` section.
-    package func makeSampler() throws(ConfigError) -> any DiffusionSampler {
-        let schedule = try noiseSchedule()
-        switch sampling.sampler {
-        case .ddim: return try DDIMSampler(schedule: schedule, steps: sampling.steps, eta: sampling.eta)
-        case .ddpm: return try DDPMSampler(schedule: schedule, steps: sampling.steps)
-        }
-    }
 }

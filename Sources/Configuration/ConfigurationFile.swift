@@ -26,6 +26,12 @@ package enum ConfigurationFile {
         return text
     }
 
+    /// Whether a file is the configuration of an autoencoder rather than of a U-Net.
+    package static func isOfAutoencoder(_ path: String) throws(ConfigError) -> Bool {
+        let root = try YAMLNode.parse(read(path), source: path)
+        return root["loss"] != nil || root["model"]?["latent_channels"] != nil
+    }
+
     /// Parses a configuration and applies the overrides in order, then `--init-from`.
     static func tree(
         _ yaml: String, source: String, overrides: [String], initFrom: String?
@@ -79,14 +85,10 @@ package enum ConfigurationFile {
         return model
     }
 
-    /// FNV-1a over the tree's JSON. 64 bits suffice to distinguish configurations; collisions by an attacker
-    /// are not a concern.
+    /// A hash of the tree's JSON.
     static func hash(_ node: ConfigNode) -> String {
         // Serialization cannot fail: a validated configuration has only finite numbers.
         let text = (try? node.json.text()) ?? ""
-        var hash: UInt64 = 0xCBF2_9CE4_8422_2325
-        for byte in text.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
-        let digits = String(hash, radix: 16)
-        return String(repeating: "0", count: 16 - digits.count) + digits
+        return padded(fnv1a(text), digits: 16, radix: 16)
     }
 }

@@ -17,7 +17,7 @@ struct ConfigurationOverride {
         path = text[..<equals].split(separator: ".", omittingEmptySubsequences: false).map(String.init)
         guard path.allSatisfy({ !$0.isEmpty && !$0.contains(" ") }) else {
             throw ConfigError(
-                .syntax, "expected KEY=VALUE with keys parted by dots", location: .init(source: source))
+                .syntax, "expected KEY=VALUE with keys separated by dots", location: .init(source: source))
         }
         var node = try YAMLNode.parse(String(text[text.index(after: equals)...]), source: source)
         Self.relocate(&node, to: .init(source: source))

@@ -3,10 +3,10 @@ import LDMModel
 
 /// Why a changed value would harm a run that continues from a checkpoint.
 extension ChangeEffect {
-    package static let otherData = ChangeEffect.harmful("the model was trained on other data")
-    static let otherNoise = ChangeEffect.harmful("the model was trained for other noise")
-    static let otherLoss = ChangeEffect.harmful("the model was trained for another loss")
-    static let otherAverages = ChangeEffect.harmful("averages of the checkpoint would be dropped")
+    package static let otherData = ChangeEffect.harmful("the model was trained on different data")
+    static let otherNoise = ChangeEffect.harmful("the model was trained with different noise")
+    static let otherLoss = ChangeEffect.harmful("the model was trained with a different loss")
+    static let otherAverages = ChangeEffect.harmful("averages in the checkpoint would be dropped")
 }
 
 /// `data`: the training data.
@@ -47,7 +47,7 @@ package struct DataConfiguration: ConfigSection {
     package func check() throws(ConfigError) {
         try require(
             isSynthetic || count == nil, "count",
-            "is for \(Self.syntheticFaces) alone; a folder has as many as it has")
+            "only applies to \(Self.syntheticFaces); a folder determines its own number of images")
     }
 }
 
@@ -145,7 +145,8 @@ package struct OptimizerConfiguration: ConfigSection {
                 "min_learning_rate", \.minLearningRate, .atLeast(0), .harmless,
                 "Learning rate at the end of schedule: cosine."),
             .init(
-                "betas", \.betas, .from(0, below: 1), .harmful("the moments are averages by the old ones"),
+                "betas", \.betas, .from(0, below: 1),
+                .harmful("the moments were accumulated with the old ones"),
                 "Decays of AdamW's first and second moments."),
             .init("eps", \.eps, .above(0), .harmless, "Added to the root of AdamW's second moment."),
             .init("weight_decay", \.weightDecay, .atLeast(0), .harmless, "Decoupled weight decay."),
@@ -162,7 +163,8 @@ package struct OptimizerConfiguration: ConfigSection {
             minLearningRate <= learningRate, "min_learning_rate",
             "found \(minLearningRate), expected 0 to learning_rate (\(learningRate))")
         try require(
-            schedule == .cosine || minLearningRate == 0, "min_learning_rate", "is for schedule: cosine alone")
+            schedule == .cosine || minLearningRate == 0, "min_learning_rate",
+            "only applies to schedule: cosine")
     }
 }
 
@@ -181,7 +183,7 @@ package struct EMAConfiguration: ConfigSection {
                 "decays", \.decays, .from(0, below: 1), .otherAverages,
                 "Decays of exponential averages, one average each; [] for none."),
             .init(
-                "warmup", \.warmup, .harmful("the averages were made by the old one"),
+                "warmup", \.warmup, .harmful("the averages were computed with the old one"),
                 "Limit the decay to (1 + step)/(10 + step), so that the initial weights do not dominate a short run."
             ),
             .init(
@@ -202,7 +204,7 @@ package struct EMAConfiguration: ConfigSection {
         try require(Set(sigmaRel).count == sigmaRel.count, "sigma_rel", "the same width is given twice")
         try require(
             snapshotEvery == 0 || sigmaRel.count > 1, "snapshot_every",
-            "needs two widths in ema.sigma_rel, such as [0.05, 0.1], to make others from")
+            "needs at least two widths in ema.sigma_rel, such as [0.05, 0.1]")
     }
 
     /// The profiles of all averages. The greatest one, the slowest average, is used for sampling.

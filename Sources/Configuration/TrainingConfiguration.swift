@@ -23,7 +23,7 @@ package protocol TrainingConfiguration: ConfigSection {
     var evaluationInterval: Int { get }
 
     /// The keys of the model in a folder.
-    static func readModel(_ folder: String) throws -> ConfigNode
+    static func modelKeys(of folder: ModelFolder) throws -> ConfigNode
     /// Sets what follows from other sections.
     ///
     /// - Parameter modelKeys: the keys that are given in `model`.
@@ -33,13 +33,16 @@ package protocol TrainingConfiguration: ConfigSection {
 extension TrainingConfiguration {
     /// Reads a YAML file and applies `--set` overrides, each `a.b=value`.
     ///
-    /// - Parameter initFrom: overrides the file's `init_from`.
+    /// - Parameters:
+    ///   - initFrom: overrides the file's `init_from`.
+    ///   - locate: finds the folder of the model that `init_from` names.
     package static func load(
-        path: String, overrides: [String] = [], initFrom: String? = nil
+        path: String, overrides: [String] = [], initFrom: String? = nil,
+        locate: (String) throws -> ModelFolder = { ModelFolder($0) }
     ) throws(ConfigError) -> Self {
         try Self(
             yaml: ConfigurationFile.read(path), source: path, overrides: overrides, initFrom: initFrom,
-            folder: (path as NSString).deletingLastPathComponent)
+            folder: (path as NSString).deletingLastPathComponent, locate: locate)
     }
 
     /// Parses YAML text.
@@ -47,12 +50,16 @@ extension TrainingConfiguration {
     /// - Parameters:
     ///   - source: the name of the text in messages.
     ///   - folder: the base of relative paths in `model: {config: FILE.json}`.
+    ///   - locate: finds the folder of the model that `init_from` names.
     package init(
-        yaml: String, source: String, overrides: [String] = [], initFrom: String? = nil, folder: String = ""
+        yaml: String, source: String, overrides: [String] = [], initFrom: String? = nil, folder: String = "",
+        locate: (String) throws -> ModelFolder = { ModelFolder($0) }
     ) throws(ConfigError) {
         var root = try ConfigurationFile.tree(yaml, source: source, overrides: overrides, initFrom: initFrom)
         try Self.checkKeys(of: root, path: [])
-        root["model"] = try ConfigurationFile.model(root, folder: folder, readModel: Self.readModel)
+        root["model"] = try ConfigurationFile.model(root, folder: folder) {
+            try Self.modelKeys(of: locate($0))
+        }
         try self.init(config: root, path: [])
     }
 
@@ -83,7 +90,7 @@ extension TrainingConfiguration {
         if size % factor == 0 { return }
         throw ConfigError(
             .invalidValue, at: ["data", "size"],
-            "found \(size), expected a multiple of \(factor), which the model's levels divide it by")
+            "found \(size), expected a multiple of \(factor), by which the model's levels divide it")
     }
 }
 
@@ -104,7 +111,7 @@ extension ConfigKey where Section: TrainingConfiguration {
 
     static var seed: ConfigKey {
         .init(
-            "seed", \.seed, .harmful("the order of the data, noise and dropout are drawn by it"),
+            "seed", \.seed, .harmful("it determines the order of the data, the noise and dropout"),
             "Seed of all random numbers.")
     }
 
@@ -159,7 +166,7 @@ extension Configuration {
     /// The settings of sample grids. The seed is fixed, so a run's grids use the same noise at every step.
     package var samplingSettings: SamplingSettings {
         SamplingSettings(
-            method: sampling.sampler == .ddpm ? .ddpm : .ddim, steps: sampling.steps, eta: sampling.eta,
+            method: sampling.sampler, steps: sampling.steps, eta: sampling.eta,
             spacing: sampling.spacing, seed: seed)
     }
 }

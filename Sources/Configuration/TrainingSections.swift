@@ -103,7 +103,7 @@ package struct CheckpointConfiguration: ConfigSection {
                 "Checkpoints at multiples of this step are never deleted; null for none."),
             .init(
                 "async", \.isAsync, .harmless,
-                "Has no effect, and is accepted for old files: checkpoints are always written while training goes on."
+                "Has no effect, and is accepted for old files: checkpoints are always written while training continues."
             ),
             .init(
                 "keep_best", \.keepBest, .atLeast(0, "1 or more, or 0 for none"), .harmless,
@@ -115,11 +115,6 @@ package struct CheckpointConfiguration: ConfigSection {
                 omitted: { $0.saveTimeout == 600 }),
         ]
     }
-}
-
-/// The sampler for a trained model.
-package enum SamplerKind: String, ConfigChoice {
-    case ddim, ddpm
 }
 
 /// `sampling`: the grids made during training, and the defaults of `disttrain sample`.
@@ -145,7 +140,7 @@ package struct SamplingConfiguration: ConfigSection {
     }
 
     package func check() throws(ConfigError) {
-        try require(sampler == .ddim || eta == 0, "eta", "is for sampler: ddim alone")
+        try require(sampler == .ddim || eta == 0, "eta", "only applies to sampler: ddim")
     }
 }
 
@@ -187,7 +182,7 @@ package struct EvaluationConfiguration: ConfigSection {
     package func check() throws(ConfigError) {
         try require(
             features != .inception || inception != nil, "features",
-            "inception needs evaluation.inception, the weights of FID's network (docs/evaluation.md)")
+            "inception requires evaluation.inception, the weights of FID's network (docs/evaluation.md)")
     }
 }
 
@@ -222,7 +217,7 @@ package enum WandBMode: String, ConfigValue, CaseIterable {
         let word = try String(config: node, path: path)
         if word == "online" {
             throw ConfigError(
-                .unsupported, at: path, "cannot be online; use offline, and upload the run by `wandb sync`",
+                .unsupported, at: path, "cannot be online; use offline, and upload the run with `wandb sync`",
                 location: node.location)
         }
         guard let mode = WandBMode(rawValue: word) else {

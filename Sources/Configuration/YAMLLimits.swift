@@ -121,8 +121,8 @@ private struct EventScan {
         // Each summand is at most the limit, so the sum cannot overflow.
         nodes += count
         guard nodes <= YAMLLimits.nodes else {
-            return "stands for more than \(YAMLLimits.nodes) values, those repeated by aliases included; "
-                + "expected a configuration of fewer"
+            return "expands to more than \(YAMLLimits.nodes) values, including those repeated by aliases; "
+                + "expected a smaller configuration"
         }
         return nil
     }

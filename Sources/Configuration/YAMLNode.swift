@@ -80,7 +80,7 @@ package enum YAMLNode {
                 .syntax, "not valid YAML: \(problem)", location: .init(source: source, line: mark.line))
         case .duplicatedKeysInMapping(let duplicates, let context):
             return ConfigError(
-                .syntax, "the key '\(duplicates.sorted().first ?? "")' stands twice in one section",
+                .syntax, "the key '\(duplicates.sorted().first ?? "")' appears twice in one section",
                 location: .init(source: source, line: context.mark.line))
         case .reader(let problem, _, _, _):
             return ConfigError(.syntax, "not valid YAML: \(problem)", location: .init(source: source))

@@ -1,12 +1,29 @@
 import Foundation
 
+/// Samples written by `prepare`, which the folder describes.
+package protocol PreparedDataset: TrainingDataset {
+    var folder: PreparedFolder { get }
+}
+
+extension PreparedDataset {
+    package var name: String { folder.path }
+    package var count: Int { folder.manifest.count }
+    package var height: Int { folder.manifest.height }
+    package var width: Int { folder.manifest.width }
+    package var channels: Int { folder.manifest.channels }
+    package var fingerprint: String { folder.fingerprint }
+    package var preparedFolder: PreparedFolder? { folder }
+    package var classNames: [String] { folder.manifest.classNames }
+    package func label(_ index: Int) -> Int? { folder.label(index) }
+}
+
 /// Latents written by `prepare`. Only the samples that a rank uses are read into its memory.
 ///
 /// A sample is (z - shift)·scaling, where z = mean + exp(logvar / 2)·noise is drawn from the posterior at
 /// each visit, or is the stored latent if the first stage has no posterior. A mirrored sample is the
 /// encoder's latent of the mirrored image if the folder has those, because an encoder is only approximately
 /// equivariant to mirroring; otherwise the latent itself is mirrored.
-package final class LatentDataset: TrainingDataset {
+package final class LatentDataset: PreparedDataset {
     package let folder: PreparedFolder
     /// Latents are multiplied by this.
     package let scalingFactor: Float
@@ -27,16 +44,6 @@ package final class LatentDataset: TrainingDataset {
         self.shiftFactor = Float(
             scalingFactor == nil ? folder.manifest.firstStage?.shiftFactor ?? 0 : shiftFactor ?? 0)
     }
-
-    package var name: String { folder.path }
-    package var count: Int { folder.manifest.count }
-    package var height: Int { folder.manifest.height }
-    package var width: Int { folder.manifest.width }
-    package var channels: Int { folder.manifest.channels }
-    package var fingerprint: String { folder.fingerprint }
-    package var preparedFolder: PreparedFolder? { folder }
-    package var classNames: [String] { folder.manifest.classNames }
-    package func label(_ index: Int) -> Int? { folder.label(index) }
 
     package func read(
         _ index: Int, flipped: Bool, key: SampleKey, into out: UnsafeMutableBufferPointer<Float>

@@ -16,9 +16,7 @@ package struct DataOptions: Equatable, Sendable {
     package var filter: ResizeFilter
 
     package init(path: String, imageSize: Int, filter: ResizeFilter = .lanczos) {
-        self.path = path
-        self.imageSize = imageSize
-        self.filter = filter
+        (self.path, self.imageSize, self.filter) = (path, imageSize, filter)
     }
 }
 
@@ -67,9 +65,9 @@ private func openTrainingDataset(
         guard firstStage == nil else {
             throw DatasetError(
                 .mismatch,
-                "\(path): holds images, but a first stage trains on latents; make them with `disttrain "
-                    + "prepare \(path) --size N --first-stage FOLDER --output FOLDER` and name that folder "
-                    + "as data.path"
+                "\(path): holds images, but training with a first stage requires latents; create them with `disttrain "
+                    + "prepare \(path) --size N --first-stage FOLDER --output FOLDER` and set data.path to that "
+                    + "folder"
             )
         }
         let source: any ImageSource
@@ -95,9 +93,9 @@ private func openTrainingDataset(
         guard made.weightsHash == hash else {
             throw DatasetError(
                 .mismatch,
-                "\(path): these latents were made by another first stage (\(made.className), weights "
-                    + "\(made.weightsHash)) than the one configured (weights \(hash)); configure that one, or prepare "
-                    + "the images again")
+                "\(path): these latents were encoded by a different first stage (\(made.className), weights "
+                    + "\(made.weightsHash)) than the configured one (weights \(hash)); configure the original one, or "
+                    + "prepare the images again")
         }
         return try LatentDataset(
             folder, scalingFactor: Double(firstStage.scalingFactor),
@@ -127,7 +125,7 @@ func openSource(
     guard let seed = UInt64(parts[2]) else {
         throw ImageError(
             .unknownSource, name: specification,
-            "\"\(parts[2])\" is no seed; expected synthetic-faces:COUNT:SEED with a whole number")
+            "\"\(parts[2])\" is not a seed; expected synthetic-faces:COUNT:SEED with a whole number")
     }
     return try openImageSource("synthetic-faces:\(parts[1])", size: size, seed: seed, skipBad: skipBad)
 }

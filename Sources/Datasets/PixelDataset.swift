@@ -4,7 +4,7 @@ import Support
 import Synchronization
 
 /// Images that `prepare` has stored as bytes; a sample is pixel / 127.5 - 1.
-package final class PixelDataset: TrainingDataset {
+package final class PixelDataset: PreparedDataset {
     package let folder: PreparedFolder
 
     package init(_ folder: PreparedFolder) throws(DatasetError) {
@@ -13,16 +13,6 @@ package final class PixelDataset: TrainingDataset {
         }
         self.folder = folder
     }
-
-    package var name: String { folder.path }
-    package var count: Int { folder.manifest.count }
-    package var height: Int { folder.manifest.height }
-    package var width: Int { folder.manifest.width }
-    package var channels: Int { folder.manifest.channels }
-    package var fingerprint: String { folder.fingerprint }
-    package var preparedFolder: PreparedFolder? { folder }
-    package var classNames: [String] { folder.manifest.classNames }
-    package func label(_ index: Int) -> Int? { folder.label(index) }
 
     package func read(
         _ index: Int, flipped: Bool, key: SampleKey, into out: UnsafeMutableBufferPointer<Float>
@@ -95,7 +85,7 @@ package final class ImageDataset: TrainingDataset {
         } catch {
             throw DatasetError(
                 .badImages,
-                "\(error.description); remove it, or make a clean set: disttrain prepare --skip-bad",
+                "\(error.description); remove it, or prepare a dataset without it: disttrain prepare --skip-bad",
                 code: error.code)
         }
         // Two threads may decode the same image concurrently; the results are identical.

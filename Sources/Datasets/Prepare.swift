@@ -36,9 +36,7 @@ package struct PrepareOptions: Sendable {
     package var precision = Precision.auto
 
     package init(source: String, output: String, size: Int) {
-        self.source = source
-        self.output = output
-        self.size = size
+        (self.source, self.output, self.size) = (source, output, size)
     }
 }
 
@@ -59,7 +57,7 @@ package func prepare(
     let job = maker.job
 
     // Find the finished shards; each rank verifies its share.
-    try communicator.collectively("looking at the output folder") {
+    try communicator.collectively("checking the output folder") {
         if communicator.isRoot { try takeOutputFolder(options.output, job) }
     }
     var finished = [Double](repeating: 0, count: job.shardCount)
@@ -124,7 +122,7 @@ private func openMaker(_ options: PrepareOptions, _ communicator: Communicator) 
                 guard firstStage.imageChannels == 3 else {
                     throw DatasetError(
                         .mismatch,
-                        "\(options.firstStage ?? ""): takes images of \(firstStage.imageChannels) "
+                        "\(options.firstStage ?? ""): takes images with \(firstStage.imageChannels) "
                             + "channels, expected 3"
                     )
                 }
@@ -158,7 +156,7 @@ private func openMaker(_ options: PrepareOptions, _ communicator: Communicator) 
 
 /// The source's fingerprint, by the rule that existing work in the output folder used. Collective.
 private func sourceFingerprint(_ maker: ShardMaker, _ communicator: Communicator) throws -> String {
-    let earlier = try communicator.fromRoot("looking at the output folder") {
+    let earlier = try communicator.fromRoot("checking the output folder") {
         earlierSourceFingerprint(maker.folder) ?? ""
     }
     if !earlier.isEmpty, !earlier.hasPrefix(SourceFingerprint.prefix) {
@@ -201,7 +199,7 @@ private func isFinished(_ shard: Int, _ maker: ShardMaker) throws(DatasetError) 
     guard record.job == maker.job else {
         throw DatasetError(
             .mismatch,
-            "\(maker.folder): holds shards of other work (\(maker.job.difference(from: record.job))); "
+            "\(maker.folder): contains shards of a different dataset (\(maker.job.difference(from: record.job))); "
                 + "choose another --output, or delete the folder")
     }
     return (record.skipped.isEmpty || maker.skipBad) && record.matchesFile(folder: maker.folder, shard: shard)
@@ -238,10 +236,10 @@ private func makeShards(
     progress?.finish(done)
     guard anyBad, !maker.skipBad else { return }
     let all = try communicator.allGather(bad).flatMap { $0 }.sorted()
-    let others = all.count == 1 ? "" : "; \(all.count) such images in all"
+    let others = all.count == 1 ? "" : "; \(all.count) such images in total"
     throw DatasetError(
         .badImages,
-        "\(maker.sourceName): \(all[0].item): \(all[0].reason)\(others); mend or remove, or leave out "
+        "\(maker.sourceName): \(all[0].item): \(all[0].reason)\(others); fix or remove, or skip "
             + "with --skip-bad"
     )
 }
@@ -254,7 +252,7 @@ private func writeManifest(_ maker: ShardMaker, to path: String) throws {
     var statistics = LatentStatistics(channels: shape.channels)
     var shards: [PreparedManifest.Shard] = []
     var skipped = maker.source.skipped.map {
-        PreparedManifest.Skipped(item: $0, reason: "no image by its name")
+        PreparedManifest.Skipped(item: $0, reason: PreparedManifest.Skipped.noImageName)
     }
     for shard in 0..<job.shardCount {
         let name = PrepareJob.shardName(shard)
@@ -264,8 +262,8 @@ private func writeManifest(_ maker: ShardMaker, to path: String) throws {
             else {
                 throw DatasetError(
                     .damaged,
-                    "\(maker.folder)/\(name): no record of it, though a rank has written it; --output has "
-                        + "to lie on a file system that all hosts share")
+                    "\(maker.folder)/\(name): a rank has written this shard, but its record is not visible here; "
+                        + "--output must be on a file system that all hosts share")
             }
             return record
         }

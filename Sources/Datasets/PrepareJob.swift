@@ -27,14 +27,9 @@ package struct PrepareJob: Equatable, Sendable {
         kind: Kind, sourceFingerprint: String, itemCount: Int, imageSize: Int, transform: String,
         firstStageHash: String?, flip: Bool, precision: String?
     ) {
-        self.kind = kind
-        self.sourceFingerprint = sourceFingerprint
-        self.itemCount = itemCount
-        self.imageSize = imageSize
-        self.transform = transform
-        self.firstStageHash = firstStageHash
-        self.flip = flip
-        self.precision = precision
+        (self.kind, self.sourceFingerprint, self.itemCount) = (kind, sourceFingerprint, itemCount)
+        (self.imageSize, self.transform) = (imageSize, transform)
+        (self.firstStageHash, self.flip, self.precision) = (firstStageHash, flip, precision)
     }
 
     /// Items per shard, except for the last one. At most 256; small enough that 256 images already make 32
@@ -54,10 +49,7 @@ package struct PrepareJob: Equatable, Sendable {
     static func shardName(_ shard: Int) -> String { "\(stem(shard)).safetensors" }
     /// `shard-00000.json`, in the folder `progress`.
     static func recordName(_ shard: Int) -> String { "\(stem(shard)).json" }
-    private static func stem(_ shard: Int) -> String {
-        let digits = String(shard)
-        return "shard-" + String(repeating: "0", count: max(0, 5 - digits.count)) + digits
-    }
+    private static func stem(_ shard: Int) -> String { "shard-" + padded(shard, digits: 5) }
 
     // MARK: JSON
 
@@ -97,7 +89,8 @@ package struct PrepareJob: Equatable, Sendable {
         guard (1...PreparedManifest.Limits.samples).contains(itemCount),
             (1...Self.maximumImageSize).contains(imageSize)
         else {
-            throw DatasetError(.damaged, "\(file): \(itemCount) items of \(imageSize) pixels make no sense")
+            throw DatasetError(
+                .damaged, "\(file): \(itemCount) items of \(imageSize) pixels are out of range")
         }
     }
 

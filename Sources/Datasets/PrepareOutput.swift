@@ -13,14 +13,15 @@ func takeOutputFolder(_ folder: String, _ job: PrepareJob) throws(DatasetError) 
     if let foreign = entries.sorted().first(where: { !$0.hasPrefix(".") }), !isOurs {
         throw DatasetError(
             .mismatch,
-            "\(folder): not empty and no prepared folder (it holds \(foreign)); choose another --output")
+            "\(folder): not empty and not a prepared folder (it contains \(foreign)); choose another --output"
+        )
     }
     if entries.contains(PreparedManifest.fileName) {
         let earlier = try PreparedManifest.read(folder: folder).job
         guard earlier == job else {
             throw DatasetError(
                 .mismatch,
-                "\(folder): holds other work (\(job.difference(from: earlier))); choose another --output, "
+                "\(folder): contains a different dataset (\(job.difference(from: earlier))); choose another --output, "
                     + "or delete it"
             )
         }

@@ -73,13 +73,8 @@ struct PrepareRecord: Equatable {
         job: PrepareJob, count: Int, bytes: Int, crc32: UInt32, crc32c: UInt32?,
         skipped: [PreparedManifest.Skipped], statistics: LatentStatistics
     ) {
-        self.job = job
-        self.count = count
-        self.bytes = bytes
-        self.crc32 = crc32
-        self.crc32c = crc32c
-        self.skipped = skipped
-        self.statistics = statistics
+        (self.job, self.count, self.bytes, self.crc32) = (job, count, bytes, crc32)
+        (self.crc32c, self.skipped, self.statistics) = (crc32c, skipped, statistics)
     }
 }
 

@@ -70,7 +70,7 @@ struct ShardMaker {
         guard content.statistics.isFinite else {
             throw DatasetError(
                 .mismatch,
-                "\(PrepareJob.shardName(shard)): the first stage made values that are NaN or infinite; "
+                "\(PrepareJob.shardName(shard)): the first stage produced NaN or infinite values; "
                     + "check its weights, or use --precision fp32")
         }
         try write(content, shard: shard, bad: bad)
@@ -192,7 +192,7 @@ struct ShardMaker {
         } catch {
             throw DatasetError(
                 .inaccessible,
-                "\(error); finished shards are kept: when this is mended, run the same command again",
+                "\(error); finished shards are kept: fix this, then run the same command again",
                 code: fileErrorCode(error))
         }
     }

@@ -23,24 +23,24 @@ package struct PrepareSummary: Sendable {
         let measured = manifest.statistics.scalingFactor
         guard abs(configured / measured - 1) > Self.tolerance else { return nil }
         return
-            "the first stage's scaling_factor is \(Self.short(configured)), but these latents have unit "
-            + "variance at \(Self.short(measured)); set it in the first stage's config.json, unless you "
-            + "continue training of a U-Net that was made for \(Self.short(configured))"
+            "the first stage's scaling_factor is \(Self.short(configured)), but \(Self.short(measured)) "
+            + "would give these latents unit variance; set it in the first stage's config.json, unless you "
+            + "continue training a U-Net that was trained with \(Self.short(configured))"
     }
 
     /// The summary for the user.
     package func text(output: String) -> String {
         let (m, s) = (manifest, manifest.statistics)
         var lines: [String] = []
-        for item in m.skipped.prefix(Self.listed) { lines.append("left out: \(item.item): \(item.reason)") }
+        for item in m.skipped.prefix(Self.listed) { lines.append("skipped: \(item.item): \(item.reason)") }
         if m.skipped.count > Self.listed {
             lines.append(
-                "left out: \(m.skipped.count - Self.listed) more, listed in "
+                "skipped: \(m.skipped.count - Self.listed) more, listed in "
                     + "\(output)/\(PreparedManifest.fileName)"
             )
         }
         let shape = "\(m.height)x\(m.width)x\(m.channels)"
-        let reused = reusedShards > 0 ? " (\(reusedShards) were there already)" : ""
+        let reused = reusedShards > 0 ? " (\(reusedShards) reused)" : ""
         let bytes = m.shards.reduce(0) { $0 + $1.bytes }
         lines += [
             "\(m.count) \(m.job.kind == .latents ? "latents" : "images") of \(shape) in \(m.shards.count) "
@@ -49,15 +49,15 @@ package struct PrepareSummary: Sendable {
             "measured: mean \(Self.short(s.mean)), std \(Self.short(s.std)); by channel: mean "
                 + "\(Self.list(s.channelMeans)), std \(Self.list(s.channelStds))",
         ]
-        if !m.skipped.isEmpty { lines[lines.count - 2] += "; \(m.skipped.count) left out" }
+        if !m.skipped.isEmpty { lines[lines.count - 2] += "; \(m.skipped.count) skipped" }
         if !m.classNames.isEmpty { lines.append("classes: \(m.classNames.count)") }
         if let first = m.firstStage {
             lines.append(
-                "scaling factor: 1/std is \(Self.short(s.scalingFactor)), the first stage says "
+                "scaling factor: 1/std is \(Self.short(s.scalingFactor)), the first stage has "
                     + Self.short(first.scalingFactor))
         }
         if let scalingWarning { lines.append("warning: \(scalingWarning)") }
-        lines.append("look at \(preview)")
+        lines.append("preview: \(preview)")
         return lines.joined(separator: "\n")
     }
 

@@ -34,9 +34,7 @@ package final class PreparedFolder: Sendable {
         guard labels.allSatisfy({ manifest.classNames.indices.contains($0) }) else {
             throw DatasetError(.damaged, "\(path): a label has no class name; prepare the folder again")
         }
-        self.shards = shards
-        self.starts = starts
-        self.labels = labels
+        (self.shards, self.starts, self.labels) = (shards, starts, labels)
         verification = ShardVerification(shards)
     }
 

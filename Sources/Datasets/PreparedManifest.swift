@@ -23,11 +23,8 @@ package struct PreparedManifest: Sendable {
             className: String, config: JSONValue, weightsHash: String, scalingFactor: Double,
             shiftFactor: Double? = nil
         ) {
-            self.className = className
-            self.config = config
-            self.weightsHash = weightsHash
-            self.scalingFactor = scalingFactor
-            self.shiftFactor = shiftFactor
+            (self.className, self.config, self.weightsHash) = (className, config, weightsHash)
+            (self.scalingFactor, self.shiftFactor) = (scalingFactor, shiftFactor)
         }
     }
 
@@ -46,6 +43,9 @@ package struct PreparedManifest: Sendable {
     package struct Skipped: Sendable, Equatable {
         package var item: String
         package var reason: String
+
+        /// The reason for files that were not read; part of the format.
+        package static let noImageName = "no image by its name"
     }
 
     package var job: PrepareJob
@@ -196,17 +196,10 @@ package struct PreparedManifest: Sendable {
         firstStage: FirstStageRecord?, statistics: LatentStatistics, classNames: [String], shards: [Shard],
         skipped: [Skipped]
     ) {
-        self.job = job
-        self.sourceName = sourceName
-        self.height = height
-        self.width = width
-        self.channels = channels
-        self.hasPosterior = hasPosterior
-        self.firstStage = firstStage
-        self.statistics = statistics
-        self.classNames = classNames
-        self.shards = shards
-        self.skipped = skipped
+        (self.job, self.sourceName, self.height, self.width) = (job, sourceName, height, width)
+        (self.channels, self.hasPosterior, self.firstStage) = (channels, hasPosterior, firstStage)
+        (self.statistics, self.classNames) = (statistics, classNames)
+        (self.shards, self.skipped) = (shards, skipped)
     }
 
     static func parsed(_ bytes: [UInt8], file: String) throws(DatasetError) -> JSONValue {

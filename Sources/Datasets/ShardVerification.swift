@@ -120,7 +120,8 @@ final class ShardFile: Sendable {
     private let identity: PositionedFile.Identity
     private let pool: OpenShards
 
-    static let advice = "run `disttrain prepare` with the same options again: it makes only what is missing"
+    static let advice =
+        "run `disttrain prepare` with the same options again: only missing or damaged shards are written"
 
     /// Opens a shard and checks its size and header; fills `labels` from the tensor of that name, if one is
     /// expected.
@@ -128,15 +129,13 @@ final class ShardFile: Sendable {
         _ path: String, _ entry: PreparedManifest.Shard, _ manifest: PreparedManifest, _ pool: OpenShards,
         labels: inout [Int]
     ) throws(DatasetError) {
-        self.path = path
-        self.entry = entry
-        self.pool = pool
+        (self.path, self.entry, self.pool) = (path, entry, pool)
         do {
             let file = try PositionedFile(path)
             guard file.size == entry.bytes else {
                 throw DatasetError(
                     .damaged,
-                    "\(path): \(file.size) bytes, expected \(entry.bytes): cut short or replaced; \(Self.advice)"
+                    "\(path): \(file.size) bytes, expected \(entry.bytes): truncated or replaced; \(Self.advice)"
                 )
             }
             let shard = try SafetensorsFile(file)

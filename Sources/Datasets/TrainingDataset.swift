@@ -68,9 +68,7 @@ package struct SampleKey: Sendable, Equatable {
     package var sample: UInt64
 
     package init(seed: UInt64, step: UInt64, sample: UInt64) {
-        self.seed = seed
-        self.step = step
-        self.sample = sample
+        (self.seed, self.step, self.sample) = (seed, step, sample)
     }
 
     /// Whether the sample is mirrored if flipping is enabled; true with probability 1/2.
@@ -106,9 +104,7 @@ package struct DatasetError: ReportableError, Equatable, Sendable {
     package let code: Int32
 
     package init(_ kind: Kind, _ message: String, code: Int32 = 0) {
-        self.kind = kind
-        self.message = message
-        self.code = code
+        (self.kind, self.message, self.code) = (kind, message, code)
     }
 
     package var exitStatus: Int32 {

@@ -4,8 +4,8 @@ import TensorCore
 
 // B micro-batch, [H, W, 3] an image, [h, w, c] its latent.
 
-/// An AutoencoderKL's loss: l1·mean|x̂ − x| + mse·mean(x̂ − x)² + kl·mean KL(q(z|x) ‖ N(0, 1)) + edge·(mean absolute
-/// error of the differences between neighbouring pixels, which sharpens outlines at little cost).
+/// The loss of an AutoencoderKL: l1·mean|x̂ − x| + mse·mean(x̂ − x)² + kl·mean KL(q(z|x) ‖ N(0, 1)) +
+/// edge·(mean absolute error of the differences between neighbouring pixels, which sharpens edges at low cost).
 package final class AutoencoderObjective: Objective {
     package struct Weights: Sendable {
         package var l1: Float
@@ -83,8 +83,7 @@ package final class AutoencoderObjective: Objective {
         ) {
             self.objective = objective
             (self.image, self.target, self.noise) = (image, target, noise)
-            self.divergence = divergence
-            self.globalBatch = globalBatch
+            (self.divergence, self.globalBatch) = (divergence, globalBatch)
             self.latentCount = latentCount
         }
 

@@ -9,73 +9,24 @@ import Records
 import Support
 import TensorCore
 
-/// `disttrain vae train`: an AutoencoderKL on images.
-package struct AutoencoderRun {
-    package let configuration: AutoencoderConfiguration
-    package let output: String
-    package let resume: Resume
-    package let allowedChanges: AllowedChanges
-    package let watching: Watching
-
-    package init(
-        _ configuration: AutoencoderConfiguration, output: String?, resume: Resume,
-        allowedChanges: AllowedChanges = AllowedChanges.none, watching: Watching = Watching()
-    ) {
-        self.watching = watching
-        self.configuration = configuration
-        self.output = output ?? "runs/\(configuration.name)"
-        self.resume = resume
-        self.allowedChanges = allowedChanges
+extension AutoencoderConfiguration: TrainableConfiguration {
+    package static func locateModel(_ path: String) throws -> ModelFolder {
+        try PipelineFolder.locateAutoencoder(path)
     }
 
-    /// Trains, and watches the ranks meanwhile. Collective.
-    package func train(_ communicator: Communicator) throws {
-        try JobWatcher.watch(communicator, watching.limits) { try train(communicator, $0) }
-    }
-
-    /// Trains on ranks that are watched already. Collective.
-    package func train(_ communicator: Communicator, _ watcher: JobWatcher) throws {
-        var c = configuration
-        let activity = watcher.activity
-        try StartAgreement.compareCommands(
-            c.node, output: output, resume: resume, allowedChanges: allowedChanges, communicator)
-        try c.train.agreeOnPrecision(communicator)
-        activity.enter(.openData)
-        let dataset = try openTrainingDataset(c.data.options, firstStage: nil, on: communicator)
-        try StartAgreement.compareData(dataset.fingerprint, firstStage: nil, communicator)
-        activity.enter(.makeModel)
-        let model = try AutoencoderKL(c.model)
-        guard c.model.inChannels == dataset.channels else {
+    package func makeTask(_ setup: TaskSetup) throws -> any TrainingTask {
+        let dataset = try setup.openData(data.options, firstStage: nil)
+        guard model.inChannels == dataset.channels else {
             throw RunError(
-                "model.in_channels is \(c.model.inChannels), but \(dataset.name) has \(dataset.channels) channels"
+                "model.in_channels is \(model.inChannels), but \(dataset.name) has \(dataset.channels) channels"
             )
         }
-        try communicator.collectively("making the model") { try model.store.checkMemory() }
-        model.store.initialize(seed: c.seed)
-        activity.enter(.initialize)
-        let initializedFrom = try InitialWeights.autoencoder(c.initFrom, for: c.model)?
-            .load(into: model.store, run: RunFolder(output), resume, communicator)
-        try agreeOnInitialWeights(model.store, communicator)
-        let task = try AutoencoderTask(
-            c, model: model, dataset: dataset, initializedFrom: initializedFrom,
-            communicator: communicator)
-        activity.enter(.openRun)
-        let folder = try RunFolder.open(output, c.name, resume, communicator)
-        defer { folder.lock?.release() }
-        let run = try TrainingRun(
-            task, c, folder: folder, allowedChanges: allowedChanges, watching: watching, watcher: watcher,
-            communicator: communicator)
-        if communicator.isRoot {
-            printLine(
-                "Training first stage \(c.name): \(model.store.parameterCount) parameters on \(dataset.count) images "
-                    + "\(dataset.height)×\(dataset.width) of \(dataset.name), \(communicator.size) ranks × "
-                    + "\(Processor.threads) threads, \(c.train.precisionName), "
-                    + "batch \(c.train.batchSize), in \(output)")
-        }
-        try run.train(resume: resume)
-        if communicator.isRoot {
-            printLine("Done: reconstructions in \(folder.path)/samples, first stage \(folder.model)")
-        }
+        let autoencoder = try AutoencoderKL(model)
+        let initializedFrom = try setup.initialize(
+            autoencoder.store, seed: seed, from: InitialWeights.autoencoder(initFrom, for: model))
+        return try AutoencoderTask(
+            self, model: autoencoder, dataset: dataset, initializedFrom: initializedFrom,
+            communicator: setup.communicator)
     }
 }
 
@@ -109,7 +60,16 @@ private final class AutoencoderTask: TrainingTask {
             earlierDatasetFingerprint: dataset.earlierFingerprint, programVersion: Program.version)
     }
 
-    func sampleImages(tick: @escaping () -> Void) throws -> Image? {
+    var summary: String {
+        "first stage \(configuration.name): \(model.store.parameterCount) parameters on \(dataset.count) images "
+            + "\(dataset.height)×\(dataset.width) of \(dataset.name)"
+    }
+
+    func results(in folder: RunFolder) -> String {
+        "reconstructions in \(folder.path)/samples, first stage \(folder.model)"
+    }
+
+    func sampleImages(_ activity: RankActivity) throws -> Image? {
         communicator.isRoot ? try reconstructions() : nil
     }
 
@@ -140,8 +100,8 @@ private final class AutoencoderTask: TrainingTask {
         return ImageGrid(columns: 8).render(images)
     }
 
-    /// 1 over the standard deviation of the latents of up to 512 images, as Rombach et al. (2022, section G) scale
-    /// theirs, so that the diffusion works on unit variance.
+    /// 1 over the standard deviation of the latents of up to 512 images, so that diffusion works on latents of
+    /// unit variance (Rombach et al., 2022, section G).
     private func measuredScalingFactor() throws -> Double {
         let count = min(512, dataset.count)
         var statistics = (count: 0.0, sum: 0.0, squares: 0.0)
@@ -151,7 +111,7 @@ private final class AutoencoderTask: TrainingTask {
                 try stage.encode($0, batch: range.count, height: dataset.height, width: dataset.width)
             }
             for (index, mean) in encoded.mean.enumerated() {
-                // A sample of the posterior has its mean's spread and its own variance.
+                // The second moment of a sample from the posterior is mean² + variance.
                 let variance = encoded.logVariance.map { exp(Double($0[index])) } ?? 0
                 statistics.count += 1
                 statistics.sum += Double(mean)

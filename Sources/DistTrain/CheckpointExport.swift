@@ -3,7 +3,7 @@ import Foundation
 import LDMModel
 import Support
 
-/// `disttrain checkpoint export`: a diffusers folder from any checkpoint.
+/// `disttrain checkpoint export`: exports any checkpoint as a diffusers folder.
 package struct CheckpointExport {
     let model: String
     let weights: String?
@@ -13,25 +13,22 @@ package struct CheckpointExport {
     let output: String
 
     /// - Parameters:
-    ///   - model: a run, a checkpoint, or whatever else `PipelineFolder.read` opens.
+    ///   - model: a run, a checkpoint, or anything else that `PipelineFolder.read` opens.
     ///   - weights: "unet", "ema-DECAY" or "ema-power-WIDTH"; nil for the slowest average.
-    ///   - average: in their place one of this relative width, made from what the run keeps up to a step, or to the last.
-    ///   - firstStage: in place of the one that the run was trained behind.
-    ///   - format: of the trained model's weights; a first stage's files are copied as they are.
+    ///   - average: exports instead an average of this relative width, computed from the run's snapshots up to
+    ///     a step; nil for the last step.
+    ///   - firstStage: replaces the first stage that the run was trained with.
+    ///   - format: the format of the trained model's weights; files of a first stage are copied unchanged.
     package init(
         model: String, weights: String?, average: (sigmaRel: Double, step: Int?)? = nil, firstStage: String?,
         format: WeightFormat, output: String
     ) {
-        self.model = model
-        self.weights = weights
-        self.average = average
-        self.firstStage = firstStage
-        self.format = format
-        self.output = output
+        (self.model, self.weights, self.average) = (model, weights, average)
+        (self.firstStage, self.format, self.output) = (firstStage, format, output)
     }
 
-    /// Writes the folder, whole or not at all, one tensor of the model in memory at a time. A run that is in use is not
-    /// given another model.
+    /// Writes the folder completely or not at all, with one tensor of the model in memory at a time. Does not
+    /// replace the model of a run that is in use.
     package func run() throws {
         try RunLock.holding(RunFolder.run(ofModel: output), note: { printLine("Note: \($0)") }) {
             try write()
@@ -51,10 +48,10 @@ package struct CheckpointExport {
         var pipeline = try PipelineFolder.read(place, weights: weights, firstStage: firstStage)
         if let average { pipeline = pipeline.with(average.mixture) }
         if pipeline.scheduler == nil {
-            printLine("Note: \(model) names no scheduler; DDIMScheduler's defaults are written")
+            printLine("Note: \(model) has no scheduler configuration; DDIMScheduler's defaults are written")
         }
         try verify(pipeline.unet, average)
-        // Opened to see that it is the one; what is copied is its files.
+        // Open it only to verify that it is the right one; its files are copied.
         _ = try pipeline.openFirstStage(dtype: .float32, isGiven: firstStage != nil)
         try pipeline.write(to: output, format)
         let step = pipeline.step.map { " of step \($0)" } ?? ""
@@ -66,10 +63,10 @@ package struct CheckpointExport {
     private func write(autoencoder folder: ModelFolder, _ mixture: WeightMixture?) throws {
         try ModelFolder(output).write(autoencoderOf: folder, format, mixture: mixture)
         printLine("Wrote the first stage of \(mixture?.name ?? folder.path) to \(output)")
-        printLine("Note: its scaling_factor is the configuration's; a run measures it when it ends")
+        printLine("Note: its scaling_factor is that of the configuration; a run measures it only at its end")
     }
 
-    /// Compares the checksums of the weights, where they lie in a checkpoint.
+    /// Verifies the checksums of the weights if they are in a checkpoint.
     private func verify(_ folder: ModelFolder, _ average: AverageReconstruction?) throws {
         if let average { try average.verify() } else { try folder.verifyWeights() }
     }

@@ -3,7 +3,7 @@ import Configuration
 import Datasets
 
 extension DataConfiguration {
-    /// Where the samples are, and how images are read.
+    /// The location of the samples, and how images are read.
     var options: DataOptions {
         DataOptions(path: isSynthetic ? "\(path):\(syntheticCount)" : path, imageSize: size ?? 64)
     }
@@ -47,9 +47,9 @@ extension TrainingConfiguration {
     }
 }
 
-/// When a run does what, in steps; 0 means never.
+/// The intervals of a run's periodic actions, in steps; 0 means never.
 package struct Intervals: Sendable {
-    /// The run's length.
+    /// The length of the run.
     package var steps: Int
     package var log: Int
     package var sample: Int

@@ -1,34 +1,33 @@
 import Datasets
+import FileFormats
 import LDMModel
 import TensorCore
 
 // B micro-batch, [H, W, C] a latent (or an image, in pixel space).
 
-/// Where the denoiser's training samples come from: what is noised, how much, and by which noise.
+/// The source of the denoiser's training samples: clean samples, timesteps and noise.
 package protocol DenoisingDraws {
-    /// Samples that there are to choose from.
+    /// The number of samples to choose from.
     var sampleCount: Int { get }
     /// Shape of a sample: [height, width, channels].
     var height: Int { get }
     var width: Int { get }
     var channels: Int { get }
-    /// Writes x₀ and ε of a sample, [H, W, C] each, and returns its timestep t. Throws where data cannot be read.
+    /// Writes x₀ and ε of a sample, [H, W, C] each, and returns its timestep t. Throws if data cannot be read.
     func draw(
         _ item: BatchItem, clean: UnsafeMutableBufferPointer<Float>, noise: UnsafeMutableBufferPointer<Float>
     ) throws -> Int
 }
 
-/// Samples of a dataset, with everything random about them drawn by their keys.
+/// Samples of a dataset; all random numbers are derived from the keys of the samples.
 package struct KeyedDraws: DenoisingDraws {
     let dataset: any TrainingDataset
     let flips: Bool
-    /// T: timesteps are drawn from 0..<T, all alike.
+    /// T: timesteps are drawn uniformly from 0..<T.
     let timesteps: Int
 
     package init(dataset: any TrainingDataset, flips: Bool, timesteps: Int) {
-        self.dataset = dataset
-        self.flips = flips
-        self.timesteps = timesteps
+        (self.dataset, self.flips, self.timesteps) = (dataset, flips, timesteps)
     }
 
     package var sampleCount: Int { dataset.count }
@@ -54,7 +53,7 @@ package final class DenoisingObjective: Objective {
     let unet: UNet2DModel
     let draws: any DenoisingDraws
     let schedule: NoiseSchedule
-    /// Weight of timestep t's loss: 1, or min-SNR's.
+    /// The weight of the loss at timestep t: 1, or the min-SNR weight.
     let lossWeights: [Float]
 
     package init(
@@ -67,7 +66,7 @@ package final class DenoisingObjective: Objective {
         lossWeights = (0..<schedule.count).map { schedule.lossWeight($0, minSNRGamma: minSNRGamma) }
     }
 
-    /// On a dataset, with draws by key.
+    /// Trains on a dataset, with keyed draws.
     package convenience init(
         unet: UNet2DModel, dataset: any TrainingDataset, schedule: NoiseSchedule, minSNRGamma: Double?,
         flips: Bool
@@ -144,5 +143,14 @@ package final class DenoisingObjective: Objective {
         }
 
         var parts: [(name: String, value: Double)] { [] }
+    }
+}
+
+extension UNet2DModel {
+    /// A model to train: its parameters are ordered so that the slice of each rank contains some of every part.
+    package static func forTraining(_ config: UNet2DConfig) throws(ConfigError) -> UNet2DModel {
+        let model = try UNet2DModel(config)
+        model.store.interleave()
+        return model
     }
 }

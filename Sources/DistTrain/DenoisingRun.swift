@@ -10,80 +10,28 @@ import Records
 import Support
 import TensorCore
 
-/// `disttrain train`: a U-Net on latents or pixels.
-package struct DenoisingRun {
-    package let configuration: Configuration
-    package let output: String
-    package let resume: Resume
-    package let allowedChanges: AllowedChanges
-    package let watching: Watching
-
-    package init(
-        _ configuration: Configuration, output: String?, resume: Resume,
-        allowedChanges: AllowedChanges = AllowedChanges.none, watching: Watching = Watching()
-    ) {
-        self.watching = watching
-        self.configuration = configuration
-        self.output = output ?? "runs/\(configuration.name)"
-        self.resume = resume
-        self.allowedChanges = allowedChanges
+extension Configuration: TrainableConfiguration {
+    package static func locateModel(_ path: String) throws -> ModelFolder {
+        try PipelineFolder.locateUNet(path)
     }
 
-    /// Trains, and watches the ranks meanwhile. Collective.
-    package func train(_ communicator: Communicator) throws {
-        try JobWatcher.watch(communicator, watching.limits) { try train(communicator, $0) }
-    }
-
-    /// Trains on ranks that are watched already. Collective.
-    package func train(_ communicator: Communicator, _ watcher: JobWatcher) throws {
-        var c = configuration
-        let activity = watcher.activity
-        try StartAgreement.compareCommands(
-            c.node, output: output, resume: resume, allowedChanges: allowedChanges, communicator)
-        try c.train.agreeOnPrecision(communicator)
-        activity.enter(.openStage)
-        let firstStage = try communicator.collectively("opening the first stage") {
-            try c.firstStagePath.map { try FirstStage(folder: ModelFolder($0), dtype: c.train.dtype) }
+    package func makeTask(_ setup: TaskSetup) throws -> any TrainingTask {
+        setup.activity.enter(.openStage)
+        let firstStage = try setup.communicator.collectively("opening the first stage") {
+            try firstStagePath.map { try FirstStage(folder: ModelFolder($0), dtype: train.dtype) }
         }
-        activity.enter(.openData)
-        let dataset = try openTrainingDataset(c.data.options, firstStage: firstStage, on: communicator)
-        try StartAgreement.compareData(dataset.fingerprint, firstStage: firstStage?.weightsHash, communicator)
-        activity.enter(.makeModel)
-        var model = c.model
+        let dataset = try setup.openData(data.options, firstStage: firstStage)
+        var model = model
         // diffusers' pipelines draw noise of this size, so the written configuration must contain it.
         model.sampleSize = model.sampleSize ?? SpatialSize(height: dataset.height, width: dataset.width)
         try checkChannels(model, dataset)
-        let unet = try UNet2DModel(model)
-        try communicator.collectively("making the model") { try unet.store.checkMemory() }
-        unet.store.initialize(seed: c.seed)
-        let scheduler = c.schedulerConfig()
-        activity.enter(.initialize)
-        let initializedFrom = try InitialWeights.unet(c.initFrom, for: model, scheduler)?
-            .load(into: unet.store, run: RunFolder(output), resume, communicator)
-        try agreeOnInitialWeights(unet.store, communicator)
-
-        let task = try DenoisingTask(
-            c, unet: unet, dataset: dataset, firstStage: firstStage, scheduler: scheduler,
-            initializedFrom: initializedFrom, communicator: communicator)
-        activity.enter(.openRun)
-        let folder = try RunFolder.open(output, c.name, resume, communicator)
-        defer { folder.lock?.release() }
-        let run = try TrainingRun(
-            task, c, folder: folder, allowedChanges: allowedChanges, watching: watching, watcher: watcher,
-            communicator: communicator)
-        if communicator.isRoot {
-            printLine(
-                "Training \(c.name): \(unet.store.parameterCount) parameters on \(dataset.count) samples "
-                    + "\(dataset.height)×\(dataset.width)×\(dataset.channels) of \(dataset.name), "
-                    + "\(communicator.size) ranks × \(Processor.threads) threads, "
-                    + "\(c.train.precisionName), batch \(c.train.batchSize), in \(output)")
-        }
-        try run.train(resume: resume)
-        if communicator.isRoot {
-            printLine(
-                "Done: samples in \(folder.path)/samples, loss curve \(folder.path)/loss.png, model \(folder.model)"
-            )
-        }
+        let unet = try UNet2DModel.forTraining(model)
+        let scheduler = schedulerConfig()
+        let initializedFrom = try setup.initialize(
+            unet.store, seed: seed, from: InitialWeights.unet(initFrom, for: model, scheduler))
+        return try DenoisingTask(
+            self, unet: unet, dataset: dataset, firstStage: firstStage, scheduler: scheduler,
+            initializedFrom: initializedFrom, communicator: setup.communicator)
     }
 
     private func checkChannels(_ unet: UNet2DConfig, _ dataset: any TrainingDataset) throws {
@@ -108,7 +56,7 @@ package struct DenoisingRun {
     }
 }
 
-/// A U-Net that predicts noise, or what a configuration names in its place.
+/// A U-Net that predicts noise, or the prediction type that the configuration selects.
 private final class DenoisingTask: TrainingTask {
     let objective: any Objective
     let identity: RunIdentity
@@ -118,6 +66,7 @@ private final class DenoisingTask: TrainingTask {
     private let unet: UNet2DModel
     private let scheduler: SchedulerConfig
     private let pictures: SamplePictures
+    let summary: String
 
     init(
         _ c: Configuration, unet: UNet2DModel, dataset: any TrainingDataset, firstStage: FirstStage?,
@@ -125,6 +74,9 @@ private final class DenoisingTask: TrainingTask {
     ) throws {
         (configuration, self.unet, self.scheduler) = (c, unet, scheduler)
         self.initializedFrom = initializedFrom
+        summary =
+            "\(c.name): \(unet.store.parameterCount) parameters on \(dataset.count) samples "
+            + "\(dataset.height)×\(dataset.width)×\(dataset.channels) of \(dataset.name)"
         objective = DenoisingObjective(
             unet: unet, dataset: dataset, schedule: try NoiseSchedule(scheduler),
             minSNRGamma: c.diffusion.minSNRGamma, flips: c.data.flip)
@@ -144,16 +96,20 @@ private final class DenoisingTask: TrainingTask {
             programVersion: Program.version)
     }
 
-    /// A grid of samples, of the same noise at every step.
-    func sampleImages(tick: @escaping () -> Void) throws -> Image? {
+    func results(in folder: RunFolder) -> String {
+        "samples in \(folder.path)/samples, loss curve \(folder.path)/loss.png, model \(folder.model)"
+    }
+
+    /// A grid of samples, generated from the same noise at every step.
+    func sampleImages(_ activity: RankActivity) throws -> Image? {
         let count = configuration.sampling.count
-        let share = try pictures.draw(count, configuration.samplingSettings) { _ in tick() }
+        let share = try pictures.draw(count, configuration.samplingSettings) { _ in activity.tick() }
         return try pictures.gather(share, count: count).map { ImageGrid.square(of: $0.count).render($0) }
     }
 
     func export(to folder: String, values: UnsafePointer<Float>) throws {
         try PipelineFolder.write(
-            folder, unet: unet, values: values, scheduler: scheduler, firstStage: configuration.firstStagePath
-        )
+            folder, unet: unet, values: values, scheduler: scheduler,
+            firstStage: try configuration.firstStagePath.map(PipelineFolder.locateAutoencoder))
     }
 }

@@ -1,11 +1,12 @@
 import CKernels
 import TensorCore
 
-/// The blocks of a model, `down_blocks.0` or `mid_block`, as parts of the flat gradient buffer, for norms by block.
+/// The blocks of a model, such as `down_blocks.0` or `mid_block`, as parts of the flat gradient buffer, for the
+/// gradient norms of the blocks.
 package struct GradientBlocks: Sendable {
     /// In the order of the parameters.
     package private(set) var names: [String] = []
-    /// Of each block, its parameters'.
+    /// For each block, the ranges of its parameters.
     private var ranges: [[Range<Int>]] = []
 
     package init(_ store: ParameterStore) {
@@ -22,8 +23,9 @@ package struct GradientBlocks: Sendable {
         }
     }
 
-    /// The block of a parameter: what its name begins with, one word, behind an autoencoder's half, and its number.
-    /// `down_blocks.0.resnets.1.conv1.weight` is of `down_blocks.0`, `encoder.conv_in.bias` of `encoder.conv_in`.
+    /// The block of a parameter: the first component of its name (for an autoencoder, after `encoder` or
+    /// `decoder`), and its index. `down_blocks.0.resnets.1.conv1.weight` is in `down_blocks.0`,
+    /// `encoder.conv_in.bias` in `encoder.conv_in`.
     package static func block(of name: String) -> String {
         let words = name.split(separator: ".")
         var count = words.first == "encoder" || words.first == "decoder" ? 2 : 1
@@ -31,8 +33,8 @@ package struct GradientBlocks: Sendable {
         return words.prefix(count).joined(separator: ".")
     }
 
-    /// Of each block, the sum of squares of what lies in `slice`; over slices that cover the buffer they add up to the
-    /// squares of the blocks' norms.
+    /// For each block, the sum of squares of its gradients within `slice`. Summed over slices that cover the
+    /// buffer, they are the squared norms of the blocks.
     func squares(of gradients: UnsafePointer<Float>, in slice: Range<Int>) -> [Double] {
         ranges.map { ranges in
             ranges.reduce(0) { sum, range in

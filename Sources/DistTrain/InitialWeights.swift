@@ -1,54 +1,44 @@
 import Checkpointing
 import Communication
+import Configuration
 import LDMModel
 import Support
 import TensorCore
 
-/// The weights of another model that a run starts from: `--init-from`.
+/// The weights of another model from which a run starts: `--init-from`.
 struct InitialWeights {
-    /// What was asked for.
+    /// The path that the user gave.
     let path: String
-    /// Finds the model's folder; may throw.
+    /// Finds the model's folder.
     let locate: (String) throws -> ModelFolder
-    /// What stands in the way of using a folder's weights, a phrase each; throws for another class.
-    let differences: (ModelConfig, ModelFolder) throws -> [String]
-    /// The noise that the run trains for, where there is one: weights trained for another are worth a word.
+    /// The differences that prevent using a folder's weights, a phrase each; throws for a model of another class.
+    let differences: (ModelFolder) throws -> [String]
+    /// The noise schedule of the run, if any; a note says if the weights were trained with another one.
     let scheduler: SchedulerConfig?
 
-    /// The weights of a U-Net, for a run of `model`: a UNet2DModel's folder, a pipeline, a run or a checkpoint, of
-    /// which the slowest average is taken.
-    static func unet(
-        _ path: String?, for model: UNet2DConfig, _ scheduler: SchedulerConfig
-    ) -> InitialWeights? {
+    /// The weights of a U-Net: a UNet2DModel's folder, a pipeline, a run or a checkpoint (its slowest average).
+    static func unet(_ path: String?, for model: UNet2DConfig, _ scheduler: SchedulerConfig)
+        -> InitialWeights?
+    {
         path.map {
             InitialWeights(
-                path: $0, locate: PipelineFolder.locateUNet,
-                differences: { config, folder in
-                    guard case .unet(let theirs) = config else {
-                        throw ModelFolderError(folder.path, "holds an autoencoder, expected a UNet2DModel")
-                    }
-                    return model.differences(from: theirs)
-                }, scheduler: scheduler)
+                path: $0, locate: Configuration.locateModel,
+                differences: { model.differences(from: try $0.readUNetConfig()) }, scheduler: scheduler)
         }
     }
 
-    /// The weights of an autoencoder, for a run of `model`: an AutoencoderKL's folder, or what has one in it.
+    /// The weights of an autoencoder: an AutoencoderKL's folder, or a folder that contains one.
     static func autoencoder(_ path: String?, for model: AutoencoderKLConfig) -> InitialWeights? {
         path.map {
             InitialWeights(
-                path: $0, locate: PipelineFolder.locateAutoencoder,
-                differences: { config, folder in
-                    guard case .autoencoderKL(let theirs) = config else {
-                        throw ModelFolderError(folder.path, "holds another model, expected an AutoencoderKL")
-                    }
-                    return model.differences(from: theirs)
-                }, scheduler: nil)
+                path: $0, locate: AutoencoderConfiguration.locateModel,
+                differences: { model.differences(from: try $0.readAutoencoderKLConfig()) }, scheduler: nil)
         }
     }
 
     /// Loads the weights into `store` on all ranks, unless the run has a checkpoint to resume from. Collective.
     ///
-    /// - Returns: the folder the weights came from; nil where a checkpoint goes before.
+    /// - Returns: the folder the weights came from; nil if the run resumes from a checkpoint.
     /// - Throws: `RunError` with all keys in which the models differ, or `ModelFolderError` with all tensors.
     func load(
         into store: ParameterStore, run: RunFolder, _ resume: Resume, _ communicator: Communicator
@@ -59,11 +49,11 @@ struct InitialWeights {
                 return []
             }
             let folder = try locate(path)
-            let differing = try differences(try folder.readModelConfig(), folder)
+            let differing = try differences(folder)
             guard differing.isEmpty else {
                 throw RunError(
-                    "the configuration's model is not that of --init-from \(folder.path): "
-                        + "\(differing.joined(separator: "; ")); make them equal, or leave out the section 'model'"
+                    "the configured model differs from that of --init-from \(folder.path): "
+                        + "\(differing.joined(separator: "; ")); make them equal, or omit the section 'model'"
                 )
             }
             try folder.verifyWeights()
@@ -72,7 +62,8 @@ struct InitialWeights {
             if let scheduler, let theirs = (try? PipelineFolder.read(path))?.scheduler {
                 let differing = scheduler.noiseDifferences(from: theirs)
                 if !differing.isEmpty {
-                    printLine("Note: they were trained for other noise: \(differing.joined(separator: "; "))")
+                    printLine(
+                        "Note: they were trained with different noise: \(differing.joined(separator: "; "))")
                 }
             }
             return [folder.path]

@@ -1,7 +1,7 @@
 import Communication
 import TensorCore
 
-/// The recorded forward and backward pass of a micro-batch, and where in it communication happens.
+/// The recorded forward and backward pass of a micro-batch, and the points at which it communicates.
 final class MicroBatchTape {
     let tape: Tape
     let context: RunContext

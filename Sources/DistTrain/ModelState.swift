@@ -2,11 +2,11 @@ import Checkpointing
 import Communication
 import TensorCore
 
-/// What training changes, as far as this rank keeps it: fp32 master weights, AdamW's moments, averages.
+/// This rank's part of the training state: fp32 master weights, AdamW moments, averages.
 ///
-/// A rank updates its slice of the flat store, or with `Sharding.none` all of it; then the ranks exchange what kernels
-/// read. In fp32 that is the masters themselves, which lie in the store; in bf16 the store holds rounded matrices
-/// alone, and the masters lie here.
+/// A rank updates its slice of the flat store, or with `Sharding.none` all of it; then the ranks exchange the
+/// weights that kernels read. In fp32 these are the masters themselves, which are in the store; in bf16 the store
+/// contains only rounded matrices, and the masters are here.
 package final class ModelState {
     package struct Settings: Sendable {
         package var sharding: Sharding
@@ -20,36 +20,32 @@ package final class ModelState {
             optimizer: AdamW.Settings = AdamW.Settings(),
             averages: [WeightAverage.Settings] = []
         ) {
-            self.sharding = sharding
-            self.dtype = dtype
-            self.optimizer = optimizer
-            self.averages = averages
+            (self.sharding, self.dtype) = (sharding, dtype)
+            (self.optimizer, self.averages) = (optimizer, averages)
         }
     }
 
     package let settings: Settings
     package let store: ParameterStore
     package let slices: ShardLayout
-    /// The flat elements that this rank keeps; `master`, moments and averages begin at its start.
+    /// The flat elements that this rank owns; `master`, moments and averages begin at its start.
     package let range: Range<Int>
     package let master: UnsafeMutablePointer<Float>
     package let optimizer: AdamW
     package let averages: [WeightAverage]
-    /// On several machines, where updated weights are on their way while the next step begins.
+    /// Set on several hosts, where updated weights are in flight while the next step begins.
     let gather: ParameterAllGather?
     private let communicator: Communicator
     private let ownsMaster: Bool
 
-    /// Takes over the store's present values, the same on every rank.
+    /// Starts from the store's current values, which are the same on every rank.
     ///
-    /// - Parameter hosts: where the ranks are taken to be, for a test; nil: where they are.
+    /// - Parameter hosts: a simulated placement of the ranks, for tests; nil: the actual one.
     package init(
         _ store: ParameterStore, _ settings: Settings, _ communicator: Communicator,
         hosts: HostMap? = nil
     ) {
-        self.store = store
-        self.settings = settings
-        self.communicator = communicator
+        (self.store, self.settings, self.communicator) = (store, settings, communicator)
         slices = ShardLayout(count: store.count, ranks: communicator.size)
         range = settings.sharding == .optimizer ? slices[communicator.rank] : 0..<store.count
         ownsMaster = settings.dtype == .bfloat16
@@ -74,8 +70,8 @@ package final class ModelState {
     /// This rank's part of the gradients.
     var gradients: UnsafeMutablePointer<Float> { store.gradients + range.lowerBound }
 
-    /// One update from this rank's gradients. Collective. Other ranks' new weights may still be in flight afterwards; see
-    /// `completeWeights`.
+    /// One update from this rank's gradients. Collective. The other ranks' new weights may still be in flight
+    /// afterwards; see `completeWeights`.
     func update(_ update: Int, learningRate: Float, gradientScale: Float) throws(CommunicationError) {
         try completeWeights()
         optimizer.step(
@@ -85,14 +81,14 @@ package final class ModelState {
         try startPublishing(master)
     }
 
-    /// Returns when kernels may read all weights, outside of a `TrainingStep`, which waits for each by itself.
-    /// Collective, like what it completes.
+    /// Returns when kernels may read all weights. Not needed within a `TrainingStep`, which waits for the weights
+    /// of each instruction. Collective.
     package func completeWeights() throws(CommunicationError) { try gather?.finish() }
 
     /// Tries to complete the messages in flight when the run ends with an error.
     func drain() { gather?.drain(within: 5) }
 
-    /// Lets kernels read the masters, after these were changed. Collective.
+    /// Makes changed masters visible to the kernels. Collective.
     package func publishMasters() throws(CommunicationError) { try publish(master) }
 
     private func publish(_ values: UnsafePointer<Float>) throws(CommunicationError) {
@@ -113,9 +109,10 @@ package final class ModelState {
         store.valuesChanged()
     }
 
-    /// Runs `body` while kernels read an average. Collective, and so is what `body` throws.
+    /// Runs `body` while kernels read an average instead of the weights. Collective; `body` must throw on all
+    /// ranks or on none.
     package func withAverage<R>(_ average: WeightAverage, _ body: () throws -> R) throws -> R {
-        // In fp32 the masters lie where the average goes.
+        // In fp32 the masters occupy the memory that the average needs.
         let kept = ownsMaster ? [] : Array(UnsafeBufferPointer(start: master, count: range.count))
         try publish(average.values)
         let result = Result { try body() }
@@ -125,9 +122,9 @@ package final class ModelState {
         return try result.get()
     }
 
-    /// Brings the ranks' parts of `values`, the master or an average, together. Collective.
+    /// Gathers the ranks' parts of `values`, the master or an average. Collective.
     ///
-    /// - Parameter whole: the store's size; holds all values on every rank afterwards.
+    /// - Parameter whole: of the size of the store; contains all values on every rank afterwards.
     func collect(_ values: UnsafePointer<Float>, into whole: UnsafeMutablePointer<Float>)
         throws(CommunicationError)
     {
@@ -138,12 +135,12 @@ package final class ModelState {
             parts: slices.all.map { 4 * $0.lowerBound..<4 * $0.upperBound }, elementSize: 4)
     }
 
-    /// The average that samples are made from; nil where there is none.
+    /// The average from which samples are generated; nil if there is none.
     package var slowestAverage: WeightAverage? {
         averages.max { $0.settings.profile < $1.settings.profile }
     }
 
-    /// The averages of power functions, as far as they are on this rank: what a snapshot holds.
+    /// This rank's part of the power-function averages, the contents of a snapshot.
     package var powerAverages: [StateBuffer] {
         averages.filter { $0.settings.profile.sigmaRel != nil }.map(buffer)
     }
@@ -152,9 +149,9 @@ package final class ModelState {
         StateBuffer(average.settings.profile.name, average.values, range)
     }
 
-    /// What a checkpoint holds, as far as it is on this rank: masters, averages as "ema-0.9999", moments.
+    /// This rank's part of a checkpoint: masters, averages such as "ema-0.9999", moments.
     ///
-    /// - Parameter modelFolder: of the masters: "unet" or "vae".
+    /// - Parameter modelFolder: the folder of the masters, "unet" or "vae".
     package func buffers(modelFolder: String) -> [StateBuffer] {
         [StateBuffer(modelFolder, master, range)]
             + averages.map(buffer)

@@ -1,7 +1,7 @@
 import CKernels
 import Foundation
 
-/// AdamW (Loshchilov and Hutter, 2019) over a run of weights, with the arithmetic of torch.optim.AdamW.
+/// AdamW (Loshchilov and Hutter, 2019) over a contiguous range of weights, with the arithmetic of torch.optim.AdamW.
 package final class AdamW {
     package struct Settings: Sendable {
         package var beta1: Double
@@ -11,15 +11,12 @@ package final class AdamW {
 
         package init(beta1: Double = 0.9, beta2: Double = 0.999, eps: Double = 1e-8, weightDecay: Double = 0)
         {
-            self.beta1 = beta1
-            self.beta2 = beta2
-            self.eps = eps
-            self.weightDecay = weightDecay
+            (self.beta1, self.beta2, self.eps, self.weightDecay) = (beta1, beta2, eps, weightDecay)
         }
     }
 
     package let settings: Settings
-    /// Weights that it updates.
+    /// Number of weights that it updates.
     package let count: Int
     /// First and second moments.
     package let expAvg: UnsafeMutablePointer<Float>
@@ -40,9 +37,9 @@ package final class AdamW {
     /// Updates weights from their gradients.
     ///
     /// - Parameters:
-    ///   - update: updates made before this one.
+    ///   - update: the number of previous updates.
     ///   - learningRate: absolute.
-    ///   - gradientScale: what gradients are multiplied by first (clipping).
+    ///   - gradientScale: a factor that is first applied to the gradients (clipping).
     package func step(
         _ weights: UnsafeMutablePointer<Float>, gradients: UnsafePointer<Float>, update: Int,
         learningRate: Float, gradientScale: Float
@@ -67,7 +64,7 @@ private func allocateZeros(_ count: Int) -> UnsafeMutablePointer<Float> {
 package struct LearningRate: Sendable {
     package enum Shape: String, Sendable, CaseIterable { case constant, cosine }
 
-    /// The rate after warm-up. Absolute: nothing scales it with the batch or the number of ranks.
+    /// The rate after warm-up. Absolute: it is not scaled with the batch size or the number of ranks.
     package let peak: Float
     package let warmupSteps: Int
     package let shape: Shape
@@ -76,15 +73,12 @@ package struct LearningRate: Sendable {
     package let totalSteps: Int
 
     package init(peak: Float, warmupSteps: Int, shape: Shape, final: Float, totalSteps: Int) {
-        self.peak = peak
-        self.warmupSteps = warmupSteps
-        self.shape = shape
-        self.final = final
-        self.totalSteps = totalSteps
+        (self.peak, self.warmupSteps, self.shape) = (peak, warmupSteps, shape)
+        (self.final, self.totalSteps) = (final, totalSteps)
     }
 
-    /// The rate of step `step`, counted from 0, as diffusers' get_scheduler gives it: step/warmup, so that the very
-    /// first step moves nothing, then the schedule.
+    /// The rate of step `step`, counted from 0, as in diffusers' get_scheduler: step/warmup, so the rate of the
+    /// first step is 0, then the schedule.
     package func callAsFunction(step: Int) -> Float {
         if step < warmupSteps { return peak * Float(Double(step) / Double(max(1, warmupSteps))) }
         switch shape {

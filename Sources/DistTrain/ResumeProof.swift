@@ -2,25 +2,26 @@ import Checkpointing
 import Foundation
 import Records
 
-/// What `disttrain verify-resume` finds out from the folders of its runs, a line of its table each.
+/// The checks of `disttrain verify-resume` on the folders of its runs, one table line each.
 ///
-/// One run was never stopped. Another with the same settings was killed, and resumed from its last checkpoint: on as many
-/// ranks it must come to the same to the bit, on another number to the same but for the order of sums.
+/// One run was never stopped. Another with the same settings was killed and resumed from its last checkpoint. On
+/// the same number of ranks its results must be bitwise identical; on another number they may differ only by the
+/// order of sums.
 package struct ResumeProof {
-    /// Something that was compared.
+    /// The result of one comparison.
     package struct Check: Sendable, Equatable {
         package let subject: String
         package let finding: String
-        /// nil for what is reported and proves nothing.
+        /// nil if the comparison is only reported and cannot fail.
         package let hasPassed: Bool?
     }
 
-    /// How far apart a step's loss may be on two numbers of ranks, relative: another order of fp32 sums.
+    /// Relative tolerance for the loss of a step on different numbers of ranks: the order of fp32 sums differs.
     package static let lossTolerance = 1e-5
 
     let undisturbed: RunFolder
     let trace: MetricsTrace
-    /// Of the whole run.
+    /// Number of steps of the complete run.
     let steps: Int
 
     /// - Parameter undisturbed: the folder of the run that was never stopped.
@@ -30,9 +31,10 @@ package struct ResumeProof {
         trace = try MetricsTrace(of: self.undisturbed)
     }
 
-    /// Of a run that was killed and resumed from the checkpoint of `step` on as many ranks: everything is the same.
+    /// Checks a run that was killed and resumed from the checkpoint of `step` on the same number of ranks:
+    /// everything must be identical.
     ///
-    /// - Throws: `CheckpointError` where a checkpoint is missing or damaged, `MetricsError` where metrics cannot be read.
+    /// - Throws: `CheckpointError` if a checkpoint is missing or damaged, `MetricsError` if metrics cannot be read.
     package func sameRanks(_ resumed: String, from step: Int) throws -> [Check] {
         let run = RunFolder(resumed)
         let curve = try MetricsTrace(of: run)
@@ -42,7 +44,7 @@ package struct ResumeProof {
             + [metrics(curve.firstDifference(from: trace, steps: steps), same)]
     }
 
-    /// Of a checkpoint, and what a run on another number of ranks saved as soon as it had loaded it.
+    /// Compares a checkpoint with the one that a run on another number of ranks saved immediately after loading it.
     package func stateLoaded(from checkpoint: String, savedAgain run: String) throws -> [Check] {
         let original = try Checkpoint(opening: checkpoint)
         return try Self.compare(original, try Checkpoint.newest(at: run)).map {
@@ -50,8 +52,9 @@ package struct ResumeProof {
         }
     }
 
-    /// Of a run that was killed and resumed from the checkpoint of `step` on another number of ranks: the first step is
-    /// the same but for the order of sums. The distance of the final weights is reported: it grows with the steps.
+    /// Checks a run that was killed and resumed from the checkpoint of `step` on another number of ranks: its first
+    /// step may differ only by the order of sums. The distance of the final weights is reported; it grows with the
+    /// number of steps.
     package func otherRanks(_ resumed: String, from step: Int) throws -> [Check] {
         let run = RunFolder(resumed)
         let curve = try MetricsTrace(of: run)
@@ -63,8 +66,8 @@ package struct ResumeProof {
                 subject: "loss of step \(step + 1)",
                 finding: relative.map {
                     String(format: "relative difference %.1e, at most %.0e", $0, Self.lossTolerance)
-                } ?? "no number",
-                // A NaN is within nothing.
+                } ?? "not a number",
+                // A NaN is never within the tolerance.
                 hasPassed: relative.map { $0 <= Self.lossTolerance } ?? false))
         let (first, second) = (try last(undisturbed), try last(run))
         let difference = try FolderDifference(first.manifest.run.modelFolder, first, second)
@@ -75,7 +78,7 @@ package struct ResumeProof {
         return checks
     }
 
-    /// A run that began anew would come to the same, too.
+    /// Checks that the run did resume: a run that started over would reach the same result.
     private func start(of curve: MetricsTrace, from step: Int) -> Check {
         if curve.resumedSteps == [step] {
             return Check(subject: "start", finding: "resumed from step \(step)", hasPassed: true)
@@ -87,10 +90,11 @@ package struct ResumeProof {
             hasPassed: false)
     }
 
-    /// - Parameter more: what is true besides where there is no problem.
+    /// - Parameter more: an additional finding to report if there is no problem.
     private func metrics(_ problem: String?, _ more: String = "") -> Check {
         Check(
-            subject: "metrics.jsonl", finding: problem ?? "\(steps) steps, \(more)none missing, none twice",
+            subject: "metrics.jsonl",
+            finding: problem ?? "\(steps) steps, \(more)none missing, none repeated",
             hasPassed: problem == nil)
     }
 
@@ -98,14 +102,14 @@ package struct ResumeProof {
         try Checkpoint(opening: run.checkpoints.path(step: steps))
     }
 
-    /// By checksums, and these by every byte.
+    /// Compares checksums, after verifying them against every byte.
     static func compare(_ a: Checkpoint, _ b: Checkpoint) throws(CheckpointError) -> [Check] {
         try a.verify()
         try b.verify()
         return try StateComparison(a, b).folders.map { folder in
             guard let first = folder.differing.first else {
                 return Check(
-                    subject: folder.name, finding: "\(folder.tensors) tensors the same to the bit",
+                    subject: folder.name, finding: "\(folder.tensors) tensors bit-identical",
                     hasPassed: true)
             }
             return Check(

@@ -7,17 +7,17 @@ import Records
 import Support
 import Synchronization
 
-/// What a run records while it trains: metrics, sample images, progress. Files are written on rank 0.
+/// The records of a training run: metrics, sample images, progress. Files are written on rank 0.
 ///
-/// `metrics.jsonl` must be writable. Everything else is auxiliary: a failure is reported, does not stop training, and the
-/// next interval writes it again.
+/// `metrics.jsonl` must be writable. Everything else is auxiliary: a failure is reported without stopping the
+/// training, and the file is written again at the next interval.
 final class RunRecords {
-    /// metrics.jsonl once it is open, for the thread that commits checkpoints.
+    /// metrics.jsonl after it has been opened, for the thread that commits checkpoints.
     let metricsFile = SharedValue<AppendedFile>()
     private let folder: RunFolder
     private let communicator: Communicator
     private let watcher: JobWatcher
-    /// On rank 0, once training has begun.
+    /// Set on rank 0 when training has begun.
     private var recorder: RunRecorder?
     private var progress: TrainingProgress?
 
@@ -25,7 +25,7 @@ final class RunRecords {
         (self.folder, self.communicator, self.watcher) = (folder, communicator, watcher)
     }
 
-    /// Opens the records, cut back to where the run resumes. Collective.
+    /// Opens the records and truncates them to the step at which the run resumes. Collective.
     func open(
         _ description: RunDescription, configuration: String, logging: LoggingConfiguration, steps: Int,
         resumedStep: Int?
@@ -42,7 +42,7 @@ final class RunRecords {
             metricsFile.current = recorder.metricsFile
             (self.progress, self.recorder) = (progress, recorder)
         }
-        try writeAuxiliary("putting the samples back to step \(resumedStep ?? 0)") {
+        try writeAuxiliary("resetting the samples to step \(resumedStep ?? 0)") {
             try folder.cutPicturesBack(to: resumedStep)
         }
     }
@@ -64,7 +64,7 @@ final class RunRecords {
         try writeAuxiliary("writing the samples of step \(step)") {
             guard let images else { return }
             let png = images.pngData(text: ["run": name, "step": String(step)])
-            // First, because a run that resumes here does not draw images again that are in the folder.
+            // Append first: a run that resumes here skips images that are already in the folder.
             recorder?.append(picture: png, width: images.width, height: images.height, step: step)
             try FileManager.default.createDirectory(atPath: folder.samples, withIntermediateDirectories: true)
             try Image.write(png: png, to: folder.samples(step: step))
@@ -77,14 +77,14 @@ final class RunRecords {
         try communicator.fromRoot("looking for \(path)") { FileManager.default.fileExists(atPath: path) }
     }
 
-    /// Asks the system to write what has been recorded to the disk.
+    /// Flushes the records to the disk.
     func synchronize() { recorder?.synchronize() }
 
     func finishProgress() { progress?.finish() }
 
     func finish(exitStatus: Int32) { recorder?.finish(exitStatus: exitStatus) }
 
-    /// Collective; throws where the folder no longer belongs to this run.
+    /// Collective; throws if the folder no longer belongs to this run.
     private func writeAuxiliary(_ what: String, _ body: () throws -> Void) throws {
         try communicator.collectively(what) {
             guard communicator.isRoot else { return }
@@ -98,7 +98,7 @@ final class RunRecords {
     }
 }
 
-/// A value that one thread sets and others read.
+/// A value that is set by one thread and read by others.
 final class SharedValue<Value: Sendable>: Sendable {
     private let value = Mutex<Value?>(nil)
     var current: Value? {

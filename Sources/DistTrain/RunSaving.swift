@@ -16,14 +16,14 @@ final class RunSaving {
     private let writer: CheckpointWriter
     private let watcher: JobWatcher
     private let communicator: Communicator
-    /// Seconds for which the last save is retried.
+    /// Time for which the last save is retried, in seconds.
     private let timeout: Double
-    /// When the save in flight began, on the monotonic clock.
+    /// The start of the save in flight, on the monotonic clock.
     private var began: Double?
     /// The longest save since the last call of `takeLongestSave`.
     private var longestSave: Double?
 
-    /// Seconds that a save in flight is given when training ends with an error.
+    /// Seconds to wait for a save in flight when training ends with an error.
     private static let timeToComplete = 120.0
 
     init(
@@ -42,7 +42,7 @@ final class RunSaving {
             progress: StorageProgress.advance,
             checkLock: { [lock = folder.lock] in
                 try lock?.check()
-                // A checkpoint must not outlive the curve up to it.
+                // The metrics up to a checkpoint must be durable before the checkpoint is.
                 try metricsFile.current?.commit()
             })
     }
@@ -74,7 +74,7 @@ final class RunSaving {
         return checkpoint.manifest
     }
 
-    /// The differences between this run and the one that wrote a checkpoint; throws where one would do harm.
+    /// The differences between this run and the one that wrote a checkpoint; throws if one is not allowed.
     private func changes(since checkpoint: Checkpoint) throws -> [String] {
         let (old, new) = (checkpoint.manifest.run, identity)
         let notes = try ConfigurationChanges(from: old, to: new).check(allowedChanges, of: checkpoint.path)
@@ -93,7 +93,7 @@ final class RunSaving {
     ///
     /// - Parameters:
     ///   - metric: the mean loss since the last checkpoint; a resumed run computes the same as an uninterrupted one.
-    ///   - sums: what the next logged step and the next checkpoint continue from.
+    ///   - sums: the partial sums from which the next logged step and the next checkpoint continue.
     func saveCheckpoint(at step: Int, _ metric: CheckpointMetric?, _ sums: RunningSums) throws {
         watcher.activity.enter(.save, step: step)
         try folder.checkLock(communicator)
@@ -104,7 +104,7 @@ final class RunSaving {
                 buffers: buffers))
     }
 
-    /// Starts to save the averages after `step` updates; does nothing where those of this step are saved.
+    /// Starts to save the averages after `step` updates; does nothing if those of this step are already saved.
     func saveSnapshot(at step: Int) throws {
         try finishAttempt(at: step)
         try noteSaved()
@@ -114,7 +114,7 @@ final class RunSaving {
                 step: step, samplesSeen: self.step.samplesSeen(after: step), buffers: state.powerAverages))
     }
 
-    /// Continues the save in flight, with every step.
+    /// Advances the save in flight; called in every step.
     ///
     /// - Parameter working: the sum of all ranks' `working`.
     func advance(_ working: Double) throws {
@@ -129,7 +129,7 @@ final class RunSaving {
         try writer.finishAttempt()
     }
 
-    /// Waits until the last save is committed, and retries it where it failed.
+    /// Waits until the last save is committed, and retries it if it failed.
     func finish() throws {
         watcher.activity.enter(.save)
         try folder.checkLock(communicator)
@@ -137,14 +137,14 @@ final class RunSaving {
         try noteSaved()
     }
 
-    /// Completes a save in flight when the run ends with an error: the state that is being saved is sound.
+    /// Completes a save in flight when the run ends with an error: the state that is being saved is valid.
     func completeAfterFailure(_ error: any Error) {
         guard !(error is CommunicationError) else { return }
         watcher.activity.enter(.save)
         writer.completeAfterFailure(within: Self.timeToComplete)
     }
 
-    /// Publishes that a save has completed, or keeps failing.
+    /// Publishes that a save has completed, or that it fails repeatedly.
     private func noteSaved() throws {
         watcher.note(alarm: writer.alarm?.report.message)
         guard let began, !writer.isSaving else { return }
@@ -173,7 +173,7 @@ extension RunFolder {
         }
     }
 
-    /// Makes sure that the folder still belongs to this run, before anything is written. Collective.
+    /// Checks that the folder still belongs to this run, before anything is written. Collective.
     func checkLock(_ communicator: Communicator) throws {
         try communicator.collectively("checking the lock of \(path)") { try lock?.check() }
     }

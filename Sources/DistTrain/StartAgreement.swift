@@ -7,8 +7,8 @@ import Foundation
 import Support
 import TensorCore
 
-/// What all ranks of a job must have in common, compared at startup: a rank with another learning rate, program or
-/// dataset would otherwise train something else without any message.
+/// Values that must be identical on all ranks of a job, compared at startup: a rank with a different learning rate,
+/// program or dataset would otherwise silently train a different model.
 struct StartAgreement {
     private struct Fact: Codable {
         var name: String
@@ -17,8 +17,8 @@ struct StartAgreement {
 
     private var facts: [Fact] = []
 
-    /// Compares the program, the resolved configuration, and the options of the command that decide where a run starts
-    /// and what it writes. Collective.
+    /// Compares the program, the resolved configuration, and the command-line options that determine where a run
+    /// starts and where it writes. Collective.
     static func compareCommands(
         _ configuration: ConfigNode, output: String, resume: Resume, allowedChanges: AllowedChanges,
         _ communicator: Communicator
@@ -35,7 +35,7 @@ struct StartAgreement {
         try agreement.check(communicator)
     }
 
-    /// Compares what is trained on. Collective.
+    /// Compares the training data and the first stage. Collective.
     static func compareData(
         _ fingerprint: String, firstStage: String?, _ communicator: Communicator
     ) throws {
@@ -46,15 +46,15 @@ struct StartAgreement {
     }
 
     /// - Parameters:
-    ///   - name: as users know it: a configuration key, an option, or words such as "data.fingerprint".
-    ///   - value: what this rank has for it; nil where it has nothing.
+    ///   - name: the name in the error message: a configuration key, an option, or a name such as "data.fingerprint".
+    ///   - value: this rank's value; nil if it has none.
     private mutating func add(_ name: String, _ value: String?) {
         facts.append(Fact(name: name, value: value ?? "none"))
     }
 
     /// Compares all facts over the ranks. Collective.
     ///
-    /// - Throws: `RunError`, the same on every rank, naming what differs, the values and the ranks.
+    /// - Throws: the same `RunError` on every rank, with the names that differ, their values and ranks.
     private func check(_ communicator: Communicator) throws {
         let digest = UInt64(contentHash(facts.map { "\($0.name)=\($0.value)" }), radix: 16) ?? 0
         if try communicator.allEqual(digest) { return }
@@ -103,7 +103,7 @@ struct StartAgreement {
     }
 }
 
-/// Gives every rank the initial weights of rank 0 where they are not the same already: kernels of different processors
+/// Broadcasts the initial weights of rank 0 if they differ between ranks, because kernels on different processors
 /// round differently. Collective.
 func agreeOnInitialWeights(_ store: ParameterStore, _ communicator: Communicator) throws {
     if try communicator.allEqual(UInt64(store.contentHash, radix: 16) ?? 0) { return }

@@ -1,10 +1,10 @@
 import Records
 import TensorCore
 
-/// Times the phases of a training step and publishes which phase this rank is in, so that the step itself reads as the
-/// algorithm.
+/// Times the phases of a training step and publishes the current phase of this rank, which keeps both out of the
+/// code of the step.
 final class StepClock {
-    /// Receives every span of time when it ends; for traces.
+    /// Receives each time span when it ends, for traces.
     var observer: ((TraceSpan) -> Void)?
 
     private let activity: RankActivity
@@ -19,7 +19,7 @@ final class StepClock {
         .update: "optimizer",
     ]
 
-    /// A step begins.
+    /// Call at the start of a step.
     func begin() {
         start = .now
         seconds.removeAll(keepingCapacity: true)
@@ -27,7 +27,7 @@ final class StepClock {
 
     /// Runs `body` as a phase of the step.
     ///
-    /// - Parameter step: its number, at its first phase.
+    /// - Parameter step: the number of the step, given with its first phase.
     func measure<R, E: Error>(
         _ phase: RankActivity.Phase, step: Int? = nil, _ body: () throws(E) -> R
     ) throws(E) -> R {
@@ -49,10 +49,10 @@ final class StepClock {
         activity.enter(outer)
     }
 
-    /// The step has ended.
+    /// Call at the end of a step.
     ///
     /// - Parameters:
-    ///   - gradients: seconds of waiting for gradients, and inside MPI for them.
+    ///   - gradients: seconds spent waiting for gradients, and seconds inside MPI for them.
     ///   - weights: the same for weights.
     func finish(
         gradients: (wait: Double, busy: Double), weights: (wait: Double, busy: Double)
@@ -68,13 +68,13 @@ final class StepClock {
     }
 }
 
-/// A piece of work with its place in time.
+/// A unit of work with its start and end time.
 package struct TraceSpan: Sendable {
     package var name: String
     package var category: String
     package var start: ContinuousClock.Instant
     package var end: ContinuousClock.Instant
-    /// Floating-point operations; 0 where they are not counted.
+    /// Floating-point operations; 0 if they are not counted.
     package var flops = 0
 
     init(name: String, category: String, start: ContinuousClock.Instant, end: ContinuousClock.Instant) {

@@ -5,7 +5,7 @@ import Support
 package struct StepResult: Sendable {
     /// Mean over the global batch.
     package var loss: Double
-    /// The terms of the loss by name, where it has several.
+    /// The named terms of the loss, if it has several.
     package var parts: [LossPart]
     /// Norm of the global gradient, before clipping.
     package var gradientNorm: Double
@@ -19,11 +19,11 @@ package struct StepResult: Sendable {
 /// A term of a loss.
 package typealias LossPart = (name: String, value: Double)
 
-/// What each rank contributes to a step's all-reduce besides its gradients. In a result: the numbers of ranks.
+/// Flags of a rank that are piggybacked on a step's all-reduce. In a result, the numbers of ranks that set them.
 package struct StepVotes: Sendable, Equatable {
     /// Ranks whose thread is still writing a checkpoint.
     package var saving: Double
-    /// Ranks that ask for the training to stop.
+    /// Ranks that request the training to stop.
     package var stopping: Double
 
     package init(saving: Double = 0, stopping: Double = 0) {
@@ -36,9 +36,9 @@ package struct StepVotes: Sendable, Equatable {
 package struct StepTimes: Sendable {
     package var total = 0.0
     package var data = 0.0
-    /// All but reading data and waiting for other ranks.
+    /// Everything except reading data and waiting for other ranks.
     package var compute = 0.0
-    /// Waiting for weights and gradients that computing did not hide.
+    /// Waiting for weights and gradients that did not overlap with computation.
     package var communication = 0.0
     /// The part of `communication` that was spent on weights.
     package var gather = 0.0
@@ -48,7 +48,7 @@ package struct StepTimes: Sendable {
     package var optimizer = 0.0
 }
 
-/// Training stopped because of a numerical fault. The step that found it has changed no parameter.
+/// Training stopped because of a numerical fault. The step that detected it has not changed any parameter.
 package struct NumericalFault: ReportableError {
     package let step: Int
     package let loss: Double
@@ -56,7 +56,7 @@ package struct NumericalFault: ReportableError {
     package var exitStatus: Int32 { ExitStatus.numericalFault }
     package var message: String {
         "step \(step): loss is \(loss), gradient norm is \(gradientNorm): expected finite numbers; the weights are "
-            + "those of step \(step), as before; resume from the last checkpoint with a lower "
+            + "unchanged since step \(step); resume from the last checkpoint with a lower "
             + "optimizer.learning_rate or clip_norm, or train.precision: fp32"
     }
 }

@@ -8,8 +8,8 @@ import LDMModel
 import Records
 import Support
 
-/// Evaluation within a training run: the weights that are in the store when it is asked for, on all ranks.
-struct TrainingEvaluation {
+/// Evaluates the weights in the store during a training run, on all ranks.
+package struct TrainingEvaluation {
     private let settings: EvaluationConfiguration
     private let pictures: SamplePictures
     private let sampling: SamplingSettings
@@ -19,10 +19,10 @@ struct TrainingEvaluation {
     private let weights: String
     private let communicator: Communicator
 
-    /// Opens the reference and the feature network before the first step, so that what is wrong with them shows at once;
-    /// nil where none is wanted.
+    /// Opens the reference and the feature network before the first step, so that errors in them are reported
+    /// immediately; nil if evaluation is not enabled.
     ///
-    /// - Parameter side: of a sample's picture.
+    /// - Parameter side: the size of a sample image.
     init?(
         _ c: Configuration, _ pictures: SamplePictures, side: Int, firstStage: FirstStage?,
         _ communicator: Communicator
@@ -38,7 +38,7 @@ struct TrainingEvaluation {
         identity = contentHash([c.stableHash, String(c.seed), weights])
         let path = c.evaluation.reference ?? c.data.options.path
         let sources = try SharedSources(
-            communicator.fromRoot("looking at the evaluation's reference") { referenceSources(path) },
+            communicator.fromRoot("checking the evaluation's reference") { referenceSources(path) },
             skipBad: true, on: communicator)
         (extractor, reference) = try communicator.collectively("opening the evaluation's reference") {
             let extractor = try FeatureExtractor(
@@ -55,16 +55,16 @@ struct TrainingEvaluation {
         }
     }
 
-    /// Judges the present weights. Collective; rank 0 writes the result.
+    /// Evaluates the current weights. Collective; rank 0 writes the result.
     ///
-    /// - Returns: what was measured, the same on every rank.
-    func run(step: Int, in run: RunFolder, tick: @escaping () -> Void) throws -> EvaluationResult {
+    /// - Returns: the measured values, the same on every rank.
+    func run(step: Int, in run: RunFolder, _ activity: RankActivity) throws -> EvaluationResult {
         let evaluation = Evaluation(
             samples: GeneratedImages(
                 name: "step \(step)", pictures: pictures, settings: sampling, count: settings.count,
                 identity: contentHash([identity, String(step)])),
             reference: reference, extractor: extractor, cache: run.evaluation, work: run.evaluation,
-            seed: sampling.seed, communicator: communicator, tick: tick, showsProgress: false)
+            seed: sampling.seed, communicator: communicator, tick: activity.tick, showsProgress: false)
         let outcome = try evaluation.run()
         let result = EvaluationResult(
             outcome, of: evaluation, step: step, weights: weights, sampler: sampling)
@@ -77,7 +77,7 @@ struct TrainingEvaluation {
         return result
     }
 
-    /// Where the result of a step is.
+    /// The path of the result of a step.
     func file(step: Int, in run: RunFolder) -> String {
         "\(run.evaluation)/\(EvaluationResult.stem(step: step, features: extractor.kind)).json"
     }

@@ -36,11 +36,8 @@ final class TrainingRun {
         try Self.checkShares(
             batchSize: configuration.train.batchSize, samples: task.objective.sampleCount,
             ranks: communicator.size)
-        self.task = task
-        self.configuration = configuration
-        self.folder = folder
-        self.communicator = communicator
-        self.watcher = watcher
+        (self.task, self.configuration, self.folder) = (task, configuration, folder)
+        (self.communicator, self.watcher) = (communicator, watcher)
         every = configuration.intervals
         timeLimit = watching.timeLimit.map { TimeLimit(seconds: $0) }
         blocks = configuration.logging.recordsBlocks ? GradientBlocks(task.objective.store) : nil
@@ -58,9 +55,10 @@ final class TrainingRun {
 
     // MARK: The loop
 
-    /// Trains from `first` updates to the last step, or until a rank asks for the training to stop.
+    /// Trains from `first` updates to the last step, or until a rank requests the training to stop.
     ///
-    /// - Returns: why it stopped early, with the state saved, the same on every rank; nil at the last step.
+    /// - Returns: the reason for an early stop, the same on every rank, after the state has been saved; nil if the
+    ///   last step was reached.
     private func train(from first: Int) throws -> StoppedEarly? {
         try completeInterrupted(at: first)
         for index in first..<max(first, every.steps) {
@@ -82,7 +80,7 @@ final class TrainingRun {
             if every.isDue(\.sample, at: step) && !stops || isLast && every.sample > 0 {
                 try drawSamples(at: step)
             }
-            // Before the checkpoint, which waits for it: a run that resumes from there has the snapshot.
+            // Save the snapshot before the checkpoint, so that a run that resumes from the checkpoint has it.
             if every.isDue(\.snapshot, at: step), !stops { try saving.saveSnapshot(at: step) }
             if every.isDue(\.checkpoint, at: step) || isLast || stops {
                 try saveCheckpoint(at: step, isScheduled: every.isDue(\.checkpoint, at: step) || isLast)
@@ -95,7 +93,7 @@ final class TrainingRun {
         return nil
     }
 
-    /// Does what the last start of the run left undone at the step that it was stopped at.
+    /// Completes the periodic actions that the previous start of the run did not finish at the step where it stopped.
     private func completeInterrupted(at step: Int) throws {
         if every.isDue(\.sample, at: step), step < every.steps,
             try !records.exists(folder.samples(step: step))
@@ -115,11 +113,11 @@ final class TrainingRun {
 
     /// Restores, trains to the last step, exports.
     ///
-    /// - Throws: `StoppedEarly` where the run was asked to stop and can be resumed.
+    /// - Throws: `StoppedEarly` if a stop was requested and the run can be resumed.
     func train(resume: Resume) throws {
         do {
             let stopped = try restoreTrainExport(resume)
-            // No rank leaves while another may still wait for it in a collective.
+            // No rank may exit while another still waits for it in a collective.
             try communicator.barrier()
             if let stopped { throw stopped }
             records.finish(exitStatus: ExitStatus.success)
@@ -153,7 +151,8 @@ final class TrainingRun {
             throw error
         }
         if let restored, restored.step >= every.steps {
-            // Nothing was left to train. A run ends with a checkpoint of its own, also if it resumed from another's.
+            // No steps were left to train. A run always ends with its own checkpoint, even if it resumed from that of
+            // another run.
             try saving.saveCheckpoint(at: restored.step, restored.metric, restored.sums)
         }
         try saving.finish()
@@ -168,17 +167,17 @@ final class TrainingRun {
     private static func checkShares(batchSize: Int, samples: Int, ranks: Int) throws(RunError) {
         guard batchSize >= ranks else {
             throw RunError(
-                "train.batch_size is \(batchSize) and there are \(ranks) ranks: expected at least one sample a "
+                "train.batch_size is \(batchSize) and there are \(ranks) ranks: expected at least one sample per "
                     + "rank; start fewer ranks or raise train.batch_size")
         }
         guard samples >= ranks else {
             throw RunError(
-                "the dataset has \(samples) samples and there are \(ranks) ranks: expected at least one sample a rank; "
-                    + "start fewer ranks")
+                "the dataset has \(samples) samples and there are \(ranks) ranks: expected at least one sample per "
+                    + "rank; start fewer ranks")
         }
     }
 
-    /// Why this rank wants training to end after the next step.
+    /// The reason why this rank requests training to stop after the next step; nil if it does not.
     private func stopReason() -> String? {
         if let signal = StopRequest.signal { return "\(signal) on rank \(communicator.rank)" }
         guard communicator.isRoot else { return nil }
@@ -219,11 +218,11 @@ final class TrainingRun {
 
     private func drawSamples(at step: Int) throws {
         watcher.activity.enter(.sample, step: step)
-        let images = try withAverage { try task.sampleImages(tick: watcher.activity.tick) }
+        let images = try withAverage { try task.sampleImages(watcher.activity) }
         try records.write(images, step: step, name: task.identity.name)
     }
 
-    /// - Parameter isScheduled: the configuration asks for a checkpoint here; otherwise the run stops early.
+    /// - Parameter isScheduled: whether the checkpoint interval ends here; otherwise the run stops early.
     private func saveCheckpoint(at step: Int, isScheduled: Bool) throws {
         watcher.activity.enter(.save, step: step)
         let loss = sums.saved.loss / Double(sums.saved.steps)
@@ -234,18 +233,18 @@ final class TrainingRun {
 
     private func evaluate(at step: Int) throws {
         guard let evaluation = task.evaluation else { return }
-        // It may take long: finish the save that is in flight first.
+        // Evaluation may take long: finish the save in flight first.
         try saving.finishAttempt(at: step)
         watcher.activity.enter(.evaluate, step: step)
         do {
             let result = try withAverage {
-                try evaluation.run(step: step, in: folder, tick: watcher.activity.tick)
+                try evaluation.run(step: step, in: folder, watcher.activity)
             }
             records.append(result, step: step)
         } catch let error as CommunicationError {
             throw error
         } catch {
-            // Every rank gets here. Only an error that concerns the training itself ends it.
+            // All ranks reach this point. Only an error that affects the training itself ends the run.
             let isFatal =
                 error is RunLockError || FailureReport(error).exitStatus == ExitStatus.numericalFault
             guard try !communicator.anyAgree(isFatal) else { throw error }
@@ -257,7 +256,7 @@ final class TrainingRun {
         }
     }
 
-    /// Compares a checksum of the weights over the ranks: replicas that drift apart train nothing.
+    /// Compares a checksum of the weights over the ranks, because training with diverged replicas is invalid.
     private func checkReplicas(at step: Int) throws {
         try trainingStep.completeWeights()
         for kernels in state.store.kernelMemory(dividedInto: []) {
@@ -268,7 +267,7 @@ final class TrainingRun {
 
     private func export() throws {
         try withAverage {
-            // Training is over: the memory of the gradients takes all values, which the ranks hold in shards.
+            // Training is over, so the gradient buffer can receive the values that are sharded over the ranks.
             let values = state.store.gradients
             try state.collect(
                 state.slowestAverage.map { UnsafePointer($0.values) } ?? UnsafePointer(state.master),
@@ -280,7 +279,7 @@ final class TrainingRun {
         }
     }
 
-    /// Runs `body` with the slowest average in place of the weights, where there is one.
+    /// Runs `body` with the slowest average in place of the weights, if there is one.
     private func withAverage<R>(_ body: () throws -> R) throws -> R {
         guard let average = state.slowestAverage else {
             try state.completeWeights()
@@ -301,7 +300,7 @@ final class TrainingRun {
     }
 }
 
-/// The ranks' weights are no longer the same.
+/// The weights of the ranks have diverged.
 package struct ReplicaDrift: ReportableError {
     package let step: Int
     package var exitStatus: Int32 { ExitStatus.numericalFault }

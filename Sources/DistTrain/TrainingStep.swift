@@ -5,17 +5,18 @@ import Foundation
 import Records
 import TensorCore
 
-/// One data-parallel training step: forward, loss and backward of this rank's share of the global batch, reduction of the
-/// gradients, update of this rank's shard of the training state.
+/// One data-parallel training step: forward, loss and backward for this rank's share of the global batch, reduction
+/// of the gradients, update of this rank's shard of the training state.
 ///
-/// The global batch is cut into the ranks' shares, and a share into micro-batches. The reduction of a gradient bucket
-/// starts as soon as the last micro-batch's backward pass has completed it. On several hosts, updated weights travel
-/// while the next step's forward pass computes (`ParameterAllGather`). A step allocates no memory for tensors.
+/// The global batch is divided into one share per rank, and a share into micro-batches. The reduction of a gradient
+/// bucket starts as soon as the backward pass of the last micro-batch has completed it. On several hosts, the
+/// all-gather of updated weights overlaps with the next forward pass (`ParameterAllGather`). A step allocates no
+/// memory for tensors.
 package final class TrainingStep {
     package struct Settings: Sendable {
         package var seed: UInt64
         package var batchSize: Int
-        /// Samples of a micro-batch; nil: the whole share.
+        /// Number of samples per micro-batch; nil: the whole share.
         package var microBatchSize: Int?
         package var backend: Backend
         /// Global gradient norm above which gradients are scaled down; nil: never.
@@ -27,12 +28,8 @@ package final class TrainingStep {
             seed: UInt64, batchSize: Int, microBatchSize: Int?, backend: Backend = .fastest, clipNorm: Float?,
             reduceDType: DType = .float32
         ) {
-            self.reduceDType = reduceDType
-            self.seed = seed
-            self.batchSize = batchSize
-            self.microBatchSize = microBatchSize
-            self.backend = backend
-            self.clipNorm = clipNorm
+            (self.reduceDType, self.seed, self.batchSize) = (reduceDType, seed, batchSize)
+            (self.microBatchSize, self.backend, self.clipNorm) = (microBatchSize, backend, clipNorm)
         }
     }
 
@@ -42,7 +39,7 @@ package final class TrainingStep {
     package let learningRate: LearningRate
     package let communicator: Communicator
 
-    /// This rank's share of the global batch, as places in it.
+    /// This rank's share of the global batch, as positions in it.
     package let share: Range<Int>
     private let microBatches: [Range<Int>]
     /// By number of samples.
@@ -53,11 +50,11 @@ package final class TrainingStep {
     private let order: DataOrder
     private var cursor = DataCursor()
     private var items: [BatchItem] = []
-    /// Why this rank could not read its share of the step's data.
+    /// The reason why this rank could not read its share of the data.
     private var dataFailure: (any Error)?
     private let clock: StepClock
 
-    /// Receives every span of time of kernels and phases when it ends; for traces.
+    /// Receives the time span of each kernel and phase when it ends, for traces.
     package var observer: ((TraceSpan) -> Void)? {
         didSet {
             clock.observer = observer
@@ -73,11 +70,8 @@ package final class TrainingStep {
         _ settings: Settings, objective: any Objective, state: ModelState, learningRate: LearningRate,
         communicator: Communicator, activity: RankActivity = RankActivity()
     ) {
-        self.settings = settings
-        self.objective = objective
-        self.state = state
-        self.learningRate = learningRate
-        self.communicator = communicator
+        (self.settings, self.objective, self.state) = (settings, objective, state)
+        (self.learningRate, self.communicator) = (learningRate, communicator)
         clock = StepClock(activity)
         order = DataOrder(count: objective.sampleCount, seed: settings.seed)
         share = settings.share(of: communicator.rank, of: communicator.size)
@@ -94,9 +88,9 @@ package final class TrainingStep {
     /// Trains on the global batch of step `step`, counted from 0. Collective.
     ///
     /// - Parameters:
-    ///   - votes: this rank's contribution to the sums that the result returns.
-    ///   - blocks: parts of the model whose gradient norms are wanted; the same on every rank.
-    /// - Throws: `NumericalFault` on every rank where the loss or the gradients are not finite on any; a data or
+    ///   - votes: this rank's flags, whose sums over the ranks are in the result.
+    ///   - blocks: parts of the model whose gradient norms are returned; the same on every rank.
+    /// - Throws: `NumericalFault` on every rank if the loss or the gradients are not finite on any rank; a data or
     ///   communication error.
     package func callAsFunction(
         _ step: Int, votes: StepVotes = StepVotes(), blocks: GradientBlocks? = nil
@@ -116,12 +110,12 @@ package final class TrainingStep {
             parts = parts.isEmpty ? tape.objective.parts : Self.sum(parts, tape.objective.parts)
         }
 
-        // Finish the parameter all-gather first: a rank that waits for weights which this one must forward would
-        // never send its gradients.
+        // Finish the parameter all-gather first: a rank waiting for weights that this rank must forward would never
+        // send its gradients.
         try clock.measure(.gather) { () throws(CommunicationError) in try state.completeWeights() }
         let gradients = try clock.measure(.reduce) { () throws(CommunicationError) in try reducer.finish() }
 
-        // One all-reduce gives every rank the same loss and norm, and so the same decision, before anything changes.
+        // After one all-reduce, all ranks have the same loss and norm and make the same decision before any update.
         let sums = try clock.measure(.agree) { () throws(CommunicationError) in
             let own = state.slices[communicator.rank]
             var sums = StepSums(
@@ -151,12 +145,12 @@ package final class TrainingStep {
                 weights: state.gather?.takeSeconds() ?? (0, 0)))
     }
 
-    /// Returns when kernels may read all weights and no message is in flight. Required after the last step, and before
-    /// anything else reads the weights between two steps. Collective.
+    /// Returns when kernels may read all weights and no message is in flight. Required after the last step, and
+    /// before anything else reads the weights between steps. Collective.
     package func completeWeights() throws(CommunicationError) { try state.completeWeights() }
 
-    /// Runs forward and backward of a micro-batch. Before each instruction the weights that it reads must have arrived;
-    /// after each, completed gradient buckets are handed to the reducer.
+    /// Runs forward and backward of a micro-batch. Before each instruction, waits for the weights that it reads; after
+    /// each, passes completed gradient buckets to the reducer.
     private func run(_ batch: MicroBatchTape, accumulates: Bool, reduces: Bool) {
         batch.context.accumulatesGradients = accumulates
         let gather = state.gather
@@ -199,18 +193,18 @@ package final class TrainingStep {
 
     // MARK: Data
 
-    /// Continues the data order from `samplesSeen` at `step`, whatever the batch size was before.
+    /// Continues the data order from `samplesSeen` at `step`, even if the batch size has changed.
     package func resume(at step: Int, samplesSeen: Int) {
         cursor = DataCursor(step: step, samplesSeen: samplesSeen)
     }
 
-    /// Samples that have gone into the first `steps` updates: the position in the data order.
+    /// The number of samples used by the first `steps` updates: the position in the data order.
     package func samplesSeen(after steps: Int) -> Int {
         cursor.samplesSeen + (steps - cursor.step) * settings.batchSize
     }
 
-    /// Reads this rank's samples. A failure is kept until the ranks agree on the step: a rank that threw here would leave
-    /// the others waiting for its gradients.
+    /// Reads this rank's samples. A failure is stored until the all-reduce of the step: if this rank threw here, the
+    /// others would wait for its gradients forever.
     private func load(_ samples: Range<Int>, step: Int, into batch: MicroBatchTape) {
         items.removeAll(keepingCapacity: true)
         for sample in samples {
@@ -227,7 +221,7 @@ package final class TrainingStep {
         }
     }
 
-    /// Throws on every rank what has failed on some.
+    /// Throws on every rank if reading has failed on any.
     private func throwDataFailure(_ step: Int) throws {
         defer { dataFailure = nil }
         try communicator.collectively("reading the data of step \(step)") {
@@ -237,7 +231,7 @@ package final class TrainingStep {
 
     // MARK: Measurements
 
-    /// This rank's kernels by kind of work, since the last call.
+    /// The profile of this rank's kernels by kind of work, since the last call.
     package func takeProfile() -> [WorkProfile] { tapes.values.map(\.tape).takeProfile() }
 
     private func observe(_ tape: Tape) {
@@ -251,18 +245,18 @@ package final class TrainingStep {
         return Double(recorded.tape.flops) / Double(batch)
     }
 
-    /// Bytes of activations and scratch.
+    /// Bytes of activations and scratch memory.
     package var activationBytes: Int { arena.byteCount }
 }
 
-/// A position in the data order: the samples that went into the first `step` updates.
+/// A position in the data order: the number of samples used by the first `step` updates.
 private struct DataCursor {
     var step = 0
     var samplesSeen = 0
 }
 
 extension TrainingStep.Settings {
-    /// The places of the global batch that a rank trains on; shares differ by at most one sample.
+    /// The positions of the global batch that a rank trains on; shares differ by at most one sample.
     func share(of rank: Int, of ranks: Int) -> Range<Int> {
         batchSize * rank / ranks..<batchSize * (rank + 1) / ranks
     }
@@ -275,7 +269,7 @@ extension TrainingStep.Settings {
     }
 }
 
-/// The sums over the ranks that a step needs, in one all-reduce.
+/// The sums over the ranks that a step needs, computed in one all-reduce.
 private struct StepSums {
     var gradientSquares: Double
     var loss: Double

@@ -2,11 +2,11 @@ import CKernels
 import Foundation
 import LDMModel
 
-/// A moving average of the weights; samples are drawn from these.
+/// A moving average of the weights, used to generate samples.
 package final class WeightAverage {
     package struct Settings: Sendable, Equatable {
         package var profile: AverageProfile
-        /// Of an exponential average: whether the decay starts low and approaches its value.
+        /// For an exponential average: whether the decay starts low and increases to its value.
         package var warmup: Bool
 
         package init(decay: Double, warmup: Bool) {
@@ -14,7 +14,7 @@ package final class WeightAverage {
             self.warmup = warmup
         }
 
-        /// A power function; it needs no warm-up, since its width grows with the training.
+        /// A power function, which needs no warm-up because its width grows during training.
         package init(sigmaRel: Double) {
             profile = .power(sigmaRel: sigmaRel)
             warmup = false
@@ -25,10 +25,10 @@ package final class WeightAverage {
     package let count: Int
     /// The averaged weights.
     package let values: UnsafeMutablePointer<Float>
-    /// Of a power function, γ + 1.
+    /// For a power function, γ + 1.
     private let exponent: Double
 
-    /// Starts from the present weights.
+    /// Starts from the current weights.
     package init(_ weights: UnsafePointer<Float>, count: Int, _ settings: Settings) {
         self.count = count
         self.settings = settings
@@ -41,9 +41,9 @@ package final class WeightAverage {
 
     /// The decay of update `update`, counted from 0.
     ///
-    /// Exponential: while warming up min(decay, (1 + n)/(10 + n)), and 0 at the very first, which so takes the weights
-    /// as they are; diffusers' `EMAModel.get_decay`. Power: (1 − 1/t)^(γ + 1) with t = n + 1, after which θ̂(t) is
-    /// Σ θ(s) (s^(γ + 1) − (s − 1)^(γ + 1))/t^(γ + 1); Karras et al. 2024, equation 2.
+    /// Exponential: during warm-up min(decay, (1 + n)/(10 + n)), and 0 for the first update, which copies the weights
+    /// (diffusers' `EMAModel.get_decay`). Power: (1 − 1/t)^(γ + 1) with t = n + 1, so that θ̂(t) =
+    /// Σ θ(s) (s^(γ + 1) − (s − 1)^(γ + 1))/t^(γ + 1) (Karras et al., 2024, equation 2).
     package func decay(update: Int) -> Float {
         switch settings.profile {
         case .exponential(let decay):

@@ -51,25 +51,16 @@ package struct EvaluationRequest: Sendable {
         inception: String?, settings: SamplingSettings, dtype: DType,
         output: String?, cache: String?, keepsFeatures: Bool
     ) {
-        self.model = model
-        self.weights = weights
-        self.firstStage = firstStage
-        self.samples = samples
-        self.reference = reference
-        self.count = count
-        self.features = features
-        self.featureStage = featureStage
-        self.inception = inception
-        self.settings = settings
-        self.dtype = dtype
-        self.output = output
-        self.cache = cache
-        self.keepsFeatures = keepsFeatures
+        (self.model, self.weights, self.firstStage) = (model, weights, firstStage)
+        (self.samples, self.reference, self.count) = (samples, reference, count)
+        (self.features, self.featureStage, self.inception) = (features, featureStage, inception)
+        (self.settings, self.dtype, self.output) = (settings, dtype, output)
+        (self.cache, self.keepsFeatures) = (cache, keepsFeatures)
     }
 
     /// Default number of samples of a model.
     package static let usualCount = 10_000
-    /// Default height and width for drawn faces.
+    /// Default height and width for synthetic faces.
     package static let usualSide = 64
 }
 
@@ -82,14 +73,14 @@ package struct EvaluateRun {
     package func run(_ communicator: Communicator) throws {
         func note(_ line: String) { if communicator.isRoot { printLine("Note: \(line)") } }
         var sources = try SharedSources(
-            communicator.fromRoot("opening what is evaluated") {
+            communicator.fromRoot("opening the evaluation's inputs") {
                 (request.samples.map { [$0] } ?? []) + referenceSources(request.reference)
             }, skipBad: true, limits: request.limits, on: communicator)
         if request.skipBad {
             sources = try sources.leavingOutUndecodable(on: communicator, note: note)
         }
         let sampleSize = try sizeOfSamples(sources, communicator)
-        let (opened, evaluation) = try communicator.collectively("opening what is evaluated") {
+        let (opened, evaluation) = try communicator.collectively("opening the evaluation's inputs") {
             let opened = try open(sampleSize, communicator, note)
             return (opened, try makeEvaluation(opened, sources, communicator, note))
         }
@@ -106,7 +97,8 @@ package struct EvaluateRun {
         if evaluation.samples.count < evaluation.extractor.dimension {
             note(
                 "\(evaluation.samples.count) samples are fewer than the features' \(evaluation.extractor.dimension) "
-                    + "values: Fréchet distances are far too large; compare those of equal counts alone")
+                    + "dimensions: Fréchet distances are far too large; compare them only between equal counts"
+            )
         }
         let outcome = try evaluation.run()
         try communicator.collectively("writing the result") {
@@ -175,13 +167,13 @@ package struct EvaluateRun {
             model, weights: request.weights, firstStage: request.firstStage, note: note)
         let run = Self.run(of: folder.unet.path)
         guard let output = request.output ?? run.map({ "\($0)/evaluation" }) else {
-            throw RunError("\(model): is no run and no checkpoint of one; give --output")
+            throw RunError("\(model): is neither a run nor a checkpoint of a run; specify --output")
         }
         let isGiven = request.firstStage != nil
         let firstStage = try folder.openFirstStage(dtype: request.dtype, isGiven: isGiven)
         guard let size = folder.unetConfig.sampleSize, size.height == size.width else {
             throw RunError(
-                "\(model): config.json has no sample_size of equal sides, which evaluation is for",
+                "\(model): config.json has no square sample_size, which evaluation requires",
                 exitStatus: ExitStatus.refused)
         }
         let side = sampleSize ?? size.height * (firstStage?.downsamplingFactor ?? 1)
@@ -193,11 +185,12 @@ package struct EvaluateRun {
         let unet = try folder.loadUNet()
         guard unet.config.inChannels == unet.config.outChannels else {
             throw RunError(
-                "\(model): predicts \(unet.config.outChannels) channels of \(unet.config.inChannels), expected as many",
+                "\(model): predicts \(unet.config.outChannels) channels from \(unet.config.inChannels), "
+                    + "expected equal numbers",
                 exitStatus: ExitStatus.refused)
         }
         if folder.scheduler == nil {
-            note("\(model) names no scheduler; sampling as DDIMScheduler's defaults say")
+            note("\(model) has no scheduler configuration; sampling uses DDIMScheduler's defaults")
         }
         let scheduler = folder.scheduler ?? SchedulerConfig()
         opened.identity = contentHash([
@@ -212,8 +205,8 @@ package struct EvaluateRun {
             firstStage: firstStage, communicator: communicator)
         guard opened.pictures?.areVisible == true else {
             throw RunError(
-                "\(model): samples of \(unet.config.inChannels) channels and no first stage, which are no pictures; "
-                    + "give --first-stage", exitStatus: ExitStatus.refused)
+                "\(model): samples have \(unet.config.inChannels) channels, and there is no first stage to decode "
+                    + "them; specify --first-stage", exitStatus: ExitStatus.refused)
         }
         return opened
     }
@@ -277,14 +270,14 @@ extension FeatureExtractor {
         case .inception:
             guard let inception else {
                 throw RunError(
-                    "features inception: need the weights of FID's network (--inception, or evaluation.inception); "
+                    "features inception: requires the weights of FID's network (--inception, or evaluation.inception); "
                         + "docs/evaluation.md describes how to convert them")
             }
             try self.init(inception: inception, side: side)
         case .vae:
             guard let firstStage else {
                 throw RunError(
-                    "features vae: the model has no first stage; give --feature-stage, or use pixel or inception"
+                    "features vae: the model has no first stage; specify --feature-stage, or use pixel or inception"
                 )
             }
             try self.init(firstStage, side: side)
@@ -309,8 +302,8 @@ extension EvaluationReference {
         guard extractor.kind == .inception, statistics.dimension == extractor.dimension else {
             throw StatisticsError(
                 path,
-                "statistics of \(statistics.dimension) values, but the features are \(extractor.kind.rawValue)'s of "
-                    + "\(extractor.dimension); .npz files go with --features inception")
+                "statistics have \(statistics.dimension) dimensions, but \(extractor.kind.rawValue) features have "
+                    + "\(extractor.dimension); .npz files are for --features inception")
         }
         var hash = SourceFingerprint()
         for value in statistics.mean + statistics.covariance {

@@ -53,15 +53,9 @@ package struct Evaluation {
         cache: String, work: String, seed: UInt64, communicator: Communicator,
         tick: @escaping () -> Void = {}, showsProgress: Bool = true
     ) {
-        self.samples = samples
-        self.reference = reference
-        self.extractor = extractor
-        self.cache = cache
-        self.work = work
-        self.seed = seed
-        self.communicator = communicator
-        self.tick = tick
-        self.showsProgress = showsProgress
+        (self.samples, self.reference, self.extractor) = (samples, reference, extractor)
+        (self.cache, self.work, self.seed, self.communicator) = (cache, work, seed, communicator)
+        (self.tick, self.showsProgress) = (tick, showsProgress)
     }
 
     /// Maximum height and width of thumbnails in pixels.
@@ -105,7 +99,7 @@ package struct Evaluation {
         if let theirs {
             let (more, pairs) = try neighbours(ours, theirs.features)
             metrics += more
-            nearest = try communicator.collectively("making the picture of the nearest images") {
+            nearest = try communicator.collectively("drawing the picture of the nearest images") {
                 communicator.isRoot ? try picture(of: pairs, ours.file) : nil
             }
         } else {
@@ -113,7 +107,7 @@ package struct Evaluation {
             let own = try OwnNeighbours(ours.features, k: 1, communicator)
             metrics.append(("mean_pairwise_distance", own.meanDistance))
         }
-        let grid = try communicator.collectively("making the picture of samples") {
+        let grid = try communicator.collectively("drawing the picture of samples") {
             communicator.isRoot
                 ? ImageGrid(columns: Self.shown).render(
                     try (0..<min(samples.count, Self.shown * Self.shown)).map {
@@ -165,9 +159,9 @@ package struct Evaluation {
         guard communicator.isRoot else { return }
         let kept = samples.count - ours
         printLine(
-            "Evaluating \(samples.count) samples of \(samples.name)\(kept > 0 ? " (\(kept) are there already)" : "") "
-                + "against \(reference.name), by \(extractor.kind.rawValue) features of \(extractor.dimension) values: "
-                + "about \(duration(seconds))")
+            "Evaluating \(samples.count) samples of \(samples.name)\(kept > 0 ? " (\(kept) already computed)" : "") "
+                + "against \(reference.name), by \(extractor.kind.rawValue) features of \(extractor.dimension) "
+                + "dimensions: about \(duration(seconds))")
     }
 
     // MARK: Measures
@@ -188,7 +182,7 @@ package struct Evaluation {
         let distance = try communicator.fromRoot("comparing the statistics") {
             guard let distance = own.frechetDistance(to: other), distance.isFinite else {
                 throw RunError(
-                    "\(reference.name): the Fréchet distance is no number; check the reference's statistics",
+                    "\(reference.name): the Fréchet distance is not a number; check the reference's statistics",
                     exitStatus: ExitStatus.numericalFault)
             }
             return distance

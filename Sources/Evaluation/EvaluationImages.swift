@@ -33,7 +33,7 @@ extension EvaluationImages {
     }
 }
 
-/// Images of a folder, an archive, CIFAR-10 files, or drawn faces, cropped to their central square and
+/// Images of a folder, an archive, CIFAR-10 files, or synthetic faces, cropped to their central square and
 /// resized.
 struct PictureSet: EvaluationImages {
     let source: any ImageSource
@@ -77,7 +77,7 @@ struct PictureSet: EvaluationImages {
         } catch let error as ImageError {
             throw DatasetError(
                 .badImages,
-                "\(error); remove it, or leave out such images (evaluate and prepare: --skip-bad)",
+                "\(error); remove it, or skip such images (evaluate and prepare: --skip-bad)",
                 code: error.code)
         }
     }
@@ -158,11 +158,8 @@ package struct GeneratedImages: EvaluationImages {
     package init(
         name: String, pictures: SamplePictures, settings: SamplingSettings, count: Int, identity: String
     ) {
-        self.name = name
-        self.pictures = pictures
-        self.settings = settings
-        self.count = count
-        self.identity = identity
+        (self.name, self.pictures, self.settings) = (name, pictures, settings)
+        (self.count, self.identity) = (count, identity)
     }
 
     package var fingerprint: String {
@@ -220,19 +217,19 @@ func openReferenceImages(
         if manifest.job.kind == .pixels { return PreparedImages(folder, side: side) }
         let original = try? sources.open(manifest.sourceName, size: manifest.job.imageSize)
         if let original, original.hasFingerprint(manifest.job.sourceFingerprint),
-            !manifest.skipped.contains(where: { $0.reason != "no image by its name" })
+            !manifest.skipped.contains(where: { $0.reason != PreparedManifest.Skipped.noImageName })
         {
             return PictureSet(original, name: path, side: side, limit: manifest.job.itemCount)
         }
         guard let firstStage, firstStage.weightsHash == manifest.firstStage?.weightsHash else {
             throw DatasetError(
                 .mismatch,
-                "\(path): holds latents, and the images they were made from, \(manifest.sourceName), are not there; "
-                    + "name the images as the reference")
+                "\(path): holds latents, and the images they were encoded from, \(manifest.sourceName), do not exist; "
+                    + "use the images as the reference")
         }
         note(
-            "\(manifest.sourceName) is not there: the reference are reconstructions of \(path)'s latents by the first "
-                + "stage, and what it loses counts for nothing")
+            "\(manifest.sourceName) does not exist: the reference consists of the first stage's reconstructions of the "
+                + "latents in \(path), so the results do not include its reconstruction error")
         return Reconstructions(folder, firstStage, side: side)
     }
 }

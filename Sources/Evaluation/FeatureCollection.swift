@@ -63,7 +63,7 @@ struct FeatureCollection {
     }
     /// The complete file.
     var path: String { "\(stem).safetensors" }
-    private func shardPath(_ shard: Int) -> String { "\(stem)/shard-\(fiveDigits(shard)).safetensors" }
+    private func shardPath(_ shard: Int) -> String { "\(stem)/shard-\(padded(shard, digits: 5)).safetensors" }
     func shard(_ index: Int) -> Range<Int> {
         index * Self.shardSize..<min((index + 1) * Self.shardSize, images.count)
     }
@@ -118,7 +118,7 @@ struct FeatureCollection {
         for first in stride(from: 0, to: pending.count, by: communicator.size) {
             let round = pending[first..<min(first + communicator.size, pending.count)]
             let size = round.reduce(0) { $0 + shard($1).count }
-            try communicator.collectively("making the features of \(images.name)") {
+            try communicator.collectively("computing the features of \(images.name)") {
                 guard communicator.rank < round.count else { return }
                 try make(round[first + communicator.rank], &seconds) { own in
                     tick()
@@ -163,7 +163,7 @@ struct FeatureCollection {
         if let bad = (features + mirrored).firstIndex(where: { !$0.isFinite }) {
             throw RunError(
                 "\(images.name): the features of image "
-                    + "\(range.lowerBound + bad / extractor.dimension % range.count) are no finite "
+                    + "\(range.lowerBound + bad / extractor.dimension % range.count) are not finite "
                     + "numbers; check the feature network's weights",
                 exitStatus: ExitStatus.numericalFault)
         }
@@ -211,15 +211,15 @@ struct FeatureCollection {
     private func check(_ file: SafetensorsFile, count: Int) throws {
         for (key, expected) in manifest where file.metadata[key] != expected {
             throw RunError(
-                "\(file.path): was made with another \(key) (\(file.metadata[key] ?? "none"), expected \(expected)); "
-                    + "delete it, or name another folder",
+                "\(file.path): was made with different \(key) (\(file.metadata[key] ?? "none"), "
+                    + "expected \(expected)); delete it, or choose another folder",
                 exitStatus: ExitStatus.refused)
         }
         for tensor in tensors(count: count) {
             try file.expectShape(tensor.shape, of: tensor.name)
             guard try file.info(of: tensor.name).dtype == tensor.dtype else {
                 throw RunError(
-                    "\(file.path): \(tensor.name) is of another type; delete it",
+                    "\(file.path): \(tensor.name) has a different type; delete it",
                     exitStatus: ExitStatus.refused)
             }
         }

@@ -18,7 +18,7 @@ package struct FirstStagePass {
 
     /// Encodes pictures, cropped to their central square and resized to `size`; see `encode(imagesOf:)`.
     package func encode(_ pictures: [String], size: Int, to output: String) throws {
-        guard !pictures.isEmpty else { throw RunError("no pictures named, expected at least one") }
+        guard !pictures.isEmpty else { throw RunError("no pictures given, expected at least one") }
         let transform = ImageTransform(size: size)
         try encode(count: pictures.count, height: size, width: size, to: output) {
             transform.apply(try Image.read(pictures[$0])).floats()
@@ -75,7 +75,7 @@ package struct FirstStagePass {
             latents, names: ["latent_mean", "latent", "latents"], channels: stage.latentChannels,
             for: "the first stage")
         if file.name == "latents", !areScaled {
-            printLine("Note: decoding 'latents' as they are; those of `sample --dump-latents` want --scaled")
+            printLine("Note: decoding 'latents' unscaled; those of `sample --dump-latents` require --scaled")
         }
         let size = (
             height: file.height * stage.downsamplingFactor, width: file.width * stage.downsamplingFactor
@@ -106,7 +106,7 @@ package struct FirstStagePass {
             try makeOutputFolder(output)
             try images { index, image in
                 try Image(width: size.width, height: size.height, samples: image)
-                    .write(to: "\(output)/image_\(fiveDigits(index)).png")
+                    .write(to: "\(output)/image_\(padded(index, digits: 5)).png")
             }
         }
         printLine("Decoded \(file.count) latents to \(output)")
@@ -131,7 +131,7 @@ extension Image {
             self.init(width: width, height: height, floats: samples.flatMap { [$0, $0, $0] })
         case let count:
             throw RunError(
-                "samples of \(count / (width * height)) channels are no pictures; expected 3 channels, or 1",
+                "samples with \(count / (width * height)) channels are not pictures; expected 3 channels, or 1",
                 exitStatus: ExitStatus.refused)
         }
     }

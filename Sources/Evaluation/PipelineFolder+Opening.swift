@@ -57,10 +57,11 @@ extension PipelineFolder {
         guard let stage = try loadFirstStage(dtype: dtype), let firstStage else { return nil }
         if let expected = firstStageReference?.weightsHash, expected != stage.weightsHash {
             let fault =
-                "\(firstStage.path): has other weights than the first stage that \(path) was trained behind"
+                "\(firstStage.path): has different weights than the first stage that \(path) was trained with"
             guard isGiven else {
                 throw RunError(
-                    "\(fault); put those back, or name one by --first-stage", exitStatus: ExitStatus.refused)
+                    "\(fault); restore them, or choose one with --first-stage", exitStatus: ExitStatus.refused
+                )
             }
             printLine("Note: \(fault)")
         }

@@ -28,7 +28,7 @@ struct SampleFile {
         guard let name = names.first(where: file.contains) ?? only else {
             throw RunError(
                 "\(path): holds \(file.names.isEmpty ? "nothing" : file.names.joined(separator: ", ")), expected "
-                    + "a tensor \(names.map { "'\($0)'" }.joined(separator: " or ")), or one tensor alone",
+                    + "a tensor \(names.map { "'\($0)'" }.joined(separator: " or ")), or a single tensor",
                 exitStatus: ExitStatus.refused)
         }
         self.name = name

@@ -13,10 +13,8 @@ package final class SampleGenerator {
     let channels: Int
 
     package init(_ denoiser: Denoiser, scheduler: SchedulerConfig, height: Int, width: Int) {
-        self.denoiser = denoiser
-        self.scheduler = scheduler
-        self.height = height
-        self.width = width
+        (self.denoiser, self.scheduler) = (denoiser, scheduler)
+        (self.height, self.width) = (height, width)
         channels = denoiser.model.config.inChannels
     }
 
@@ -55,7 +53,9 @@ package final class SampleGenerator {
         observe: ((DenoisingMoment) -> Void)? = nil, progress: ((Int) throws -> Void)? = nil
     ) throws -> [Float] {
         try run(
-            range, try makeSampler(settings), settings, initial ?? initialNoise(range, settings),
+            range,
+            try settings.method.make(makeSchedule(settings), steps: settings.steps, eta: settings.eta),
+            settings, initial ?? initialNoise(range, settings),
             observe, progress)
     }
 
@@ -127,14 +127,6 @@ package final class SampleGenerator {
         if let spacing = settings.spacing { config.timestepSpacing = spacing }
         if let clips = settings.clips { config.clipSample = clips }
         return try NoiseSchedule(config)
-    }
-
-    private func makeSampler(_ settings: SamplingSettings) throws -> any DiffusionSampler {
-        let schedule = try makeSchedule(settings)
-        switch settings.method {
-        case .ddim: return try DDIMSampler(schedule: schedule, steps: settings.steps, eta: settings.eta)
-        case .ddpm: return try DDPMSampler(schedule: schedule, steps: settings.steps)
-        }
     }
 }
 

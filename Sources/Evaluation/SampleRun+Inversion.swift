@@ -95,8 +95,8 @@ extension SampleRun {
             Array((try json.text(pretty: true) + "\n").utf8), to: "\(output)/inversion.json")
         let psnr = mean.psnr.map { String(format: ", PSNR %.1f dB", $0) } ?? ""
         printLine(
-            "Inverted \(total) pictures by \(settings.steps) steps and back: RMS error of pixels in [-1, 1] "
-                + String(format: "%.4f", mean.pixels) + psnr
+            "Inverted \(total) pictures in \(settings.steps) steps and sampled them back: RMS error of pixels in "
+                + String(format: "[-1, 1] %.4f", mean.pixels) + psnr
                 + String(format: ", relative error of latents %.2f %%", 100 * mean.latents))
         printLine("Wrote noise.safetensors, inversion.png and inversion.json to \(output)")
     }
@@ -156,7 +156,7 @@ private struct RoundTrip {
         guard let stage = pictures.firstStage else {
             guard pictures.generator.channels == 3 else {
                 throw RunError(
-                    "samples of \(pictures.generator.channels) channels: --invert takes models of 3 channels",
+                    "samples have \(pictures.generator.channels) channels: --invert requires a model with 3 channels",
                     exitStatus: ExitStatus.refused)
             }
             return images.flatMap { $0.floats() }

@@ -41,16 +41,9 @@ package struct SampleRun {
         dtype: DType, output: String, formats: Set<SampleFormat> = [.png, .grid], initialNoise: String? = nil,
         latents: String? = nil
     ) {
-        self.model = model
-        self.weights = weights
-        self.firstStage = firstStage
-        self.count = count
-        self.settings = settings
-        self.dtype = dtype
-        self.output = output
-        self.formats = formats
-        self.initialNoise = initialNoise
-        self.latents = latents
+        (self.model, self.weights, self.firstStage) = (model, weights, firstStage)
+        (self.count, self.settings, self.dtype, self.output) = (count, settings, dtype, output)
+        (self.formats, self.initialNoise, self.latents) = (formats, initialNoise, latents)
     }
 
     package func run(_ communicator: Communicator) throws {
@@ -77,7 +70,8 @@ package struct SampleRun {
                 model, weights: weights, firstStage: firstStage, dtype: dtype
             ) { if communicator.isRoot { printLine("Note: \($0)") } }
             if opened.folder.scheduler == nil, communicator.isRoot {
-                printLine("Note: \(model) names no scheduler; sampling as DDIMScheduler's defaults say")
+                printLine(
+                    "Note: \(model) has no scheduler configuration; sampling uses DDIMScheduler's defaults")
             }
             return opened
         }
@@ -135,7 +129,7 @@ package struct SampleRun {
                 let key = settings.key(of: index)
                 let name =
                     settings.seeds == nil
-                    ? "sample_\(fiveDigits(index))" : "seed_\(fiveDigits(Int(clamping: key.seed)))"
+                    ? "sample_\(padded(index, digits: 5))" : "seed_\(padded(key.seed, digits: 5))"
                 let noise =
                     initialNoise.map { [("init_noise", $0), ("index", String(index))] }
                     ?? [("seed", String(key.seed)), ("index", String(key.sample))]
@@ -179,7 +173,7 @@ package struct SampleRun {
             multipleOf: config.downsamplingFactor, for: "the U-Net")
         let wanted = count ?? file.count
         guard wanted <= file.count else {
-            throw RunError("--count \(wanted): \(path) has noise for \(file.count) samples alone")
+            throw RunError("--count \(wanted): \(path) has noise for only \(file.count) samples")
         }
         return (
             wanted, SpatialSize(height: file.height, width: file.width), try file.samples(0..<wanted)

@@ -33,7 +33,8 @@ package struct SamplingModel {
         let (input, output) = (unet.config.inChannels, unet.config.outChannels)
         guard input == output else {
             throw RunError(
-                "\(folder.unet.path): predicts \(output) channels of \(input), expected as many (no learned variances)",
+                "\(folder.unet.path): predicts \(output) channels from \(input), expected equal numbers "
+                    + "(no learned variances)",
                 exitStatus: ExitStatus.refused)
         }
         scheduler = folder.scheduler ?? SchedulerConfig()
@@ -44,7 +45,8 @@ package struct SamplingModel {
     func pictures(size: SpatialSize? = nil, _ communicator: Communicator) throws -> SamplePictures {
         guard let size = size ?? unet.config.sampleSize else {
             throw RunError(
-                "\(path): config.json has no sample_size; give --init-noise", exitStatus: ExitStatus.refused)
+                "\(path): config.json has no sample_size; specify --init-noise",
+                exitStatus: ExitStatus.refused)
         }
         return SamplePictures(
             SampleGenerator(
@@ -57,8 +59,8 @@ package struct SamplingModel {
         let pictures = try pictures(size: size, communicator)
         guard pictures.areVisible else {
             throw RunError(
-                "\(path): samples of \(unet.config.inChannels) channels and no first stage, which are no pictures; "
-                    + "give --first-stage, or --dump-latents for the latents alone",
+                "\(path): samples have \(unet.config.inChannels) channels, and there is no first stage to decode "
+                    + "them; specify --first-stage, or --dump-latents for latents only",
                 exitStatus: ExitStatus.refused)
         }
         return pictures

@@ -93,7 +93,7 @@ extension SampleRun {
             try strip.write(
                 to: "\(output)/progress.png",
                 text: [("seed", seed ?? String(settings.seed)), ("rows", "x_t, x_0")] + parameters(opened))
-            printLine("Wrote \(total) samples as they come out of noise to \(output)/progress.png")
+            printLine("Wrote the denoising progress of \(total) samples to \(output)/progress.png")
         }
     }
 
@@ -113,7 +113,7 @@ extension SampleRun {
             for (index, image) in images.enumerated() {
                 let (row, frame) = (index / frames, index % frames)
                 try image.write(
-                    to: "\(output)/interpolation_\(fiveDigits(row))_\(fiveDigits(frame)).png",
+                    to: "\(output)/interpolation_\(padded(row, digits: 5))_\(padded(frame, digits: 5)).png",
                     text: [
                         ("seeds", names[row]), ("weight", String(Double(frame) / Double(frames - 1))),
                     ] + parameters(opened))

@@ -29,10 +29,7 @@ package struct ConfigError: ReportableError, Equatable, Sendable {
     package init(
         _ kind: Kind, at path: [String] = [], _ detail: String, location: ConfigNode.Location? = nil
     ) {
-        self.kind = kind
-        self.path = path
-        self.detail = detail
-        self.location = location
+        (self.kind, self.path, self.detail, self.location) = (kind, path, detail, location)
     }
 
     package var exitStatus: Int32 { ExitStatus.usage }

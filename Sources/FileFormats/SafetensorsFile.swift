@@ -158,7 +158,7 @@ extension SafetensorsFile {
         let start = dataStart + info.byteRange.lowerBound
         guard let rows else { return start..<start + info.byteRange.count }
         guard rows.lowerBound >= 0, rows.upperBound <= info.shape.first ?? 0 else {
-            throw mismatch(info, "rows \(rows.lowerBound)..<\(rows.upperBound) are not all there")
+            throw mismatch(info, "rows \(rows.lowerBound)..<\(rows.upperBound) are out of range")
         }
         let stride = info.rowCount * info.dtype.size
         return start + rows.lowerBound * stride..<start + rows.upperBound * stride

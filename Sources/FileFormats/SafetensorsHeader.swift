@@ -43,7 +43,7 @@ package struct SafetensorsHeader {
             throw SafetensorsError(
                 .header, path,
                 "header length is \(length), but the file has only \(bytes.count - 8) bytes after it;"
-                    + " cut short?")
+                    + " truncated?")
         }
         dataStart = 8 + Int(length)
         let dataLength = fileSize - dataStart
@@ -79,10 +79,10 @@ package struct SafetensorsHeader {
                 throw SafetensorsError(
                     .layout, path,
                     "tensor '\(tensor.name)' ends at byte \(range.upperBound) of the data, but the file"
-                        + " has \(dataLength); cut short?")
+                        + " has \(dataLength); truncated?")
             }
             if range.lowerBound != end {
-                let what = range.lowerBound < end ? "overlaps the one before it" : "leaves a hole before it"
+                let what = range.lowerBound < end ? "overlaps the one before it" : "leaves a gap before it"
                 throw SafetensorsError(
                     .layout, path,
                     "tensor '\(tensor.name)' starts at byte \(range.lowerBound), expected \(end): it \(what)")

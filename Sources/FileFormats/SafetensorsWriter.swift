@@ -52,9 +52,7 @@ package struct SafetensorsWriter: ~Copyable {
     ) throws(SafetensorsError) {
         let tensors = try Self.layOut(entries, path: path)
         let output = try Self.start(path, tensors: tensors, metadata: metadata, creation)
-        self.path = path
-        self.tensors = tensors
-        self.output = output
+        (self.path, self.tensors, self.output) = (path, tensors, output)
         skipEmptyTensors()
     }
 
@@ -75,7 +73,7 @@ package struct SafetensorsWriter: ~Copyable {
                 size <= Int.max - offset
             else {
                 throw SafetensorsError(
-                    .tensor, path, "tensor '\(entry.name)': shape \(entry.shape) is impossible")
+                    .tensor, path, "tensor '\(entry.name)': shape \(entry.shape) is invalid")
             }
             let range = offset..<offset + size
             tensors.append(

@@ -97,12 +97,14 @@ package final class WeightFiles: Sendable {
             if opened[name]?.contains(tensor) != true { wrong.append("\(tensor) is not in \(name)") }
         }
         for (name, shard) in opened {
-            wrong += shard.names.filter { owner[$0] !== shard }.map { "\($0) is in \(name) unannounced" }
+            wrong += shard.names.filter { owner[$0] !== shard }.map {
+                "\($0) is in \(name), but not in weight_map"
+            }
         }
         if !wrong.isEmpty {
             throw SafetensorsError(
                 .missing, file,
-                "does not fit its shards in \(wrong.count) tensors: \(shortList(wrong.sorted()))")
+                "does not match its shards in \(wrong.count) tensors: \(shortList(wrong.sorted()))")
         }
         files = opened.keys.sorted().compactMap { opened[$0] }
         self.owner = owner
@@ -178,6 +180,6 @@ package final class WeightFiles: Sendable {
         }
         throw SafetensorsError(
             .file, path,
-            "holds several weight files (\(candidates.prefix(5).joined(separator: ", "))); name one")
+            "holds several weight files (\(candidates.prefix(5).joined(separator: ", "))); choose one")
     }
 }

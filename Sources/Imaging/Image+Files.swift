@@ -1,5 +1,6 @@
 import CImageFiles
 import Foundation
+import Support
 
 extension Image {
     /// The supported file formats, detected by their first bytes.
@@ -32,7 +33,8 @@ extension Image {
     ) throws(ImageError) -> Image {
         var picture = cimg_picture()
         guard let format = Format(bytes) else {
-            throw ImageError(.notAnImage, name: name, "no image: \(describe(bytes)); expected PNG or JPEG")
+            throw ImageError(
+                .notAnImage, name: name, "not an image: \(describe(bytes)); expected PNG or JPEG")
         }
         let orientation = exifOrientation(of: bytes)
         let status =
@@ -47,7 +49,7 @@ extension Image {
         case CIMG_TOO_LARGE:
             throw ImageError(
                 .tooLarge, name: name,
-                "\(width)x\(height) pixels; at most \(limits.text) are read; raise the limit with --max-megapixels"
+                "\(width)x\(height) pixels; expected at most \(limits.text); raise the limit with --max-megapixels"
             )
         case CIMG_OUT_OF_MEMORY:
             throw ImageError(.inaccessible, name: name, "not enough memory for \(width)x\(height) pixels")
@@ -55,7 +57,7 @@ extension Image {
             let message = withUnsafeBytes(of: picture.message) {
                 String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
             }
-            throw ImageError(.corrupt, name: name, "damaged or cut short image: \(message)")
+            throw ImageError(.corrupt, name: name, "damaged or truncated image: \(message)")
         }
         guard min(width, height) >= minimumSide else {
             throw ImageError(
@@ -111,19 +113,11 @@ extension Image {
 
     /// Writes an already encoded PNG file.
     package static func write(png bytes: [UInt8], to path: String) throws(ImageError) {
-        let temporary = "\(path).\(getpid()).tmp"
-        func fail(_ what: String, _ code: Int32) -> ImageError {
-            unlink(temporary)
-            return ImageError(
-                .inaccessible, name: path, "cannot \(what): \(String(cString: strerror(code)))", code: code)
+        do throws(FileError) {
+            try AtomicFile.write(bytes, to: path, isDurable: false)
+        } catch {
+            throw ImageError(.inaccessible, name: path, error.detail, code: error.code)
         }
-        guard let file = fopen(temporary, "wb") else { throw fail("create the file", errno) }
-        let written = fwrite(bytes, 1, bytes.count, file)
-        let writeError = errno
-        guard fclose(file) == 0, written == bytes.count else {
-            throw fail("write the file", written == bytes.count ? errno : writeError)
-        }
-        guard rename(temporary, path) == 0 else { throw fail("put the file in its place", errno) }
     }
 
     /// The text chunks (tEXt, and uncompressed iTXt) of a PNG, in file order.

@@ -13,9 +13,7 @@ package struct Image: Equatable, Sendable {
     package init(width: Int, height: Int, pixels: [UInt8]) {
         precondition(width > 0 && height > 0, "an image has at least one pixel")
         precondition(pixels.count == 3 * width * height, "an RGB image has 3 bytes a pixel")
-        self.width = width
-        self.height = height
-        self.pixels = pixels
+        (self.width, self.height, self.pixels) = (width, height, pixels)
     }
 
     /// An image of one color.

@@ -32,10 +32,7 @@ package struct ImageError: ReportableError, Equatable, Sendable {
     package let code: Int32
 
     package init(_ kind: Kind, name: String, _ detail: String, code: Int32 = 0) {
-        self.code = code
-        self.kind = kind
-        self.name = name
-        self.detail = detail
+        (self.code, self.kind, self.name, self.detail) = (code, kind, name, detail)
     }
 
     package var message: String { "\(name): \(detail)" }
@@ -81,8 +78,9 @@ extension ReadOnlyFile {
         guard range.count <= limits.maximumFileBytes else {
             throw ImageError(
                 .tooLarge, name: name ?? self.name,
-                "\(range.count) bytes; expected at most \(limits.maximumFileBytes), which is 8 for each of "
-                    + "\(limits.text) and 64 MiB; raise the limit with --max-megapixels, if it is an image")
+                "\(range.count) bytes; expected at most \(limits.maximumFileBytes) (8 per pixel of "
+                    + "\(limits.text), plus 64 MiB); if it is an image, raise the limit with --max-megapixels"
+            )
         }
         let head = try read(at: range.lowerBound, count: min(16, range.count))
         guard Image.Format(head) != nil else { return head }

@@ -8,9 +8,7 @@ package struct ImageGrid: Sendable {
 
     package init(columns: Int, padding: Int = 2, background: UInt8 = 255) {
         precondition(columns > 0 && padding >= 0)
-        self.columns = columns
-        self.padding = padding
-        self.background = background
+        (self.columns, self.padding, self.background) = (columns, padding, background)
     }
 
     /// An approximately square grid.

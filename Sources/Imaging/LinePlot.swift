@@ -15,9 +15,7 @@ package struct LinePlot: Sendable {
         package let smooth: Bool
 
         package init(_ name: String, points: [(x: Double, y: Double)], smooth: Bool = false) {
-            self.name = name
-            self.points = points
-            self.smooth = smooth
+            (self.name, self.points, self.smooth) = (name, points, smooth)
         }
     }
 
@@ -33,12 +31,8 @@ package struct LinePlot: Sendable {
         title: String, xLabel: String, yLabel: String, series: [Series], logY: Bool = false,
         startsAtZero: Bool = false
     ) {
-        self.startsAtZero = startsAtZero
-        self.title = title
-        self.xLabel = xLabel
-        self.yLabel = yLabel
-        self.series = series
-        self.logY = logY
+        (self.startsAtZero, self.title, self.xLabel) = (startsAtZero, title, xLabel)
+        (self.yLabel, self.series, self.logY) = (yLabel, series, logY)
     }
 
     /// Draws the chart. Below about 240 by 160 pixels the labels do not fit.

@@ -69,11 +69,8 @@ package final class FirstStage {
         _ model: Model, dtype: DType = .float32, backend: Backend = .fastest, arena: Arena = Arena(),
         pixelsPerPass: Int = 1 << 17
     ) {
-        self.model = model
-        self.dtype = dtype
-        self.backend = backend
-        self.arena = arena
-        self.pixelsPerPass = pixelsPerPass
+        (self.model, self.dtype, self.backend) = (model, dtype, backend)
+        (self.arena, self.pixelsPerPass) = (arena, pixelsPerPass)
         // One pass of the full size, and one for the remainder.
         encoders = RecentCache(capacity: 2)
         decoders = RecentCache(capacity: 2)

@@ -78,6 +78,22 @@ package struct ModelFolder: Sendable {
         }
     }
 
+    /// - Throws: also for a model of another class.
+    package func readUNetConfig() throws -> UNet2DConfig {
+        guard case .unet(let config) = try readModelConfig() else {
+            throw ModelFolderError(path, "holds an autoencoder, expected a UNet2DModel")
+        }
+        return config
+    }
+
+    /// - Throws: also for a model of another class.
+    package func readAutoencoderKLConfig() throws -> AutoencoderKLConfig {
+        guard case .autoencoderKL(let config) = try readModelConfig() else {
+            throw ModelFolderError(path, "holds a different model, expected an AutoencoderKL")
+        }
+        return config
+    }
+
     private func readConfigNode() throws -> ConfigNode {
         let manager = FileManager.default
         guard !manager.fileExists(atPath: file(Self.configFile)) else {
@@ -89,7 +105,7 @@ package struct ModelFolder: Sendable {
         }
         if manager.fileExists(atPath: file("model_index.json")) {
             throw ModelFolderError(
-                path, "is a whole pipeline; name the folder of one model in it, such as \(file("unet"))")
+                path, "is a whole pipeline; use the folder of one of its models, such as \(file("unet"))")
         }
         throw ModelFolderError(path, "has no \(Self.configFile); expected a diffusers model folder")
     }
@@ -100,9 +116,7 @@ package struct ModelFolder: Sendable {
     ///
     /// - Throws: `ModelFolderError`, `ConfigError` or `SafetensorsError`.
     package func loadUNet() throws -> UNet2DModel {
-        guard case .unet(let config) = try readModelConfig() else {
-            throw ModelFolderError(path, "holds an autoencoder; expected a UNet2DModel")
-        }
+        let config = try readUNetConfig()
         let model = try UNet2DModel(config)
         try loadWeights(into: model.store)
         return model

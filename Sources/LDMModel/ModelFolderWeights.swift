@@ -1,3 +1,4 @@
+import Support
 import FileFormats
 import Foundation
 import TensorCore
@@ -17,10 +18,8 @@ extension ModelFolder {
     /// diffusers' names of weight files: a single file, or numbered shards.
     package static func shardName(_ index: Int, of count: Int) -> String {
         if count == 1 { return weightsFile }
-        func five(_ number: Int) -> String {
-            String(repeating: "0", count: max(0, 5 - "\(number)".count)) + "\(number)"
-        }
-        return "diffusion_pytorch_model-\(five(index + 1))-of-\(five(count)).safetensors"
+        return
+            "diffusion_pytorch_model-\(padded(index + 1, digits: 5))-of-\(padded(count, digits: 5)).safetensors"
     }
 }
 

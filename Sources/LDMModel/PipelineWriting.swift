@@ -20,12 +20,12 @@ extension PipelineFolder {
     /// - Throws: `ModelFolderError`, `SafetensorsError`, `ConfigError` or `FileError`.
     package static func write(
         _ path: String, unet: UNet2DModel, values: UnsafePointer<Float>? = nil, scheduler: SchedulerConfig,
-        firstStage: String? = nil,
+        firstStage: ModelFolder? = nil,
         trained: FirstStageReference? = nil
     ) throws {
         try write(
             path, unet.config, WeightSource(unet.store, values: values), WeightFormat(), scheduler,
-            firstStage: try firstStage.map(locateAutoencoder), trained: trained)
+            firstStage: firstStage, trained: trained)
     }
 
     /// Writes this pipeline to a new folder, see `write`, with one tensor of the U-Net in memory at a time.

@@ -6,23 +6,24 @@ import TensorCore
 struct BenchAllReduceCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "allreduce",
-        abstract: "Measure the network between ranks, and collectives over sizes.",
+        abstract: "Benchmark messages and collectives between ranks.",
         discussion: """
-            One rank a host, on the hosts of a job:
+            Run one rank per host, on the hosts of a job:
 
               mpirun -np 8 --hostfile hosts --map-by node disttrain bench allreduce --json > network.json
               disttrain plan --config configs/celeba_hq_256.yaml --hosts 8 --network network.json
 
-            α is the latency one way of 8 bytes; β the time a byte takes while every rank sends to the next and receives \
-            from the one before; γ the processor time that a byte takes while the ranks compute. Collectives stand beside \
-            what a ring or a tree would take by α and β. Bus bandwidth is what each link carries in a direction.
+            α is the one-way latency of an 8-byte message; β is the transfer time per byte while every rank sends to \
+            the next rank and receives from the previous one; γ is the processor time per byte while the ranks \
+            compute. The time of each collective is printed next to the prediction for a ring or tree from α and β. \
+            Bus bandwidth is the throughput of each link in one direction.
             """)
 
-    @Option(help: "MiB of the largest collective; the smallest is 1 KiB.")
+    @Option(help: "Size of the largest collective in MiB; the smallest is 1 KiB.")
     var largest = 32
-    @Option(help: "Threads a rank; by default OMP_NUM_THREADS, or all cores.")
+    @Option(help: "Threads per rank. Default: OMP_NUM_THREADS, or all cores.")
     var threads: Int?
-    @Flag(help: "One line of JSON, for plan --network.")
+    @Flag(help: "Print one line of JSON, for plan --network.")
     var json = false
 
     func validate() throws {
@@ -43,11 +44,11 @@ struct BenchAllReduceCommand: ParsableCommand {
     private static func table(_ report: NetworkReport) -> String {
         let network = report.network
         var lines = [
-            "\(report.ranks) ranks on \(report.hosts) host\(report.hosts == 1 ? ", over its memory" : "s")",
-            "α \(fixed(network.latencySeconds * 1e6, 1)) µs; β \(fixed(network.secondsPerByte * 1e9, 3)) ns a byte, "
+            "\(report.ranks) ranks on \(report.hosts) host\(report.hosts == 1 ? " (shared memory)" : "s")",
+            "α \(fixed(network.latencySeconds * 1e6, 1)) µs; β \(fixed(network.secondsPerByte * 1e9, 3)) ns/byte, "
                 + "\(fixed(network.bitsPerSecond / 1e9, 3)) Gbit/s in each direction "
                 + "(\(fixed(report.overlappedBytesPerSecond * 8e-9, 3)) while computing); γ "
-                + "\(fixed(network.drivingSecondsPerByte * 1e9, 3)) ns of processor time a byte",
+                + "\(fixed(network.drivingSecondsPerByte * 1e9, 3)) ns of processor time per byte",
             TextTable.row(["", "size", "time, ms", "model, ms", "bus, GB/s"], columns),
         ]
         for each in report.collectives {

@@ -12,7 +12,7 @@ import TensorCore
 
 struct BenchCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "bench", abstract: "Measure what this machine makes of the program.",
+        commandName: "bench", abstract: "Run benchmarks on this machine.",
         subcommands: [
             BenchStepCommand.self, BenchSampleCommand.self, BenchVAECommand.self, BenchKernelsCommand.self,
             BenchAllReduceCommand.self, BenchCheckpointCommand.self, BenchModelCommand.self,
@@ -21,15 +21,15 @@ struct BenchCommand: ParsableCommand {
 
 /// Options shared by all model benchmarks.
 struct BenchOptions: ParsableArguments {
-    @Option(help: "fp32, bf16, or auto: bf16 where the processor multiplies it natively.")
+    @Option(help: "Compute type: fp32, bf16, or auto (bf16 if the processor supports it natively).")
     var precision = "auto"
-    @Option(help: "Images a rank.")
+    @Option(help: "Images per rank.")
     var batch = 16
-    @Option(help: "Threads a rank; by default OMP_NUM_THREADS, or all cores.")
+    @Option(help: "Threads per rank. Default: OMP_NUM_THREADS, or all cores.")
     var threads: Int?
-    @Option(help: "Convolutions by: fastest (for each shape), winograd, onednn or openblas.")
+    @Option(help: "Convolution backend: fastest (for each shape), winograd, onednn or openblas.")
     var backend = Backend.fastest.rawValue.lowercased()
-    @Flag(help: "One line of JSON.")
+    @Flag(help: "Print one line of JSON.")
     var json = false
 
     func validate() throws {
@@ -44,7 +44,7 @@ struct BenchOptions: ParsableArguments {
             throw ValidationError("--backend \(backend): expected fastest, winograd, onednn or openblas")
         }
         guard chosen.isAvailable else {
-            throw ValidationError("--backend \(backend): not on this processor, or not in this program")
+            throw ValidationError("--backend \(backend): not supported by this processor, or not built in")
         }
         return chosen
     }
@@ -78,28 +78,28 @@ struct BenchOptions: ParsableArguments {
 struct BenchStepCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "step",
-        abstract: "Time whole training steps of a U-Net on random data.",
+        abstract: "Benchmark complete training steps of a U-Net on random data.",
         discussion: """
-            Forward, loss, backward, gradient reduction, clipping and AdamW, alone or under mpirun:
+            Forward, loss, backward, gradient reduction, clipping and AdamW, on one process or under mpirun:
 
               disttrain bench step --unet configs/unet_70m.json --precision bf16 --batch 16 --threads 2
               mpirun -np 2 --bind-to none disttrain bench step --unet configs/unet_70m.json --batch 16 --threads 1
 
-            Prints images a second from the median step, GFLOP/s of direct convolution, their share of the \
-            ceilings that it measures in the same run (OpenBLAS's product, oneDNN's convolution), and where \
-            rank 0's time went. --trace makes a file for chrome://tracing or ui.perfetto.dev.
+            Prints images/s from the median step time, GFLOP/s of direct convolution, their fraction of the \
+            ceilings measured in the same run (OpenBLAS matrix product, oneDNN convolution), and a breakdown of \
+            rank 0's time. --trace writes a file for chrome://tracing or ui.perfetto.dev.
             """)
 
-    @Option(help: "A UNet2DModel config.json, or a run's .yaml.", completion: .file())
+    @Option(help: "UNet2DModel config.json, or run configuration (.yaml).", completion: .file())
     var unet: String
     @OptionGroup var options: BenchOptions
-    @Option(help: "Timed steps, after one that is not.")
+    @Option(help: "Number of timed steps, after one warm-up step.")
     var steps = 5
-    @Option(help: "Also keep an exponential moving average of the weights, with this decay.")
+    @Option(help: "Also maintain an exponential moving average of the weights, with this decay.")
     var ema: Double?
-    @Option(help: "optimizer: each rank keeps its slice of the training state; none: all of it.")
+    @Option(help: "optimizer: each rank keeps its shard of the training state; none: all of it.")
     var sharding = Sharding.optimizer
-    @Option(help: "What gradients are on their way between ranks: fp32 or bf16.")
+    @Option(help: "Type of gradients in transfer between ranks: fp32 or bf16.")
     var reduceDtype = ReduceDType.fp32
     @Option(help: "Write a Chrome trace of the timed steps of all ranks.", completion: .file())
     var trace: String?
@@ -147,12 +147,15 @@ enum ComputeType {
 /// Reads the model of a benchmark from a diffusers config.json or from the `model` section of a run's .yaml.
 enum BenchModel {
     static func unet(_ path: String) throws -> UNet2DConfig {
-        try isRun(path) ? Configuration.load(path: path).model : UNet2DConfig(contentsOf: path)
+        try isRun(path)
+            ? Configuration.load(path: path, locate: Configuration.locateModel).model
+            : UNet2DConfig(contentsOf: path)
     }
 
     static func autoencoder(_ path: String) throws -> AutoencoderKLConfig {
         try isRun(path)
-            ? AutoencoderConfiguration.load(path: path).model : AutoencoderKLConfig(contentsOf: path)
+            ? AutoencoderConfiguration.load(path: path, locate: AutoencoderConfiguration.locateModel).model
+            : AutoencoderKLConfig(contentsOf: path)
     }
 
     /// A U-Net or an AutoencoderKL, depending on the file.
@@ -175,10 +178,10 @@ enum BenchModel {
 
 struct BenchModelCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "model", abstract: "Print a model's config.json, as diffusers reads it.",
-        discussion: "What scripts/bench gives to PyTorch, so that both sides measure the same model.")
+        commandName: "model", abstract: "Print a model's config.json in the format of diffusers.",
+        discussion: "scripts/bench passes it to PyTorch, so that both sides measure the same model.")
 
-    @Argument(help: "A run's .yaml, or a config.json.", completion: .file())
+    @Argument(help: "Run configuration (.yaml), or config.json.", completion: .file())
     var model: String
 
     func run() throws {
@@ -196,19 +199,19 @@ struct BenchModelCommand: ParsableCommand {
 struct BenchSampleCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "sample",
-        abstract: "Time evaluations of a U-Net as sampling makes them.",
+        abstract: "Benchmark the U-Net evaluations of sampling.",
         discussion: """
-            Forward passes alone, on random data; each rank takes its own batch:
+            Forward passes only, on random data; each rank has its own batch:
 
               disttrain bench sample --unet configs/unet_70m.json --precision bf16 --batch 16 --threads 2
 
-            Images a second are evaluations a second. A sample of 50 denoising steps takes 50 of them.
+            Images/s are evaluations/s. A sample with 50 denoising steps takes 50 evaluations.
             """)
 
-    @Option(help: "A UNet2DModel config.json, or a run's .yaml.", completion: .file())
+    @Option(help: "UNet2DModel config.json, or run configuration (.yaml).", completion: .file())
     var unet: String
     @OptionGroup var options: BenchOptions
-    @Option(help: "Timed evaluations of the batch, after one that is not.")
+    @Option(help: "Number of timed evaluations of the batch, after one warm-up evaluation.")
     var evaluations = 5
 
     func validate() throws {
@@ -230,22 +233,22 @@ struct BenchSampleCommand: ParsableCommand {
 struct BenchVAECommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "vae",
-        abstract: "Time a first stage that encodes images and decodes latents.",
+        abstract: "Benchmark a first stage: encoding images and decoding latents.",
         discussion: """
-            An AutoencoderKL with random weights, on random data; each rank takes its own batch:
+            An AutoencoderKL with random weights, on random data; each rank has its own batch:
 
               disttrain bench vae --vae configs/sd_vae_ft_mse.json --size 256 --precision bf16 --batch 4 --threads 2
 
             Prints two reports, encoding first.
             """)
 
-    @Option(help: "An AutoencoderKL config.json, or the .yaml of `vae train`.", completion: .file())
+    @Option(help: "AutoencoderKL config.json, or `vae train` configuration (.yaml).", completion: .file())
     var vae: String
     @Option(
-        help: ArgumentHelp("Side of the images; by default the model's sample_size.", valueName: "pixels"))
+        help: ArgumentHelp("Image size. Default: the model's sample_size.", valueName: "pixels"))
     var size: Int?
     @OptionGroup var options: BenchOptions
-    @Option(help: "Timed passes of the batch each way, after one that is not.")
+    @Option(help: "Number of timed passes of the batch in each direction, after one warm-up pass.")
     var passes = 3
 
     func validate() throws {
@@ -268,32 +271,33 @@ struct BenchVAECommand: ParsableCommand {
 struct BenchCheckpointCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "checkpoint",
-        abstract: "Time saves of a U-Net's training state while it trains.",
+        abstract: "Benchmark saving a U-Net's training state during training.",
         discussion: """
-            Trains on random data, saves meanwhile and with nothing beside it, writes as many bytes plainly, and loads:
+            Trains on random data, saves during training and without it, writes plain files of the same size for \
+            comparison, and loads the checkpoint:
 
               disttrain launch -n 2 --threads 1 -- bench checkpoint --unet configs/unet_70m.json --folder runs
               disttrain launch -n 3 --threads 1 -- bench checkpoint --unet configs/unet_70m.json --saved-by 2
 
-            All times include fsync where something is written, and the comparison with checksums where something is \
-            read, which is in the page cache. Deleting an older checkpoint counts while training continues, and not \
-            with nothing beside it. What is written in the folder is removed again.
+            Write times include fsync. Load times include checksum verification; the files are in the page cache. \
+            Save times during training include deleting the previous checkpoint; those without training do not. \
+            Files written to the folder are removed again.
             """)
 
-    @Option(help: "A UNet2DModel config.json, or a run's .yaml.", completion: .file())
+    @Option(help: "UNet2DModel config.json, or run configuration (.yaml).", completion: .file())
     var unet: String
-    @Option(help: "An existing folder on the disk to measure.", completion: .directory)
+    @Option(help: "Existing folder on the disk to measure.", completion: .directory)
     var folder = "."
     @OptionGroup var options: BenchOptions
-    @Option(help: "Steps whose median is the step's time.")
+    @Option(help: "Number of timed steps; their median is reported.")
     var steps = 3
-    @Option(help: "Saves and loads with nothing beside them, whose medians are reported.")
+    @Option(help: "Number of saves and loads without concurrent training; their medians are reported.")
     var repeats = 3
-    @Option(help: "Also load the checkpoint as so many ranks would have written it.")
+    @Option(help: "Also load the checkpoint with the layout that this number of ranks would have written.")
     var savedBy: Int?
-    @Option(help: "Decay of an exponential moving average, which is saved too.")
+    @Option(help: "Also save an exponential moving average of the weights, with this decay.")
     var ema: Double?
-    @Option(help: "optimizer: each rank keeps its slice of the training state; none: all of it.")
+    @Option(help: "optimizer: each rank keeps its shard of the training state; none: all of it.")
     var sharding = Sharding.optimizer
 
     func validate() throws {

@@ -7,27 +7,28 @@ import TensorCore
 struct BenchKernelsCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "kernels",
-        abstract: "Time every convolution of training, with every backend.",
+        abstract: "Benchmark every convolution of training with every backend.",
         discussion: """
-            Takes the distinct convolutions and linear layers of a training step of each model and prints the GFLOP/s \
-            of direct convolution that each backend reaches. The program chooses a backend for each by a rule; a \
-            choice that is more than 10 % slower than the best measured here is flagged.
+            Times the distinct convolutions and linear layers of a training step of each model and prints the \
+            GFLOP/s of direct convolution for each backend. The program selects a backend by rule; a selection that \
+            is more than 10 % slower than the fastest backend measured here is flagged.
 
               disttrain bench kernels configs/unet_70m.json --precision bf16 --batch 16 --threads 1
 
-            All shipped models take many minutes.
+            Timing all models in configs/ takes many minutes.
             """)
 
     @Argument(
         help: ArgumentHelp(
-            "config.json files, or the .yaml of runs; by default all of configs/.", valueName: "models"),
+            "config.json files or run configurations (.yaml). Default: all files in configs/.",
+            valueName: "models"),
         completion: .file())
     var models: [String] = []
     @OptionGroup var options: BenchOptions
 
     func validate() throws {
         guard try options.chosenBackend() == .fastest else {
-            throw ValidationError("--backend \(options.backend): every backend is timed here")
+            throw ValidationError("--backend \(options.backend): expected none, since every backend is timed")
         }
     }
 
@@ -73,7 +74,7 @@ enum KernelTable {
 
     static var head: String {
         let columns = backends.map { column($0.rawValue.lowercased()) }.joined()
-        return padded("case", 38) + padded("direction", 17) + padded("a step", 7) + columns + "  chosen"
+        return padded("case", 38) + padded("direction", 17) + padded("count", 7) + columns + "  chosen"
     }
 
     static func line(_ result: KernelBenchmark.Result) -> String {
@@ -96,7 +97,7 @@ enum KernelTable {
     static func summary(_ results: [KernelBenchmark.Result]) -> String {
         let (taken, lost) = totals(results)
         return "\(results.count) cases, \(results.filter(\.isFlagged).count) flagged; "
-            + "\(fixed(lost, 3)) s of \(fixed(taken, 3)) s lost in a step of each model"
+            + "\(fixed(lost, 3)) s of \(fixed(taken, 3)) s could be saved in one step of each model"
     }
 
     static func json(_ results: [KernelBenchmark.Result]) throws -> String {

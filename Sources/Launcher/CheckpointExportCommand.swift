@@ -5,49 +5,50 @@ import LDMModel
 
 struct CheckpointExportCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "export", abstract: "Make a diffusers folder from any checkpoint.",
+        commandName: "export", abstract: "Export any checkpoint as a diffusers folder.",
         discussion: """
-            Writes what a finished run has in model/: a pipeline that DiffusionPipeline.from_pretrained opens, behind \
-            a first stage with the autoencoder in it; of `vae train`, an AutoencoderKL's folder. The memory it takes \
-            does not grow with the model.
+            Writes what a finished run has in model/: a pipeline for DiffusionPipeline.from_pretrained, which \
+            includes the autoencoder if the model was trained on latents; for `vae train`, an AutoencoderKL folder. \
+            Memory use does not grow with the model size.
 
               disttrain checkpoint export --model runs/faces --output faces
               disttrain checkpoint export --model runs/faces/checkpoints/step-00015000 --weights unet --dtype fp16 \\
                 --max-shard-size 2GB --output faces_fp16
 
-            A run that was trained with ema.sigma_rel has averages of every width, made from its snapshots; how near \
-            each comes to its profile is reported (docs/ema.md):
+            If a run was trained with ema.sigma_rel, averages of any width can be computed from its snapshots; the \
+            approximation error of the profile is reported (docs/ema.md):
 
               disttrain checkpoint export --model runs/faces --sigma-rel 0.08 --output faces_008
             """)
 
-    @Option(help: ArgumentHelp("A run (its newest checkpoint), or a checkpoint.", valueName: "folder"))
+    @Option(help: ArgumentHelp("A run (its newest checkpoint is used) or a checkpoint.", valueName: "folder"))
     var model: String
     @Option(
         help: ArgumentHelp(
-            "unet, ema-DECAY or ema-power-WIDTH. Default: the slowest average.", valueName: "name"))
+            "Weights to export: unet, ema-DECAY or ema-power-WIDTH. Default: the slowest average.",
+            valueName: "name"))
     var weights: String?
     @Option(
         help: ArgumentHelp(
-            "An average of this relative width in their place, made from the run's snapshots.",
+            "Instead, export an average of this relative width, computed from the run's snapshots.",
             valueName: "width"))
     var sigmaRel: Double?
     @Option(
-        help: ArgumentHelp("The step that --sigma-rel ends at. Default: the last there is.", valueName: "n"))
+        help: ArgumentHelp("Last step of the --sigma-rel average. Default: the newest.", valueName: "n"))
     var atStep: Int?
     @Option(
-        help: "Type of the trained weights: fp32, fp16 or bf16. A first stage's files are copied as they are."
+        help: "Type of the exported weights: fp32, fp16 or bf16. Files of a first stage are copied unchanged."
     )
     var dtype = WeightType.fp32
     @Option(
         help: ArgumentHelp(
-            "Most bytes in one file of weights, such as 500MB or 5GB. Default: one file.", valueName: "size"))
+            "Maximum size of a weights file, such as 500MB or 5GB. Default: one file.", valueName: "size"))
     var maxShardSize: ByteSize?
     @Option(
         help: ArgumentHelp(
-            "Autoencoder to put in. Default: the one that the run was trained behind.", valueName: "folder"))
+            "Autoencoder to include. Default: the one that the run was trained with.", valueName: "folder"))
     var firstStage: String?
-    @Option(help: ArgumentHelp("Folder to write; an earlier pipeline is replaced.", valueName: "folder"))
+    @Option(help: ArgumentHelp("Output folder; an existing pipeline is replaced.", valueName: "folder"))
     var output: String
 
     func validate() throws {
@@ -56,7 +57,7 @@ struct CheckpointExportCommand: ParsableCommand {
         }
         guard sigmaRel != nil || atStep == nil else {
             throw ValidationError(
-                "--at-step goes with --sigma-rel; of a checkpoint, give its folder as --model")
+                "--at-step: requires --sigma-rel; for a checkpoint, give its folder as --model")
         }
     }
 

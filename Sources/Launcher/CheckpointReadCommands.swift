@@ -8,14 +8,14 @@ struct CheckpointListCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "list", abstract: "List a run's checkpoints.",
         discussion: """
-            One line a checkpoint, by step: when it was saved, its size, the ranks that wrote it, the metric that \
-            keep_best goes by, and whether every file is there in full length. That finds what is missing or cut short at \
-            once; `verify` also finds changed bytes.
+            Prints one line per checkpoint, by step: when it was saved, its size, the number of ranks that wrote it, \
+            the metric used by keep_best, and whether all files are present with their full size. This quickly detects \
+            missing and truncated files; `verify` also detects changed bytes.
 
               disttrain checkpoint list runs/faces
             """)
 
-    @Argument(help: ArgumentHelp("A run's folder, or its checkpoints folder.", valueName: "run"))
+    @Argument(help: ArgumentHelp("A run's folder, or its checkpoints/ folder.", valueName: "run"))
     var folder: String
 
     func run() throws {
@@ -25,19 +25,21 @@ struct CheckpointListCommand: ParsableCommand {
 
 struct CheckpointInspectCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "inspect", abstract: "Tell what a checkpoint is.",
+        commandName: "inspect", abstract: "Describe a checkpoint.",
         discussion: """
-            Run, step, who saved it when, model, data, and the size of each folder. With --json the manifest, which has \
-            everything: configuration, table of tensors, files with sizes and checksums. docs/checkpoint-format.md \
-            describes it.
+            Prints run, step, when and by what it was saved, model, data, and the size of each folder. With --json, \
+            prints the manifest, which contains everything: configuration, tensor table, files with sizes and \
+            checksums. docs/checkpoint-format.md describes it.
 
               disttrain checkpoint inspect runs/faces
               disttrain checkpoint inspect runs/faces/checkpoints/step-00015000 --json | jq .configuration -r
             """)
 
-    @Argument(help: ArgumentHelp("A checkpoint, or a run for its newest.", valueName: "checkpoint"))
+    @Argument(
+        help: ArgumentHelp("A checkpoint, or a run (its newest checkpoint is used).", valueName: "checkpoint")
+    )
     var checkpoint: String
-    @Flag(help: "Print the manifest, JSON.")
+    @Flag(help: "Print the manifest as JSON.")
     var json = false
 
     func run() throws {
@@ -52,16 +54,16 @@ struct CheckpointInspectCommand: ParsableCommand {
 
 struct CheckpointVerifyCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "verify", abstract: "Read every byte of checkpoints and compare checksums.",
+        commandName: "verify", abstract: "Read every byte of checkpoints and verify the checksums.",
         discussion: """
-            Names each file and tensor that is damaged, missing or cut short, and ends with code 3 if there is any. Of a \
-            run, all checkpoints are read, oldest first.
+            Reports each file and tensor that is damaged, missing or truncated, and exits with code 3 if there is any. \
+            For a run, all checkpoints are verified, oldest first.
 
               disttrain checkpoint verify runs/faces
               disttrain checkpoint verify runs/faces/checkpoints/step-00015000
             """)
 
-    @Argument(help: ArgumentHelp("A run, or a checkpoint.", valueName: "folder"))
+    @Argument(help: ArgumentHelp("A run or a checkpoint.", valueName: "folder"))
     var folder: String
 
     func run() throws {
@@ -74,22 +76,23 @@ struct CheckpointVerifyCommand: ParsableCommand {
 
 struct CheckpointDiffCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "diff", abstract: "Tell what differs between two checkpoints.",
+        commandName: "diff", abstract: "Show the differences between two checkpoints.",
         discussion: """
-            The configuration key by key; then for each folder how many tensors are the same to the bit, how far the \
-            others are apart (largest |B − A| of an element, and relative ‖B − A‖ / ‖A‖), which are missing or of another \
-            shape, and which differ most. The code is 0 whether they differ or not, 3 where bytes do not agree with their \
-            checksums.
+            Compares the configuration key by key. For each folder, reports how many tensors are bitwise identical, \
+            how much the others differ (largest |B − A| of an element, and relative ‖B − A‖ / ‖A‖), which are missing \
+            or have a different shape, and which differ most. The exit code is 0 whether they differ or not, and 3 if \
+            data does not match its checksums.
 
               disttrain checkpoint diff runs/faces/checkpoints/step-00014000 runs/faces/checkpoints/step-00015000
               disttrain checkpoint diff runs/faces runs/resumed --tensors 20
             """)
 
-    @Argument(help: ArgumentHelp("A checkpoint, or a run for its newest.", valueName: "a"))
+    @Argument(help: ArgumentHelp("A checkpoint, or a run (its newest checkpoint is used).", valueName: "a"))
     var first: String
-    @Argument(help: ArgumentHelp("Another.", valueName: "b"))
+    @Argument(help: ArgumentHelp("The checkpoint or run to compare it with.", valueName: "b"))
     var second: String
-    @Option(help: ArgumentHelp("Name so many of the most different tensors of each folder.", valueName: "n"))
+    @Option(
+        help: ArgumentHelp("Number of the most different tensors to list for each folder.", valueName: "n"))
     var tensors = 5
 
     func validate() throws {

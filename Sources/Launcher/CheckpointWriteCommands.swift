@@ -6,20 +6,22 @@ import Support
 
 struct CheckpointReshardCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "reshard", abstract: "Write a checkpoint as another number of ranks would have.",
+        commandName: "reshard", abstract: "Rewrite a checkpoint for a different number of ranks.",
         discussion: """
-            Same tensors, same manifest, other files: one a rank in each folder. Every byte is compared with its checksum \
-            on the way, and the new checkpoint appears whole or not at all. A run does not need it, since it resumes on \
-            any number of ranks; other readers may like fewer or smaller files.
+            The tensors and the manifest stay the same, but each folder has one file per rank. Checksums are verified \
+            while copying, and the new checkpoint appears completely or not at all. Resuming does not need this, since \
+            a run resumes on any number of ranks; other readers may prefer fewer or smaller files.
 
               disttrain checkpoint reshard runs/faces --ranks 1 --output runs/faces_1/checkpoints
             """)
 
-    @Argument(help: ArgumentHelp("A checkpoint, or a run for its newest.", valueName: "checkpoint"))
+    @Argument(
+        help: ArgumentHelp("A checkpoint, or a run (its newest checkpoint is used).", valueName: "checkpoint")
+    )
     var checkpoint: String
-    @Option(help: ArgumentHelp("Ranks to write as.", valueName: "n"))
+    @Option(help: ArgumentHelp("Number of ranks.", valueName: "n"))
     var ranks: Int
-    @Option(help: ArgumentHelp("Folder to put step-… in; made where it is not there.", valueName: "folder"))
+    @Option(help: ArgumentHelp("Folder for the new step-… folder; created if missing.", valueName: "folder"))
     var output: String
 
     func validate() throws {
@@ -36,25 +38,25 @@ struct CheckpointReshardCommand: ParsableCommand {
 
 struct CheckpointPruneCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "prune", abstract: "Delete checkpoints that need not be kept.",
+        commandName: "prune", abstract: "Delete old checkpoints.",
         discussion: """
-            Keeps what a run with these settings would: the newest, those at multiples of a step, those of the lowest \
-            metric. Only whole checkpoints count as kept, so a damaged one never costs a good one its place. Try it with \
-            --dry-run first; nothing brings a deleted checkpoint back. A run that is being trained is refused: it deletes \
-            its own, by checkpoint.keep_last and its fellows.
+            Keeps the same checkpoints as a run with these settings: the newest, those at multiples of a step, and \
+            those with the lowest metric. Only complete checkpoints count, so a damaged one never displaces a good one. \
+            Use --dry-run first, because deletion cannot be undone. A run that is being trained is refused: it deletes \
+            its own checkpoints, according to checkpoint.keep_last, keep_every and keep_best.
 
               disttrain checkpoint prune runs/faces --keep-last 3 --keep-every 50000 --dry-run
             """)
 
-    @Argument(help: ArgumentHelp("A run's folder, or its checkpoints folder.", valueName: "run"))
+    @Argument(help: ArgumentHelp("A run's folder, or its checkpoints/ folder.", valueName: "run"))
     var folder: String
-    @Option(help: ArgumentHelp("Keep so many of the newest.", valueName: "n"))
+    @Option(help: ArgumentHelp("Number of newest checkpoints to keep.", valueName: "n"))
     var keepLast: Int
-    @Option(help: ArgumentHelp("Keep all at multiples of this step.", valueName: "step"))
+    @Option(help: ArgumentHelp("Also keep all checkpoints at multiples of this step.", valueName: "step"))
     var keepEvery: Int?
-    @Option(help: ArgumentHelp("Keep so many of the lowest metric.", valueName: "n"))
+    @Option(help: ArgumentHelp("Also keep the N best checkpoints by metric.", valueName: "n"))
     var keepBest = 0
-    @Flag(help: "Only print what would be deleted.")
+    @Flag(help: "Print what would be deleted, without deleting it.")
     var dryRun = false
 
     func validate() throws {
@@ -74,24 +76,25 @@ struct CheckpointPruneCommand: ParsableCommand {
         for step in expired {
             print("\(dryRun ? "would delete" : "deleted") \(pruning.folder.path(step: step))")
         }
-        print("\(count - expired.count) of \(count) checkpoints \(dryRun ? "would stay" : "stay")")
+        print("\(count - expired.count) of \(count) checkpoints \(dryRun ? "would be kept" : "kept")")
     }
 }
 
 struct CheckpointCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "checkpoint", abstract: "Work with the checkpoints of a run.",
+        commandName: "checkpoint", abstract: "Inspect, verify, convert and delete checkpoints.",
         discussion: """
-            A checkpoint is a folder such as runs/faces/checkpoints/step-00015000. Its folders hold whole, named tensors: \
-            unet/ (or vae/) the weights, ema-0.9999/ an average of them, exp_avg/ and exp_avg_sq/ the optimizer's \
-            moments. manifest.json, written last, has the size and the checksum of every file and tensor.
+            A checkpoint is a folder such as runs/faces/checkpoints/step-00015000. Its subfolders contain complete, named \
+            tensors: unet/ (or vae/) the weights, ema-0.9999/ an average of them, exp_avg/ and exp_avg_sq/ the optimizer's \
+            moments. manifest.json, written last, contains the size and checksum of every file and tensor.
 
-              disttrain checkpoint list runs/faces                 what is there, and is it whole?
-              disttrain checkpoint verify runs/faces               read every byte
-              disttrain checkpoint diff runs/faces runs/other      what differs?
+              disttrain checkpoint list runs/faces                 list checkpoints and check that they are complete
+              disttrain checkpoint verify runs/faces               verify every byte
+              disttrain checkpoint diff runs/faces runs/other      show differences
 
-            Where a checkpoint is asked for, a run stands for its newest. Only export needs MPI; the others run anywhere, \
-            in memory that does not grow with the model. Exit code 3: there is no checkpoint, or it is damaged.
+            Wherever a checkpoint is expected, a run stands for its newest one. Only export needs MPI; the other commands \
+            run anywhere, and their memory use does not grow with the model size. Exit code 3: the checkpoint is missing \
+            or damaged.
             """,
         subcommands: [
             CheckpointListCommand.self, CheckpointInspectCommand.self, CheckpointVerifyCommand.self,

@@ -13,7 +13,7 @@ import Communication
               disttrain train --config configs/quickstart.yaml --output runs/photos
               disttrain sample --model runs/photos --count 64 --output samples
 
-            Every command runs bare, under mpirun or srun, or as `disttrain launch -n 4 -- COMMAND` on 4 ranks of \
+            Run any command directly, under mpirun or srun, or as `disttrain launch -n 4 -- COMMAND` on 4 ranks of \
             this machine.
             """,
         version: Program.version,

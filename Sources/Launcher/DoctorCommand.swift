@@ -9,9 +9,9 @@ struct DoctorCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "doctor", abstract: "Check this machine, or the hosts of a job, before a long run.",
         discussion: """
-            Asks every host for its program, Open MPI, processor, memory, disk, clock and interfaces, and for the run's \\
-            folder; then starts one rank a host and measures the network between every pair. Each fault comes with \\
-            what mends it. Exit code 1 where a run would fail.
+            Queries the program, Open MPI, processor, memory, disk, clock and network interfaces of every host, and \
+            its access to the run's folder; then starts one rank per host and measures the network between every pair. \
+            Each fault is reported with a fix. Exit code 1 if a run would fail.
 
               disttrain doctor
               disttrain doctor --hostfile hosts --run runs/celeba_hq_256
@@ -22,7 +22,7 @@ struct DoctorCommand: ParsableCommand {
 
     @Option(
         name: .customLong("run"),
-        help: ArgumentHelp("The folder that the run will be in.", valueName: "folder"))
+        help: ArgumentHelp("The folder of the planned run.", valueName: "folder"))
     var folder = "runs"
 
     func run() throws {
@@ -50,7 +50,7 @@ struct DoctorCommand: ParsableCommand {
         if !sharedMemorySingleCopyWorks() {
             checks.warn(
                 "shared memory",
-                "ranks cannot read each other's memory, and copy twice: in a container, `docker run --cap-add SYS_PTRACE`"
+                "ranks cannot read each other's memory and copy twice; in a container: `docker run --cap-add SYS_PTRACE`"
             )
         }
         var shared = statvfs()
@@ -59,7 +59,7 @@ struct DoctorCommand: ParsableCommand {
             if free < 64 * placement.ranks {
                 checks.fail(
                     "/dev/shm",
-                    "\(free) MiB free, expected \(64 * placement.ranks): in a container, `docker run --shm-size 2g`"
+                    "\(free) MiB free, expected \(64 * placement.ranks); in a container: `docker run --shm-size 2g`"
                 )
             } else {
                 checks.pass("/dev/shm", "\(free) MiB free")
@@ -99,7 +99,7 @@ struct DoctorCommand: ParsableCommand {
                     entry.name,
                     "\(report.usableCores) cores, \(report.processor), \(report.freeMemoryMiB >> 10) GiB free memory\(disk)"
                 )
-            case .fault(let line): checks.fail(entry.name, HostAdvice.mending(line))
+            case .fault(let line): checks.fail(entry.name, HostAdvice.withFix(line))
             }
         }
         let reports = present.map(\.report)
@@ -112,7 +112,7 @@ struct DoctorCommand: ParsableCommand {
         }
         guard present.count > 1, checks.failures == 0 else { return }
         let networks = hosts.networks.isEmpty ? Network.shared(reports) : hosts.networks
-        checks.pass("network", networks.isEmpty ? "left to Open MPI" : networks.joined(separator: ", "))
+        checks.pass("network", networks.isEmpty ? "chosen by Open MPI" : networks.joined(separator: ", "))
         measure(crew, present.map(\.entry.name), reach, networks, &checks)
     }
 
@@ -137,15 +137,16 @@ struct DoctorCommand: ParsableCommand {
         else {
             return checks.fail(
                 "MPI",
-                "ranks on \(names.count) hosts did not find each other within \(duration(timeout)): a firewall between "
-                    + "them, or a wrong --network; Open MPI needs all TCP ports open on \(networks.joined(separator: ", "))"
+                "ranks on \(names.count) hosts could not connect within \(duration(timeout)): check for a firewall between "
+                    + "them and for a wrong --network; Open MPI needs all TCP ports open\(networks.isEmpty ? "" : " on " + networks.joined(separator: ", "))"
             )
         }
         guard let line = ending.output.split(separator: "\n").last(where: { $0.hasPrefix("{") }),
             let report = try? JSONDecoder().decode(LinkReports.self, from: Data(line.utf8))
         else {
             let words = (ending.error + ending.output).split(whereSeparator: \.isNewline).last ?? "no output"
-            return checks.fail("MPI", "one rank a host ended with \(ending.status): \(words)")
+            return checks.fail(
+                "MPI", "mpirun with one rank per host exited with code \(ending.status): \(words)")
         }
         checks.add(report)
     }
@@ -207,18 +208,18 @@ struct Checks {
 
 /// Suggests the command that fixes the reason why a host does not respond.
 enum HostAdvice {
-    static func mending(_ line: String) -> String {
+    static func withFix(_ line: String) -> String {
         let host = line.prefix { $0 != ":" }
         let cures = [
             ("Permission denied", "`ssh-copy-id \(host)`"),
             (
                 "Host key verification failed",
-                "`ssh-keyscan \(host) >> ~/.ssh/known_hosts`, once you have compared the key"
+                "`ssh-keyscan \(host) >> ~/.ssh/known_hosts`, after verifying the key"
             ),
-            ("Could not resolve hostname", "correct the hostfile, or name its address in /etc/hosts"),
-            ("Connection refused", "`sudo systemctl start ssh` there"),
-            ("timed out", "is it on, and does a firewall let port 22 through?"),
-            ("No route to host", "is it on, and in the same network?"),
+            ("Could not resolve hostname", "correct the hostfile, or add the host to /etc/hosts"),
+            ("Connection refused", "`sudo systemctl start ssh` on that host"),
+            ("timed out", "check that the host is up and that no firewall blocks port 22"),
+            ("No route to host", "check that the host is up and on the same network"),
         ]
         let cure = cures.first { line.contains($0.0) }?.1
         return cure.map { "\(line): \($0)" } ?? line

@@ -6,22 +6,23 @@ import Supervision
 struct HostOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "Hosts, a name a line, `slots=4` after it: see cluster/hostfile.example.", valueName: "file"))
+            "File with one host per line, such as `node1 slots=4`; see cluster/hostfile.example.",
+            valueName: "file"))
     var hostfile: String?
 
-    @Option(help: ArgumentHelp("The same on the command line: node1:4,node2:4.", valueName: "hosts"))
+    @Option(help: ArgumentHelp("The hosts on the command line: node1:4,node2:4.", valueName: "hosts"))
     var host: String?
 
-    @Flag(help: "The hosts, ranks and threads of the Slurm job that this runs in.")
+    @Flag(help: "Use the hosts, ranks and threads of the surrounding Slurm job.")
     var slurm = false
 
     @Option(
         help: ArgumentHelp(
-            "The hosts' common network, 10.0.0.0/16. Default: the interfaces by which they reach each other.",
+            "Network shared by the hosts, such as 10.0.0.0/16. Default: detected from the routes between them.",
             valueName: "cidr"))
     var network: String?
 
-    @Option(help: ArgumentHelp("How other hosts are reached.", valueName: "command"))
+    @Option(help: ArgumentHelp("Remote shell command.", valueName: "command"))
     var ssh = "ssh"
 
     func validate() throws {
@@ -53,9 +54,9 @@ struct HostReportCommand: ParsableCommand {
         commandName: "host-report", abstract: "Print a line of JSON about this host, for launch and doctor.",
         shouldDisplay: false)
 
-    @Option(help: "Hosts to find the way to.") var peers = ""
-    @Option(help: "A file that is there when the folder is shared.") var marker: String?
-    @Option(help: "Starts of a run whose processes are killed.") var reap = ""
+    @Option(help: "Hosts to find routes to.") var peers = ""
+    @Option(help: "A file that exists if the folder is shared.") var marker: String?
+    @Option(help: "Attempts whose remaining processes are killed.") var reap = ""
 
     func run() throws {
         for attempt in reap.split(separator: ",") { AttemptProcesses(String(attempt)).kill() }

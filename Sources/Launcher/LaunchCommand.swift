@@ -8,79 +8,81 @@ import Support
 struct LaunchCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "launch",
-        abstract: "Run a subcommand on several ranks, here or on other hosts, and keep training going.",
+        abstract:
+            "Run a subcommand on several ranks, here or on other hosts, and restart failed training runs.",
         discussion: """
-            Chooses ranks, threads and binding for the processors that are really there: physical cores, \
-            the affinity mask, and a container's CPU limit. The exit code is the job's.
+            Chooses ranks, threads and binding for the processors that are available: physical cores, the affinity \
+            mask, and the CPU limit of a container. The exit code is that of the job.
 
               disttrain launch -n 2 -- train --config configs/tiny.yaml
               disttrain launch --hostfile hosts -- train --config configs/celeba_hq_256.yaml
               disttrain launch --slurm --requeue -- train --config configs/celeba_hq_256.yaml
 
-            A training that dies or hangs is restarted from its last checkpoint, on the hosts that still answer and are \
-            in a state to run it; a host that keeps failing is left out for a while. It is also restarted after exit \
-            code 74 (a disk or file system failed), and once after 4 (numerical fault). It is not restarted after 2 \
-            (usage), 3 (data refused) and a second numerical fault at the same step, since these would happen again.
+            A training run that crashes or hangs is restarted from its last checkpoint, on the hosts that respond and \
+            are able to run it; a host that fails repeatedly is excluded for a while. The run is also restarted after \
+            exit code 74 (disk or file system failure), and once after 4 (numerical fault). It is not restarted after 2 \
+            (usage), 3 (data refused) or a second numerical fault at the same step, because these would recur.
 
-            Ctrl-C, SIGTERM or SIGUSR1 stop it after a step, with a checkpoint and exit code 75; a second Ctrl-C ends \
-            it at once. The run's folder holds logs/ (one file a rank, a post-mortem of each failure) and what \
-            `disttrain status RUN` shows from any machine.
+            Ctrl-C, SIGTERM or SIGUSR1 stops the run after the current step, with a checkpoint and exit code 75; a second \
+            Ctrl-C ends it immediately. The run's folder contains logs/ (one file per rank, and a post-mortem of each \
+            failure). `disttrain status RUN` shows the run's state on any machine with access to that folder.
 
-            Hosts need this program and Open MPI under the same paths, ssh without a password, and the run's folder \
-            and data on a shared file system; `disttrain doctor --hostfile hosts` checks all that.
+            Hosts need this program and Open MPI under the same paths, passwordless ssh, and the run's folder and data \
+            on a shared file system; `disttrain doctor --hostfile hosts` checks these requirements.
             """)
 
     @Option(
-        name: .customShort("n"), help: "Ranks of the whole job. Default: as many as the cores give room for.")
+        name: .customShort("n"), help: "Total number of ranks. Default: as many as the cores allow.")
     var ranks: Int?
 
-    @Option(name: .long, help: "Threads of each rank. Default: OMP_NUM_THREADS, or the cores shared out.")
+    @Option(
+        name: .long, help: "Threads per rank. Default: OMP_NUM_THREADS, or the cores divided by the ranks.")
     var threads: Int?
 
     @OptionGroup(title: "Hosts") var hosts: HostOptions
 
     @Option(
         help: ArgumentHelp(
-            "Restarts of a training without a new checkpoint in between.", valueName: "count"))
+            "Maximum number of restarts without a new checkpoint in between.", valueName: "count"))
     var maxRestarts = 3
 
     @Option(
         help: ArgumentHelp(
             """
-            Minimum of ranks with which the job continues when hosts are lost. Default: half of them; on the first start all must \
-            be there.
+            Minimum number of ranks with which the job continues after losing hosts. Default: half of the ranks; the \
+            first attempt requires all.
             """, valueName: "count"))
     var minRanks: Int?
 
     @Option(
         help: ArgumentHelp(
             """
-            Stop in time, with a checkpoint and exit code 75, for a job that may last so long: 3h50m. Default: until \
-            Slurm ends the job, where it runs in one.
+            Time limit, such as 3h50m: the run stops before it expires, with a checkpoint and exit code 75. Default: the \
+            time limit of the Slurm job, if any.
             """, valueName: "time"))
     var timeLimit: String?
 
     @Option(
         help: ArgumentHelp(
-            "See `disttrain train --help`: how long a rank may stand still.", valueName: "time"))
+            "Timeout for a rank that makes no progress; see `disttrain train --help`.", valueName: "time"))
     var collectiveTimeout: String?
 
     @Option(
         help: ArgumentHelp(
-            "See `disttrain train --help`: how long a disk may show no progress.", valueName: "time"))
+            "Timeout for storage that makes no progress; see `disttrain train --help`.", valueName: "time"))
     var storageTimeout: String?
 
-    @Option(help: ArgumentHelp("How long ranks may take to come up.", valueName: "time"))
+    @Option(help: ArgumentHelp("Timeout for the ranks to start.", valueName: "time"))
     var startTimeout = "5m"
 
     @Flag(
         help: """
-            In Slurm: when time is up, save, put the job back into the queue and wait to be ended. Not where the job has \
-            made no new checkpoint.
+            With --slurm: when the time limit is reached, save a checkpoint, requeue the job and wait for Slurm to end \
+            it. A job without a new checkpoint is not requeued.
             """)
     var requeue = false
 
-    @Flag(name: .long, help: "Print the mpirun command and do not run it.")
+    @Flag(name: .long, help: "Print the mpirun command without running it.")
     var dryRun = false
 
     @Argument(
@@ -103,7 +105,7 @@ struct LaunchCommand: ParsableCommand {
         _ = try seconds(startTimeout, "--start-timeout")
         if program.isEmpty {
             throw ValidationError(
-                "no subcommand to run: put it after `--`, as in "
+                "no subcommand given: put it after `--`, as in "
                     + "`disttrain launch -n 2 -- train --config FILE`")
         }
     }
@@ -116,8 +118,8 @@ struct LaunchCommand: ParsableCommand {
         let environment = ProcessInfo.processInfo.environment
         if try LaunchEnvironment(environment) != .alone {
             throw LaunchError(
-                "launch starts mpirun itself, and runs already as a rank of one; "
-                    + "run `disttrain \(program[0])` in its place")
+                "launch starts mpirun itself, but this process is already a rank of an MPI job; "
+                    + "run `disttrain \(program[0])` instead")
         }
         let training = dryRun ? nil : command as? any TrainingCommand
         // Install the handlers first: Slurm may send a signal as soon as the job starts, which would end a
@@ -174,7 +176,7 @@ struct LaunchCommand: ParsableCommand {
         let status = try supervisor.run()
         if requeue, status == ExitStatus.runAgain, let allocation {
             guard job.checkpointSteps.last != before else {
-                say("not put back into the queue: no new checkpoint was made in this job's time")
+                say("not requeued: this job has made no new checkpoint")
                 return status
             }
             try allocation.requeue(say: say)
@@ -197,7 +199,7 @@ struct LaunchCommand: ParsableCommand {
             case 129...159:
                 // Like a shell, mpirun reports a rank that was killed by a signal as 128 + signal.
                 let signal = status - 128
-                let hint = signal == SIGKILL ? ", as the kernel does when memory runs out" : ""
+                let hint = signal == SIGKILL ? ", which the kernel sends when memory runs out" : ""
                 say("ended by signal \(signal) (\(name(of: signal)))\(hint); all ranks have been stopped")
             case 1 where forwarded != nil:
                 // mpirun exits with 1 after a forwarded signal.

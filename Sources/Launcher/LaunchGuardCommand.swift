@@ -7,11 +7,11 @@ import Support
 struct LaunchGuardCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: LaunchGuard.command,
-        abstract: "End a start of a job when the launcher dies, for launch.",
+        abstract: "End the ranks if their launcher dies, for launch.",
         shouldDisplay: false)
 
-    @Option(help: "The start, as its processes are marked.") var attempt: String
-    @Flag(help: "The ranks save a checkpoint on SIGUSR1.") var saves = false
+    @Option(help: "ID of the attempt, which marks its processes.") var attempt: String
+    @Flag(help: "Ranks save a checkpoint on SIGUSR1.") var saves = false
 
     func run() throws {
         // Signals to the launcher's process group or terminal are meant for the job.
@@ -20,9 +20,9 @@ struct LaunchGuardCommand: ParsableCommand {
         let processes = AttemptProcesses(attempt)
         guard !processes.find().isEmpty else { return }
         Console.error.write(
-            "launch: the launcher has died; the ranks end"
+            "launch: the launcher has died; stopping the ranks"
                 + (saves
-                    ? ", with a checkpoint where that takes less than \(duration(LaunchGuard.patience))\n"
+                    ? ", with a checkpoint if it takes less than \(duration(LaunchGuard.patience))\n"
                     : "\n"))
         if saves {
             var deadline = monotonicTime() + LaunchGuard.patience

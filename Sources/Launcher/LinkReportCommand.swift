@@ -35,7 +35,7 @@ struct LinkReportCommand: ParsableCommand {
         try onAllRanks { communicator in
             let hosts = try communicator.allGather(communicator.hostName)
             guard let link = LinkMeasurement(communicator, largest: Self.largest) else {
-                throw ValidationError("link-report measures between ranks: expected 2 or more, found 1")
+                throw ValidationError("link-report: found 1 rank, expected 2 or more")
             }
             defer { link.deallocate() }
             var links: [LinkReport] = []

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Configuration
+import DistTrain
 import Foundation
 import Planning
 import TensorCore
@@ -8,47 +9,40 @@ import TensorCore
 struct PlanCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "plan",
-        abstract: "Predict time, memory and files of a training on any number of hosts.",
+        abstract: "Predict time, memory and checkpoint size of a training run on any number of hosts.",
         discussion: """
-            Times a rank's computing here for some seconds, and adds what the network and the disk will take:
+            Times the computation of a rank on this machine for some seconds, and predicts the time for network and disk:
 
               disttrain plan --config configs/celeba_hq_256.yaml --hosts 1,8,64 --bandwidth 10G --latency 50us
               disttrain plan --config FILE --hosts 8 --network network.json     # from `bench allreduce --json`
-              disttrain launch -n 4 -- plan --config FILE --hosts 1,8 …         # hosts of 4 ranks: 4 compute at once
+              disttrain launch -n 4 -- plan --config FILE --hosts 1,8 …         # hosts with 4 ranks each
 
-            Run it on a machine of the kind that will train: computing is measured, the rest is a model \
-            (docs/scaling.md reports the error of its predictions). Without --batch-per-rank the global batch stays \
+            Run it on a machine of the same kind as the training hosts: computation is measured, the rest is predicted \
+            by a model (docs/scaling.md reports its error). Without --batch-per-rank, the global batch size is \
             train.batch_size for any number of hosts.
 
-            What was measured can be used again, for other networks or from another machine:
+            Measurements can be reused, for other networks or on another machine:
 
               disttrain plan --config FILE --hosts 1 --json > here.json
               disttrain plan --config FILE --hosts 8,64 --measured here.json --bandwidth 1G --reduce-dtype bf16
             """)
 
-    @Option(
-        help: ArgumentHelp("The configuration of a U-Net's training, YAML.", valueName: "file"),
-        completion: .file())
-    var config: String
-    @Option(
-        name: .customLong("set"), parsing: .singleValue,
-        help: ArgumentHelp("Override a setting; may be given many times.", valueName: "a.b=value"))
-    var overrides: [String] = []
-    @Option(help: ArgumentHelp("Numbers of hosts, a row each: 1,8,64.", valueName: "m,…"))
+    @OptionGroup var source: ConfigurationOptions
+    @Option(help: ArgumentHelp("Numbers of hosts, one row each: 1,8,64.", valueName: "m,…"))
     var hosts: String
-    @Option(help: "Ranks of each host. Default: as many as this command runs on.")
+    @Option(help: "Ranks per host. Default: the number of ranks that this command runs on.")
     var ranksPerHost: Int?
-    @Option(help: "Threads of a rank while its computing is timed.")
+    @Option(help: "Threads per rank while its computation is timed.")
     var threads: Int?
-    @Option(help: "What gradients are on their way: fp32 or bf16. Default: train.reduce_dtype.")
+    @Option(help: "Type of gradients in transfer: fp32 or bf16. Default: train.reduce_dtype.")
     var reduceDtype: ReduceDType?
-    @Option(help: "Weak scaling: so many images a rank, instead of train.batch_size for all.")
+    @Option(help: "Weak scaling: this many images per rank, instead of train.batch_size in total.")
     var batchPerRank: Int?
 
     @OptionGroup(title: "Network") var network: PlanNetworkOptions
-    @OptionGroup(title: "Computing and disk") var machine: PlanMachineOptions
+    @OptionGroup(title: "Compute and disk") var machine: PlanMachineOptions
 
-    @Flag(help: "One line of JSON, which --measured reads.")
+    @Flag(help: "Print one line of JSON, which --measured reads.")
     var json = false
 
     func validate() throws {
@@ -61,7 +55,7 @@ struct PlanCommand: ParsableCommand {
     func run() throws {
         try onAllRanks { communicator in
             if let threads { Processor.setThreads(threads) }
-            var configuration = try Configuration.load(path: config, overrides: overrides)
+            var configuration = try source.load(Configuration.self)
             if let reduceDtype { configuration.train.reduceDType = reduceDtype }
             let layouts = try hostCounts().map {
                 RankLayout(hosts: $0, perHost: ranksPerHost ?? communicator.size)
@@ -102,22 +96,23 @@ struct PlanCommand: ParsableCommand {
 struct PlanNetworkOptions: ParsableArguments {
     @Option(
         name: .customLong("network"),
-        help: ArgumentHelp("What `bench allreduce --json` printed on such hosts.", valueName: "file"),
+        help: ArgumentHelp("Output of `bench allreduce --json` on such hosts.", valueName: "file"),
         completion: .file())
     var file: String?
-    @Option(help: ArgumentHelp("Of a host's link, bits a second: 1G, 100M.", valueName: "rate"))
+    @Option(help: ArgumentHelp("Bandwidth of a host's link in bits/s: 1G, 100M.", valueName: "rate"))
     var bandwidth: String?
-    @Option(help: ArgumentHelp("Of a message one way: 50us, 0.2ms. Default: 50us.", valueName: "time"))
+    @Option(
+        help: ArgumentHelp("One-way latency of a message: 50us, 0.2ms. Default: 50us.", valueName: "time"))
     var latency: String?
     @Option(
         help: ArgumentHelp(
-            "Processor nanoseconds of a rank for each byte that it exchanges. Default: 1, as TCP took on the test bed.",
+            "Processor time of a rank per byte that it exchanges. Default: 1, as measured for TCP on the test bed.",
             valueName: "ns"))
     var driving: Double?
 
     func validate() throws {
         if let bandwidth, Quantity.bitsPerSecond(bandwidth) == nil {
-            throw ValidationError("--bandwidth \(bandwidth): expected bits a second, such as 10G or 100M")
+            throw ValidationError("--bandwidth \(bandwidth): expected bits/s, such as 10G or 100M")
         }
         if let latency, Quantity.seconds(latency) == nil {
             throw ValidationError("--latency \(latency): expected a time, such as 50us or 0.2ms")
@@ -131,8 +126,8 @@ struct PlanNetworkOptions: ParsableArguments {
     func model(hosts: Int) throws -> (model: NetworkModel, source: String) {
         guard file != nil || bandwidth != nil || hosts == 1 else {
             throw ValidationError(
-                "--hosts \(hosts) needs a network: give --bandwidth (and --latency), or --network with what "
-                    + "`bench allreduce --json` printed there")
+                "--hosts \(hosts): requires network parameters; give --bandwidth (and --latency), or --network with the "
+                    + "output of `bench allreduce --json` on such hosts")
         }
         var model = NetworkModel(
             latencySeconds: 50e-6, secondsPerByte: 8e-9, drivingSecondsPerByte: 1e-9)
@@ -142,11 +137,12 @@ struct PlanNetworkOptions: ParsableArguments {
                 throw PlanError("--network \(file): cannot be read: \(String(cString: strerror(errno)))")
             }
             guard let report = try? NetworkReport(json: data) else {
-                throw PlanError("--network \(file): is not what `disttrain bench allreduce --json` prints")
+                throw PlanError(
+                    "--network \(file): expected the output of `disttrain bench allreduce --json`")
             }
             guard report.hosts > 1 else {
                 throw PlanError(
-                    "--network \(file): was measured on one host, whose ranks share memory: run `bench allreduce` on "
+                    "--network \(file): was measured on one host, whose ranks share memory; run `bench allreduce` on "
                         + "several hosts, or give --bandwidth and --latency")
             }
             model = report.network

@@ -10,22 +10,24 @@ import TensorCore
 struct PlanMachineOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "Seconds of a step of one rank, in place of timing it here.", valueName: "s"))
+            "Step time of one rank, instead of measuring it on this machine.", valueName: "s"))
     var stepSeconds: Double?
     @Option(
         help: ArgumentHelp(
-            "Images of that step. Default: a rank's share in the first row.", valueName: "count"))
+            "Images in that step. Default: the images per rank of the first row.", valueName: "count"))
     var stepImages: Int?
     @Option(
         help: ArgumentHelp(
-            "What an earlier `plan --json` of this model printed: its computing is used again.",
+            "Output of an earlier `plan --json` for this model, whose compute measurements are reused.",
             valueName: "file"),
         completion: .file())
     var measured: String?
-    @Option(help: ArgumentHelp("Of the disk, bytes a second: 500M. Default: measured.", valueName: "rate"))
+    @Option(
+        help: ArgumentHelp("Throughput of the disk in bytes/s: 500M. Default: measured.", valueName: "rate"))
     var disk: String?
     @Option(
-        help: ArgumentHelp("The folder whose disk is measured, with 256 MiB.", valueName: "folder"),
+        help: ArgumentHelp(
+            "Folder on the disk to measure, by writing 256 MiB three times.", valueName: "folder"),
         completion: .directory)
     var folder = "."
 
@@ -40,7 +42,7 @@ struct PlanMachineOptions: ParsableArguments {
             throw ValidationError("--step-seconds and --measured: expected one of them")
         }
         if let disk, Quantity.bytesPerSecond(disk) == nil {
-            throw ValidationError("--disk \(disk): expected bytes a second, such as 500M")
+            throw ValidationError("--disk \(disk): expected bytes/s, such as 500M")
         }
     }
 
@@ -57,7 +59,7 @@ struct PlanMachineOptions: ParsableArguments {
         _ scaling: TrainingPlan.Scaling, _ communicator: Communicator
     ) throws -> (ComputeModel, source: String) {
         if let measured {
-            return (try read(measured, workload), "measured before, in \(measured)")
+            return (try read(measured, workload), "measured earlier, in \(measured)")
         }
         if let stepSeconds {
             let images =
@@ -70,9 +72,9 @@ struct PlanMachineOptions: ParsableArguments {
         }
         let batches = try TrainingPlan.batchesToTime(configuration.train, layouts, scaling)
         if communicator.isRoot {
-            let sizes = batches.map(String.init).joined(separator: " and of ")
+            let sizes = batches.map(String.init).joined(separator: " and ")
             Console.error.write(
-                "timing steps of \(sizes) images here, on \(communicator.size) × \(Processor.threads) threads …\n"
+                "timing steps of \(sizes) images on \(communicator.size) × \(Processor.threads) threads …\n"
             )
         }
         let compute = try ComputeMeasurement(
@@ -81,7 +83,7 @@ struct PlanMachineOptions: ParsableArguments {
         let times = compute.profiles.map { profile in
             "\(profile.batch) images in \(fixed(profile.passSeconds + profile.updateSeconds, 3)) s"
         }.joined(separator: ", ")
-        return (compute, "measured here on \(compute.ranks) × \(compute.threads) threads: \(times)")
+        return (compute, "measured on \(compute.ranks) × \(compute.threads) threads: \(times)")
     }
 
     private func read(_ path: String, _ workload: StepWorkload) throws -> ComputeModel {
@@ -92,14 +94,14 @@ struct PlanMachineOptions: ParsableArguments {
         do {
             plan = try TrainingPlan(json: data)
         } catch {
-            throw PlanError("--measured \(path): is not what `disttrain plan --json` prints")
+            throw PlanError("--measured \(path): expected the output of `disttrain plan --json`")
         }
         guard plan.job.parameters == workload.parameters, plan.job.precision == workload.dtype.precision,
             plan.compute.profiles[0].readySeconds.count == workload.buckets.count
         else {
             throw PlanError(
-                "--measured \(path): is of a model with \(plan.job.parameters) parameters in \(plan.job.precision), this "
-                    + "one has \(workload.parameters) in \(workload.dtype.precision): measure it anew")
+                "--measured \(path): found a model with \(plan.job.parameters) parameters in \(plan.job.precision), "
+                    + "expected \(workload.parameters) in \(workload.dtype.precision); measure again")
         }
         return plan.compute
     }

@@ -10,30 +10,32 @@ struct PlanTable {
 
     var text: String {
         let (job, network) = (plan.job, plan.network)
-        let scaling = isWeak ? "a batch that grows with the ranks" : "one batch for any number of ranks"
+        let scaling = isWeak ? "weak scaling" : "strong scaling"
         var lines = [
             "\(job.name): \(job.parameters) parameters, \(job.precision), gradients in \(job.gradients), sharding "
                 + "\(job.sharding), \(scaling)",
-            "computing  \(computing)",
+            "compute    \(computing)",
             "network    \(fixed(network.bitsPerSecond / 1e9, 3)) Gbit/s, \(fixed(network.latencySeconds * 1e6, 0)) µs, "
-                + "\(fixed(network.drivingSecondsPerByte * 1e9, 2)) ns of processor time a byte (\(self.network))",
+                + "\(fixed(network.drivingSecondsPerByte * 1e9, 2)) ns of processor time per byte (\(self.network))",
             "",
             TextTable.row(Self.head, Self.widths),
         ]
         lines += plan.rows.map { TextTable.row(cells($0), Self.widths) }
         lines += [
-            "", "where the seconds of a step go (predicted)", TextTable.row(Self.partHead, Self.partWidths),
+            "", "time of each phase of a step in s (predicted)",
+            TextTable.row(Self.partHead, Self.partWidths),
         ]
         lines += plan.rows.map { TextTable.row(partCells($0), Self.partWidths) }
         lines += [
-            "", "MiB a rank (counted; other: measured)", TextTable.row(Self.memoryHead, Self.memoryWidths),
+            "", "memory per rank in MiB (computed; other: measured)",
+            TextTable.row(Self.memoryHead, Self.memoryWidths),
         ]
         lines += plan.rows.map { TextTable.row(memoryCells($0), Self.memoryWidths) }
         lines += [
             "",
-            "a checkpoint has \(fixed(Double(plan.checkpointBytes) / 1e6, 0)) MB; at "
+            "checkpoint size \(fixed(Double(plan.checkpointBytes) / 1e6, 0)) MB; at "
                 + "\(fixed(plan.diskBytesPerSecond / 1e6, 0)) MB/s (\(disk)) it is written in "
-                + "\(fixed(plan.saveSeconds, 2)) s, beside training",
+                + "\(fixed(plan.saveSeconds, 2)) s, while training continues",
         ]
         if let slow = plan.rows.first(where: {
             plan.saveSeconds > Double(job.checkpointEvery) * $0.stepSeconds
@@ -41,18 +43,18 @@ struct PlanTable {
             job.checkpointEvery > 0
         {
             lines.append(
-                "warning: on \(slow.hosts) hosts that is longer than the \(job.checkpointEvery) steps between two: raise "
-                    + "train.checkpoint_every")
+                "warning: on \(slow.hosts) hosts this is longer than the \(job.checkpointEvery) steps between two "
+                    + "checkpoints; raise train.checkpoint_every")
         }
         return lines.joined(separator: "\n")
     }
 
     private static let head = [
-        "hosts", "ranks", "batch", "a rank", "step, s", "images/s", "speed-up", "efficiency", "comm.",
+        "hosts", "ranks", "batch", "per rank", "step, s", "images/s", "speed-up", "efficiency", "comm.",
         "hours",
         "stall, s",
     ]
-    private static let widths = [5, 7, 8, 8, 10, 11, 10, 12, 8, 9, 10]
+    private static let widths = [5, 7, 8, 10, 10, 11, 10, 12, 8, 9, 10]
 
     private func cells(_ row: PlanRow) -> [String] {
         [
@@ -64,10 +66,10 @@ struct PlanTable {
     }
 
     private static let partHead = [
-        "hosts", "forward, backward", "driving", "waiting for gradients", "agreeing", "updating",
+        "hosts", "forward, backward", "driving", "waiting for gradients", "agreement", "optimizer",
         "gathering weights",
     ]
-    private static let partWidths = [5, 19, 9, 23, 10, 10, 19]
+    private static let partWidths = [5, 19, 9, 23, 11, 11, 19]
 
     private func partCells(_ row: PlanRow) -> [String] {
         let parts = row.parts
@@ -79,7 +81,7 @@ struct PlanTable {
     }
 
     private static let memoryHead = [
-        "hosts", "weights", "gradients", "state", "exchange", "snapshot", "activations", "other", "all",
+        "hosts", "weights", "gradients", "state", "exchange", "snapshot", "activations", "other", "total",
     ]
     private static let memoryWidths = [5, 9, 11, 7, 10, 10, 13, 7, 8]
 

@@ -10,17 +10,17 @@ import Support
 struct PrepareCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "prepare",
-        abstract: "Turn images into sharded training samples: latents of a first stage, or pixels.",
+        abstract: "Convert images to sharded training samples: latents of a first stage, or pixels.",
         discussion: """
-            Every image is cropped to its middle square and resized without aliasing. With --first-stage it is \
-            encoded, and training draws from the posterior that is stored; without, its pixels are stored.
+            Crops every image to its center square and resizes it with antialiasing. With --first-stage, images are \
+            encoded and their posteriors are stored, from which training draws samples; without it, pixels are stored.
 
               disttrain prepare photos/ --output data/photos_256 --size 256 --first-stage models/vae --flip
               disttrain prepare cifar-10-batches-bin/ --output data/cifar10 --size 32
               mpirun -np 8 disttrain prepare celeba.tar --output data/celeba --size 256 --first-stage models/vae
 
-            An interrupted run resumes where it stopped when the same command is repeated, on any number \
-            of ranks. The folder holds manifest.json, the shards, and preview.png with the first images.
+            An interrupted run resumes where it stopped when the same command is repeated, on any number of ranks. \
+            The output folder contains manifest.json, the shards, and preview.png with the first images.
             """)
 
     @Argument(
@@ -31,51 +31,45 @@ struct PrepareCommand: ParsableCommand {
             """, valueName: "source"))
     var source: String
 
-    @Option(help: ArgumentHelp("Folder to write; made where it is not there.", valueName: "folder"))
+    @Option(help: ArgumentHelp("Output folder; created if missing.", valueName: "folder"))
     var output: String
 
-    @Option(help: ArgumentHelp("Side of the square images in pixels.", valueName: "pixels"))
+    @Option(help: ArgumentHelp("Width and height of the images in pixels.", valueName: "pixels"))
     var size: Int
 
     @Option(
         help: ArgumentHelp(
-            "Diffusers folder of an AutoencoderKL or VQModel. Default: none, pixels are stored.",
+            "Folder of a diffusers AutoencoderKL or VQModel. Default: none, pixels are stored.",
             valueName: "folder"))
     var firstStage: String?
 
-    @Flag(help: "Store latents of the mirrored images too, which costs twice the time and space.")
+    @Flag(help: "Also store latents of the mirrored images, which doubles time and space.")
     var flip = false
 
-    @Option(help: "Resizing: lanczos (sharper) or area (plain averages).")
+    @Option(help: "Resampling filter: lanczos (sharper) or area (plain averages).")
     var filter = ResizeFilter.lanczos
 
-    @Flag(help: "Leave out images that cannot be read, and list them, rather than failing.")
-    var skipBad = false
+    @OptionGroup var images: ImageReadingOptions
 
-    @Option(
-        help: ArgumentHelp(
-            "Largest image that is read, in millions of pixels. Default: 134.", valueName: "megapixels"))
-    var maxMegapixels: Int?
-
-    @Option(help: ArgumentHelp("Images that are encoded together.", valueName: "images"))
+    @Option(help: ArgumentHelp("Number of images to encode at once.", valueName: "images"))
     var batch = 8
 
-    @Option(help: ArgumentHelp("Take the first images alone.", valueName: "images"))
+    @Option(help: ArgumentHelp("Use only this number of images, the first ones.", valueName: "images"))
     var limit: Int?
 
     @Option(
-        help: "Type the first stage computes in: auto (bf16 where the processor multiplies it), fp32, bf16.")
+        help:
+            "Compute type of the first stage: fp32, bf16, or auto (bf16 if the processor supports it natively)."
+    )
     var precision = PrepareOptions.Precision.auto
-
-    func validate() throws { try checkMegapixels(maxMegapixels) }
 
     func run() throws {
         var options = PrepareOptions(source: source, output: output, size: size)
         options.filter = filter
         options.firstStage = firstStage
         options.flip = flip
-        options.skipBad = skipBad
-        options.limits = ImageLimits(megapixels: maxMegapixels)
+        options.skipBad = images.skipBad
+        options.limits = images.limits
         options.batch = batch
         options.limit = limit
         options.precision = precision
@@ -85,15 +79,6 @@ struct PrepareCommand: ParsableCommand {
             if communicator.isRoot { print(summary.text(output: options.output)) }
         }
         if status != ExitStatus.success { throw ExitCode(status) }
-    }
-}
-
-/// Rejects a `--max-megapixels` outside the supported range.
-func checkMegapixels(_ megapixels: Int?) throws {
-    if let megapixels, !ImageLimits.megapixels.contains(megapixels) {
-        throw ValidationError(
-            "--max-megapixels \(megapixels): expected \(ImageLimits.megapixels.lowerBound) to "
-                + "\(ImageLimits.megapixels.upperBound)")
     }
 }
 

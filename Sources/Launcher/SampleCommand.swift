@@ -6,20 +6,20 @@ import Records
 
 struct SampleCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "sample", abstract: "Draw samples from a trained model.",
+        commandName: "sample", abstract: "Generate samples with a trained model.",
         discussion: """
-            Writes one PNG a sample, and a grid of them; --format npz makes the archive that guided-diffusion's evaluator \
-            takes. Sample i of a seed is the same picture on any number of ranks. Schedule, prediction type, clipping and \
-            timestep spacing are those of the model's scheduler_config.json.
+            Writes one PNG file per sample and a grid; --format npz writes the archive that guided-diffusion's evaluator \
+            reads. For a given seed, sample i is the same image on any number of ranks. Schedule, prediction type, \
+            clipping and timestep spacing are read from the model's scheduler_config.json.
 
               disttrain sample --model runs/quickstart --count 64 --steps 50 --output samples
               disttrain launch -n 2 -- sample --model runs/quickstart --method ddpm --steps 1000 --output samples
-              disttrain sample --model runs/quickstart --init-noise noise.safetensors --dump-latents out.safetensors \
+              disttrain sample --model runs/quickstart --init-noise noise.safetensors --dump-latents out.safetensors \\
                 --output samples
               disttrain launch -n 2 -- sample --model runs/quickstart --count 50000 --format npz --output samples
               disttrain sample --model runs/quickstart --seeds 0-63 --output samples
 
-            In place of samples, pictures of how the model samples:
+            Instead of samples, visualize the sampling process:
 
               disttrain sample --model runs/quickstart --progress 10 --count 4 --output strips
               disttrain sample --model runs/quickstart --interpolate 3:7 --interpolate 1:2 --output between
@@ -28,88 +28,63 @@ struct SampleCommand: ParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "A run, a checkpoint, a diffusers pipeline, or a UNet2DModel's folder.", valueName: "folder"))
-    var model: String
-    @Option(
-        help: ArgumentHelp(
-            "Weights of a checkpoint: unet, ema-DECAY, ema-power-WIDTH, or sigma-rel-WIDTH, made from the run's "
-                + "snapshots. Default: the slowest average.", valueName: "name"))
-    var weights: String?
-    @Option(
-        help: ArgumentHelp(
-            "Autoencoder to decode with. Default: the model's own, or the one it was trained behind.",
-            valueName: "folder"))
-    var firstStage: String?
-    @Option(
-        help: ArgumentHelp(
-            "Samples to draw. Default: 64, or as many as --init-noise has; of --progress 4.", valueName: "n"))
-    var count: Int?
-    @Option(help: ArgumentHelp("Denoising steps.", valueName: "n"))
-    var steps = 50
-    @Option(help: "0: deterministic DDIM; 1: with as much noise as DDPM.")
-    var eta = 0.0
-    @Option(help: "ddim or ddpm (ancestral).")
-    var method = SamplingSettings.Method.ddim
-    @Option(
-        help: "Which training timesteps are visited: leading, trailing or linspace. Default: the model's own."
+            "A run, a checkpoint, a diffusers pipeline, or the folder of a UNet2DModel.", valueName: "folder")
     )
-    var spacing: TimestepSpacing?
-    @Option(help: "Key of the initial noise.")
-    var seed: UInt64 = 0
+    var model: String
+    @OptionGroup var sampler: SamplerOptions
     @Option(
         help: ArgumentHelp(
-            "One sample for each of these seeds, seed_00042.png: 0-63, or 1,5,40-44.", valueName: "list"))
+            "Number of samples. Default: 64, or as many as in --init-noise; 4 with --progress.",
+            valueName: "n"))
+    var count: Int?
+    @Option(
+        help: ArgumentHelp(
+            "Generate one sample per seed, such as seed_00042.png: 0-63, or 1,5,40-44.", valueName: "list"))
     var seeds: String?
     @Option(
         parsing: .singleValue,
-        help: "What is written: png, grid or npz; may be given many times. Default: png and grid.")
+        help: "Output format: png, grid or npz; can be repeated. Default: png and grid.")
     var format: [SampleFormat] = []
     @Option(
         help: ArgumentHelp(
             """
-            Write progress.png instead: so many moments of the denoising, above each x_t, below the predicted x_0.
+            Write progress.png instead: this number of denoising steps, with x_t above and the predicted x_0 below.
             """, valueName: "n"))
     var progress: Int?
     @Option(
         parsing: .singleValue,
         help: ArgumentHelp(
-            "Write what lies between the noise of two seeds instead; may be given many times.",
+            "Interpolate between the noise of two seeds instead; can be repeated.",
             valueName: "seed:seed"))
     var interpolate: [String] = []
-    @Option(help: ArgumentHelp("Pictures of an interpolation, its ends included.", valueName: "n"))
+    @Option(help: ArgumentHelp("Images in an interpolation, including both ends.", valueName: "n"))
     var frames = 9
     @Option(
         help: ArgumentHelp(
             """
-            Invert these pictures by DDIM instead, draw them from their noise again, and report the error: a folder, or \
-            what `prepare` takes.
+            Apply DDIM inversion to these images instead, reconstruct them from the resulting noise, and report the \
+            error: a folder, or any source that `prepare` reads.
             """, valueName: "folder"))
     var invert: String?
-    @Option(help: ArgumentHelp("Samples denoised at once on a rank.", valueName: "n"))
-    var batch = 16
-    @Option(help: "fp32, bf16 or auto.")
-    var precision = "auto"
     @Option(
         help: ArgumentHelp(
             """
-            Start from this safetensors file: its tensor noise, init_noise or latents [N, C, H, W], or its only one.
+            Read the initial noise from this safetensors file: tensor noise, init_noise or latents [N, C, H, W], or its \
+            only tensor.
             """, valueName: "file"))
     var initNoise: String?
     @Option(
         help: ArgumentHelp(
             """
-            Also write what the U-Net ended with to this safetensors file, as latents [N, C, H, W]: scaled latents, \
+            Also write the result of denoising to this safetensors file, as latents [N, C, H, W]: scaled latents, \
             which `vae decode --scaled` decodes, or pixels in about [-1, 1].
             """, valueName: "file"))
     var dumpLatents: String?
-    @Option(help: ArgumentHelp("Folder to write; made where it is not there.", valueName: "folder"))
+    @Option(help: ArgumentHelp("Output folder; created if missing.", valueName: "folder"))
     var output: String
 
     func validate() throws {
         if let count, count < 1 { throw ValidationError("--count \(count): expected at least 1") }
-        guard steps > 0 else { throw ValidationError("--steps \(steps): expected at least 1") }
-        guard eta >= 0 else { throw ValidationError("--eta \(eta): expected 0 or more") }
-        guard batch > 0 else { throw ValidationError("--batch \(batch): expected at least 1") }
         guard frames > 1 else { throw ValidationError("--frames \(frames): expected at least 2") }
         if let progress, progress < 1 {
             throw ValidationError("--progress \(progress): expected at least 1")
@@ -129,17 +104,17 @@ struct SampleCommand: ParsableCommand {
             throw ValidationError("\(kinds.joined(separator: " and ")): expected one of them")
         }
         if seeds != nil, count != nil || initNoise != nil {
-            throw ValidationError("--seeds says which samples there are: leave out --count and --init-noise")
+            throw ValidationError("--seeds: selects the samples; omit --count and --init-noise")
         }
         guard let kind = kinds.first else { return }
         if !format.isEmpty || initNoise != nil || dumpLatents != nil {
-            throw ValidationError("\(kind): leave out --format, --init-noise and --dump-latents")
+            throw ValidationError("\(kind): omit --format, --init-noise and --dump-latents")
         }
         guard kind != "--progress" else { return }
-        guard method == .ddim, eta == 0 else {
-            throw ValidationError("\(kind): needs --method ddim and --eta 0, without noise on the way")
+        guard sampler.method == .ddim, sampler.eta == 0 else {
+            throw ValidationError("\(kind): requires deterministic sampling, --method ddim and --eta 0")
         }
-        if seeds != nil { throw ValidationError("\(kind): leave out --seeds") }
+        if seeds != nil { throw ValidationError("\(kind): omit --seeds") }
     }
 
     /// Parses seeds such as "0-63" or "1,5,40-44".
@@ -159,7 +134,7 @@ struct SampleCommand: ParsableCommand {
             list += first...last
         }
         guard Set(list).count == list.count else {
-            throw ValidationError("--seeds \(seeds): a seed is there twice")
+            throw ValidationError("--seeds \(seeds): contains a seed twice")
         }
         return list
     }
@@ -176,15 +151,14 @@ struct SampleCommand: ParsableCommand {
     }
 
     func run() throws {
-        let settings = SamplingSettings(
-            method: method, steps: steps, eta: eta, spacing: spacing, seed: seed, seeds: try seedList(),
-            batchSize: batch)
+        let settings = sampler.settings(seeds: try seedList())
         let pairs = try pairs()
         try onAllRanks(watchedBy: WatchLimits()) { communicator, watcher in
             watcher.activity.enter(.work)
-            let dtype = try ComputeType.dtype(named: precision, communicator)
+            let dtype = try ComputeType.dtype(named: sampler.precision, communicator)
             let run = SampleRun(
-                model: model, weights: weights, firstStage: firstStage, count: count, settings: settings,
+                model: model, weights: sampler.weights, firstStage: sampler.firstStage, count: count,
+                settings: settings,
                 dtype: dtype, output: output, formats: format.isEmpty ? [.png, .grid] : Set(format),
                 initialNoise: initNoise, latents: dumpLatents)
             if let progress {
@@ -201,5 +175,3 @@ struct SampleCommand: ParsableCommand {
 }
 
 extension SampleFormat: ExpressibleByArgument {}
-extension SamplingSettings.Method: ExpressibleByArgument {}
-extension TimestepSpacing: ExpressibleByArgument {}

@@ -192,7 +192,7 @@ struct CommunicationCheck {
             } catch let error as RemoteFailure {
                 try check(rank < failing, "a remote failure on a failing rank")
                 try check(
-                    error.message == "rank \(failing): fault \(failing)", "the words of a remote failure")
+                    error.message == "rank \(failing): fault \(failing)", "the message of a remote failure")
                 try check(error.exitStatus == 3, "the exit code of a remote failure")
             } catch let error as LaunchError where error.message.hasPrefix("fault") {
                 try check(rank >= failing && error.message == "fault \(rank)", "a rank's own failure")

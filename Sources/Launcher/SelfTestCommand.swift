@@ -8,14 +8,14 @@ import Support
 struct SelfTestCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "self-test",
-        abstract: "Check this installation from the inside.",
+        abstract: "Run internal checks of this installation.",
         shouldDisplay: false,
         subcommands: [Communication.self, Gradients.self, Weights.self, Draws.self])
 
     struct Communication: ParsableCommand {
         static let configuration = CommandConfiguration(
             commandName: "communication",
-            abstract: "Check every collective on the ranks at hand, or how a failing rank ends the others.")
+            abstract: "Check every collective on the current ranks, or how a failing rank ends the others.")
 
         /// The scenario to check.
         enum Scenario: String, CaseIterable, ExpressibleByArgument {
@@ -37,10 +37,10 @@ struct SelfTestCommand: ParsableCommand {
             case forever
         }
 
-        @Option(name: .long, help: "What the run is to show.")
+        @Option(name: .long, help: "Scenario to run.")
         var scenario: Scenario = .collectives
 
-        @Option(name: .long, help: "The rank that fails, in the scenarios in which one does.")
+        @Option(name: .long, help: "The rank that fails, in scenarios with a failure.")
         var failingRank = 0
 
         func run() throws {
@@ -71,7 +71,7 @@ struct FailureScenario {
     }
 
     func run(_ scenario: SelfTestCommand.Communication.Scenario) throws {
-        let refusal = LaunchError("shard 7 is cut short", exitStatus: ExitStatus.refused)
+        let refusal = LaunchError("shard 7 is truncated", exitStatus: ExitStatus.refused)
         switch scenario {
         case .agreedFailure:
             try communicator.collectively("opening the dataset") {
@@ -93,7 +93,7 @@ struct FailureScenario {
         case .collectives, .forever:
             break
         }
-        print("rank \(communicator.rank) came through")
+        print("rank \(communicator.rank) completed the scenario")
     }
 
     private func failInReduction(_ refusal: LaunchError) throws {

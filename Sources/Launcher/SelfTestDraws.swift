@@ -12,13 +12,13 @@ extension SelfTestCommand {
         static let configuration = CommandConfiguration(
             commandName: "draws",
             abstract:
-                "Print a digest of all samples, timesteps and noise of a training run: the same on any ranks."
+                "Print a digest of all samples, timesteps and noise of a training run, equal for any number of ranks."
         )
 
         @Option(name: .long, help: "Training steps.")
         var steps = 100
 
-        @Option(name: .long, help: "Samples of the global batch.")
+        @Option(name: .long, help: "Samples in the global batch.")
         var batch = 12
 
         @Option(name: .long, help: "The run's seed.")

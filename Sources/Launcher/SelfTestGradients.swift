@@ -13,12 +13,12 @@ extension SelfTestCommand {
         static let configuration = CommandConfiguration(
             commandName: "gradients",
             abstract:
-                "Compare the gradient that all ranks make together with the one that rank 0 makes alone.")
+                "Compare the gradient that all ranks compute together with that of rank 0 alone.")
 
-        @Option(name: .long, help: "Samples of the global batch.")
+        @Option(name: .long, help: "Samples in the global batch.")
         var batch = 7
 
-        @Option(name: .long, help: "Samples that a rank takes at once in the run on all ranks.")
+        @Option(name: .long, help: "Samples per micro-batch in the run on all ranks.")
         var microBatch = 2
 
         func run() throws {
@@ -59,12 +59,10 @@ private struct GradientCheck {
     init(_ communicator: Communicator, batch: Int, microBatch: Int) throws {
         guard batch >= communicator.size, microBatch > 0 else {
             throw LaunchError(
-                "--batch \(batch) --micro-batch \(microBatch): expected at least a sample a rank",
+                "--batch \(batch) --micro-batch \(microBatch): expected at least one sample per rank",
                 exitStatus: ExitStatus.usage)
         }
-        self.communicator = communicator
-        self.batch = batch
-        self.microBatch = microBatch
+        (self.communicator, self.batch, self.microBatch) = (communicator, batch, microBatch)
     }
 
     func run() throws {
@@ -76,11 +74,12 @@ private struct GradientCheck {
         // The bits must be identical on all ranks: replicas that start equal stay equal.
         let checksum = together.gradient.reduce(UInt64(0)) { ($0 &* 31) &+ UInt64($1.bitPattern) }
         guard try communicator.allEqual(checksum) else {
-            throw LaunchError("self-test: the ranks hold different gradients", exitStatus: 1)
+            throw LaunchError(
+                "self-test: the gradients differ between ranks, expected identical bits", exitStatus: 1)
         }
         guard error <= Self.allowed else {
             throw LaunchError(
-                "self-test: the gradient of \(communicator.size) ranks is off by \(error) of its norm, expected at "
+                "self-test: the gradient of \(communicator.size) ranks has a relative error of \(error), expected at "
                     + "most \(Self.allowed)", exitStatus: 1)
         }
         if communicator.isRoot {
@@ -94,7 +93,7 @@ private struct GradientCheck {
     private func gradient(
         on communicator: Communicator, microBatch: Int?
     ) throws -> (gradient: [Float], norm: Double) {
-        let model = try UNet2DModel(.selfTest)
+        let model = try UNet2DModel.forTraining(.selfTest)
         model.store.initialize(seed: 1)
         let objective = DenoisingObjective(
             unet: model, dataset: ImageDataset(syntheticFaces: 64, size: 16),

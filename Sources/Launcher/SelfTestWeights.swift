@@ -14,7 +14,7 @@ extension SelfTestCommand {
         static let configuration = CommandConfiguration(
             commandName: "weights",
             abstract:
-                "Compare training with weights that travel while it computes with weights gathered at once.")
+                "Compare training with an overlapped all-gather of weights to training with a blocking one.")
 
         @Option(name: .long, help: "Training steps of each run.")
         var steps = 4
@@ -51,7 +51,7 @@ private struct WeightCheck {
             }
         }
         if communicator.isRoot {
-            print("weights on \(communicator.size) ranks: \(count) runs as if on several hosts, all equal")
+            print("weights on \(communicator.size) ranks: \(count) runs with simulated hosts, all identical")
         }
     }
 
@@ -72,7 +72,7 @@ private struct WeightCheck {
     }
 
     private func train(_ dtype: DType, on hosts: HostMap?) throws -> Outcome {
-        let model = try UNet2DModel(.selfTest)
+        let model = try UNet2DModel.forTraining(.selfTest)
         model.store.initialize(seed: 1)
         let objective = DenoisingObjective(
             unet: model, dataset: ImageDataset(syntheticFaces: 64, size: 16),

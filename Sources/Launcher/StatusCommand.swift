@@ -7,9 +7,9 @@ import Support
 /// `disttrain status`: shows the progress of a run, on any machine that has access to its folder.
 struct StatusCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "status", abstract: "Tell how far a run is, how fast, since when and where.",
+        commandName: "status", abstract: "Show the progress, throughput, run time and hosts of a run.",
         discussion: """
-            Reads the run's folder alone: on any machine that sees it, while the run trains or long after.
+            Reads only the run's folder, on any machine that has access to it, during training or afterwards.
 
               disttrain status runs/celeba_hq_256
               disttrain status runs/celeba_hq_256 --ranks
@@ -19,18 +19,19 @@ struct StatusCommand: ParsableCommand {
     @Argument(help: ArgumentHelp("The run's folder.", valueName: "run"))
     var folder: String
 
-    @Flag(help: "What every rank is doing.") var ranks = false
+    @Flag(help: "Also show the state of every rank.") var ranks = false
 
-    @Flag(help: "The whole of status.json and launch.json.") var json = false
+    @Flag(help: "Print status.json and launch.json completely.") var json = false
 
     func run() throws {
         guard FileManager.default.fileExists(atPath: folder) else {
-            throw LaunchError("\(folder): no such folder; expected a run's, such as runs/NAME")
+            throw LaunchError("\(folder): no such folder; expected the folder of a run, such as runs/NAME")
         }
         let status = JobStatus.read(folder)
         let launch = LaunchRecord.read(folder)
         guard status != nil || launch != nil else {
-            throw LaunchError("\(folder): has no status.json: no training has been started in it")
+            throw LaunchError(
+                "\(folder): no status.json found; no training run has been started in this folder")
         }
         if json {
             struct Both: Encodable {
@@ -88,7 +89,7 @@ struct StatusPage {
                 rows.append(
                     (
                         "slowest",
-                        String(format: "%@, %.2f times the median rank's work a step", slowest, ratio)
+                        String(format: "%@, %.2f times the median compute time per step", slowest, ratio)
                     ))
             }
         }
@@ -96,7 +97,7 @@ struct StatusPage {
             let failed = launch.attempts.filter { ![nil, 0, 75].contains($0.exitStatus) }.count
             rows.append(
                 (
-                    "starts",
+                    "attempts",
                     "\(launch.attempts.last?.number ?? 0) since \(Self.time(first.startedAt)), \(failed) of them failed"
                 ))
             if let last = launch.attempts.last(where: { ![nil, 0, 75].contains($0.exitStatus) }) {
@@ -116,7 +117,7 @@ struct StatusPage {
         switch status.state {
         case .running:
             return age > Self.silence
-                ? "running, or lost: nothing new for \(duration(age))" : "running"
+                ? "running, or lost: no update for \(duration(age))" : "running"
         case .finished: return "finished \(Self.time(status.updatedAt))"
         case .stopped: return "stopped \(Self.time(status.updatedAt)): \(status.message ?? "")"
         case .failed: return "failed \(Self.time(status.updatedAt)): \(status.message ?? "")"

@@ -9,28 +9,22 @@ import Support
 
 /// Options shared by all kinds of training.
 struct TrainingOptions: ParsableArguments {
-    @Option(help: ArgumentHelp("The configuration, YAML.", valueName: "file"))
-    var config: String
-
-    @Option(
-        name: .customLong("set"), parsing: .singleValue,
-        help: ArgumentHelp("Override a setting; may be given many times.", valueName: "a.b=value"))
-    var overrides: [String] = []
+    @OptionGroup var configuration: ConfigurationOptions
 
     @Option(
         help: ArgumentHelp(
             """
-            Where a run without checkpoints of its own starts: auto: from initial weights; none: the same, in an empty \
-            folder; or the folder of a checkpoint or of another run. A run that has checkpoints resumes from its newest \
-            whole one, so that the same command can be repeated.
+            Where a run without its own checkpoints starts: auto (from initial weights), none (the same, but requires an \
+            empty folder), or the folder of a checkpoint or of another run. A run that has checkpoints resumes from its \
+            newest complete one, so the same command can be repeated.
             """, valueName: "auto|none|path"))
     var resume = "auto"
 
     @Option(
         help: ArgumentHelp(
             """
-            Go back to the run's newest checkpoint before this step; later ones are set aside. Done once: repeating the \
-            command then resumes from the newest checkpoint.
+            Go back to the run's newest checkpoint before this step; later ones are set aside. This is done only once: \
+            repeating the command resumes from the newest checkpoint.
             """, valueName: "step"))
     var resumeBefore: Int?
 
@@ -38,8 +32,8 @@ struct TrainingOptions: ParsableArguments {
         parsing: .singleValue,
         help: ArgumentHelp(
             """
-            Resume although these keys, or all of a section, have changed since the checkpoint, which would be \
-            refused; may be given many times. docs/resume.md lists the keys.
+            Resume even if these keys, or any keys of a section, have changed since the checkpoint, which is refused \
+            otherwise; can be repeated. docs/configuration.md lists the keys.
             """, valueName: "key,…"))
     var allowChange: [String] = []
 
@@ -47,8 +41,8 @@ struct TrainingOptions: ParsableArguments {
         help: ArgumentHelp(
             """
             Start from the weights of this model: a diffusers folder or pipeline, a run, or a checkpoint (its slowest \
-            average). Without a section 'model' its configuration is taken, too. A checkpoint that --resume finds goes \
-            before.
+            average). If the configuration has no section 'model', that of this model is used. A checkpoint found by \
+            --resume takes precedence.
             """, valueName: "folder"))
     var initFrom: String?
 
@@ -58,25 +52,24 @@ struct TrainingOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
             """
-            Stop in time with a checkpoint, and exit code 75, for a job that may last so long: 50m, 3h50m, or Slurm's \
-            1-02:00:00. Default: when Slurm ends the job, where it does.
+            Time limit, such as 50m, 3h50m or 1-02:00:00: the run stops before it expires, with a checkpoint and exit \
+            code 75. Default: the time limit of the Slurm job, if any.
             """, valueName: "time"))
     var timeLimit: String?
 
     @Option(
         help: ArgumentHelp(
             """
-            End all ranks when one of them has not got on within a step for so long. Default: 20 s or five steps, \
-            whichever is more; 15 s for a rank that is not heard at all.
+            Abort the job if a rank makes no progress within a step for this long. Default: 20 s or the time of five \
+            steps, whichever is longer; 15 s for a rank that sends no heartbeats.
             """, valueName: "time"))
     var collectiveTimeout: String?
 
     @Option(
         help: ArgumentHelp(
             """
-            End all ranks when a phase that reads or writes files (opening data, loading, saving, samples, evaluation, \
-            export) has made no progress for so long: a disk or file server that stalls for less is waited for. \
-            Default: 10m.
+            Abort the job if a phase that reads or writes files (opening data, loading, saving, samples, evaluation, \
+            export) makes no progress for this long; shorter stalls of a disk or file server are tolerated. Default: 10m.
             """, valueName: "time"))
     var storageTimeout: String?
 
@@ -110,10 +103,10 @@ func seconds(_ text: String?, _ option: String) throws -> Double? {
 
 struct TrainCommand: TrainingCommand {
     static let configuration = CommandConfiguration(
-        commandName: "train", abstract: "Train a U-Net on latents, or on pixels.",
+        commandName: "train", abstract: "Train a U-Net on latents or pixels.",
         discussion: """
-            Runs bare on one process, or on as many ranks as mpirun, srun or `disttrain launch` start; the batch size \
-            is the whole job's. Stopped runs resume from their last checkpoint when the same command is repeated, \
+            Runs as a single process, or on as many ranks as mpirun, srun or `disttrain launch` start; the batch size \
+            is that of the whole job. A stopped run resumes from its last checkpoint when the same command is repeated, \
             on any number of ranks.
 
               disttrain train --config configs/tiny.yaml
@@ -121,42 +114,40 @@ struct TrainCommand: TrainingCommand {
               disttrain train --config configs/tiny.yaml --init-from runs/other --output runs/tuned
               mpirun -np 16 --hostfile hosts disttrain train --config configs/celeba_hq_256.yaml
 
-            SIGTERM, SIGINT (Ctrl-C) or SIGUSR1 to any rank: all ranks stop after the step, save, and end with exit code \
-            75: run it again. A second Ctrl-C ends at once.
+            On SIGTERM, SIGINT (Ctrl-C) or SIGUSR1 to any rank, all ranks stop after the current step, save a checkpoint \
+            and exit with code 75; repeat the command to resume. A second Ctrl-C ends the job immediately.
 
-            The run's folder holds config.yaml, metrics.jsonl, loss.png, samples/, checkpoints/, and model/, a \
+            The run's folder contains config.yaml, metrics.jsonl, loss.png, samples/, checkpoints/, and model/, a \
             diffusers pipeline of the averaged weights.
             """)
 
+    typealias Values = Configuration
     @OptionGroup var options: TrainingOptions
+}
+
+/// A training command that a supervisor can restart.
+protocol TrainingCommand: ParsableCommand {
+    associatedtype Values: TrainableConfiguration
+    var options: TrainingOptions { get }
+    /// The run's folder, from the command line or the configuration.
+    func runFolder() throws -> String
+}
+
+extension TrainingCommand {
+    private func load() throws -> Values {
+        try options.configuration.load(initFrom: options.initFrom)
+    }
 
     func run() throws {
         StopRequest.listen()
         let watching = options.watching
         try onAllRanks(watchedBy: watching.limits) { communicator, watcher in
-            let configuration = try communicator.collectively("reading the configuration") {
-                try Configuration.load(
-                    path: options.config, overrides: options.overrides, initFrom: options.initFrom)
-            }
-            try DenoisingRun(
-                configuration, output: options.output, resume: options.start,
-                allowedChanges: AllowedChanges(options.allowChange), watching: watching
+            try TrainingProgram(
+                communicator.collectively("reading the configuration", load), output: options.output,
+                resume: options.start, allowedChanges: AllowedChanges(options.allowChange), watching: watching
             ).train(communicator, watcher)
         }
     }
 
-    func runFolder() throws -> String {
-        try options.output
-            ?? "runs/"
-            + Configuration.load(
-                path: options.config, overrides: options.overrides, initFrom: options.initFrom
-            ).name
-    }
-}
-
-/// A training command that a supervisor can restart.
-protocol TrainingCommand: ParsableCommand {
-    var options: TrainingOptions { get }
-    /// The run's folder, from the command line or the configuration.
-    func runFolder() throws -> String
+    func runFolder() throws -> String { try options.output ?? "runs/" + load().name }
 }

@@ -10,7 +10,7 @@ import Support
 
 struct VAECommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "vae", abstract: "Train a first stage, or pass images through one.",
+        commandName: "vae", abstract: "Train a first stage, or encode and decode images with one.",
         subcommands: [VAETrainCommand.self, VAEEncodeCommand.self, VAEDecodeCommand.self])
 }
 
@@ -18,46 +18,24 @@ struct VAETrainCommand: TrainingCommand {
     static let configuration = CommandConfiguration(
         commandName: "train", abstract: "Train an AutoencoderKL on images.",
         discussion: """
-            The same data-parallel trainer as `disttrain train`. Pictures in samples/ show images beside their \
-            reconstructions; model/ is a diffusers AutoencoderKL whose scaling_factor is measured.
+            Uses the same data-parallel trainer as `disttrain train`. samples/ shows images next to their \
+            reconstructions; model/ is a diffusers AutoencoderKL with a measured scaling_factor.
 
               disttrain launch -n 2 -- vae train --config configs/vae_quickstart.yaml --output runs/vae
             """)
 
     @OptionGroup var options: TrainingOptions
-
-    func run() throws {
-        StopRequest.listen()
-        let watching = options.watching
-        try onAllRanks(watchedBy: watching.limits) { communicator, watcher in
-            let configuration = try communicator.collectively("reading the configuration") {
-                try AutoencoderConfiguration.load(
-                    path: options.config, overrides: options.overrides, initFrom: options.initFrom)
-            }
-            try AutoencoderRun(
-                configuration, output: options.output, resume: options.start,
-                allowedChanges: AllowedChanges(options.allowChange), watching: watching
-            ).train(communicator, watcher)
-        }
-    }
-
-    func runFolder() throws -> String {
-        try options.output
-            ?? "runs/"
-            + AutoencoderConfiguration.load(
-                path: options.config, overrides: options.overrides, initFrom: options.initFrom
-            ).name
-    }
+    typealias Values = AutoencoderConfiguration
 }
 
 /// Options shared by `encode` and `decode`.
 struct FirstStageOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "Diffusers folder of an AutoencoderKL or VQModel, or a pipeline or run that has one.",
+            "Folder of a diffusers AutoencoderKL or VQModel, or a pipeline or run that contains one.",
             valueName: "folder"))
     var model: String
-    @Option(help: "fp32, bf16 or auto.")
+    @Option(help: "Compute type: fp32, bf16, or auto (bf16 if the processor supports it natively).")
     var precision = "fp32"
 
     /// Opens the first stage and runs the body, on rank 0 only.
@@ -76,18 +54,18 @@ struct VAEEncodeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "encode", abstract: "Encode images into a safetensors file of latents.",
         discussion: """
-            Takes pictures, or one safetensors file with the tensor "image" [N, 3, H, W] in [-1, 1], which is encoded \
-            as it is. Writes latent_mean and latent_logvar [N, c, h, w] (a VQ model: latent), not scaled, in NCHW as \
-            diffusers has them.
+            Reads image files, or one safetensors file with the tensor "image" [N, 3, H, W] in [-1, 1], which is encoded \
+            unchanged. Writes latent_mean and latent_logvar [N, c, h, w] (for a VQ model: latent), unscaled, in NCHW as \
+            in diffusers.
 
               disttrain vae encode --model runs/vae/model --size 64 photo1.jpg photo2.png --output latents.safetensors
               disttrain vae encode --model runs/vae/model images.safetensors --output latents.safetensors
             """)
 
     @OptionGroup var options: FirstStageOptions
-    @Option(help: ArgumentHelp("Side that pictures are cropped and resized to.", valueName: "pixels"))
+    @Option(help: ArgumentHelp("Size to which images are cropped and resized.", valueName: "pixels"))
     var size: Int?
-    @Option(help: ArgumentHelp("File to write.", valueName: "file"))
+    @Option(help: ArgumentHelp("Output file.", valueName: "file"))
     var output: String
     @Argument(help: ArgumentHelp("PNG or JPEG files, or one .safetensors file.", valueName: "images"))
     var images: [String]
@@ -96,14 +74,15 @@ struct VAEEncodeCommand: ParsableCommand {
 
     func validate() throws {
         if isTensorFile, images.count > 1 {
-            throw ValidationError("\(images.count) files: expected pictures, or one .safetensors file alone")
+            throw ValidationError(
+                "\(images.count) files: expected image files, or a single .safetensors file")
         }
         if isTensorFile, size != nil {
             throw ValidationError(
-                "--size is for pictures; the images of a .safetensors file are taken as they are")
+                "--size: only for image files; the images of a .safetensors file are encoded unchanged")
         }
         if !isTensorFile, size == nil {
-            throw ValidationError("--size: expected the side that pictures are cropped and resized to")
+            throw ValidationError("--size: required for image files, which are cropped and resized to it")
         }
         if let size, size < 1 { throw ValidationError("--size \(size): expected at least 1") }
     }
@@ -123,23 +102,23 @@ struct VAEEncodeCommand: ParsableCommand {
 
 struct VAEDecodeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "decode", abstract: "Decode a safetensors file of latents into pictures.",
+        commandName: "decode", abstract: "Decode a safetensors file of latents into images.",
         discussion: """
-            Takes the file's tensor latent_mean, latent or latents [N, c, h, w], or its only one: as the encoder makes \
-            them, not scaled. Those that a U-Net works on, such as `sample --dump-latents` writes, are scaled: with \
-            --scaled they are divided by scaling_factor first, and shift_factor is added. --output FILE.safetensors \
-            writes image [N, 3, H, W] in about [-1, 1]; --output FOLDER writes PNG files.
+            Reads the file's tensor latent_mean, latent or latents [N, c, h, w], or its only tensor: unscaled, as the \
+            encoder writes them. Latents that a U-Net works on, such as those from `sample --dump-latents`, are scaled: \
+            with --scaled they are first divided by scaling_factor, and shift_factor is added. --output \
+            FILE.safetensors writes image [N, 3, H, W] in about [-1, 1]; --output FOLDER writes PNG files.
 
               disttrain vae decode --model runs/vae/model latents.safetensors --output images.safetensors
               disttrain vae decode --model runs/faces/model --scaled out.safetensors --output pictures
             """)
 
     @OptionGroup var options: FirstStageOptions
-    @Option(help: ArgumentHelp("A .safetensors file, or a folder.", valueName: "path"))
+    @Option(help: ArgumentHelp("Output .safetensors file or folder.", valueName: "path"))
     var output: String
-    @Flag(help: "The latents are scaled, as a U-Net knows them.")
+    @Flag(help: "The latents are scaled, as for a U-Net.")
     var scaled = false
-    @Argument(help: ArgumentHelp("The latents' file.", valueName: "latents"))
+    @Argument(help: ArgumentHelp("File with latents.", valueName: "latents"))
     var latents: String
 
     func run() throws {

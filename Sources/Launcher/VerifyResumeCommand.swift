@@ -10,47 +10,44 @@ import Support
 struct VerifyResumeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "verify-resume",
-        abstract: "Prove on this machine that a killed run resumes as if it had not been killed.",
+        abstract: "Verify on this machine that a killed run resumes as if it had not been killed.",
         discussion: """
             Trains a few steps of your configuration five times, on the ranks of this machine:
 
               1. an undisturbed run, on --ranks;
-              2. the same, all of its processes killed (SIGKILL) between two checkpoints;
-              3. that one, gone on with on as many ranks: weights, moments, averages and metrics.jsonl must be those of \
-            the first, to the bit;
-              4. its checkpoint loaded on --resume-ranks and saved again at once: the same to the bit;
-              5. it again, gone on with on --resume-ranks: the loss of its first step must be the first run's to 1e-5, \
-            since only the order of sums is another. The distance of the final weights is reported.
+              2. the same run, all of its processes killed (SIGKILL) between two checkpoints;
+              3. the killed run, resumed on the same number of ranks: weights, moments, averages and metrics.jsonl must \
+            be bitwise identical to those of the first run;
+              4. its checkpoint, loaded on --resume-ranks and saved again immediately: must be bitwise identical;
+              5. the killed run, resumed on --resume-ranks: the loss of its first step must match the first run's to \
+            1e-5, since only the order of sums differs. The distance of the final weights is reported.
 
               disttrain verify-resume --config configs/tiny.yaml
               disttrain verify-resume --config configs/celeba_hq_256.yaml --set train.batch_size=12 --ranks 4 \
             --resume-ranks 3 --steps 8
 
-            The schedule of the learning rate is that of a run of --steps. Four checkpoints of your model must fit the \
-            disk. What was written is removed when all has been proven; else it stays to be looked at, as with --output.
+            The learning-rate schedule is that of a run of --steps. The disk must have space for four checkpoints of \
+            your model. The runs are removed if all checks pass; otherwise, and with --output, they are kept.
 
-            Exit code 0: proven. 3: something differs, or a checkpoint is damaged. Else that of the run that failed.
+            Exit code 0: all checks passed. 3: a check failed, or a checkpoint is damaged. Otherwise that of the run that \
+            failed.
             """)
 
-    @Option(help: ArgumentHelp("The configuration, YAML.", valueName: "file"))
-    var config: String
-    @Option(
-        name: .customLong("set"), parsing: .singleValue,
-        help: ArgumentHelp("Override a setting; may be given many times.", valueName: "a.b=value"))
-    var overrides: [String] = []
-    @Option(help: ArgumentHelp("Ranks of the runs that must be the same to the bit.", valueName: "n"))
+    @OptionGroup var source: ConfigurationOptions
+    @Option(help: ArgumentHelp("Ranks of the runs that must be bitwise identical.", valueName: "n"))
     var ranks = 2
-    @Option(help: ArgumentHelp("Another number of ranks to resume the killed run on.", valueName: "n"))
+    @Option(
+        help: ArgumentHelp("Different number of ranks on which to resume the killed run.", valueName: "n"))
     var resumeRanks = 3
-    @Option(help: ArgumentHelp("Steps of the whole run.", valueName: "n"))
+    @Option(help: ArgumentHelp("Steps of the complete run.", valueName: "n"))
     var steps = 20
     @Option(
         help: ArgumentHelp(
-            "Kill after this step. Default: in the middle, behind a checkpoint.", valueName: "step"))
+            "Kill after this step. Default: halfway, after a checkpoint.", valueName: "step"))
     var killAt: Int?
     @Option(
         help: ArgumentHelp(
-            "Folder for the runs, new or empty. Default: one of its own in runs/.", valueName: "folder"))
+            "New or empty folder for the runs. Default: a temporary folder in runs/.", valueName: "folder"))
     var output: String?
 
     private var plan: VerifyResumePlan {
@@ -87,18 +84,19 @@ struct VerifyResumeCommand: ParsableCommand {
         let environment = ProcessInfo.processInfo.environment
         guard try LaunchEnvironment(environment) == .alone else {
             throw LaunchError(
-                "verify-resume starts mpirun itself, and runs already as a rank of one; run it by itself")
+                "verify-resume starts mpirun itself, but this process is already a rank of an MPI job; run it directly"
+            )
         }
         // Validate the configuration here, so that errors are reported once instead of by every run.
-        let configuration = try Configuration.load(path: config, overrides: overrides)
+        let configuration = try source.load(Configuration.self)
         var plan = plan
         plan.warmupSteps = configuration.optimizer.warmupSteps
-        _ = try Configuration.load(path: config, overrides: overrides + plan.settings)
+        _ = try source.load(Configuration.self, more: plan.settings)
         let (batch, most) = (configuration.train.batchSize, max(ranks, resumeRanks))
         guard batch >= most else {
             throw LaunchError(
-                "train.batch_size is \(batch), expected at least a sample for each of \(most) ranks; raise it, or give "
-                    + "fewer --ranks and --resume-ranks")
+                "train.batch_size is \(batch), expected at least one sample for each of \(most) ranks; raise it, or "
+                    + "reduce --ranks and --resume-ranks")
         }
         let folder = try VerifyResumeFolder(output, name: configuration.name)
         do {
@@ -113,13 +111,13 @@ struct VerifyResumeCommand: ParsableCommand {
             throw error
         }
         folder.removeUnlessNamed()
-        print("Proven: a killed run resumes as if it had not been killed.")
+        print("Passed: a killed run resumes as if it had not been killed.")
     }
 
     /// - Returns: descriptions of the differences.
     private func prove(_ plan: VerifyResumePlan, in folder: String) throws -> [String] {
         let runs = try VerifyResumeRuns(
-            plan, options: ["--config", config] + overrides.flatMap { ["--set", $0] }, folder: folder,
+            plan, options: source.arguments, folder: folder,
             trap: SignalTrap())
         var failed: [String] = []
         func show(_ title: String, _ checks: [ResumeProof.Check]) throws {
@@ -136,11 +134,11 @@ struct VerifyResumeCommand: ParsableCommand {
         // The killed run resumes twice, so copy it.
         try FileManager.default.copyItem(atPath: runs.path("killed"), toPath: runs.path("killed_copy"))
         let checkpoint = RunFolder(runs.path("killed_copy")).checkpoints.path(step: saved)
-        print("killed in step \(reached + 1) of \(steps), the newest checkpoint is of step \(saved)")
+        print("killed during step \(reached + 1) of \(steps); the newest checkpoint is of step \(saved)")
 
         try runs.train("resumes", "killed", ranks: ranks, first: saved)
         try show(
-            "\(ranks) → \(ranks) ranks, beside the undisturbed run",
+            "\(ranks) → \(ranks) ranks, compared with the undisturbed run",
             try proof.sameRanks(runs.path("killed"), from: saved))
         try runs.load("loads", "loaded", ranks: resumeRanks, from: checkpoint, of: saved)
         try show(
@@ -148,7 +146,7 @@ struct VerifyResumeCommand: ParsableCommand {
             try proof.stateLoaded(from: checkpoint, savedAgain: runs.path("loaded")))
         try runs.train("its copy resumes", "killed_copy", ranks: resumeRanks, first: saved)
         try show(
-            "\(ranks) → \(resumeRanks) ranks, beside the undisturbed run",
+            "\(ranks) → \(resumeRanks) ranks, compared with the undisturbed run",
             try proof.otherRanks(runs.path("killed_copy"), from: saved))
         return failed
     }

@@ -97,11 +97,11 @@ package struct BenchmarkReport: Sendable {
         }
         var lines = [
             "\(parameters) parameters, \(precision), \(plural(ranks, "rank")) × \(plural(threads, "thread")), "
-                + "\(plural(batch, "image")) a rank",
+                + "\(plural(batch, "image")) per rank",
             "processor \(Processor.features); \(backend); OpenBLAS \(Processor.openBLASKernels)",
             "\(digits(imagesPerSecond, 2)) images/s; one \(call) takes \(digits(medianSeconds, 3)) s "
                 + "(\(digits(seconds.min()!, 3)) to \(digits(seconds.max()!, 3)) over \(seconds.count)); "
-                + "\(peakRSSMiB) MiB peak a rank",
+                + "\(peakRSSMiB) MiB peak per rank",
         ]
         if let ceilings, let shareOfCeiling {
             let bf16 = ceilings.convolutionBF16.map { ", \(digits($0 / 1e9, 0)) in bf16" } ?? ""

@@ -65,14 +65,14 @@ extension CheckpointBenchmark {
             let speed = digits(Double(bytes) / idleSaveSeconds / 1e6, 0)
             var lines = [
                 "\(digits(Double(bytes) / 1e6, 0)) MB from \(ranks) ranks, sharding \(sharding.rawValue); a rank's copy "
-                    + "takes \(digits(Double(snapshotBytes) / 1e6, 0)) MB; \(peakRSSMiB) MiB peak a rank",
+                    + "takes \(digits(Double(snapshotBytes) / 1e6, 0)) MB; \(peakRSSMiB) MiB peak per rank",
                 "a step takes \(digits(stepSeconds)) s; a save stops it for \(digits(stallSeconds)) s, of which "
-                    + "\(digits(copySeconds)) s are the copy, and is committed \(digits(saveSeconds)) s later",
+                    + "\(digits(copySeconds)) s are the copy, and commits \(digits(saveSeconds)) s later",
                 "it costs training \(digits(costSeconds)) s: \(digits(100 * overheadOf100Steps, 2)) % with a save "
                     + "every 100 steps",
-                "alone a save takes \(digits(idleSaveSeconds)) s, \(speed) MB/s, "
+                "without training, a save takes \(digits(idleSaveSeconds)) s, \(speed) MB/s, "
                     + "\(digits(100 * shareOfDisk, 0)) % of plain writing with fsync (\(digits(plainSeconds)) s)",
-                "verifying and loading it takes \(digits(loadSeconds)) s, out of the page cache",
+                "verifying and loading it takes \(digits(loadSeconds)) s, from the page cache",
             ]
             if let otherLoad {
                 lines.append(

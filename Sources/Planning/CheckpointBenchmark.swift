@@ -19,15 +19,12 @@ package struct CheckpointBenchmark {
 
     package init(step: StepBenchmark, folder: String, repeats: Int = 1, savedBy: Int? = nil) {
         precondition(repeats > 0 && savedBy ?? 1 > 0, "\(repeats) repeats, saved by \(savedBy ?? 1)")
-        self.step = step
-        self.folder = folder
-        self.repeats = repeats
-        self.savedBy = savedBy
+        (self.step, self.folder, self.repeats, self.savedBy) = (step, folder, repeats, savedBy)
     }
 
     /// Runs the benchmark. Collective.
     package func run(_ communicator: Communicator) throws -> Result {
-        let model = try UNet2DModel(step.unet)
+        let model = try UNet2DModel.forTraining(step.unet)
         model.store.initialize(seed: 0)
         let training = try step.makeStep(model, communicator)
         let path = try communicator.fromRoot("making a folder in \(folder)") {

@@ -19,10 +19,7 @@ package struct ComputeMeasurement {
 
     package init(unet: UNet2DConfig, state: ModelState.Settings, batches: [Int], steps: Int = 3) {
         precondition(!batches.isEmpty && steps > 0, "\(batches) images, \(steps) steps")
-        self.unet = unet
-        self.state = state
-        self.batches = batches
-        self.steps = steps
+        (self.unet, self.state, self.batches, self.steps) = (unet, state, batches, steps)
     }
 
     /// Runs the measurement. Collective.

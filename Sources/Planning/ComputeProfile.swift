@@ -22,11 +22,8 @@ package struct ComputeProfile: Codable, Equatable, Sendable {
         batch: Int, passSeconds: Double, readySeconds: [Double], needSeconds: [Double],
         updateSeconds: Double, activationBytes: Int
     ) {
-        self.batch = batch
-        self.passSeconds = passSeconds
-        self.readySeconds = readySeconds
-        self.needSeconds = needSeconds
-        self.updateSeconds = updateSeconds
+        (self.batch, self.passSeconds, self.readySeconds) = (batch, passSeconds, readySeconds)
+        (self.needSeconds, self.updateSeconds) = (needSeconds, updateSeconds)
         self.activationBytes = activationBytes
     }
 }
@@ -47,11 +44,8 @@ package struct ComputeModel: Codable, Equatable, Sendable {
         profiles: [ComputeProfile], ranks: Int, threads: Int, copyBytesPerSecond: Double, otherBytes: Int
     ) {
         precondition(!profiles.isEmpty, "no profile")
-        self.profiles = profiles
-        self.ranks = ranks
-        self.threads = threads
-        self.copyBytesPerSecond = copyBytesPerSecond
-        self.otherBytes = otherBytes
+        (self.profiles, self.ranks, self.threads) = (profiles, ranks, threads)
+        (self.copyBytesPerSecond, self.otherBytes) = (copyBytesPerSecond, otherBytes)
     }
 
     /// Forward and backward pass for a batch size: linear in the batch size through both profiles, or

@@ -61,11 +61,8 @@ package struct SampleBenchmark {
     package var evaluations: Int
 
     package init(unet: UNet2DConfig, dtype: DType, backend: Backend, batch: Int, evaluations: Int) {
-        self.unet = unet
-        self.dtype = dtype
-        self.backend = backend
-        self.batch = batch
-        self.evaluations = evaluations
+        (self.unet, self.dtype, self.backend) = (unet, dtype, backend)
+        (self.batch, self.evaluations) = (batch, evaluations)
     }
 
     /// Runs the benchmark. Images/s are evaluations/s: of one image, by one model. Collective.
@@ -109,12 +106,8 @@ package struct VAEBenchmark {
     package init(
         vae: AutoencoderKLConfig, size: SpatialSize, dtype: DType, backend: Backend, batch: Int, passes: Int
     ) {
-        self.vae = vae
-        self.size = size
-        self.dtype = dtype
-        self.backend = backend
-        self.batch = batch
-        self.passes = passes
+        (self.vae, self.size, self.dtype, self.backend) = (vae, size, dtype, backend)
+        (self.batch, self.passes) = (batch, passes)
     }
 
     /// Runs encoding, then decoding. The peak memory of the second report covers both. Collective.

@@ -23,9 +23,7 @@ package struct KernelBenchmark {
         package let best: ConvolutionTiming
 
         init(_ convolution: ConvolutionCase, count: Int, _ timings: [ConvolutionTiming]) {
-            self.convolution = convolution
-            self.count = count
-            self.timings = timings
+            (self.convolution, self.count, self.timings) = (convolution, count, timings)
             best = timings.min { $0.seconds < $1.seconds }!
             let chosen = convolution.implementation(.fastest)
             pick = timings.first { $0.implementation == chosen }!

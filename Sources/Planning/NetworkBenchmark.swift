@@ -6,7 +6,7 @@ import TensorCore
 
 /// The result of `bench allreduce`: a model of the network between the ranks, and measured collectives with
 /// the model's predictions.
-package struct NetworkReport: Codable, Equatable, Sendable {
+package struct NetworkReport: JSONLine, Equatable {
     package struct Collective: Codable, Equatable, Sendable {
         /// "all-reduce", "reduce-scatter" or "all-gather".
         package var operation: String
@@ -29,7 +29,19 @@ package struct NetworkReport: Codable, Equatable, Sendable {
     package var overlappedBytesPerSecond: Double
     package var collectives: [Collective]
 
-    /// One line of JSON.
+    init(
+        hosts: Int, ranks: Int, threads: Int, network: NetworkModel, overlappedBytesPerSecond: Double,
+        collectives: [Collective]
+    ) {
+        (self.hosts, self.ranks, self.threads, self.network) = (hosts, ranks, threads, network)
+        (self.overlappedBytesPerSecond, self.collectives) = (overlappedBytesPerSecond, collectives)
+    }
+}
+
+/// What a command prints with --json: one line with sorted keys in snake case.
+package protocol JSONLine: Codable, Sendable {}
+
+extension JSONLine {
     package var json: String {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
@@ -41,19 +53,7 @@ package struct NetworkReport: Codable, Equatable, Sendable {
     package init(json: Data) throws {
         let decoder = JSONDecoder()
         decoder.keyDecodingStrategy = .convertFromSnakeCase
-        self = try decoder.decode(NetworkReport.self, from: json)
-    }
-
-    init(
-        hosts: Int, ranks: Int, threads: Int, network: NetworkModel, overlappedBytesPerSecond: Double,
-        collectives: [Collective]
-    ) {
-        self.hosts = hosts
-        self.ranks = ranks
-        self.threads = threads
-        self.network = network
-        self.overlappedBytesPerSecond = overlappedBytesPerSecond
-        self.collectives = collectives
+        self = try decoder.decode(Self.self, from: json)
     }
 }
 
@@ -74,7 +74,7 @@ package struct NetworkBenchmark {
     package func run(_ communicator: Communicator) throws -> NetworkReport {
         guard let link = LinkMeasurement(communicator, largest: Self.long) else {
             throw PlanError(
-                "one rank has no other to exchange messages with: run it under mpirun, or as "
+                "a single rank cannot exchange messages: run it under mpirun, or as "
                     + "`disttrain launch -n 2 -- bench allreduce`")
         }
         defer { link.deallocate() }

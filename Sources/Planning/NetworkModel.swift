@@ -28,8 +28,7 @@ package struct NetworkModel: Codable, Equatable, Sendable {
     package var drivingSecondsPerByte: Double
 
     package init(latencySeconds: Double, secondsPerByte: Double, drivingSecondsPerByte: Double) {
-        self.latencySeconds = latencySeconds
-        self.secondsPerByte = secondsPerByte
+        (self.latencySeconds, self.secondsPerByte) = (latencySeconds, secondsPerByte)
         self.drivingSecondsPerByte = drivingSecondsPerByte
     }
 

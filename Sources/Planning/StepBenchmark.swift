@@ -28,20 +28,14 @@ package struct StepBenchmark {
         averageDecay: Double? = nil, sharding: Sharding = .optimizer, reduceDType: DType = .float32,
         tracePath: String? = nil
     ) {
-        self.reduceDType = reduceDType
-        self.unet = unet
-        self.dtype = dtype
-        self.backend = backend
-        self.batch = batch
-        self.steps = steps
-        self.averageDecay = averageDecay
-        self.sharding = sharding
-        self.tracePath = tracePath
+        (self.reduceDType, self.unet, self.dtype) = (reduceDType, unet, dtype)
+        (self.backend, self.batch, self.steps) = (backend, batch, steps)
+        (self.averageDecay, self.sharding, self.tracePath) = (averageDecay, sharding, tracePath)
     }
 
     /// Runs the benchmark. Collective.
     package func run(_ communicator: Communicator) throws -> BenchmarkReport {
-        let model = try UNet2DModel(unet)
+        let model = try UNet2DModel.forTraining(unet)
         model.store.initialize(seed: 0)
         let step = try makeStep(model, communicator)
         _ = try step(0)

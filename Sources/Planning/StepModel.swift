@@ -25,15 +25,10 @@ package struct StepWorkload: Equatable, Sendable {
         forward: [Range<Int>], averages: Int = 0,
         sharding: Sharding = .optimizer, dtype: DType = .float32, reduceDType: ReduceDType = .fp32
     ) {
-        self.elements = elements
-        self.vectorElements = vectorElements
-        self.parameters = parameters
-        self.buckets = buckets
-        self.forward = forward
-        self.averages = averages
-        self.sharding = sharding
-        self.dtype = dtype
-        self.reduceDType = reduceDType
+        (self.elements, self.vectorElements) = (elements, vectorElements)
+        (self.parameters, self.buckets, self.forward) = (parameters, buckets, forward)
+        (self.averages, self.sharding) = (averages, sharding)
+        (self.dtype, self.reduceDType) = (dtype, reduceDType)
     }
 
     package init(
@@ -79,9 +74,7 @@ package struct StepModel: Sendable {
     package var network: NetworkModel
 
     package init(workload: StepWorkload, compute: ComputeModel, network: NetworkModel) {
-        self.workload = workload
-        self.compute = compute
-        self.network = network
+        (self.workload, self.compute, self.network) = (workload, compute, network)
     }
 
     /// - Parameters:

@@ -1,4 +1,5 @@
 import Configuration
+import DistTrain
 import Foundation
 import LDMModel
 import Support
@@ -8,7 +9,7 @@ extension StepWorkload {
     package init(_ configuration: Configuration) throws {
         let train = configuration.train
         self.init(
-            try UNet2DModel(configuration.model).store, averages: configuration.ema.decays.count,
+            try UNet2DModel.forTraining(configuration.model).store, averages: configuration.ema.decays.count,
             sharding: train.sharding, dtype: train.dtype, reduceDType: train.reduceDType)
     }
 }
@@ -45,7 +46,7 @@ package struct PlanRow: Codable, Equatable, Sendable {
 }
 
 /// `disttrain plan`: predicts time, memory and files of a training run.
-package struct TrainingPlan: Codable, Equatable, Sendable {
+package struct TrainingPlan: JSONLine, Equatable {
     /// The training run.
     package struct Job: Codable, Equatable, Sendable {
         package var name: String
@@ -90,8 +91,7 @@ package struct TrainingPlan: Codable, Equatable, Sendable {
             gradients: workload.reduceDType.rawValue, sharding: workload.sharding.rawValue,
             steps: train.steps,
             checkpointEvery: train.checkpointEvery)
-        self.network = network
-        self.compute = compute
+        (self.network, self.compute) = (network, compute)
         self.diskBytesPerSecond = diskBytesPerSecond
         checkpointBytes = MemoryModel.checkpointBytes(workload)
         saveSeconds = Double(checkpointBytes) / diskBytesPerSecond
@@ -152,20 +152,5 @@ package struct TrainingPlan: Codable, Equatable, Sendable {
         let (least, most) = (needed.min()!, min(needed.max()!, limit))
         if needed.count == 1, most == least { return [least] }
         return Set([min(least, limit / 2), most]).sorted()
-    }
-
-    /// One line of JSON with sorted keys.
-    package var json: String {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        encoder.keyEncodingStrategy = .convertToSnakeCase
-        return (try? String(decoding: encoder.encode(self), as: UTF8.self)) ?? "null"
-    }
-
-    /// Decodes the output of `json`.
-    package init(json: Data) throws {
-        let decoder = JSONDecoder()
-        decoder.keyDecodingStrategy = .convertFromSnakeCase
-        self = try decoder.decode(TrainingPlan.self, from: json)
     }
 }

@@ -30,16 +30,9 @@ package struct EvaluationResult {
         pictures: [(name: String, path: String)],
         seconds: (sampling: Double, features: Double, measures: Double)
     ) {
-        self.step = step
-        self.weights = weights
-        self.features = features
-        self.count = count
-        self.reference = reference
-        self.sampler = sampler
-        self.metrics = metrics
-        self.images = images
-        self.pictures = pictures
-        self.seconds = seconds
+        (self.step, self.weights, self.features, self.count) = (step, weights, features, count)
+        (self.reference, self.sampler, self.metrics) = (reference, sampler, metrics)
+        (self.images, self.pictures, self.seconds) = (images, pictures, seconds)
     }
 
     package var json: JSONValue {
@@ -77,7 +70,7 @@ package struct EvaluationResult {
     /// because one step can be evaluated with several kinds.
     package static func stem(step: Int?, features: FeatureKind) -> String {
         guard let step else { return "evaluation-\(features)" }
-        return "step-" + String(repeating: "0", count: max(0, 8 - "\(step)".count)) + "\(step)-\(features)"
+        return "step-\(padded(step, digits: 8))-\(features)"
     }
 
     /// The printed table: one line per metric, with a remark on how to read the value.

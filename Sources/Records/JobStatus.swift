@@ -75,8 +75,7 @@ package struct JobStatus: Codable, Sendable, Equatable {
         return try? decoder.decode(JobStatus.self, from: data)
     }
 
-    /// Replaces the file by a rename, without fsync. A power failure may lose it; that is acceptable because
-    /// the file is only for monitoring.
+    /// Replaces the file.
     ///
     /// - Returns: the reason if the file could not be written; nil on success.
     func write(_ run: String) -> String? {
@@ -86,14 +85,11 @@ package struct JobStatus: Codable, Sendable, Equatable {
             positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
         guard let data = try? encoder.encode(self) else { return "it cannot be encoded" }
         let path = (run as NSString).appendingPathComponent(Self.fileName)
-        let temporary = path + ".\(getpid())"
-        do {
-            try data.write(to: URL(fileURLWithPath: temporary))
+        do throws(FileError) {
+            try AtomicFile.write(Array(data), to: path, isDurable: false)
+            return nil
         } catch {
-            return systemReason(of: error)
+            return error.detail
         }
-        if rename(temporary, path) == 0 { return nil }
-        defer { unlink(temporary) }
-        return systemReason()
     }
 }

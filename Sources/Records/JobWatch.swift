@@ -18,8 +18,8 @@ package struct JobWatch: Sendable {
         package var line: String {
             let place = "rank \(rank) (\(host), process \(pid))"
             let doing = "\(reading.phase.words), step \(reading.step)"
-            if isGone { return "\(place): gone; last heard \(doing)" }
-            let quiet = silentSeconds >= 3 ? "; not heard for \(duration(silentSeconds))" : ""
+            if isGone { return "\(place): died; last seen \(doing)" }
+            let quiet = silentSeconds >= 3 ? "; no heartbeat for \(duration(silentSeconds))" : ""
             return "\(place): \(doing), for \(duration(reading.seconds + silentSeconds))\(quiet)"
         }
     }
@@ -104,7 +104,8 @@ package struct JobWatch: Sendable {
     func givenUp(after seconds: Double) -> Verdict {
         Verdict(
             message:
-                "rank 0 on \(ranks[0].host): was stopped for \(duration(seconds)), and the others have given it up",
+                "rank 0 on \(ranks[0].host): was suspended for \(duration(seconds)), and other ranks have exited "
+                + "meanwhile",
             missing: [0])
     }
 
@@ -130,7 +131,7 @@ package struct JobWatch: Sendable {
             $0.silentSeconds > (ranks[$0.rank].hasJoined ? limits.silence : limits.joining)
         }
         if let longest = silent.map(\.silentSeconds).max() {
-            return blame(silent, "not heard for \(duration(longest.rounded(.down)))", among: present)
+            return blame(silent, "no heartbeat for \(duration(longest.rounded(.down)))", among: present)
         }
         let slowest = present.min { Self.isBehind($0, $1) } ?? first
         let limit = limits.standstill(in: slowest.reading.phase, stepSeconds: stepSeconds)
@@ -140,10 +141,10 @@ package struct JobWatch: Sendable {
             return Verdict(
                 message:
                     "step \(slowest.reading.step): all \(present.count) ranks have been \(slowest.reading.phase.words) "
-                    + "for more than \(duration(limit)): messages between them are lost, or a disk does not answer",
+                    + "for more than \(duration(limit)): messages between them are lost, or a disk does not respond",
                 missing: [])
         }
-        return blame(late, "has not got on for \(duration(limit))", among: present)
+        return blame(late, "no progress for \(duration(limit))", among: present)
     }
 
     private func blame(_ culprits: [Member], _ what: String, among present: [Member]) -> Verdict {

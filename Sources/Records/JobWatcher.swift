@@ -70,7 +70,7 @@ package final class JobWatcher: Sendable {
             chosen: ProcessInfo.processInfo.environment["OMPI_MCA_btl_tcp_if_include"])
         let wanted = communicator.size + WatchServer.spare + 2 * (communicator.size - communicator.localSize)
         if let line = OpenFileLimit.shortage(of: wanted, for: "connections to \(communicator.size) ranks") {
-            warn("\(line), or ranks may go unwatched")
+            warn("\(line), or some ranks may not be monitored")
         }
         return WatchServer(
             addresses: addresses, ranks: communicator.size, secret: WatchSecret.random(), warn: warn)

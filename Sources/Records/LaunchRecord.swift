@@ -1,5 +1,6 @@
 import Checkpointing
 import Foundation
+import Support
 
 /// The history of a run's launches, stored as `launch.json` in the run folder. `disttrain status` and the
 /// next launch of the same run read it.
@@ -61,8 +62,6 @@ package struct LaunchRecord: Codable, Sendable, Equatable {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .prettyPrinted]
         guard let data = try? encoder.encode(record) else { return }
-        let temporary = "\(run)/\(Self.fileName).\(getpid())"
-        guard FileManager.default.createFile(atPath: temporary, contents: data) else { return }
-        if rename(temporary, "\(run)/\(Self.fileName)") != 0 { unlink(temporary) }
+        try? AtomicFile.write(Array(data), to: "\(run)/\(Self.fileName)", isDurable: false)
     }
 }

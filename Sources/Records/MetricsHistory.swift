@@ -11,7 +11,7 @@ package struct MetricsHistory: Sendable {
     package let unreadableLines: Int
 
     package init(contentsOf path: String) throws(MetricsError) {
-        guard let data = try Self.read(path) else { throw MetricsError(path: path, detail: "is not there") }
+        guard let data = try Self.read(path) else { throw MetricsError(path: path, detail: "does not exist") }
         self.init(parsing: data)
     }
 

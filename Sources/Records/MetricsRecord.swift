@@ -29,17 +29,10 @@ package struct RunDescription: Sendable, Equatable {
         precision: String, processor: String, kernels: String, configurationHash: String,
         flopsPerImage: Double, initializedFrom: String? = nil
     ) {
-        self.name = name
-        self.seed = seed
-        self.programVersion = programVersion
-        self.hosts = hosts
-        self.ranks = ranks
-        self.threads = threads
-        self.precision = precision
-        self.processor = processor
-        self.kernels = kernels
-        self.configurationHash = configurationHash
-        self.flopsPerImage = flopsPerImage
+        (self.name, self.seed, self.programVersion) = (name, seed, programVersion)
+        (self.hosts, self.ranks, self.threads, self.precision) = (hosts, ranks, threads, precision)
+        (self.processor, self.kernels) = (processor, kernels)
+        (self.configurationHash, self.flopsPerImage) = (configurationHash, flopsPerImage)
         self.initializedFrom = initializedFrom
     }
 
@@ -56,7 +49,7 @@ package struct RunDescription: Sendable, Equatable {
     }
 }
 
-/// One logged step of `metrics.jsonl`.
+/// One row of metrics: a logged step, from the training loop to `metrics.jsonl` and back into reports.
 package struct StepMetrics: Sendable, Equatable {
     /// Optimizer updates made.
     package var step: Int
@@ -78,6 +71,8 @@ package struct StepMetrics: Sendable, Equatable {
     /// Gradient norm of each block of the model, before clipping, at this step only; not part of
     /// `metrics.jsonl`.
     package var blockNorms: [(name: String, value: Double)]
+    /// When it was logged, in seconds since 1970; NaN if it has not been read from `metrics.jsonl`.
+    package var time = Double.nan
 
     package init(
         step: Int, loss: Double, learningRate: Double, gradientNorm: Double, imagesPerSecond: Double,
@@ -85,19 +80,39 @@ package struct StepMetrics: Sendable, Equatable {
         epoch: Double, samplesSeen: Int, parts: [(name: String, value: Double)] = [],
         blockNorms: [(name: String, value: Double)] = []
     ) {
-        self.step = step
-        self.loss = loss
-        self.learningRate = learningRate
-        self.gradientNorm = gradientNorm
-        self.imagesPerSecond = imagesPerSecond
-        self.dataSeconds = dataSeconds
-        self.computeSeconds = computeSeconds
-        self.communicationSeconds = communicationSeconds
-        self.totalSeconds = totalSeconds
-        self.epoch = epoch
-        self.samplesSeen = samplesSeen
-        self.parts = parts
-        self.blockNorms = blockNorms
+        (self.step, self.loss, self.learningRate) = (step, loss, learningRate)
+        (self.gradientNorm, self.imagesPerSecond) = (gradientNorm, imagesPerSecond)
+        (self.dataSeconds, self.computeSeconds) = (dataSeconds, computeSeconds)
+        (self.communicationSeconds, self.totalSeconds) = (communicationSeconds, totalSeconds)
+        (self.epoch, self.samplesSeen) = (epoch, samplesSeen)
+        (self.parts, self.blockNorms) = (parts, blockNorms)
+    }
+
+    /// Reads a line of `metrics.jsonl`, which another version may have written; values that it lacks are NaN.
+    ///
+    /// - Returns: nil unless it is the line of a step.
+    package init?(_ record: JSONObject) {
+        guard record["kind"]?.stringValue == "step", let step = record["step"]?.intValue, step >= 0 else {
+            return nil
+        }
+        let seconds = record["seconds"]?.objectValue
+        func number(_ value: JSONValue?) -> Double { value?.doubleValue ?? .nan }
+        func duration(_ key: String) -> Double {
+            let value = number(seconds?[key])
+            return value >= 0 ? value : .nan
+        }
+        self.init(
+            step: step, loss: number(record["loss"]), learningRate: number(record["lr"]),
+            gradientNorm: number(record["grad_norm"]), imagesPerSecond: number(record["images_per_second"]),
+            dataSeconds: duration("data"), computeSeconds: duration("compute"),
+            communicationSeconds: duration("communication"), totalSeconds: number(seconds?["total"]),
+            epoch: number(record["epoch"]), samplesSeen: record["samples_seen"]?.intValue ?? 0)
+        time = number(record["time"])
+    }
+
+    /// `totalSeconds` by kind of work.
+    package var secondsByKind: [(kind: String, value: Double)] {
+        [("data", dataSeconds), ("compute", computeSeconds), ("communication", communicationSeconds)]
     }
 
     package static func == (first: StepMetrics, second: StepMetrics) -> Bool {

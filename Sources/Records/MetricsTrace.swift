@@ -40,7 +40,7 @@ package struct MetricsTrace: Sendable {
         for (index, entry) in entries.enumerated() where entry.step != index + 1 {
             let isRepeat = entries[..<index].contains { $0.step == entry.step }
             return isRepeat
-                ? "step \(entry.step) is there twice" : "step \(entry.step) follows step \(index), a gap"
+                ? "step \(entry.step) appears twice" : "step \(entry.step) follows step \(index), a gap"
         }
         return entries.count == count ? nil : "it ends with step \(entries.count), expected \(count)"
     }
@@ -61,7 +61,7 @@ package struct MetricsTrace: Sendable {
         return nil
     }
 
-    private static func text(_ value: Double?) -> String { value.map { "\($0)" } ?? "no number" }
+    private static func text(_ value: Double?) -> String { value.map { "\($0)" } ?? "not a number" }
 }
 
 extension MetricsHistory {

@@ -54,7 +54,8 @@ final class RankReporter: Sendable {
             if connection.isClosed { end("rank 0 on the watching host has died") }
             if now - heardAt > silence {
                 end(
-                    "rank 0 has not been heard for \(duration(silence)): its host is down or cut off, or it is stopped"
+                    "no heartbeat from rank 0 for \(duration(silence)): its host is down or unreachable, "
+                        + "or it is suspended"
                 )
             }
             if now - toldAt >= WatchPace.beat {

@@ -24,9 +24,7 @@ package final class TrainingProgress {
         total: Int, first: Int = 0, status: StatusLine = StatusLine(),
         clock: @escaping () -> Double = { ProcessInfo.processInfo.systemUptime }
     ) {
-        self.total = total
-        self.status = status
-        self.clock = clock
+        (self.total, self.status, self.clock) = (total, status, clock)
         start = clock()
         pace = Pace(count: first, time: start)
     }

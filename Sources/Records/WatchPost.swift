@@ -154,8 +154,8 @@ final class WatchPost: Sendable {
         let (status, writer) = status(watch, now, verdict)
         server?.broadcast(WatcherMessage(end: true))
         signalLauncher(LauncherHeartbeat(status.beat, .lost(verdict.message)))
-        let resumes = writer == nil ? "" : ", to resume from the last checkpoint"
-        Console.error.write("Error: \(verdict.message); all ranks end here\(resumes)\n")
+        let resumes = writer == nil ? "" : "; the run can resume from its last checkpoint"
+        Console.error.write("Error: \(verdict.message); all ranks exit\(resumes)\n")
         let began = monotonicSeconds()
         writer?.finish(status, within: Self.lastWrite.lost)
         // Give the ranks' last output, which is still in flight, time to arrive.

@@ -68,22 +68,22 @@ struct MarpDeck {
         var slides = [
             Slide(
                 title: say("Goal", "目的"), blocks: [.list(contents.goal)],
-                note: say("Why it matters, and to whom, is yours to say.", "背景と意義は発表者が補ってください。")),
+                note: say("Presenter: add the background and the significance.", "背景と意義は発表者が補ってください。")),
             Slide(title: say("Method", "手法"), blocks: [.list(contents.method)]),
             Slide(
-                title: say("Set-up: data and model", "実験設定: データとモデル"), blocks: contents.modelFacts),
+                title: say("Setup: data and model", "実験設定: データとモデル"), blocks: contents.modelFacts),
         ]
         if !contents.isComparison, let architecture = Architecture(contents.runs[0]) {
             let table = contents.table(of: architecture, nil)
             slides.append(
-                Slide(title: say("Set-up: architecture", "実験設定: 構造"), blocks: [.table(table)]))
+                Slide(title: say("Setup: architecture", "実験設定: 構造"), blocks: [.table(table)]))
         }
         slides.append(
             Slide(
-                title: say("Set-up: hyper-parameters", "実験設定: ハイパーパラメータ"),
+                title: say("Setup: hyperparameters", "実験設定: ハイパーパラメータ"),
                 blocks: contents.isComparison ? differences(contents) : contents.hyperParameters))
         slides.append(
-            Slide(title: say("Set-up: machine", "実験設定: 計算環境"), blocks: contents.environment.blocks))
+            Slide(title: say("Setup: environment", "実験設定: 計算環境"), blocks: contents.environment.blocks))
         slides.append(
             Slide(title: say("Results: loss", "結果: 損失"), blocks: [contents.lossTable(rows: 6)]))
         slides.append(
@@ -99,7 +99,7 @@ struct MarpDeck {
         }
         slides.append(
             Slide(
-                title: say("Results: where the time went", "結果: 時間の内訳"),
+                title: say("Results: time breakdown", "結果: 時間の内訳"),
                 blocks: Array(contents.time.blocks.prefix(1)) + (contents.isComparison ? [] : Array(speeds))))
         slides += samples(contents)
         slides += pictures(contents.denoising, say("Results: sampling", "結果: 生成過程"))
@@ -111,7 +111,7 @@ struct MarpDeck {
             Slide(
                 title: say("Discussion", "考察"), blocks: [.list(contents.discussion)],
                 note: say(
-                    "What the pictures show, and why, is yours to say: the list holds only what the records say.",
+                    "Presenter: add what the pictures show, and why. The list contains only what the records show.",
                     "図から読み取れることとその理由は発表者が補ってください。一覧は記録から分かることだけです。")))
         slides.append(
             Slide(
@@ -128,7 +128,7 @@ struct MarpDeck {
         return [
             .table(
                 ReportTable(
-                    head: [contents.say("differs", "異なる設定")] + contents.runs.map(\.label), rows: rows,
+                    head: [contents.say("setting", "異なる設定")] + contents.runs.map(\.label), rows: rows,
                     caption: more > 0 ? contents.say("and \(more) more", "ほか \(more) 件") : nil))
         ]
     }

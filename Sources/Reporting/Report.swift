@@ -68,17 +68,17 @@ extension SamplingPictureKind {
         switch self {
         case .denoising:
             return say(
-                "from noise to sample: above each x_t, below what the model takes x₀ for",
+                "from noise to sample: x_t (top) and the model's estimate of x₀ (bottom)",
                 "ノイズから標本まで: 上段は x_t、下段はモデルが予測する x₀")
         case .interpolation:
             return say(
-                "interpolation between the noise of two samples, one pair a row",
+                "interpolation between the initial noise of two samples, one pair per row",
                 "2 つの標本のノイズ間の補間 (1 行に 1 組)")
         }
     }
 }
 
-/// Why a report cannot be made, in one line.
+/// Why a report cannot be generated, in one line.
 package struct ReportError: ReportableError {
     package let path: String
     package let detail: String

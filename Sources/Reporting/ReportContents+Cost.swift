@@ -12,8 +12,8 @@ extension ReportContents {
             return [costRow(run.label, own)]
                 + (stage.map {
                     [
-                        costRow(say("its first stage", "その第一段階"), $0),
-                        costRow(say("together", "合計"), own + $0),
+                        costRow(say("first stage", "その第一段階"), $0),
+                        costRow(say("total", "合計"), own + $0),
                     ]
                 } ?? [])
         }
@@ -23,11 +23,11 @@ extension ReportContents {
         let table = ReportTable(
             head: [
                 "", say("images", "画像数"), say("10¹⁵ operations", "演算数 (10¹⁵)"),
-                say("time in steps", "ステップの時間"),
+                say("total step time", "ステップの時間"),
             ], rows: rows, numeric: [1, 2, 3],
             caption: say(
-                "Operations are those of forward and backward passes by the direct algorithm, two for a multiplication "
-                    + "and an addition. Time counts steps alone.",
+                "Floating-point operations of the forward and backward passes, counted for the direct algorithm; a "
+                    + "multiply-add counts as two. The time includes training steps only.",
                 "演算数は順伝播と逆伝播の直接計算によるもので、積和を 2 と数えます。時間はステップのみの合計です。"))
         return ReportSection(id: "cost", title: title, blocks: [.table(table)])
     }
@@ -54,7 +54,7 @@ extension ReportContents {
                     $0.wholeCost(upTo: $1)?.operations.map { $0 / 1e15 }
                 },
                 distanceChart(
-                    name, over: say("minutes in steps", "ステップの時間 (分)"), plain: "minutes", file: "minutes"
+                    name, over: say("total step time (min)", "ステップの時間 (分)"), plain: "minutes", file: "minutes"
                 ) {
                     $0.wholeCost(upTo: $1).map { $0.seconds / 60 }
                 },

@@ -38,7 +38,7 @@ extension ReportContents {
         if run.unreadableLines > 0 {
             notes.append(
                 say(
-                    "\(run.unreadableLines) lines of `metrics.jsonl` are torn and were left out.",
+                    "Skipped unreadable lines of `metrics.jsonl`: \(run.unreadableLines).",
                     "`metrics.jsonl` の \(run.unreadableLines) 行は壊れているため除きました。"))
         }
         if !run.checkpoints.isEmpty {
@@ -53,8 +53,8 @@ extension ReportContents {
     private func table(of attempts: [LaunchRecord.Attempt]) -> ReportTable {
         ReportTable(
             head: [
-                say("attempt", "試行"), say("began", "開始"), say("lasted", "時間"), say("from step", "再開ステップ"),
-                say("to step", "到達ステップ"), say("on", "ホスト"), say("ended", "終了"),
+                say("attempt", "試行"), say("started", "開始"), say("duration", "時間"), say("from step", "再開ステップ"),
+                say("to step", "到達ステップ"), say("hosts", "ホスト"), say("result", "終了"),
             ],
             rows: attempts.suffix(20).map { attempt in
                 [
@@ -81,9 +81,9 @@ extension ReportContents {
     private func table(of sessions: [ReportedSession]) -> ReportTable {
         ReportTable(
             head: [
-                say("start", "起動"), say("began", "開始"), say("trained for", "学習時間"),
+                say("start", "起動"), say("started", "開始"), say("training time", "学習時間"),
                 say("from step", "再開ステップ"), say("to step", "到達ステップ"), say("ranks", "ランク"),
-                say("on", "ホスト"),
+                say("hosts", "ホスト"),
             ],
             rows: sessions.enumerated().suffix(20).map { index, session in
                 [

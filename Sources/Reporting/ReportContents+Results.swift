@@ -28,13 +28,13 @@ extension ReportContents {
         if runs.contains(where: { $0.autoencoder == nil }) {
             notes.append(
                 say(
-                    "Every grid starts from the same noise, so a place shows the same sample as it becomes.",
+                    "All grids start from the same noise: each position shows the same sample at different steps.",
                     "どの格子も同じノイズから生成しているため、同じ位置は同じ標本の変化を示します。"))
         }
         if runs.contains(where: { $0.autoencoder != nil }) {
             notes.append(
                 say(
-                    "Grids of an autoencoder show images, each with its reconstruction on the right.",
+                    "The grids of an autoencoder show images, each with its reconstruction on the right.",
                     "オートエンコーダの格子は、画像とその右に復元結果を並べたものです。"))
         }
         return notes.map { .paragraph($0) }
@@ -84,10 +84,10 @@ extension ReportContents {
                     .missing(
                         command.isEmpty
                             ? say(
-                                "Pictures of the sampling need a checkpoint or a finished model; there is none yet.",
+                                "Pictures of the sampling process require a checkpoint or a finished model; there is none yet.",
                                 "生成過程の図にはチェックポイントか完成したモデルが必要ですが、まだありません。")
                             : say(
-                                "Pictures of the sampling are made, in seconds for a small model, by\(command).",
+                                "Generate pictures of the sampling process with\(command) (seconds for a small model).",
                                 "生成過程の図は\(command) で作成できます (小さなモデルなら数秒)。"))
                 ] : blocks)
     }
@@ -111,10 +111,10 @@ extension ReportContents {
         let missing = ReportBlock.missing(
             isAutoencoder
                 ? say(
-                    "`disttrain evaluate` measures samples, which an autoencoder alone does not draw.",
+                    "`disttrain evaluate` measures generated samples; an autoencoder alone does not generate any.",
                     "`disttrain evaluate` は生成した標本を測定しますが、オートエンコーダ単体は標本を生成しません。")
                 : say(
-                    "No evaluation yet; `disttrain evaluate --model \(example) --reference DATASET` measures one.",
+                    "No evaluation yet. Run `disttrain evaluate --model \(example) --reference DATASET`.",
                     "評価はまだありません。`disttrain evaluate --model \(example) --reference DATASET` で測定できます。"))
         return ReportSection(
             id: "evaluation", title: say("Evaluation", "評価"),
@@ -158,7 +158,7 @@ extension ReportContents {
         }
         let rows = names.flatMap { name -> [[String]] in
             let title = ReportedEvaluation.title(of: name, say)
-            let bounds = row(say("its interval", "その区間")) { value in
+            let bounds = row(say("95 % interval", "その区間")) { value in
                 guard let low = value("\(name)_low"), let high = value("\(name)_high") else { return nil }
                 return say(
                     "\(say.number(low)) to \(say.number(high))", "\(say.number(low)) 〜 \(say.number(high))")
@@ -225,7 +225,7 @@ extension ReportContents {
 
     private func pictureTitle(_ name: String) -> String {
         switch name {
-        case "nearest": say("samples beside their nearest training images", "標本と最も近い学習画像")
+        case "nearest": say("samples next to their nearest training images", "標本と最も近い学習画像")
         case "samples": say("samples", "標本")
         default: name.replacingOccurrences(of: "_", with: " ")
         }

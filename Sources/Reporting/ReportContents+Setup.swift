@@ -18,7 +18,7 @@ extension ReportContents {
             [
                 (say("state", "状態"), { stateName($0) }),
                 (
-                    say("began", "開始"), { run in run.sessions.first?.startedAt.map { say.time($0) } }
+                    say("started", "開始"), { run in run.sessions.first?.startedAt.map { say.time($0) } }
                 ), hosts, ranks,
                 (say("precision", "精度"), { $0.sessions.last?.precision }),
                 (say("processor", "プロセッサ"), { $0.sessions.last?.processor }),
@@ -28,11 +28,11 @@ extension ReportContents {
                     { run in run.sessions.last?.programVersion.map { "disttrain \($0)" } }
                 ),
                 (say("seed", "シード"), { $0.description?["seed"]?.stringValue ?? $0.settings?["seed"]?.text }),
-                (say("started from", "初期の重み"), { $0.description?["init_from"]?.stringValue }),
-                (say("configuration", "設定のハッシュ"), { $0.description?["config_hash"]?.stringValue }),
+                (say("initial weights", "初期の重み"), { $0.description?["init_from"]?.stringValue }),
+                (say("configuration hash", "設定のハッシュ"), { $0.description?["config_hash"]?.stringValue }),
             ],
             else: say(
-                "`metrics.jsonl` says what a run runs on; there is none yet.",
+                "The environment is recorded in `metrics.jsonl`, which does not exist yet.",
                 "実行環境は `metrics.jsonl` に記録されますが、まだありません。"))
         return ReportSection(id: "environment", title: say("Environment", "実行環境"), blocks: blocks)
     }
@@ -54,12 +54,12 @@ extension ReportContents {
                     say("parameters", "パラメータ数"),
                     { run in Architecture(run).map { "\(say.whole($0.parameterCount))" } }
                 ),
-                (say("trained on", "学習データ"), { dataset($0) }),
+                (say("training data", "学習データ"), { dataset($0) }),
                 (
                     say("first stage", "第一段"),
                     { run in
                         run.configuration.map {
-                            $0.firstStagePath.map { "`\($0)`" } ?? say("none: pixels", "なし (画素空間)")
+                            $0.firstStagePath.map { "`\($0)`" } ?? say("none (pixel space)", "なし (画素空間)")
                         }
                     }
                 ),
@@ -71,7 +71,7 @@ extension ReportContents {
                     }
                 ),
                 (
-                    say("blocks a level", "段ごとのブロック数"),
+                    say("blocks per level", "段ごとのブロック数"),
                     { run in
                         (run.configuration?.model.layersPerBlock ?? run.autoencoder?.model.layersPerBlock)
                             .map(String.init)
@@ -82,14 +82,14 @@ extension ReportContents {
                     { run in
                         guard let model = run.configuration?.model else { return nil }
                         return model.attentionHeadDim.map {
-                            say("\($0) channels a head", "ヘッドあたり \($0) チャネル")
+                            say("\($0) channels per head", "ヘッドあたり \($0) チャネル")
                         }
                             ?? say("one head", "1 ヘッド")
                     }
                 ),
             ],
             else: say(
-                "`config.yaml` says what is trained; it is not there, or cannot be read.",
+                "The model is described in `config.yaml`, which is missing or cannot be read.",
                 "モデルは `config.yaml` に記録されますが、存在しないか読めません。"))
     }
 
@@ -125,10 +125,10 @@ extension ReportContents {
             let differing = differingSettings
             blocks.append(
                 differing.isEmpty
-                    ? .paragraph(say("The runs have equal settings.", "すべての実行の設定は同じです。"))
+                    ? .paragraph(say("All runs have the same settings.", "すべての実行の設定は同じです。"))
                     : .table(
                         ReportTable(
-                            head: [say("differs", "異なる設定")] + runs.map(\.label),
+                            head: [say("setting", "異なる設定")] + runs.map(\.label),
                             rows: differing.map { ["`\($0.key)`"] + $0.values })))
         }
         // The table of differing settings above replaces the tables of hyperparameters.
@@ -140,7 +140,7 @@ extension ReportContents {
             let name = isComparison ? "\(run.label): config.yaml" : "config.yaml"
             blocks.append(.details(title: name, text: YAMLNode.text(settings)))
         }
-        return ReportSection(id: "settings", title: say("Hyper-parameters", "ハイパーパラメータ"), blocks: blocks)
+        return ReportSection(id: "settings", title: say("Hyperparameters", "ハイパーパラメータ"), blocks: blocks)
     }
 
     /// Settings that differ between the runs, except the name.
@@ -213,7 +213,7 @@ extension ReportContents {
                         }
                     }
                 ),
-                (say("sampler of the grids", "標本の生成"), { run in run.configuration.map { sampler($0) } }),
+                (say("sampler for sample grids", "標本の生成"), { run in run.configuration.map { sampler($0) } }),
                 (
                     say("loss", "損失"),
                     { run in
@@ -224,7 +224,7 @@ extension ReportContents {
                 ),
             ],
             else: say(
-                "`config.yaml` holds the settings; it is not there, or cannot be read.",
+                "The settings are recorded in `config.yaml`, which is missing or cannot be read.",
                 "設定は `config.yaml` に記録されますが、存在しないか読めません。"))
     }
 

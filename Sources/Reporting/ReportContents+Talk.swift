@@ -7,14 +7,14 @@ extension ReportContents {
     /// The purpose of the run.
     var goal: [String] {
         var items = distinct(runs) { run in
-            let data = dataset(run) ?? say("its data", "学習データ")
+            let data = dataset(run) ?? say("its training data", "学習データ")
             guard run.autoencoder == nil else {
                 return say(
-                    "Learn an autoencoder that gives back images of \(data) from small latents.",
+                    "Train an autoencoder on \(data) that reconstructs images from compact latents.",
                     "\(data)の画像を小さな潜在表現から復元するオートエンコーダを学習します。")
             }
             return say(
-                "Learn to draw new images like those of \(data), by denoising diffusion.",
+                "Train a diffusion model on \(data) that generates new, similar images.",
                 "拡散モデルにより、\(data)に似た新しい画像の生成を学習します。")
         }
         let differing = differingSettings.filter { $0.key != "seed" }
@@ -22,7 +22,7 @@ extension ReportContents {
             items.append(
                 differing.isEmpty
                     ? say(
-                        "See how far \(runs.count) runs of equal settings agree.",
+                        "Determine how closely \(runs.count) runs with the same settings agree.",
                         "同じ設定の \(runs.count) 件の実行がどこまで一致するかを確かめます。")
                     : say(
                         "Compare \(runs.count) runs that differ in ", "次の設定が異なる \(runs.count) 件の実行を比べます: ")
@@ -31,7 +31,7 @@ extension ReportContents {
         } else if let steps = runs[0].plannedSteps, let batch = runs[0].train?.batchSize {
             items.append(
                 say(
-                    "Plan: \(say.whole(steps)) steps of \(say.whole(batch)) images, \(say.whole(steps * batch)) in all.",
+                    "Plan: \(say.whole(steps)) steps of \(say.whole(batch)) images, \(say.whole(steps * batch)) in total.",
                     "計画: \(say.whole(batch)) 枚 × \(say.whole(steps)) ステップ、延べ \(say.whole(steps * batch)) 枚。"))
         }
         return items
@@ -44,7 +44,7 @@ extension ReportContents {
             guard let c = run.configuration else { return nil }
             guard let path = c.firstStagePath else {
                 return say(
-                    "Pixel space: the U-Net denoises images themselves.", "画素空間: U-Net が画像そのもののノイズを除去します。")
+                    "Pixel space: the U-Net denoises the images directly.", "画素空間: U-Net が画像そのもののノイズを除去します。")
             }
             return say(
                 "Latent diffusion: a first stage (`\(path)`) encodes images; the U-Net denoises its latents.",
@@ -86,17 +86,17 @@ extension ReportContents {
             let weights =
                 average.map { say("averaged weights (\($0))", "平均した重み (\($0))") }
                 ?? say("the trained weights", "学習した重み")
-            return say("Sampling: \(sampler(c)), from \(weights).", "標本生成: \(sampler(c))、\(weights)を使用。")
+            return say("Sampling: \(sampler(c)), with \(weights).", "標本生成: \(sampler(c))、\(weights)を使用。")
         }
         if items.isEmpty, runs.contains(where: { $0.autoencoder != nil }) {
             items.append(
                 say(
-                    "Encoder and decoder are trained to give back their input; a KL term keeps the latents near N(0, I).",
+                    "The encoder and decoder are trained to reconstruct their input; a KL term keeps the latents near N(0, I).",
                     "入力を復元するようにエンコーダとデコーダを学習し、KL 項で潜在表現を N(0, I) に近づけます。"))
         }
         items.append(
             say(
-                "Data-parallel on MPI ranks: one global batch, gradients summed, optimizer state sharded.",
+                "Data-parallel training on MPI ranks: one global batch, summed gradients, sharded optimizer state.",
                 "MPI によるデータ並列: 全体で 1 つのバッチ、勾配の総和、最適化状態の分散保持。"))
         return items
     }
@@ -107,13 +107,13 @@ extension ReportContents {
         if isComparison, differsInLoss {
             items.append(
                 say(
-                    "The runs' losses are not comparable: they differ in what is predicted or weighted.",
+                    "The runs' losses are not comparable: targets, weightings, schedules or data differ.",
                     "予測対象や重み付けが異なるため、実行間で損失の値は比べられません。"))
         }
         if runs.contains(where: { $0.autoencoder == nil }), runs.allSatisfy(\.evaluations.isEmpty) {
             items.append(
                 say(
-                    "Nothing is measured about the samples' quality yet: the loss alone does not show it.",
+                    "Sample quality has not been measured yet; the loss alone does not indicate it.",
                     "標本の品質はまだ測定していません。損失だけでは品質は分かりません。"))
         }
         for run in runs {
@@ -130,7 +130,7 @@ extension ReportContents {
     }
 
     private func lossStatement(_ run: ReportedRun) -> String? {
-        guard let first = run.steps.first(where: { $0.loss != nil }), let start = first.loss,
+        guard let first = run.steps.first(where: \.loss.isFinite), let start = first.loss.finite,
             let end = finalLoss(run), run.steps.count > 1
         else { return nil }
         return say(
@@ -168,7 +168,7 @@ extension ReportContents {
     /// Compares the mean loss of the last fifth of the records with that of the fifth before. A difference
     /// counts if it exceeds two standard errors.
     private func trend(_ run: ReportedRun) -> Trend {
-        let losses = run.steps.compactMap(\.loss).filter(\.isFinite)
+        let losses = run.steps.map(\.loss).filter(\.isFinite)
         let fifth = losses.count / 5
         guard fifth >= 5 else { return .unknown }
         func moments(_ part: ArraySlice<Double>) -> (mean: Double, error: Double) {
@@ -187,18 +187,18 @@ extension ReportContents {
 
     private func trendWords(_ run: ReportedRun) -> String {
         switch trend(run) {
-        case .unknown: return say("too few steps are logged to see a trend.", "傾向を見るには記録が足りません。")
+        case .unknown: return say("too few steps were logged to determine a trend.", "傾向を見るには記録が足りません。")
         case .level:
             return say(
-                "in the last fifth no change stands out from the scatter.",
+                "it did not change significantly over the last fifth of the logged steps.",
                 "最後の 2 割では、ばらつきを超える変化は見られません。")
         case .falling(let part):
             return say(
-                "in the last fifth it still fell, by \(say.percent(part)).",
+                "it still decreased by \(say.percent(part)) over the last fifth of the logged steps.",
                 "最後の 2 割でもなお \(say.percent(part)) 下がっています。")
         case .rising(let part):
             return say(
-                "in the last fifth it rose, by \(say.percent(part)).",
+                "it increased by \(say.percent(part)) over the last fifth of the logged steps.",
                 "最後の 2 割では \(say.percent(part)) 上がっています。")
         }
     }
@@ -208,18 +208,18 @@ extension ReportContents {
         var items: [String] = []
         for run in runs {
             switch run.state(now: now) {
-            case .stopped, .brokenOff:
+            case .stopped, .interrupted:
                 items.append(
                     say(
-                        "Go on with \(run.label): the same `disttrain train` command resumes it from step "
+                        "Resume \(run.label): the same training command continues from step "
                             + "\(run.checkpoints.last.map { say.whole($0) } ?? "0").",
-                        "\(run.label) を続けます: 同じ `disttrain train` コマンドでステップ "
+                        "\(run.label) を続けます: 同じ学習コマンドでステップ "
                             + "\(run.checkpoints.last.map { say.whole($0) } ?? "0") から再開できます。"))
             case .finished:
                 if case .falling = trend(run) {
                     items.append(
                         say(
-                            "Consider training \(run.label) longer: its loss was still falling at the end.",
+                            "Consider training \(run.label) longer: its loss was still decreasing at the end.",
                             "\(run.label) の学習を延ばすことを検討します。終了時にも損失は下がり続けていました。"))
                 }
             case .running, .notStarted: break
@@ -236,7 +236,7 @@ extension ReportContents {
         }
         if items.isEmpty {
             items.append(
-                say("The runs' files show nothing that is missing.", "実行の記録からは、不足しているものは見当たりません。"))
+                say("The records show nothing that is missing.", "実行の記録からは、不足しているものは見当たりません。"))
         }
         return items
     }

@@ -1,25 +1,27 @@
+import Records
+
 // Loss, throughput, and the breakdown of time.
 
 extension ReportContents {
     var noSteps: String {
         say(
-            "No step has been logged; `disttrain train` writes one to `metrics.jsonl` every `train.log_every` steps.",
-            "記録されたステップがありません。`disttrain train` が `train.log_every` ステップごとに `metrics.jsonl` へ書き込みます。")
+            "No step has been logged yet; training adds a line to `metrics.jsonl` every `train.log_every` steps.",
+            "記録されたステップがありません。学習中、`train.log_every` ステップごとに `metrics.jsonl` へ書き込まれます。")
     }
 
     var loss: ReportSection {
         ReportSection(
-            id: "loss", title: say("Loss at chosen steps", "主なステップでの損失"), blocks: [lossTable()])
+            id: "loss", title: say("Loss at selected steps", "主なステップでの損失"), blocks: [lossTable()])
     }
 
     func lossTable(rows count: Int = 8) -> ReportBlock {
         guard runs.contains(where: { !$0.steps.isEmpty }) else { return .missing(noSteps) }
         let note = say(
-            "Each value is the mean over the last tenth of the steps up to that one.",
-            "各値は、そのステップまでの直近 1 割のステップの平均です。")
+            "Losses and gradient norms are means over the last tenth of the steps up to that step.",
+            "損失と勾配ノルムは、そのステップまでの直近 1 割のステップの平均です。")
         guard isComparison else {
             let steps = runs[0].steps
-            func mean(_ step: Int, _ value: (ReportedStep) -> Double?) -> Double? {
+            func mean(_ step: Int, _ value: (StepMetrics) -> Double) -> Double? {
                 steps.mean(upTo: step, value)
             }
             return .table(
@@ -31,10 +33,10 @@ extension ReportContents {
                     steps.milestones(count).map { step in
                         let nearest = steps.last { $0.step <= step }
                         return [
-                            say.whole(step), nearest?.epoch.map { String(format: "%.2f", $0) } ?? "–",
+                            say.whole(step), nearest?.epoch.finite.map { String(format: "%.2f", $0) } ?? "–",
                             mean(step, \.loss).map { say.number($0) } ?? "–",
                             mean(step, \.gradientNorm).map { say.number($0) } ?? "–",
-                            nearest?.learningRate.map { say.rate($0) } ?? "–",
+                            nearest?.learningRate.finite.map { say.rate($0) } ?? "–",
                         ]
                     }, caption: note))
         }
@@ -62,8 +64,8 @@ extension ReportContents {
             blocks.insert(
                 .paragraph(
                     say(
-                        "The runs do not minimize the same loss (target, weighting, schedule or data differ): compare "
-                            + "the curves' shapes, not their heights.",
+                        "The losses are defined differently (target, weighting, schedule or data differ): compare the "
+                            + "shapes of the curves, not their values.",
                         "予測対象・重み付け・スケジュール・データのいずれかが異なり、損失の定義が同じではありません。"
                             + "曲線の高さではなく形を比べてください。")), at: 0)
         }
@@ -93,7 +95,7 @@ extension ReportContents {
 
     private func chart(
         _ name: String, _ title: String, plain: String, yLabel: String, smooth: Bool = false,
-        canBeLogarithmic: Bool = false, _ value: (ReportedStep) -> Double?
+        canBeLogarithmic: Bool = false, _ value: (StepMetrics) -> Double
     ) -> ReportChart? {
         let curves = series(smooth: smooth, value)
         guard !curves.isEmpty else { return nil }
@@ -116,8 +118,8 @@ extension ReportContents {
     var throughputChart: ReportChart? {
         guard
             var chart = chart(
-                "throughput", say("Images a second", "毎秒の画像数"), plain: "Images a second", yLabel: "images/s",
-                smooth: true, \.imagesPerSecond)
+                "throughput", say("Images per second", "毎秒の画像数"), plain: "Images per second",
+                yLabel: "images/s", smooth: true, \.imagesPerSecond)
         else { return nil }
         // Start the axis at zero, so that small fluctuations look small.
         chart.startsAtZero = true
@@ -127,7 +129,7 @@ extension ReportContents {
     /// The median of the logged throughput and the range of the central 90 %.
     private var speeds: [ReportBlock] {
         let rows = runs.compactMap { run -> [String]? in
-            let speeds = run.steps.compactMap(\.imagesPerSecond).filter(\.isFinite).sorted()
+            let speeds = run.steps.map(\.imagesPerSecond).filter(\.isFinite).sorted()
             guard speeds.count > 1 else { return nil }
             let twentieth = speeds.count / 20
             return [
@@ -140,8 +142,8 @@ extension ReportContents {
             return [
                 .paragraph(
                     say(
-                        "Half of the logged intervals were faster than \(first[1]) images a second; nine tenths lie "
-                            + "within \(first[2]).",
+                        "Median throughput of the logged intervals: \(first[1]) images/s; the central 90 % are within "
+                            + "\(first[2]) images/s.",
                         "記録区間の中央値は毎秒 \(first[1]) 枚、9 割は \(first[2]) 枚の範囲です。"))
             ]
         }
@@ -149,8 +151,8 @@ extension ReportContents {
             .table(
                 ReportTable(
                     head: [
-                        say("images a second", "毎秒の画像数"), say("median", "中央値"),
-                        say("nine tenths within", "9 割の範囲"),
+                        say("images/s", "毎秒の画像数"), say("median", "中央値"),
+                        say("central 90 %", "9 割の範囲"),
                     ], rows: rows, numeric: [1, 2]))
         ]
     }
@@ -163,7 +165,7 @@ extension ReportContents {
                 blocks: [
                     .missing(
                         say(
-                            "Steps in `metrics.jsonl` show how long each kind of work took; none has been logged.",
+                            "The time per kind of work is recorded with each step in `metrics.jsonl`; there is none yet.",
                             "作業ごとの時間は `metrics.jsonl` の各ステップに記録されますが、まだありません。"))
                 ])
         }
@@ -173,14 +175,14 @@ extension ReportContents {
                 .shares(ReportShares(bars: bars)),
                 .paragraph(
                     say(
-                        "Data, computation and communication are those of the slowest rank in each; “update” is what is "
-                            + "left of a step; “between steps” is the time in samples, checkpoints, logs and the start.",
+                        "Data, computation and communication times are those of the slowest rank in each; “update” is the "
+                            + "rest of the step; “between steps” includes sampling, checkpoints, logging and startup.",
                         "データ・計算・通信は最も遅いランクの値、「更新」はステップの残り、「ステップ間」は標本生成・"
                             + "チェックポイント・記録・起動の時間です。")),
             ])
     }
 
-    private var timeTitle: String { say("Where the time went", "時間の内訳") }
+    private var timeTitle: String { say("Time breakdown", "時間の内訳") }
 
     /// The share of each kind of work in the total recorded time.
     func shares(_ run: ReportedRun) -> [ReportShares.Part] {

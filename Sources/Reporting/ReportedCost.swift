@@ -26,7 +26,7 @@ extension ReportedRun {
         var (seconds, before) = (0.0, 0)
         for logged in steps where before < step {
             // The steps between two records took as long as their recorded mean.
-            seconds += (logged.totalSeconds ?? 0) * Double(min(step, logged.step) - before)
+            seconds += (logged.totalSeconds.finite ?? 0) * Double(min(step, logged.step) - before)
             before = logged.step
         }
         return ReportedCost(

@@ -82,7 +82,7 @@ package struct ReportedEvaluation {
         case "nearest_training_distance": return say("distance to nearest training image", "最近傍の学習画像までの距離")
         case "memorised": return say("memorised ↓", "暗記された標本 ↓")
         case "reference_spacing":
-            return say("distance between neighbouring images", "基準画像の最近傍間の距離")
+            return say("nearest-neighbour distance within the reference", "基準画像の最近傍間の距離")
         default: return metric.replacingOccurrences(of: "_", with: " ")
         }
     }

@@ -17,7 +17,7 @@ package struct ReportedRun {
     /// The first line of metrics.jsonl.
     package let description: JSONObject?
     /// Logged steps, ascending.
-    package let steps: [ReportedStep]
+    package let steps: [StepMetrics]
     /// Floating-point operations per image and step; nil if no record has the number.
     package let flopsPerImage: Double?
     package let sessions: [ReportedSession]
@@ -33,13 +33,13 @@ package struct ReportedRun {
     package init(_ path: String) throws {
         let folder = RunFolder(path)
         guard FileManager.default.fileExists(atPath: path) else {
-            throw ReportError(path, "no such folder; expected a run's, such as runs/NAME")
+            throw ReportError(path, "no such folder; expected a run folder, such as runs/NAME")
         }
         let files = [folder.configuration, folder.metrics]
         guard files.contains(where: FileManager.default.fileExists) else {
             throw ReportError(
                 path,
-                "holds neither config.yaml nor metrics.jsonl; expected a run's folder, such as runs/NAME"
+                "contains neither config.yaml nor metrics.jsonl; expected a run folder, such as runs/NAME"
             )
         }
         self.folder = folder
@@ -51,7 +51,7 @@ package struct ReportedRun {
         description = history?.run
         flopsPerImage =
             history?.records.reversed().lazy.compactMap { $0["flop_per_image"]?.doubleValue }.first
-        steps = ReportedStep.all(in: history?.records ?? [])
+        steps = StepMetrics.all(in: history?.records ?? [])
         sessions = ReportedSession.all(in: history?.records ?? [])
         unreadableLines = history?.unreadableLines ?? 0
         let names = (try? FileManager.default.contentsOfDirectory(atPath: folder.samples)) ?? []
@@ -88,7 +88,7 @@ package struct ReportedRun {
         /// Stopped on request, with a checkpoint.
         case stopped
         /// Failed or killed.
-        case brokenOff
+        case interrupted
         case notStarted
     }
 
@@ -97,12 +97,12 @@ package struct ReportedRun {
 
     package func state(now: Double) -> State {
         if let lastStep, let plannedSteps, lastStep >= plannedSteps { return .finished }
-        guard let status else { return steps.isEmpty && checkpoints.isEmpty ? .notStarted : .brokenOff }
+        guard let status else { return steps.isEmpty && checkpoints.isEmpty ? .notStarted : .interrupted }
         switch status.state {
         case .finished: return .finished
         case .stopped: return .stopped
-        case .failed: return .brokenOff
-        case .running: return now - status.updatedAt < Self.silence ? .running : .brokenOff
+        case .failed: return .interrupted
+        case .running: return now - status.updatedAt < Self.silence ? .running : .interrupted
         }
     }
 

@@ -1,44 +1,13 @@
 import Foundation
+import Records
 import Support
 
-/// A logged step; any value may be missing.
-package struct ReportedStep {
-    let step: Int
-    let loss: Double?
-    let learningRate: Double?
-    let gradientNorm: Double?
-    let imagesPerSecond: Double?
-    let epoch: Double?
-    /// Seconds per step.
-    let totalSeconds: Double?
-    /// The same time by kind of work.
-    let seconds: [(kind: String, value: Double)]
-    /// Seconds since 1970.
-    let time: Double?
-
-    init?(_ record: JSONObject) {
-        guard let step = record["step"]?.intValue, step >= 0 else { return nil }
-        func number(_ key: String) -> Double? { record[key]?.doubleValue }
-        self.step = step
-        loss = number("loss")
-        learningRate = number("lr")
-        gradientNorm = number("grad_norm")
-        imagesPerSecond = number("images_per_second")
-        epoch = number("epoch")
-        time = number("time")
-        let seconds = record["seconds"]?.objectValue
-        totalSeconds = seconds?["total"]?.doubleValue
-        self.seconds = (seconds?.members ?? []).compactMap { member in
-            guard member.key != "total", let value = member.value.doubleValue, value >= 0 else { return nil }
-            return (member.key, value)
-        }
-    }
-
+extension StepMetrics {
     /// The steps in ascending order. If a step was logged twice, the later line counts.
-    static func all(in records: [JSONObject]) -> [ReportedStep] {
-        var steps: [ReportedStep] = []
-        for record in records where record["kind"]?.stringValue == "step" {
-            guard let step = ReportedStep(record) else { continue }
+    static func all(in records: [JSONObject]) -> [StepMetrics] {
+        var steps: [StepMetrics] = []
+        for record in records {
+            guard let step = StepMetrics(record) else { continue }
             while let last = steps.last, last.step >= step.step { steps.removeLast() }
             steps.append(step)
         }
@@ -46,20 +15,20 @@ package struct ReportedStep {
     }
 }
 
-extension [ReportedStep] {
-    /// A value over the steps, as points of a curve.
-    func points(_ value: (ReportedStep) -> Double?) -> [(x: Double, y: Double)] {
-        compactMap { step in value(step).map { (Double(step.step), $0) } }
+extension [StepMetrics] {
+    /// The finite values over the steps, as points of a curve.
+    func points(_ value: (StepMetrics) -> Double) -> [(x: Double, y: Double)] {
+        map { (Double($0.step), value($0)) }.filter(\.1.isFinite)
     }
 
     /// The mean of a value over the last tenth of the steps up to `step`.
-    func mean(upTo step: Int, _ value: (ReportedStep) -> Double?) -> Double? {
+    func mean(upTo step: Int, _ value: (StepMetrics) -> Double) -> Double? {
         let before = prefix { $0.step <= step }
         guard let nearest = before.last else { return nil }
         let values = before.reversed().prefix {
             $0.step == nearest.step || Double($0.step) > 0.9 * Double(step)
         }
-        .compactMap(value)
+        .map(value).filter(\.isFinite)
         return values.isEmpty ? nil : values.reduce(0, +) / Double(values.count)
     }
 
@@ -105,12 +74,12 @@ package struct ReportedSession {
     }
 
     static func all(in records: [JSONObject]) -> [ReportedSession] {
-        var groups: [(head: JSONObject, steps: [ReportedStep])] = []
+        var groups: [(head: JSONObject, steps: [StepMetrics])] = []
         for record in records {
             switch record["kind"]?.stringValue {
             case "run", "resume": groups.append((record, []))
             case "step":
-                guard let step = ReportedStep(record) else { continue }
+                guard let step = StepMetrics(record) else { continue }
                 if groups.isEmpty { groups.append((JSONObject(), [])) }
                 groups[groups.count - 1].steps.append(step)
             default: break
@@ -119,11 +88,11 @@ package struct ReportedSession {
         return groups.map { ReportedSession($0.head, $0.steps) }
     }
 
-    private init(_ head: JSONObject, _ steps: [ReportedStep]) {
+    private init(_ head: JSONObject, _ steps: [StepMetrics]) {
         resumedStep = head["kind"]?.stringValue == "resume" ? head["step"]?.intValue : nil
         lastStep = steps.last?.step
-        startedAt = head["time"]?.doubleValue ?? steps.first?.time
-        endedAt = steps.last?.time
+        startedAt = head["time"]?.doubleValue ?? steps.first?.time.finite
+        endedAt = steps.last?.time.finite
         ranks = head["ranks"]?.intValue
         threads = head["threads"]?.intValue
         hosts = head["hosts"]?.arrayValue?.compactMap(\.stringValue) ?? []
@@ -136,7 +105,7 @@ package struct ReportedSession {
     /// The time by kind of work: the kinds in the records, "update" for the rest of each step, and "between"
     /// for the time between steps (samples, checkpoints, startup).
     private static func work(
-        of steps: [ReportedStep], from first: Int, _ startedAt: Double?
+        of steps: [StepMetrics], from first: Int, _ startedAt: Double?
     ) -> [(kind: String, seconds: Double)] {
         var sums: [(kind: String, seconds: Double)] = []
         func add(_ kind: String, _ seconds: Double) {
@@ -149,14 +118,23 @@ package struct ReportedSession {
         var (before, moment) = (first, startedAt)
         for step in steps {
             let count = Double(step.step - before)
-            defer { (before, moment) = (step.step, step.time ?? moment) }
-            guard let total = step.totalSeconds, count > 0, total > 0 else { continue }
-            for part in step.seconds { add(part.kind, part.value * count) }
+            defer { (before, moment) = (step.step, step.time.finite ?? moment) }
+            let total = step.totalSeconds
+            guard count > 0, total > 0 else { continue }
+            let parts = step.secondsByKind.filter(\.value.isFinite)
+            for part in parts { add(part.kind, part.value * count) }
             // Each phase has the time of its slowest rank, so their sum may exceed the step time.
-            let known = step.seconds.map(\.value).reduce(0, +)
+            let known = parts.map(\.value).reduce(0, +)
             add("update", max(0, total - known) * count)
-            if let moment, let time = step.time { add("between", max(0, time - moment - total * count)) }
+            if let moment, let time = step.time.finite {
+                add("between", max(0, time - moment - total * count))
+            }
         }
         return sums.filter { $0.seconds.isFinite && $0.seconds > 0 }
     }
+}
+
+extension Double {
+    /// nil for NaN and infinities.
+    var finite: Double? { isFinite ? self : nil }
 }

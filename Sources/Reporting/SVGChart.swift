@@ -58,7 +58,7 @@ struct SVGChart {
         let isSmoothed = curves.contains { $0.smoothed != nil }
         let note =
             isSmoothed
-            ? "<li class=\"note\">\(say("faint: as logged; strong: smoothed", "淡い線: 記録値、濃い線: 平滑化"))</li>" : ""
+            ? "<li class=\"note\">\(say("faint: logged; bold: smoothed", "淡い線: 記録値、濃い線: 平滑化"))</li>" : ""
         guard chart.series.count > 1 else { return note.isEmpty ? "" : "<ul class=\"legend\">\(note)</ul>" }
         let names = chart.series.enumerated().map { index, series in
             "<li><i class=\"c\(index % 8)\(index >= 8 ? " dashed" : "")\"></i>\(escaped(series.name))</li>"

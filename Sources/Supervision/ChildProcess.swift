@@ -108,7 +108,7 @@ package final class ChildProcess {
     private static func makePipe() throws -> [Int32] {
         var ends: [Int32] = [-1, -1]
         guard pipe(&ends) == 0 else {
-            throw LaunchError("no pipe: \(systemWords(errno))", exitStatus: ExitStatus.crash)
+            throw LaunchError("cannot create a pipe: \(systemWords(errno))", exitStatus: ExitStatus.crash)
         }
         for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
         return ends
@@ -208,13 +208,6 @@ extension ChildProcess {
             }
             if let ending = child.poll() { return (ending, lastForwarded) }
         }
-    }
-
-    package static func isIgnored(_ signal: Int32) -> Bool {
-        var action = sigaction()
-        sigaction(signal, nil, &action)
-        // SIG_IGN is the handler at address 1.
-        return unsafeBitCast(action.__sigaction_handler.sa_handler, to: Int.self) == 1
     }
 }
 

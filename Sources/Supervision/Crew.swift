@@ -25,13 +25,8 @@ package struct Crew {
         place: Place, ranks: Int?, threads: Int?, networks: [String], mpirun: String, program: String,
         environment: [String: String]
     ) {
-        self.place = place
-        self.ranks = ranks
-        self.threads = threads
-        self.networks = networks
-        self.mpirun = mpirun
-        self.program = program
-        self.environment = environment
+        (self.place, self.ranks, self.threads, self.networks) = (place, ranks, threads, networks)
+        (self.mpirun, self.program, self.environment) = (mpirun, program, environment)
     }
 
     /// The ranks of a job with their placement.
@@ -76,11 +71,8 @@ package struct Crew {
             minRanks: Int? = nil, isFirst: Bool = true, marker: (path: String, text: String)? = nil,
             reaping: [String] = [], health: HostHealth = HostHealth()
         ) {
-            self.minRanks = minRanks
-            self.isFirst = isFirst
-            self.marker = marker
-            self.reaping = reaping
-            self.health = health
+            (self.minRanks, self.isFirst, self.marker) = (minRanks, isFirst, marker)
+            (self.reaping, self.health) = (reaping, health)
         }
     }
 
@@ -124,7 +116,7 @@ package struct Crew {
             }
             let absent = missing + Set(fatal).sorted()
             for line in absent where !isStrict && printed.insert(line).inserted {
-                say("warning: left out for now: \(line)")
+                say("warning: excluded for now: \(line)")
             }
             let good = present.filter { !check.badHosts.contains($0.entry.name) }
             let full = ranks ?? entries.reduce(0) { $0 + ($1.slots ?? 1) }
@@ -138,7 +130,7 @@ package struct Crew {
             if isStrict {
                 throw LaunchError(
                     absent.joined(separator: "; ")
-                        + "; mend that, or let the job begin with fewer (--min-ranks)")
+                        + "; fix this, or start with fewer ranks (--min-ranks)")
             }
             guard monotonicTime() - began < Self.patience, SignalCounts.received == nil else {
                 throw LaunchError(
@@ -188,9 +180,9 @@ package struct Crew {
             guard let seconds = health.exclusion(of: host, now: now) else { continue }
             let line =
                 names.contains(host)
-                ? "keeps failing, and is needed all the same" : "keeps failing, and is left out"
+                ? "fails repeatedly, but too few hosts remain without it" : "fails repeatedly and is excluded"
             if printed.insert("\(host): \(line)").inserted {
-                say("warning: \(host): \(line) (excluded for another \(duration(seconds)))")
+                say("warning: \(host): \(line) (exclusion ends in \(duration(seconds)))")
             }
         }
         return good.filter { names.contains($0.entry.name) }

@@ -70,7 +70,7 @@ package struct HostCheck: Sendable {
                     Fault(
                         host: host.name,
                         line: "\(host.name): has \(host.report.mpi), but \(reference.name) has "
-                            + "\(reference.report.mpi): install the same", isFatal: true))
+                            + "\(reference.report.mpi): install the same version", isFatal: true))
             }
             // mpirun runs on this host and must have the same release as the daemons on the other hosts.
             for host in hosts where own.mpi != reference.report.mpi && host.report.mpi != own.mpi {
@@ -79,14 +79,14 @@ package struct HostCheck: Sendable {
                         host: host.name,
                         line:
                             "\(own.host): has \(own.mpi), but \(reference.name) has \(reference.report.mpi): "
-                            + "install the same", isFatal: true))
+                            + "install the same version", isFatal: true))
             }
             for host in hosts where host.report.processor != reference.report.processor {
                 faults.append(
                     Fault(
                         host: host.name,
-                        line: "\(host.name): its processor is \(host.report.processor), that of "
-                            + "\(reference.name) \(reference.report.processor): the slower one sets the pace",
+                        line: "\(host.name): its processor is \(host.report.processor), but that of "
+                            + "\(reference.name) is \(reference.report.processor): the slower one determines the step time",
                         isFatal: false))
             }
         }
@@ -97,7 +97,7 @@ package struct HostCheck: Sendable {
                 Fault(
                     host: host.name,
                     line: "\(host.name): its clock is \(duration(abs(difference))) "
-                        + "\(difference > 0 ? "ahead" : "behind"): `timedatectl set-ntp true` there",
+                        + "\(difference > 0 ? "ahead" : "behind"): run `timedatectl set-ntp true` there",
                     isFatal: false))
         }
         self.faults = faults
@@ -123,7 +123,7 @@ package struct HostCheck: Sendable {
             return blind.map {
                 Fault(
                     host: $0.name,
-                    line: "\($0.name): does not see \(marker.folder) as \(own.host) does: \(advice)",
+                    line: "\($0.name): does not share \(marker.folder) with \(own.host): \(advice)",
                     isFatal: true)
             }
         }
@@ -131,7 +131,7 @@ package struct HostCheck: Sendable {
             Fault(
                 host: $0.name,
                 line:
-                    "\(own.host): has another \(marker.folder) than \(blind.count) of \(hosts.count) hosts: \(advice)",
+                    "\(own.host): does not share \(marker.folder) with \(blind.count) of \(hosts.count) hosts: \(advice)",
                 isFatal: true)
         }
     }

@@ -34,7 +34,7 @@ package enum HostList {
             }
             add(HostEntry(String(name), slots: slots), to: &hosts)
         }
-        guard !hosts.isEmpty else { throw LaunchError("--hostfile \(path): names no host") }
+        guard !hosts.isEmpty else { throw LaunchError("--hostfile \(path): lists no hosts") }
         return hosts
     }
 
@@ -45,12 +45,13 @@ package enum HostList {
             let parts = word.split(separator: ":", omittingEmptySubsequences: false)
             let slots = parts.count == 2 ? Int(parts[1]) : nil
             guard parts.count <= 2, !parts[0].isEmpty, parts.count == 1 || (slots ?? 0) > 0 else {
-                throw LaunchError("--host \(text): found '\(word)', expected NAME or NAME:RANKS, by commas")
+                throw LaunchError(
+                    "--host \(text): found '\(word)', expected NAME or NAME:RANKS, separated by commas")
             }
             try checkName(parts[0], "--host \(text.oneLine())")
             add(HostEntry(String(parts[0]), slots: slots), to: &hosts)
         }
-        guard !hosts.isEmpty else { throw LaunchError("--host: names no host") }
+        guard !hosts.isEmpty else { throw LaunchError("--host: lists no hosts") }
         return hosts
     }
 
@@ -64,7 +65,7 @@ package enum HostList {
         guard isPlain, let first = name.first, first != "-" else {
             throw LaunchError(
                 "\(place): found the host name '\(String(name).oneLine())', expected letters, digits, '.', '_', ':' and "
-                    + "'-', not beginning with '-'")
+                    + "'-', not starting with '-'")
         }
     }
 
@@ -91,8 +92,8 @@ package struct SlurmAllocation: Equatable, Sendable {
     package init(_ environment: [String: String], expand: (String) throws -> [String]) throws {
         guard let job = environment["SLURM_JOB_ID"], let nodes = environment["SLURM_JOB_NODELIST"] else {
             throw LaunchError(
-                "--slurm: there is no Slurm allocation around this process (SLURM_JOB_ID is not set); submit it by "
-                    + "sbatch cluster/slurm/train.sbatch, or start salloc first")
+                "--slurm: not inside a Slurm allocation (SLURM_JOB_ID is not set); submit the job with "
+                    + "sbatch cluster/slurm/train.sbatch, or run salloc first")
         }
         self.job = job
         let threads = environment["SLURM_CPUS_PER_TASK"].flatMap { Int($0) }

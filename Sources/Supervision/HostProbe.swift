@@ -10,9 +10,7 @@ package struct HostProbe {
     package var timeout = 10.0
 
     package init(reach: MPIRun.Cluster.Reach, program: String, timeout: Double = 10.0) {
-        self.reach = reach
-        self.program = program
-        self.timeout = timeout
+        (self.reach, self.program, self.timeout) = (reach, program, timeout)
     }
 
     package enum Answer {
@@ -51,14 +49,14 @@ package struct HostProbe {
         }
         let deadline = monotonicTime() + timeout
         return zip(hosts, children).map { host, child in
-            guard let child else { return .fault("\(host): the command that asks it cannot be started") }
+            guard let child else { return .fault("\(host): the remote command cannot be started") }
             return answer(of: host, child, by: deadline)
         }
     }
 
     private func answer(of host: String, _ child: ShortChild, by deadline: Double) -> Answer {
         guard let ending = child.finish(by: deadline) else {
-            return .fault("\(host): no answer within \(duration(timeout))")
+            return .fault("\(host): no response within \(duration(timeout))")
         }
         if let line = ending.output.split(separator: "\n").last(where: { $0.hasPrefix("{") }),
             let report = try? JSONDecoder().decode(HostReport.self, from: Data(line.utf8))
@@ -72,8 +70,9 @@ package struct HostProbe {
         switch ending.status {
         case 255: return .fault("\(host): cannot be reached: \(words)")
         case 126, 127:
-            return .fault("\(host): has no \(program): install this program there under the same path")
-        default: return .fault("\(host): `\(program) host-report` ended with \(ending.status): \(words)")
+            return .fault("\(host): no \(program) found: install this program there under the same path")
+        default:
+            return .fault("\(host): `\(program) host-report` exited with code \(ending.status): \(words)")
         }
     }
 }

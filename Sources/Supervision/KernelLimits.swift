@@ -39,7 +39,7 @@ package enum KernelLimits {
                 forced < possible
             else { return nil }
             return
-                "\(variable)=\(value) holds \(what) to \(forced.name) on a processor with \(possible.name); "
+                "\(variable)=\(value) limits \(what) to \(forced.name) on a processor with \(possible.name); "
                 + "`unset \(variable)` for full speed"
         }
     }

@@ -39,7 +39,7 @@ package final class LogWriter: Sendable {
                 var texts: [String: String] = [:]
                 for line in taken.lines { texts[line.path, default: ""] += line.text + "\n" }
                 for (path, count) in taken.lost {
-                    texts[path, default: ""] += "[\(count) lines were left out: the disk did not answer]\n"
+                    texts[path, default: ""] += "[\(count) lines were dropped: the disk did not respond]\n"
                 }
                 for (path, text) in texts.sorted(by: { $0.key < $1.key }) {
                     if let write { write(path, text) } else { files.append(text, to: path) }

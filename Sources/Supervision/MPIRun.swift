@@ -153,7 +153,7 @@ package struct MPIRun: Equatable, Sendable {
             if FileManager.default.isExecutableFile(atPath: candidate) { return candidate }
         }
         throw LaunchError(
-            "no mpirun in PATH, which starts the ranks; on Debian or Ubuntu: "
+            "mpirun, which starts the ranks, is not in PATH; on Debian or Ubuntu: "
                 + "sudo apt-get install openmpi-bin")
     }
 }

@@ -12,10 +12,8 @@ package struct Machine: Equatable, Sendable {
     package var isWhole: Bool
 
     package init(cores: [[Int]], quota: Double? = nil, memoryDomains: Int = 1, isWhole: Bool = true) {
-        self.cores = cores
-        self.quota = quota
-        self.memoryDomains = memoryDomains
-        self.isWhole = isWhole
+        (self.cores, self.quota) = (cores, quota)
+        (self.memoryDomains, self.isWhole) = (memoryDomains, isWhole)
     }
 
     /// The number of compute-bound threads that run at full speed: the physical cores, since the hardware

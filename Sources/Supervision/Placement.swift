@@ -49,7 +49,7 @@ package struct Placement: Equatable, Sendable {
             ? "\(count(nodes.count, "node")) × \(count(ranks, "rank")) × \(count(threads, "thread"))"
             : "\(count(nodes.count, "node")), \(nodes.reduce(0, +)) ranks × \(count(threads, "thread"))"
         guard !isOversubscribed else {
-            return shape + " on \(count(usableCores, "core")): oversubscribed, waiting ranks give way"
+            return shape + " on \(count(usableCores, "core")): oversubscribed, waiting ranks yield"
         }
         let bound = binding == .cores ? "each rank bound to its own cores" : "not bound"
         return shape + ", \(ranks * threads) of \(count(usableCores, "core")), \(bound)"

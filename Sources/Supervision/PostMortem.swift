@@ -19,17 +19,17 @@ struct PostMortem {
         var lines = [
             "POST-MORTEM of attempt \(attempt.number), \(Self.time(attempt.endedAt ?? attempt.startedAt))",
             "",
-            "What happened   \(cause)",
-            "What follows    \(decision)",
-            "Ran             \(Self.time(attempt.startedAt)) to \(Self.time(attempt.endedAt ?? attempt.startedAt)), "
+            "Cause           \(cause)",
+            "Decision        \(decision)",
+            "Time            \(Self.time(attempt.startedAt)) to \(Self.time(attempt.endedAt ?? attempt.startedAt)), "
                 + "\(duration((attempt.endedAt ?? attempt.startedAt) - attempt.startedAt))",
-            "On              \(attempt.hosts.joined(separator: ", "))",
-            "Went on from    \(attempt.firstStep.map { "step \($0)" } ?? "nothing")",
-            "Came to         \(attempt.lastStep.map { "step \($0)" } ?? "no logged step")",
+            "Hosts           \(attempt.hosts.joined(separator: ", "))",
+            "Started from    \(attempt.firstStep.map { "step \($0)" } ?? "no checkpoint")",
+            "Last step       \(attempt.lastStep.map { "step \($0)" } ?? "none logged")",
             "Checkpoint      \(committedStep.map { "step \($0)" } ?? "none yet")",
         ]
         if let status {
-            lines += ["", "Ranks, as last heard:"]
+            lines += ["", "Ranks, last known state:"]
             let missing = Set(status.missing ?? [])
             let ordered =
                 status.ranks.filter { missing.contains($0.rank) }
@@ -40,12 +40,12 @@ struct PostMortem {
             if ordered.count > Self.shown { lines.append("    and \(ordered.count - Self.shown) more") }
             if let host = status.slowestHost, let ratio = status.slowestRatio {
                 lines.append(
-                    "  slowest host: \(host), \(String(format: "%.2f", ratio)) times the median rank's work a step"
+                    "  slowest host: \(host), \(String(format: "%.2f", ratio)) times the median compute time per step"
                 )
             }
         }
         for (rank, said) in lastLines.sorted(by: { $0.key < $1.key }).prefix(Self.shown) where !said.isEmpty {
-            lines += ["", rank < 0 ? "mpirun said last:" : "Rank \(rank) said last:"]
+            lines += ["", rank < 0 ? "Last output of mpirun:" : "Last output of rank \(rank):"]
             lines += said.suffix(rank == 0 || rank < 0 ? 15 : 5).map { "    \($0)" }
         }
         return lines.joined(separator: "\n") + "\n"

@@ -86,8 +86,8 @@ package struct RestartPolicy: Sendable, Equatable {
         // Without checkpoints, a restart would silently begin from the initial weights.
         if let committedStep, outcome.checkpoints.isEmpty {
             return .giveUp(
-                "the run's checkpoints, of step \(committedStep) and before, are not there any more: is their file system "
-                    + "mounted? Bring them back and repeat the command, or remove the run's folder to begin anew"
+                "the run's checkpoints, up to step \(committedStep), are missing: check that their file system is "
+                    + "mounted. Restore them and repeat the command, or remove the run's folder to start over"
             )
         }
         // The budget counts failures between two checkpoints: a job that makes progress may fail again.
@@ -95,7 +95,7 @@ package struct RestartPolicy: Sendable, Equatable {
             (committedStep, failuresAtStep) = (newest, 0)
             (restarts, restartsAfterLosses) = (0, 0)
         }
-        guard maxRestarts > 0 else { return .giveUp("no restart was asked for (--max-restarts)") }
+        guard maxRestarts > 0 else { return .giveUp("restarts are disabled (--max-restarts 0)") }
         if outcome.hasLostHosts { return decideAfterLoss() }
 
         let isStorageFault = outcome.exitStatus == ExitStatus.storageFault
@@ -103,12 +103,14 @@ package struct RestartPolicy: Sendable, Equatable {
         let isCrash = !isStorageFault && outcome.exitStatus != ExitStatus.numericalFault
         if outcome.hasTrained, isCrash { failuresAtStep += 1 }
         guard restarts < maxRestarts else {
-            return .giveUp("\(restarts) restarts without a new checkpoint are enough (--max-restarts)")
+            return .giveUp(
+                "the limit of \(restarts) restarts without a new checkpoint is reached (--max-restarts)")
         }
         let place =
             committedStep.map { "after the checkpoint of step \($0)" } ?? "before the first checkpoint"
         guard failuresAtStep < 3 else {
-            return .giveUp("the job has failed \(failuresAtStep) times \(place), also from the one before")
+            return .giveUp(
+                "the job has failed \(failuresAtStep) times \(place), also when resumed from the one before")
         }
         var start = Start.newest
         // Name the step explicitly, since the attempt that goes back may fail before it has done so.

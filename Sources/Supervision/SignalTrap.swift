@@ -14,7 +14,7 @@ package struct SignalTrap: ~Copyable {
         var outer = sigset_t()
         sigemptyset(&waited)
         sigaddset(&waited, SIGCHLD)
-        for signal in [SIGINT, SIGTERM, SIGHUP] where !ChildProcess.isIgnored(signal) {
+        for signal in [SIGINT, SIGTERM, SIGHUP] where !isIgnored(signal) {
             sigaddset(&waited, signal)
         }
         pthread_sigmask(SIG_BLOCK, &waited, &outer)
@@ -55,17 +55,9 @@ package enum SignalCounts {
     package static func listen() {
         // Initialize the lazy globals now, because a signal handler must not do it.
         _ = (stops.load(ordering: .relaxed), last.load(ordering: .relaxed))
-        for signal in [SIGINT, SIGTERM, SIGHUP, SIGUSR1] {
-            var action = sigaction()
-            sigaction(signal, nil, &action)
-            // SIG_IGN is the handler at address 1.
-            if unsafeBitCast(action.__sigaction_handler.sa_handler, to: Int.self) == 1 { continue }
-            action = sigaction()
-            action.__sigaction_handler.sa_handler = { number in
-                _ = SignalCounts.stops.add(number == SIGUSR1 ? 0 : 1, ordering: .relaxed)
-                SignalCounts.last.store(number, ordering: .relaxed)
-            }
-            sigaction(signal, &action, nil)
+        handleSignals([SIGINT, SIGTERM, SIGHUP, SIGUSR1]) { number in
+            _ = SignalCounts.stops.add(number == SIGUSR1 ? 0 : 1, ordering: .relaxed)
+            SignalCounts.last.store(number, ordering: .relaxed)
         }
     }
 

@@ -19,11 +19,11 @@ package enum Slurm {
             throw LaunchError("`\(line)` cannot be started: is Slurm installed on this host?")
         }
         guard let ending = child.finish(by: monotonicTime() + timeout) else {
-            throw LaunchError("`\(line)` gave no answer within \(duration(timeout))")
+            throw LaunchError("`\(line)` did not respond within \(duration(timeout))")
         }
         guard ending.status == 0 else {
             throw LaunchError(
-                "`\(line)` failed: \(ending.error.split(separator: "\n").last ?? "without a word")")
+                "`\(line)` failed: \(ending.error.split(separator: "\n").last ?? "no error message")")
         }
         return ending.output
     }
@@ -43,11 +43,11 @@ extension SlurmAllocation {
     /// Requeues the job and waits for Slurm to end this process. A batch script that exits by itself would
     /// count as completed.
     package func requeue(say: (String) -> Void) throws {
-        say("job \(job) returns to the queue (requeue \(restarts + 1)), to resume from its checkpoint")
+        say("requeuing job \(job) (requeue \(restarts + 1)), to resume from its checkpoint")
         // Restore the default action of the termination signals, so that Slurm can end this process.
         for number in [SIGTERM, SIGINT, SIGHUP] { signal(number, SIG_DFL) }
         _ = try Slurm.run(["scontrol", "requeue", job])
         sleep(120)
-        say("Slurm has not ended this job although it is requeued")
+        say("Slurm has not ended this job, although it was requeued")
     }
 }

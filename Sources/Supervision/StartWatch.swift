@@ -46,23 +46,24 @@ package struct StartWatch: Sendable {
         if let status, status.state != .running {
             let patience = status.state == .failed ? Self.farewell.lost : Self.farewell.done
             return quiet > patience
-                ? status.message ?? "the ranks were done, and mpirun did not end" : nil
+                ? status.message ?? "the ranks have finished, but mpirun did not exit" : nil
         }
         guard let heartbeat else {
             return now - began > startTimeout
-                ? "no rank has come up within \(duration(startTimeout)) (--start-timeout)" : nil
+                ? "no rank has started within \(duration(startTimeout)) (--start-timeout)" : nil
         }
         switch heartbeat.state {
         case .watching: break
         case .done:
             // The last status waits for the disk, and so may the release of the run's lock.
-            return quiet > storage ? "the ranks were done, and did not end for \(duration(storage))" : nil
+            return quiet > storage
+                ? "the ranks have finished, but did not exit within \(duration(storage))" : nil
         case .lost(let reason): return quiet > Self.farewell.lost ? reason : nil
         }
         let limit = silence + Self.lead
         guard quiet > limit else { return nil }
         return
-            "rank 0 on \(status?.ranks.first?.host ?? "its host") has not been heard for \(duration(limit)): the process "
-            + "is stopped, or its host is down or cut off"
+            "rank 0 on \(status?.ranks.first?.host ?? "its host") has sent no heartbeat for \(duration(limit)): the process "
+            + "is suspended, or its host is down or unreachable"
     }
 }

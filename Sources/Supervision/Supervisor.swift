@@ -29,11 +29,8 @@ package final class Supervisor {
             maxRestarts: Int, minRanks: Int? = nil, timeLimit: Double? = nil,
             collectiveTimeout: Double? = nil, storageTimeout: Double? = nil, startTimeout: Double
         ) {
-            self.maxRestarts = maxRestarts
-            self.minRanks = minRanks
-            self.timeLimit = timeLimit
-            self.collectiveTimeout = collectiveTimeout
-            self.storageTimeout = storageTimeout
+            (self.maxRestarts, self.minRanks, self.timeLimit) = (maxRestarts, minRanks, timeLimit)
+            (self.collectiveTimeout, self.storageTimeout) = (collectiveTimeout, storageTimeout)
             self.startTimeout = startTimeout
         }
     }
@@ -57,9 +54,7 @@ package final class Supervisor {
     /// - Throws: if the run's folder contains anything that is not part of a run.
     package init(_ job: TrainingJob, crew: Crew, settings: Settings) throws {
         try RunFolder(job.run).checkHoldsNothingElse()
-        self.job = job
-        self.crew = crew
-        self.settings = settings
+        (self.job, self.crew, self.settings) = (job, crew, settings)
         var record =
             LaunchRecord.read(job.run)
             ?? LaunchRecord(host: "", pid: 0, maxRestarts: 0)
@@ -98,7 +93,7 @@ package final class Supervisor {
                 close(attempt, code: code, decision: nil)
                 return code
             case .giveUp(let reason):
-                close(attempt, code: outcome.exitStatus, decision: "\(cause). Not started again: \(reason)")
+                close(attempt, code: outcome.exitStatus, decision: "\(cause). Not restarted: \(reason)")
                 return outcome.exitStatus
             case .restart(let pause, let next):
                 guard SignalCounts.received == nil else {
@@ -106,25 +101,25 @@ package final class Supervisor {
                     let code =
                         SignalCounts.isImpatient || job.checkpointSteps.isEmpty
                         ? outcome.exitStatus : ExitStatus.runAgain
-                    close(attempt, code: code, decision: "\(cause). Not started again: asked to end")
+                    close(attempt, code: code, decision: "\(cause). Not restarted: a stop was requested")
                     return code
                 }
                 if let left = timeLeft, left < pause + 10 {
                     close(
                         attempt, code: ExitStatus.runAgain,
-                        decision: "\(cause). No time is left to start again")
+                        decision: "\(cause). No time is left to restart")
                     return ExitStatus.runAgain
                 }
                 from = next
                 let origin = job.origin(from)
                 let count =
                     outcome.hasLostHosts
-                    ? "restart \(policy.restartsAfterLosses) after lost hosts without a new checkpoint, not counted"
+                    ? "restart \(policy.restartsAfterLosses) after lost hosts, not counted by --max-restarts"
                     : "restart \(policy.restarts) of \(settings.maxRestarts) without a new checkpoint"
-                writePostMortem(attempt, cause, "started again \(origin)")
+                writePostMortem(attempt, cause, "restarted \(origin)")
                 say("\(cause)")
                 say(
-                    "starting again in \(duration(pause)) \(origin) (\(count)); \(attempt.folder)/postmortem.txt"
+                    "restarting in \(duration(pause)) \(origin) (\(count)); \(attempt.folder)/postmortem.txt"
                 )
                 sleep(pause)
             }
@@ -146,10 +141,12 @@ package final class Supervisor {
         guard let previousID else { return }
         let processes = AttemptProcesses(previousID)
         let deadline = monotonicTime() + LaunchGuard.patience + 5
-        var isTold = false
+        var isAnnounced = false
         while !processes.find().isEmpty, monotonicTime() < deadline, SignalCounts.received == nil {
-            if !isTold { say("the launcher of the last start was killed; waiting for its ranks to end") }
-            isTold = true
+            if !isAnnounced {
+                say("the launcher of the previous attempt was killed; waiting for its ranks to exit")
+            }
+            isAnnounced = true
             usleep(100_000)
         }
     }
@@ -158,7 +155,7 @@ package final class Supervisor {
     private func noteReturned(_ placed: Crew.Placed) {
         let hosts = placed.shares.map(\.host)
         let returned = isRestart ? hosts.filter { !lastHosts.contains($0) } : []
-        if !returned.isEmpty { say("\(returned.joined(separator: ", ")): takes part again") }
+        if !returned.isEmpty { say("\(returned.joined(separator: ", ")): available again") }
         lastHosts = Set(hosts)
     }
 
@@ -215,8 +212,7 @@ package final class Supervisor {
             LaunchRecord.Attempt(
                 number: number, id: id, hosts: placed.hosts, threads: placed.threads,
                 startedAt: Date().timeIntervalSince1970, firstStep: job.checkpointSteps.last))
-        let folder =
-            "\(job.run)/\(LaunchRecord.logs)/attempt-\(String(repeating: "0", count: max(0, 4 - "\(number)".count)))\(number)"
+        let folder = "\(job.run)/\(LaunchRecord.logs)/attempt-\(padded(number, digits: 4))"
         let attempt = Attempt(
             index: record.attempts.count - 1, id: id, folder: folder, run: job.run, placed: placed,
             child: child,
@@ -234,7 +230,7 @@ package final class Supervisor {
             limits: WatchLimits(
                 collectiveTimeout: settings.collectiveTimeout, storageTimeout: settings.storageTimeout),
             now: monotonicTime())
-        var isTold = false
+        var isAnnounced = false
         var isForwarded = false
         var lookedAt = -Double.infinity
         var killed: String?
@@ -244,14 +240,14 @@ package final class Supervisor {
             ending = attempt.child.poll()
             attempt.logs.take(isLast: ending != nil, show: show)
             let now = monotonicTime()
-            if let signal = SignalCounts.received, !isTold {
-                isTold = true
+            if let signal = SignalCounts.received, !isAnnounced {
+                isAnnounced = true
                 say(
-                    "\(signalName(signal)): the ranks stop after their step, with a checkpoint; once more ends at once"
+                    "\(signalName(signal)): stopping after the current step, with a checkpoint; repeat to end immediately"
                 )
             }
             if SignalCounts.isImpatient, killed == nil {
-                killed = "stopped at once, as requested"
+                killed = "stopped immediately, as requested"
                 kill(attempt)
             }
             if now - lookedAt >= 0.25 {
@@ -272,7 +268,7 @@ package final class Supervisor {
                 killed = fault
                 kill(attempt)
             }
-            if isTold, !isForwarded, attempt.logs.heartbeat != nil {
+            if isAnnounced, !isForwarded, attempt.logs.heartbeat != nil {
                 // mpirun forwards SIGUSR1 and kills no rank, whereas its handling of SIGTERM leaves ranks no
                 // time to save. Before the first heartbeat, SIGUSR1 would be lost or would end mpirun itself.
                 attempt.child.send(SIGUSR1)
@@ -331,8 +327,8 @@ package final class Supervisor {
             let signal = status - 128
             cause =
                 (1..<32).contains(signal)
-                ? "a rank was ended by signal \(signal) (\(signalName(signal)))"
-                    + (signal == SIGKILL ? ", as the kernel does when memory runs out" : "")
+                ? "a rank was killed by signal \(signal) (\(signalName(signal)))"
+                    + (signal == SIGKILL ? ", which the kernel sends when memory runs out" : "")
                 : "the job ended with exit code \(status)"
         case nil: (code, cause) = (ExitStatus.crash, "the job is lost")
         }

@@ -12,9 +12,7 @@ package struct TrainingJob {
     package var resume = "auto"
 
     package init(program: [String], run: String, resume: String = "auto") {
-        self.program = program
-        self.run = run
-        self.resume = resume
+        (self.program, self.run, self.resume) = (program, run, resume)
     }
 
     private var checkpoints: CheckpointFolder { RunFolder(run).checkpoints }
@@ -28,7 +26,7 @@ package struct TrainingJob {
         case .before(let step):
             let earlier = checkpointSteps.last { $0 < step }
             return
-                "from the checkpoint of step \(earlier ?? 0), since it failed twice after that of step \(step)"
+                "from the checkpoint of step \(earlier ?? 0), since the job failed twice after that of step \(step)"
         case .newest:
             if let step = checkpointSteps.last { return "from the checkpoint of step \(step)" }
             return ["auto", "none"].contains(resume) ? "from the beginning" : "from \(resume) (--resume)"

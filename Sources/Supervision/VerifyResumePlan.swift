@@ -13,11 +13,8 @@ package struct VerifyResumePlan {
     package var warmupSteps = 0
 
     package init(steps: Int, killAt: Int, ranks: Int, resumeRanks: Int, warmupSteps: Int = 0) {
-        self.steps = steps
-        self.killAt = killAt
-        self.ranks = ranks
-        self.resumeRanks = resumeRanks
-        self.warmupSteps = warmupSteps
+        (self.steps, self.killAt, self.ranks) = (steps, killAt, ranks)
+        (self.resumeRanks, self.warmupSteps) = (resumeRanks, warmupSteps)
     }
 
     /// Leaves room for a checkpoint and a step to be killed in, twice.
@@ -60,7 +57,7 @@ package struct VerifyResumeFolder {
         guard (try? files.contentsOfDirectory(atPath: path))?.isEmpty ?? !files.fileExists(atPath: path)
         else {
             throw LaunchError(
-                "\(path): is not empty, expected a new or empty folder; choose another --output")
+                "\(path): not empty, expected a new or empty folder; choose another --output")
         }
         let above = (path as NSString).deletingLastPathComponent
         madeAbove = above.isEmpty || files.fileExists(atPath: above) ? nil : above
@@ -101,7 +98,7 @@ struct JobSession {
             for process in left { kill(process, SIGKILL) }
             guard Date() < deadline else {
                 throw LaunchError(
-                    "killed processes \(left.map(String.init).joined(separator: ", ")), which do not end",
+                    "killed processes \(left.map(String.init).joined(separator: ", ")), but they have not exited",
                     exitStatus: 1)
             }
             usleep(1000)

@@ -100,8 +100,8 @@ package struct VerifyResumeRuns: ~Copyable {
             try FileManager.default.removeItem(atPath: run.path)
         }
         throw LaunchError(
-            "the run of \(plan.steps) steps was over \(Self.attempts) times before it could be killed behind a "
-                + "checkpoint; give more --steps, or an earlier --kill-at than \(plan.killAt)")
+            "the run of \(plan.steps) steps finished \(Self.attempts) times before it could be killed after a "
+                + "checkpoint; use more --steps, or a --kill-at before \(plan.killAt)")
     }
 
     /// - Throws: `Interruption` if this process received a termination signal while no run was watched.
@@ -158,7 +158,7 @@ package struct VerifyResumeRuns: ~Copyable {
             case .killed(let signal): ("signal \(signal)", ExitStatus.crash)
             }
         return LaunchError(
-            "\(title) ended with \(how), expected \(ExitStatus.success); it said '\(said)'; all of it is in \(log)",
+            "\(title) ended with \(how), expected \(ExitStatus.success); last message '\(said)'; full log in \(log)",
             exitStatus: status == ExitStatus.success ? ExitStatus.crash : status)
     }
 }
@@ -182,7 +182,7 @@ struct MPIScratch: ~Copyable {
             var template = Array("\(parent)/dt-XXXXXX".utf8CString)
             guard mkdtemp(&template) != nil else {
                 throw LaunchError(
-                    "\(parent): no folder can be made in it: \(String(cString: strerror(errno)))")
+                    "\(parent): cannot create a folder in it: \(String(cString: strerror(errno)))")
             }
             added[name] = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
         }

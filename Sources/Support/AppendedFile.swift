@@ -51,9 +51,7 @@ package final class AppendedFile: @unchecked Sendable {
     ///   - noun: the word for a record in messages, such as "line".
     ///   - onProblem: called with a message when records cannot be written, once per series of failures.
     package init(path: String, noun: String, onProblem: @escaping (String) -> Void) throws(FileError) {
-        self.path = path
-        self.noun = noun
-        self.onProblem = onProblem
+        (self.path, self.noun, self.onProblem) = (path, noun, onProblem)
         let descriptor = Self.open(path)
         guard descriptor >= 0 else {
             let code = errno
@@ -124,7 +122,11 @@ package final class AppendedFile: @unchecked Sendable {
             if code == 0, state.tail.count > Self.mostUncommitted { Self.forget(&state) }
             return (true, code)
         }
-        if isKept { report(code) } else { lose("\(Self.mostUnwritten >> 20) MiB wait to be written") }
+        if isKept {
+            report(code)
+        } else {
+            lose("\(Self.mostUnwritten >> 20) MiB are already waiting to be written")
+        }
         return isKept
     }
 
@@ -205,7 +207,7 @@ package final class AppendedFile: @unchecked Sendable {
         guard isNews else { return }
         onProblem(
             code == 0
-                ? "\(path): can be written again, and lacks nothing"
+                ? "\(path): can be written again; nothing was lost"
                 : "Warning: \(path): \(noun)s cannot be written and are kept in memory, training continues: "
                     + systemReason(code))
     }

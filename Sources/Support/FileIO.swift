@@ -170,8 +170,11 @@ package enum AtomicFile {
     /// Separates the file name from the writer's process ID in a temporary name.
     package static let temporarySuffix = ".partial-"
 
-    /// Writes a file and waits until its bytes and its name are durable.
-    package static func write(_ bytes: [UInt8], to path: String) throws(FileError) {
+    /// Writes a file, replacing an earlier one as a whole.
+    ///
+    /// - Parameter isDurable: wait until its bytes and its name are on the disk. A file that is only for monitoring
+    ///   may be lost in a power failure.
+    package static func write(_ bytes: [UInt8], to path: String, isDurable: Bool = true) throws(FileError) {
         let temporary = temporaryPath(for: path)
         do {
             let file = try FileHandleDescriptor(path: temporary, flags: O_WRONLY | O_CREAT | O_TRUNC)
@@ -180,12 +183,12 @@ package enum AtomicFile {
                 do throws(FileError) { return .success(try file.write(raw)) } catch { return .failure(error) }
             }
             try result.get()
-            try file.synchronize()
+            if isDurable { try file.synchronize() }
         } catch {
             unlink(temporary)
             throw FileError(path, error.detail, code: error.code)
         }
-        try commit(temporary, to: path)
+        try commit(temporary, to: path, isDurable: isDurable)
     }
 
     /// Creates a file that must not exist and waits until its bytes, but not its name, are durable.
@@ -199,13 +202,15 @@ package enum AtomicFile {
     }
 
     /// Renames a finished, synchronized file to its final name, and waits until the name is durable.
-    package static func commit(_ temporary: String, to path: String) throws(FileError) {
+    package static func commit(
+        _ temporary: String, to path: String, isDurable: Bool = true
+    ) throws(FileError) {
         if rename(temporary, path) != 0 {
             let error = FileError.system(path, "cannot be renamed from \(temporary)")
             unlink(temporary)
             throw error
         }
-        try synchronizeFolder(of: path)
+        if isDurable { try synchronizeFolder(of: path) }
     }
 
     /// Waits until the entries of the folder that holds `path` are durable.
@@ -238,11 +243,6 @@ package func makeFolder(_ path: String) throws(FileError) {
     } catch {
         throw FileError(path, "cannot be created: \(systemReason(of: error))", code: systemCode(of: error))
     }
-}
-
-/// A number with leading zeros as in file names: 00042.
-package func fiveDigits(_ number: Int) -> String {
-    String(repeating: "0", count: max(0, 5 - "\(number)".count)) + "\(number)"
 }
 
 /// Counts the file pieces that this process has read or written, on any thread. An increasing count shows

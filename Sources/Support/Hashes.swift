@@ -40,10 +40,7 @@ package struct CRC32C: Sendable, Equatable {
     }
 
     /// The value as eight lower-case hexadecimal digits.
-    package var text: String {
-        let digits = String(value, radix: 16)
-        return String(repeating: "0", count: 8 - digits.count) + digits
-    }
+    package var text: String { padded(value, digits: 8, radix: 16) }
 }
 
 /// SHA-256 (FIPS 180-4). Weights & Biases names images by it.
@@ -53,11 +50,14 @@ package enum SHA256 {
         var digest = [UInt8](repeating: 0, count: 32)
         let isDone = EVP_Digest(bytes, bytes.count, &digest, nil, EVP_sha256(), nil) == 1
         precondition(isDone, "libcrypto has no SHA-256")
-        return digest.map { byte in
-            let digits = String(byte, radix: 16)
-            return byte < 16 ? "0" + digits : digits
-        }.joined()
+        return digest.map { padded($0, digits: 2, radix: 16) }.joined()
     }
+}
+
+/// 64-bit FNV-1a of a text: identical on all ranks, unlike Swift's seeded hash. It distinguishes texts; it does not
+/// withstand deliberate collisions.
+package func fnv1a(_ text: String) -> UInt64 {
+    text.utf8.reduce(0xCBF2_9CE4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
 }
 
 /// A hash of a source's content that is the same on any host and at any path: it covers no times and no
@@ -100,10 +100,7 @@ package struct SourceFingerprint {
     }
 
     /// 16 hexadecimal digits.
-    package var text: String {
-        let digits = String(state, radix: 16)
-        return String(repeating: "0", count: 16 - digits.count) + digits
-    }
+    package var text: String { padded(state, digits: 16, radix: 16) }
 
     /// The fingerprint of versions before `SourceFingerprint.prefix`: it covers the name and the size of
     /// every item, and the bytes of up to 64 evenly spaced items.

@@ -131,11 +131,11 @@ private struct JSONParser {
                 position += 1
             }
         }
-        throw syntax("string without end")
+        throw syntax("unterminated string")
     }
 
     mutating func escape(into text: inout [UInt8]) throws(JSONError) {
-        guard let byte = current else { throw syntax("string without end") }
+        guard let byte = current else { throw syntax("unterminated string") }
         position += 1
         switch byte {
         case UInt8(ascii: "\""), UInt8(ascii: "\\"), UInt8(ascii: "/"): text.append(byte)

@@ -159,7 +159,7 @@ package enum JSONError: Error, Equatable, CustomStringConvertible {
         case .syntax(let what, let line, let column):
             return "not valid JSON at line \(line), column \(column): \(what)"
         case .duplicateKey(let key, let line, let column):
-            return "JSON key '\(key)' stands twice in one object, again at line \(line), column \(column)"
+            return "JSON key '\(key)' appears twice in one object, again at line \(line), column \(column)"
         case .tooDeep(let limit, let line, let column):
             return "JSON is nested deeper than \(limit) levels at line \(line), column \(column)"
         case .nonFinite(let path):

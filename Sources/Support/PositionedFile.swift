@@ -55,7 +55,7 @@ package final class PositionedFile: Sendable {
                 let present = try file.regularFileSize()
                 throw FileError(
                     path,
-                    "is \(present) bytes, expected at least \(offset + buffer.count): cut short while it was in use"
+                    "is \(present) bytes, expected at least \(offset + buffer.count): truncated while it was in use"
                 )
             }
             filled += got

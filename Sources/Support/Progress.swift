@@ -22,11 +22,8 @@ package final class CountProgress {
         _ title: String, unit: String, total: Int, first: Int = 0, status: StatusLine = StatusLine(),
         clock: @escaping () -> Double = { ProcessInfo.processInfo.systemUptime }
     ) {
-        self.title = title
-        self.unit = unit
-        self.total = total
-        self.status = status
-        self.clock = clock
+        (self.title, self.unit, self.total) = (title, unit, total)
+        (self.status, self.clock) = (status, clock)
         start = clock()
         pace = Pace(count: first, time: start)
     }

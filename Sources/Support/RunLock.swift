@@ -39,9 +39,7 @@ package final class RunLock: Sendable {
         package init() {}
 
         package init(interval: Double, grace: Double, patience: Double) {
-            self.interval = interval
-            self.grace = grace
-            self.patience = patience
+            (self.interval, self.grace, self.patience) = (interval, grace, patience)
         }
     }
 
@@ -118,7 +116,7 @@ package final class RunLock: Sendable {
         if confirm() == nil { _ = RunLockFolder.write(last, to: descriptor) }
         close(descriptor)
         state.withLock {
-            $0.loss = $0.loss ?? RunLockError(path: run, detail: "this run has let go of its folder")
+            $0.loss = $0.loss ?? RunLockError(path: run, detail: "this run has released its lock")
         }
     }
 
@@ -167,7 +165,7 @@ package final class RunLock: Sendable {
             guard silence > timing.grace else { return nil }
             loss = RunLockError(
                 path: run,
-                detail: "cannot be seen for \(duration(silence)), and another run may have taken it: "
+                detail: "has been inaccessible for \(duration(silence)), and another run may have locked it: "
                     + error.message, code: error.code)
         }
         return state.withLock {
@@ -194,8 +192,8 @@ package final class RunLock: Sendable {
         let taker = try folder.read(last).flatMap { RunLockRecord($0) }
         return RunLockError(
             path: run,
-            detail: "was taken over by another run, \(taker?.summary ?? "not known which"), since this one "
-                + "stood still; it ends here")
+            detail: "was taken over by another run, \(taker?.summary ?? "unknown"), while this one "
+                + "was suspended; this one ends")
     }
 }
 

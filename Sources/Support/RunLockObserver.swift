@@ -64,7 +64,7 @@ struct RunLockObserver {
     private func held(by record: RunLockRecord?) -> RunLockError {
         RunLockError(
             path: run,
-            detail: "is in use by another run, \(record?.summary ?? "not known which"); \(wayOut)")
+            detail: "is in use by another run, \(record?.summary ?? "unknown"); \(wayOut)")
     }
 
     private func sleep(_ seconds: Double) { usleep(UInt32(seconds * 1e6)) }

@@ -18,12 +18,8 @@ package struct RunLockOwner: Sendable, Equatable {
         attempt: String, host: String, pid: Int32, processStart: UInt64? = nil, bootID: String? = nil,
         processNamespace: String? = nil
     ) {
-        self.attempt = attempt
-        self.host = host
-        self.pid = pid
-        self.processStart = processStart
-        self.bootID = bootID
-        self.processNamespace = processNamespace
+        (self.attempt, self.host, self.pid, self.processStart) = (attempt, host, pid, processStart)
+        (self.bootID, self.processNamespace) = (bootID, processNamespace)
     }
 
     /// The state of an owner as seen by this process.
@@ -144,9 +140,7 @@ struct RunLockRecord: Sendable, Equatable {
             processStart: json["process_start"]?.stringValue.flatMap { UInt64($0) },
             bootID: json["boot_id"]?.stringValue,
             processNamespace: json["process_namespace"]?.stringValue)
-        self.since = since
-        self.heartbeat = heartbeat
-        self.heartbeatAt = heartbeatAt
+        (self.since, self.heartbeat, self.heartbeatAt) = (since, heartbeat, heartbeatAt)
         isReleased = json["released"] == .bool(true)
     }
 

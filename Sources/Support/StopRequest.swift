@@ -7,22 +7,15 @@ import Synchronization
 /// SIGINT ends the process at once.
 package enum StopRequest {
     private static let received = Atomic<Int32>(0)
-    private static let signals = [SIGTERM, SIGINT, SIGUSR1]
 
     /// Installs handlers for these signals. Call it before MPI starts, because MPI would otherwise install
     /// its own handlers.
     package static func listen() {
         // Initialize the lazy global here, because a signal handler must not do so.
         _ = received.load(ordering: .relaxed)
-        for signal in signals where !isIgnored(signal) {
-            var action = sigaction()
-            action.__sigaction_handler.sa_handler = { number in
-                let earlier = StopRequest.received.exchange(number, ordering: .relaxed)
-                if earlier == SIGINT && number == SIGINT { _exit(128 + SIGINT) }
-            }
-            // Restart interrupted system calls.
-            action.sa_flags = SA_RESTART
-            sigaction(signal, &action, nil)
+        handleSignals([SIGTERM, SIGINT, SIGUSR1], flags: SA_RESTART) { number in
+            let earlier = StopRequest.received.exchange(number, ordering: .relaxed)
+            if earlier == SIGINT && number == SIGINT { _exit(128 + SIGINT) }
         }
     }
 
@@ -35,14 +28,30 @@ package enum StopRequest {
         default: "SIGUSR1"
         }
     }
+}
 
-    /// Signals that are already ignored, for example under nohup, stay ignored.
-    private static func isIgnored(_ signal: Int32) -> Bool {
+/// Installs a signal handler. Signals that are already ignored, for example under nohup, stay ignored.
+///
+/// - Parameters:
+///   - flags: `SA_RESTART` restarts interrupted system calls.
+///   - handler: may only call what is safe in a signal handler, and must not initialize a lazy global.
+package func handleSignals(
+    _ signals: [Int32], flags: Int32 = 0, _ handler: @escaping @convention(c) (Int32) -> Void
+) {
+    for signal in signals where !isIgnored(signal) {
         var action = sigaction()
-        sigaction(signal, nil, &action)
-        // SIG_IGN is the handler at address 1.
-        return unsafeBitCast(action.__sigaction_handler.sa_handler, to: Int.self) == 1
+        action.__sigaction_handler.sa_handler = handler
+        action.sa_flags = flags
+        sigaction(signal, &action, nil)
     }
+}
+
+/// Whether this process ignores a signal.
+package func isIgnored(_ signal: Int32) -> Bool {
+    var action = sigaction()
+    sigaction(signal, nil, &action)
+    // SIG_IGN is the handler at address 1.
+    return unsafeBitCast(action.__sigaction_handler.sa_handler, to: Int.self) == 1
 }
 
 /// Training stopped early on request, with a checkpoint.
@@ -53,9 +62,7 @@ package struct StoppedEarly: ReportableError {
     package let reason: String
 
     package init(step: Int, steps: Int, reason: String) {
-        self.step = step
-        self.steps = steps
-        self.reason = reason
+        (self.step, self.steps, self.reason) = (step, steps, reason)
     }
     package var exitStatus: Int32 { ExitStatus.runAgain }
     package var message: String {

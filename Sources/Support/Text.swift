@@ -1,3 +1,11 @@
+/// A number with leading zeros, e.g. "00042". A longer number is not truncated.
+///
+/// - Parameter radix: 10, or 16 for hexadecimal digits in lower case.
+package func padded(_ number: some BinaryInteger, digits: Int, radix: Int = 10) -> String {
+    let text = String(number, radix: radix)
+    return String(repeating: "0", count: max(0, digits - text.count)) + text
+}
+
 extension String {
     /// The text that a C function wrote to a buffer, up to the terminating zero.
     package init(terminated buffer: [CChar]) {

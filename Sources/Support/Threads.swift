@@ -22,13 +22,7 @@ final class Heartbeats: @unchecked Sendable {
         for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
         let thread = Thread { [self] in beat() }
         thread.name = "heartbeats"
-        // Signals are handled by the thread that installed the handlers.
-        var all = sigset_t()
-        var previous = sigset_t()
-        sigfillset(&all)
-        pthread_sigmask(SIG_BLOCK, &all, &previous)
-        thread.start()
-        pthread_sigmask(SIG_SETMASK, &previous, nil)
+        thread.startWithoutSignals()
     }
 
     /// Ends the thread and waits for it.
@@ -104,11 +98,17 @@ package func startThread(_ name: String, _ body: @escaping @Sendable () -> Void)
         }
         body()
     }
-    // Signals are handled by the thread that installed the handlers.
-    var all = sigset_t()
-    var previous = sigset_t()
-    sigfillset(&all)
-    pthread_sigmask(SIG_BLOCK, &all, &previous)
-    thread.start()
-    pthread_sigmask(SIG_SETMASK, &previous, nil)
+    thread.startWithoutSignals()
+}
+
+extension Thread {
+    /// Starts a thread that receives no signals: the thread that installed the handlers handles them.
+    fileprivate func startWithoutSignals() {
+        var all = sigset_t()
+        var previous = sigset_t()
+        sigfillset(&all)
+        pthread_sigmask(SIG_BLOCK, &all, &previous)
+        start()
+        pthread_sigmask(SIG_SETMASK, &previous, nil)
+    }
 }

@@ -19,12 +19,8 @@ package final class Parameter {
         name: String, shape: [Int], place: (flat: Int, vector: Int?), initializer: Initializer,
         store: ParameterStore, viewOf: Parameter? = nil
     ) {
-        self.viewOf = viewOf
-        self.name = name
-        self.shape = shape
-        self.place = place
-        self.initializer = initializer
-        self.store = store
+        (self.viewOf, self.name, self.shape, self.place) = (viewOf, name, shape, place)
+        (self.initializer, self.store) = (initializer, store)
     }
 
     /// A view of the same values and gradient with another shape.
@@ -89,7 +85,6 @@ package final class ParameterStore {
     package private(set) var version = 0
 
     private var ownValues: UnsafeMutablePointer<Float>?
-    private var substitute: UnsafeMutablePointer<Float>?
     private var ownGradients: UnsafeMutablePointer<Float>?
     /// Narrow store: all elements in bf16, of which only the matrices are used.
     private var halves: UnsafeMutablePointer<UInt16>?
@@ -161,7 +156,6 @@ package final class ParameterStore {
     /// The flat fp32 values, `count` elements with zero padding; not available in a narrow store.
     package var values: UnsafeMutablePointer<Float> {
         precondition(halves == nil, "a narrow store has no fp32 values")
-        if let substitute { return substitute }
         if let ownValues { return ownValues }
         let fresh: UnsafeMutablePointer<Float> = Self.allocate(count)
         ownValues = fresh
@@ -176,25 +170,8 @@ package final class ParameterStore {
         return fresh
     }
 
-    /// A zeroed flat buffer of this store's size (for a moment or an average), 64-byte aligned; the caller
-    /// frees it.
-    package func makeBuffer() -> UnsafeMutablePointer<Float> { Self.allocate(count) }
-
     /// Increments `version`. Call this after changing values.
     package func valuesChanged() { version += 1 }
-
-    /// Runs `body` with other values instead of the store's own, for example with an average of the weights
-    /// for sampling.
-    package func withValues<R>(_ other: UnsafeMutablePointer<Float>, _ body: () throws -> R) rethrows -> R {
-        _ = values
-        substitute = other
-        version += 1
-        defer {
-            substitute = nil
-            version += 1
-        }
-        return try body()
-    }
 
     /// Initializes all values randomly. The numbers of each parameter depend only on the seed and on its
     /// index in the model.

@@ -67,10 +67,8 @@ package final class Tape {
     package init(
         dtype: DType = .float32, backend: Backend = .fastest, recordsGradients: Bool, arena: Arena = Arena()
     ) {
-        self.dtype = dtype
-        self.backend = backend
-        self.recordsGradients = recordsGradients
-        self.arena = arena
+        (self.dtype, self.backend) = (dtype, backend)
+        (self.recordsGradients, self.arena) = (recordsGradients, arena)
     }
 
     // MARK: Recording

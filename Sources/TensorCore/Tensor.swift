@@ -25,10 +25,8 @@ package final class Tensor {
 
     init(shape: [Int], dtype: DType, needsGradient: Bool, storage: Storage) {
         precondition(shape.allSatisfy { $0 > 0 }, "shape \(shape) has an empty dimension")
-        self.shape = shape
-        self.dtype = dtype
-        self.needsGradient = needsGradient
-        self.storage = storage
+        (self.shape, self.dtype) = (shape, dtype)
+        (self.needsGradient, self.storage) = (needsGradient, storage)
     }
 
     /// Number of elements.

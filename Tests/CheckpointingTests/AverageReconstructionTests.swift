@@ -142,7 +142,7 @@ import TestSupport
         let error = #expect(throws: CheckpointError.self) {
             try Checkpoint(opening: saveCheckpoint(moments, step: 2, in: folder, ranks: 1))
         }
-        #expect(error?.message.contains("lists no folder 'unet'") == true)
+        #expect(error?.message.contains("does not list the model's folder 'unet'") == true)
     }
 
     /// Both kinds of saves share the copy of the state, and each writes to its own folder.

@@ -86,29 +86,29 @@ func rewriteManifest(of checkpoint: String, _ old: String, with new: String) thr
     @Test(arguments: [
         ("\"format_version\": 2", "\"format_version\": 3", "has format version 3, expected 2"),
         ("\"format_version\": 2", "\"format_version\": 1", "has format version 1, expected 2"),
-        ("\"format_version\": 2", "\"format_version\": \"2\"", "is no checkpoint's manifest"),
-        ("disttrain checkpoint", "something else", "is no checkpoint's manifest"),
-        ("\"step\": 30", "\"step\": -1", "no usable 'step'"),
-        ("\"step\": 30", "\"step\": 20", "of step 20 by its manifest, of step 30 by its name"),
-        ("\"step\": 30", "\"step\": 99999999999999999999", "no usable 'step'"),
-        ("\"seed\": \"", "\"seed\": \"-", "no usable 'seed'"),
-        ("\"metric\": null", "\"metric\": 3", "no usable 'metric.name'"),
-        ("\"folders\": [\"unet\"", "\"folders\": [\"..\"", "no plain name"),
-        ("\"folders\": [\"unet\"", "\"folders\": [\"exp_avg\"", "twice there"),
-        ("\"model_folder\": \"unet\"", "\"model_folder\": \"vae\"", "no folder 'vae'"),
-        ("\"offset\": 0", "\"offset\": 9", "no usable 'parameters'"),
-        ("\"offset\": 0", "\"offset\": -16", "no usable 'parameters'"),
-        ("[8, 3, 3, 3]", "[8, 3, 3, 4]", "no usable 'parameters'"),
+        ("\"format_version\": 2", "\"format_version\": \"2\"", "is not a checkpoint manifest"),
+        ("disttrain checkpoint", "something else", "is not a checkpoint manifest"),
+        ("\"step\": 30", "\"step\": -1", "no valid 'step'"),
+        ("\"step\": 30", "\"step\": 20", "has step 20 in its manifest, but step 30 in its name"),
+        ("\"step\": 30", "\"step\": 99999999999999999999", "no valid 'step'"),
+        ("\"seed\": \"", "\"seed\": \"-", "no valid 'seed'"),
+        ("\"metric\": null", "\"metric\": 3", "no valid 'metric.name'"),
+        ("\"folders\": [\"unet\"", "\"folders\": [\"..\"", "not a plain name"),
+        ("\"folders\": [\"unet\"", "\"folders\": [\"exp_avg\"", "is a duplicate"),
+        ("\"model_folder\": \"unet\"", "\"model_folder\": \"vae\"", "does not list the model's folder 'vae'"),
+        ("\"offset\": 0", "\"offset\": 9", "no valid 'parameters'"),
+        ("\"offset\": 0", "\"offset\": -16", "no valid 'parameters'"),
+        ("[8, 3, 3, 3]", "[8, 3, 3, 4]", "no valid 'parameters'"),
         ("[3, 32, 1, 1]", "[3, 32, 1, 2]", "has no room for"),
-        ("[3, 32, 1, 1]", "[4611686018427387904, 4]", "no usable 'parameters'"),
-        ("[3, 32, 1, 1]", "[72057594037927936, 8]", "no usable 'parameters'"),
-        ("[3, 32, 1, 1]", "[-3, -32]", "no usable 'parameters'"),
-        ("\"name\": \"mid.bias\"", "\"name\": \"mid.weight\"", "no usable 'parameters'"),
-        ("\"crc32c\": \"", "\"crc32c\": \"+", "no usable 'crc32c'"),
-        ("\"crc32c\": \"", "\"crc32c\": \"0", "no usable 'crc32c'"),
+        ("[3, 32, 1, 1]", "[4611686018427387904, 4]", "no valid 'parameters'"),
+        ("[3, 32, 1, 1]", "[72057594037927936, 8]", "no valid 'parameters'"),
+        ("[3, 32, 1, 1]", "[-3, -32]", "no valid 'parameters'"),
+        ("\"name\": \"mid.bias\"", "\"name\": \"mid.weight\"", "no valid 'parameters'"),
+        ("\"crc32c\": \"", "\"crc32c\": \"+", "no valid 'crc32c'"),
+        ("\"crc32c\": \"", "\"crc32c\": \"0", "no valid 'crc32c'"),
         ("\"bytes\": ", "\"bytes\": -", "bytes"),
         ("\"bytes\": ", "\"bytes\": 9", "bytes, expected 9"),
-        ("\"tensors\": [", "\"tensors\": null, \"more\": [", "no usable 'files.tensors'"),
+        ("\"tensors\": [", "\"tensors\": null, \"more\": [", "no valid 'files.tensors'"),
     ])
     func whatMakesNoSenseIsRefused(old: String, new: String, word: String) throws {
         let scratch = try ScratchFolder()
@@ -122,7 +122,7 @@ func rewriteManifest(of checkpoint: String, _ old: String, with new: String) thr
     @Test func aTensorInTwoFilesOrInNoneIsRefused() throws {
         for (old, new, word) in [
             ("mid.weight", "mid.bias", "holds 'mid.bias' twice"),
-            ("mid.weight", "x", "none of its parameters"),
+            ("mid.weight", "x", "is not a parameter of the model"),
         ] {
             let scratch = try ScratchFolder()
             let checkpoint = try checkpoint(scratch)

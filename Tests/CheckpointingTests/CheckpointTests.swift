@@ -114,7 +114,8 @@ import TestSupport
     private let shard = "ema-0.9999/diffusion_pytorch_model-00002-of-00002.safetensors"
 
     @Test(arguments: [
-        ("bit", "checksum"), ("header bit", "checksum"), ("truncated", "cut short"), ("missing", "not there"),
+        ("bit", "checksum"), ("header bit", "checksum"), ("truncated", "truncated?"),
+        ("missing", "does not exist"),
         ("manifest", "own checksum"), ("manifest cut", "own checksum"), ("manifest gone", "never finished"),
     ])
     func fallsBackToTheOneBefore(harm: String, word: String) throws {
@@ -182,7 +183,7 @@ import TestSupport
             try folder.restore(
                 .auto, into: state.buffers, state.table, communicator: Communicator(), warn: { _ in })
         }
-        #expect(absent?.message.contains("expected also ema-0.5") == true)
+        #expect(absent?.message.contains("expected ema-0.5") == true)
     }
 
     @Test func resumesFromNothingAPathOrAnotherRun() throws {
@@ -296,7 +297,7 @@ extension CheckpointDamageTests {
         try FileManager.default.moveItem(atPath: scratch.file("away"), toPath: folder.path)
         try writer.finish(within: 60)
         #expect(!writer.isSaving && writer.alarm == nil)
-        #expect(warnings.last?.contains("is saved, after 1 failures") == true)
+        #expect(warnings.last?.contains("was saved after 1 failures") == true)
         let back = CheckpointState()
         try Checkpoint(opening: folder.path(step: 10)).load(into: back.buffers, back.table)
         #expect(back.bits() == saved)

@@ -35,7 +35,7 @@ import TestSupport
             let lines = try CheckpointList(run: path).lines()
             #expect(lines.count == 6)
             #expect(lines[0].hasPrefix("step "))
-            #expect(lines[1].hasPrefix("10 ") && lines[1].hasSuffix("whole"))
+            #expect(lines[1].hasPrefix("10 ") && lines[1].hasSuffix("complete"))
             #expect(lines[2].contains("damaged: exp_avg/\(shard): is "))
             #expect(lines[3].contains("never finished"))
             #expect(lines[4].hasPrefix("100000000  1970-01-0"))
@@ -73,7 +73,7 @@ import TestSupport
         let folder = try run(scratch, [10, 20, 30])
         var lines: [String] = []
         try CheckpointAudit(of: scratch.file("run")).run { lines.append($0) }
-        #expect(lines.count == 3 && lines.allSatisfy { $0.contains(": whole, 16 files") }, "\(lines)")
+        #expect(lines.count == 3 && lines.allSatisfy { $0.contains(": intact, 16 files") }, "\(lines)")
 
         let bad = folder.path(step: 20)
         try flipBit("\(bad)/unet/\(shard)", at: -1)
@@ -84,18 +84,19 @@ import TestSupport
         try cutShort("\(folder.path(step: 30))/manifest.json", by: 1)
         lines = []
         let message = refusal { try CheckpointAudit(of: scratch.file("run")).run { lines.append($0) } }
-        #expect(message == "\(scratch.file("run")): 2 of 3 checkpoints are not whole")
+        #expect(message == "\(scratch.file("run")): 2 of 3 checkpoints are damaged")
         let expected = [
-            "step-00000010: whole", "step-00000020: ema-0.9999: is in the manifest, but not there",
+            "step-00000010: intact",
+            "step-00000020: ema-0.9999: is in the manifest, but no such folder exists",
             "step-00000020: exp_avg_sq/\(shard): is ",
-            "step-00000020: exp_avg/\(shard): the file, by its header,",
+            "step-00000020: exp_avg/\(shard): the file, computed from its header,",
             "step-00000020: unet/\(shard): tensor '",
             "step-00000020: exp_avg/config.json: the file has checksum",
-            "step-00000030: manifest.json: does not agree with its own checksum",
+            "step-00000030: manifest.json: does not match its own checksum",
         ]
         #expect(lines.count == expected.count, "\(lines)")
         for (line, start) in zip(lines, expected) { #expect(line.hasPrefix(start), "\(line)") }
-        #expect(refusal { try CheckpointAudit(of: bad).run { _ in } } == "\(bad): is not whole")
+        #expect(refusal { try CheckpointAudit(of: bad).run { _ in } } == "\(bad): is damaged")
         try CheckpointAudit(of: folder.path(step: 10)).run { _ in }
     }
 
@@ -120,16 +121,16 @@ import TestSupport
 
         #expect(
             try difference(a, a) == ["A  \(a)", "B  \(a)", "configuration: the same"]
-                + state.buffers.map { "\($0.folder): 5 of 5 tensors are the same to the bit" })
+                + state.buffers.map { "\($0.folder): 5 of 5 tensors are bit-identical" })
         let lines = try difference(scratch.file("a"), b)
         #expect(lines.contains("step: 10 → 20"))
         #expect(lines.contains("ranks: 2 → 3"))
         let unet = try #require(
-            lines.firstIndex { $0.hasPrefix("unet: 3 of 5 tensors are the same to the bit; largest ") })
+            lines.firstIndex { $0.hasPrefix("unet: 3 of 5 tensors are bit-identical; largest ") })
         #expect(lines[unet + 1].hasPrefix("  mid.bias    [32]     largest "))
         #expect(lines[unet + 1].hasSuffix("relative 1.00e+00"))
         #expect(lines[unet + 2].hasPrefix("  mid.weight  [32, 8]  largest 2.50e-01"))
-        #expect(lines.contains("exp_avg: 4 of 5 tensors are the same to the bit; largest inf, relative inf"))
+        #expect(lines.contains("exp_avg: 4 of 5 tensors are bit-identical; largest inf, relative inf"))
         #expect(lines.contains { $0.hasPrefix("  mid.weight") && $0.contains("largest inf") })
     }
 
@@ -150,7 +151,7 @@ import TestSupport
         let lines = try difference(a, b)
         for line in [
             "  conv_in.weight is only in A", "  mid.bias is [32] in A, [8, 4] in B", "ema-0.5: only in A",
-            "ema-0.9: only in B", "unet: 3 of 3 tensors are the same to the bit",
+            "ema-0.9: only in B", "unet: 3 of 3 tensors are bit-identical",
         ] { #expect(lines.contains(line), "\(lines)") }
     }
 

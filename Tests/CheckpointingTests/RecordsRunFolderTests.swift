@@ -37,7 +37,7 @@ import TestSupport
         let other = #expect(throws: RunFolderError.self) {
             try RunFolder.open(folder.path, name: "faces", resume: .auto)
         }
-        #expect(other?.message.contains("holds the run 'tiny', expected 'faces'") == true)
+        #expect(other?.message.contains("contains the run 'tiny', expected 'faces'") == true)
         #expect(other?.exitStatus == ExitStatus.usage)
     }
 

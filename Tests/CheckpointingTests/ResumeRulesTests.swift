@@ -88,8 +88,8 @@ private func changes(_ overrides: String..., allowed: [String] = []) throws -> [
         }
         #expect(error?.exitStatus == ExitStatus.usage)
         #expect(
-            error?.message == "step-10: was made with another configuration: "
-                + "optimizer.betas was [0.9, 0.99], is [0.9, 0.999] (the moments are averages by the old ones); "
+            error?.message == "step-10: was written with a different configuration: "
+                + "optimizer.betas was [0.9, 0.99], is [0.9, 0.999] (the moments were accumulated with the old ones); "
                 + "train.batch_size was 8, is 16 (the learning rate and the averages were chosen for the old one); undo "
                 + "this, or accept it with --allow-change optimizer.betas,train.batch_size")
         // Allowing one of two changes is not enough.
@@ -99,8 +99,8 @@ private func changes(_ overrides: String..., allowed: [String] = []) throws -> [
         for allowed in [["seed,diffusion"], ["seed", "diffusion.schedule, train.batch_size"]] {
             #expect(
                 try changes("seed=4", "diffusion.schedule=linear", allowed: allowed) == [
-                    "seed was 3, is 4, as --allow-change says",
-                    "diffusion.schedule was squaredcos_cap_v2, is linear, as --allow-change says",
+                    "seed was 3, is 4 (accepted by --allow-change)",
+                    "diffusion.schedule was squaredcos_cap_v2, is linear (accepted by --allow-change)",
                 ])
         }
     }
@@ -111,7 +111,7 @@ private func changes(_ overrides: String..., allowed: [String] = []) throws -> [
             "model.resnet_time_scale_shift=scale_shift",
         ] {
             let error = #expect(throws: RunError.self) { try changes(override, allowed: ["model", "ema"]) }
-            #expect(error?.message.hasSuffix("or start another run with another --output") == true)
+            #expect(error?.message.hasSuffix("or start a new run with another --output") == true)
         }
         // One average fewer can be accepted.
         #expect(throws: RunError.self) { try changes("ema.decays=[0.99]") }
@@ -129,7 +129,7 @@ private func changes(_ overrides: String..., allowed: [String] = []) throws -> [
         }
         #expect(
             try refusal(identity(unet, data: "d2"), allowed: ["data"])?.contains(
-                "data.fingerprint was d1, is d2 (the model was trained on other data)") == true)
+                "data.fingerprint was d1, is d2 (the model was trained on different data)") == true)
         #expect(
             try refusal(identity(unet, stage: "s2"), allowed: ["first_stage.fingerprint"])?.contains(
                 "first_stage.fingerprint was s1, is s2") == true)
@@ -167,7 +167,7 @@ private func changes(_ overrides: String..., allowed: [String] = []) throws -> [
 
     @Test func allowedNamesAreChecked() {
         let error = #expect(throws: RunError.self) { try AllowedChanges(["seed,train.batchsize"]) }
-        #expect(error?.message.contains("train.batchsize: is no key") == true)
+        #expect(error?.message.contains("train.batchsize: is not a configuration key") == true)
         #expect(error?.message.contains("did you mean 'train.batch_size'?") == true)
         #expect(error?.exitStatus == ExitStatus.usage)
     }

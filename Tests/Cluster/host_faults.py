@@ -55,14 +55,14 @@ def comes_back_bad(cluster, folder, reference, host, spoil, restore, words):
 def other_build_at_a_restart(cluster, folder, reference):
     return comes_back_bad(
         cluster, folder, reference, 2, lambda: cluster.replace_file(2, PROGRAM, other_build(cluster)),
-        lambda: cluster.show_file(2, PROGRAM), "left out for now: node2: has disttrain")
+        lambda: cluster.show_file(2, PROGRAM), "excluded for now: node2: has disttrain")
 
 
 def other_build_on_the_first_host(cluster, folder, reference):
     """The host that is listed first and runs the launcher: the healthy hosts are not reported as faulty."""
     return comes_back_bad(
         cluster, folder, reference, 0, lambda: cluster.replace_file(0, PROGRAM, other_build(cluster)),
-        lambda: cluster.show_file(0, PROGRAM), "left out for now: node0: has disttrain")
+        lambda: cluster.show_file(0, PROGRAM), "excluded for now: node0: has disttrain")
 
 
 def folder_not_mounted(cluster, folder, reference):
@@ -71,7 +71,7 @@ def folder_not_mounted(cluster, folder, reference):
     return comes_back_bad(
         cluster, folder, reference, 1,
         lambda: cluster.run(1, ["mount", "-t", "tmpfs", "tmpfs", top], check=True),
-        lambda: cluster.run(1, ["umount", "--lazy", top], check=True), "left out for now: node1: does not see")
+        lambda: cluster.run(1, ["umount", "--lazy", top], check=True), "excluded for now: node1: does not share")
 
 
 def bad_host_waited_for(cluster, folder, reference):
@@ -110,9 +110,9 @@ def keeps_failing(cluster, folder, reference):
         again = time.monotonic() - began
         require(failures == 2, f"node1 was left out after {failures} failures, expected 2:\n{job.log}")
         require(job.end() == 0, f"exit code {job.process.returncode}:\n{job.log}")
-        require("node1: keeps failing, and is left out" in job.log, f"not reported:\n{job.log}")
+        require("node1: fails repeatedly and is excluded" in job.log, f"not reported:\n{job.log}")
         aside = [path.name for path in (folder / "checkpoints").glob("superseded-*")]
-        require(not aside, f"checkpoints were given up: {aside}\n{job.log}")
+        require(not aside, f"checkpoints were discarded: {aside}\n{job.log}")
         job.run.check_equal(reference, same_ranks=False)
         return Outcome(again=again, lost=0, note=f"left out after {failures} failures, with --max-restarts 1")
     finally:
@@ -144,7 +144,7 @@ def killed_and_repeated(cluster, folder, reference, wait, disturbance=None, repe
     if not repeats_at_once:
         check_nothing_is_left(cluster, folder, (0, 1, 2))
         gone = time.monotonic() - began
-        require(gone <= 30, f"processes were left for {gone:.0f} s")
+        require(gone <= 30, f"processes remained for {gone:.0f} s")
         began = time.monotonic()
     starts, reached = len(job.run.attempts), job.run.step
     job = Job(cluster, folder)
@@ -154,7 +154,7 @@ def killed_and_repeated(cluster, folder, reference, wait, disturbance=None, repe
         resumed = job.run.attempts[-1]["firstStep"] or 0
         require(job.end() == 0, f"exit code {job.process.returncode}:\n{job.log}")
         job.run.check_equal(reference, same_ranks=True)
-        return Outcome(gone, again, max(0, reached - resumed), "the same command goes on")
+        return Outcome(gone, again, max(0, reached - resumed), "the same command continues")
     finally:
         job.stop()
 

@@ -54,7 +54,7 @@ def check_nothing_is_left(cluster, folder, hosts):
     try:
         wait_until(gone, 30, "processes end")
     except Failed:
-        raise Failed(f"processes are left: {left}")
+        raise Failed(f"processes remain: {left}")
 
 
 def train_arguments(run, steps=STEPS, settings=None, resume=None):

@@ -86,7 +86,7 @@ def main():
             print(f"{test.__name__:24}{(test.__doc__ or '').strip()}")
         return 0
     scratch = Path(tempfile.mkdtemp(prefix="disttrain-cluster.", dir="/var/tmp"))
-    print("| fault | noticed, s | training again, s | steps lost | what was told |\n|---|---|---|---|---|", flush=True)
+    print("| fault | noticed, s | training again, s | steps lost | message |\n|---|---|---|---|---|", flush=True)
     failures = 0
     try:
         if chosen[0]:

@@ -25,7 +25,7 @@ def told(cluster, folder, reference, find):
             end(job, 75)
             seconds.append(time.monotonic() - began)
             step = re.search(r"[Ss]topped by .* after step (\d+)", job.log)
-            require(step, f"no step is told:\n{job.log}")
+            require(step, f"no step is reported:\n{job.log}")
             require(job.run.checkpoint == int(step[1]),
                     f"checkpoint of step {job.run.checkpoint}, expected {step[1]}:\n{job.log}")
             check_nothing_is_left(cluster, folder, (0, 1, 2))

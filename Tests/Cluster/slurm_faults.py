@@ -87,7 +87,7 @@ def cancelled(slurm, folder, reference):
     seconds = time.monotonic() - began
     lost = max(0, reached - job.run.checkpoint)
     require(lost <= 50, f"{lost} steps lost:\n{job.log}")
-    return Outcome(seconds, None, lost, "ended; the same sbatch goes on")
+    return Outcome(seconds, None, lost, "ended; the same sbatch continues")
 
 
 def told(slurm, folder, reference):
@@ -103,7 +103,7 @@ def told(slurm, folder, reference):
     other = BatchJob(slurm, folder, "--time=30", "--nodes=3")
     other.wait("COMPLETED", 300)
     other.run.check_equal(reference, same_ranks=False)
-    return Outcome(seconds, None, 0, "saved; went on with 3 nodes in place of 2")
+    return Outcome(seconds, None, 0, "saved; continued with 3 nodes instead of 2")
 
 
 def node_down(slurm, folder, reference):

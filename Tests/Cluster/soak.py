@@ -346,7 +346,7 @@ class Soak:
             self.state["exits"][str(code)] = self.state["exits"].get(str(code), 0) + count
         codes = {code for code in self.training.exits if isinstance(code, int)}
         crashes = codes - WORTH_REPEATING - WRONG
-        given_up = self.training.log.count("Not started again: ")
+        given_up = self.training.log.count("Not restarted: ")
         self.check(not crashes or given_up, f"{name}: exit codes {sorted(crashes)} without a reason")
         self.check(not codes & WRONG, f"{name}: exit codes {sorted(codes & WRONG)}")
         self.state["checkpoints"] += len(watch.committed)

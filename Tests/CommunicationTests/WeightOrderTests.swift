@@ -16,6 +16,7 @@ import Testing
         config.attentionHeadDim = 8
         config.normNumGroups = 4
         let model = try UNet2DModel(config)
+        model.store.interleave()
         model.store.initialize(seed: 3)
         return model
     }

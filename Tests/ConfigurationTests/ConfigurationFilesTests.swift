@@ -27,7 +27,10 @@ private let folder = repositoryPath("configs")
                 let configuration = try Configuration.load(path: path)
                 #expect(configuration.name == stem)
                 #expect(try Configuration(yaml: configuration.resolvedYAML(), source: name) == configuration)
-                #expect(try configuration.makeSampler().timesteps.count == configuration.sampling.steps)
+                let sampling = configuration.sampling
+                let sampler = try sampling.sampler.make(
+                    configuration.noiseSchedule(), steps: sampling.steps, eta: sampling.eta)
+                #expect(sampler.timesteps.count == sampling.steps)
             }
         }
     }

@@ -19,7 +19,7 @@ import TestSupport
         }
     }
 
-    /// What is printed as a start for one's own configuration is valid and has the printed defaults.
+    /// The printed configuration template is valid and has the printed defaults.
     @Test func thePrintedConfigurationIsValid() throws {
         let text = ConfigurationReference.commentedYAML(Configuration.self)
         let printed = try Configuration(yaml: text, source: "printed")
@@ -34,7 +34,7 @@ import TestSupport
         #expect(try AutoencoderConfiguration(yaml: autoencoder, source: "printed").loss == .init())
     }
 
-    /// What `--check` prints is the same configuration.
+    /// The output of `--check` is an equivalent configuration.
     @Test(arguments: ["tiny.yaml", "quickstart.yaml", "celeba_hq_256.yaml"])
     func checkedConfigurationsReadBack(name: String) throws {
         let configuration = try Configuration.load(path: repositoryPath("configs/\(name)"))

@@ -106,7 +106,6 @@ private func failure(_ yaml: String, _ overrides: [String] = []) throws -> Confi
         #expect(configuration.diffusion.prediction == .velocity)
         #expect(configuration.optimizer.learningRate == 3e-4)
         #expect(configuration.schedulerConfig().predictionType == .velocity)
-        #expect(try configuration.makeSampler().timesteps.count == 50)
     }
 
     @Test(arguments: [
@@ -138,7 +137,7 @@ private func failure(_ yaml: String, _ overrides: [String] = []) throws -> Confi
         let channels = try failure(minimal, ["model.norm_num_groups=24"])
         #expect(
             channels.description.contains(
-                "model.block_out_channels: 32 channels do not divide by norm_num_groups 24"))
+                "model.block_out_channels: 32 channels are not divisible by norm_num_groups 24"))
         #expect(channels.description.hasPrefix("test.yaml:5: "))
     }
 
@@ -151,7 +150,7 @@ private func failure(_ yaml: String, _ overrides: [String] = []) throws -> Confi
         ("optimizer: {learning_rate: .nan}", "expected a finite number"),
         ("optimizer: {warmup_steps: 11}", "optimizer.warmup_steps: found 11, more than train.steps (10)"),
         ("optimizer: {schedule: linear}", "expected one of constant, cosine"),
-        ("optimizer: {min_learning_rate: 1e-5}", "is for schedule: cosine alone"),
+        ("optimizer: {min_learning_rate: 1e-5}", "only applies to schedule: cosine"),
         ("optimizer: {schedule: cosine, min_learning_rate: 1}", "expected 0 to learning_rate"),
         ("optimizer: {clip_norm: 0}", "or null for no clipping"),
         ("ema: {decays: [1]}", "ema.decays[0]: found 1"), ("ema: {decays: [0.9, 0.9]}", "given twice"),
@@ -162,8 +161,8 @@ private func failure(_ yaml: String, _ overrides: [String] = []) throws -> Confi
         ("ema: {sigma_rel: [0]}", "ema.sigma_rel[0]: found 0"),
         ("ema: {sigma_rel: [0.1, 0.10]}", "ema.sigma_rel: the same width is given twice"),
         ("ema: {sigma_rel: [0.05, 0.1], snapshot_every: -1}", "ema.snapshot_every: found -1"),
-        ("ema: {snapshot_every: 100}", "ema.snapshot_every: needs two widths in ema.sigma_rel"),
-        ("ema: {sigma_rel: [0.1], snapshot_every: 100}", "needs two widths"),
+        ("ema: {snapshot_every: 100}", "ema.snapshot_every: needs at least two widths in ema.sigma_rel"),
+        ("ema: {sigma_rel: [0.1], snapshot_every: 100}", "needs at least two widths"),
         ("ema: {warmup: yes}", "ema.warmup: found the string 'yes', expected true or false"),
         ("diffusion: {timesteps: 0}", "diffusion.timesteps: found 0"),
         (
@@ -174,7 +173,7 @@ private func failure(_ yaml: String, _ overrides: [String] = []) throws -> Confi
         ("diffusion: {min_snr_gamma: 0}", "min_snr_gamma"),
         ("diffusion: {prediction: x0}", "expected one of epsilon, v_prediction, sample"),
         ("sampling: {eta: 1.1}", "sampling.eta: found 1.1"),
-        ("sampling: {sampler: ddpm, eta: 1}", "is for sampler: ddim alone"),
+        ("sampling: {sampler: ddpm, eta: 1}", "only applies to sampler: ddim"),
         ("checkpoint: {keep_last: 0}", "checkpoint.keep_last: found 0"),
         ("checkpoint: {keep_best: -1}", "checkpoint.keep_best: found -1"),
         ("logging: {tensorboard: 1}", "logging.tensorboard: found 1, expected true or false"),
@@ -184,7 +183,7 @@ private func failure(_ yaml: String, _ overrides: [String] = []) throws -> Confi
         ("first_stage: {}", "first_stage.path: this key must be given"),
         ("first_stage: models/vae", "first_stage: found the string 'models/vae', expected a section of keys"),
         ("seed: -1", "seed: found -1"), ("seed: 1.5", "seed: found 1.5, expected a whole number"),
-        ("name: other", "stands twice"),
+        ("name: other", "appears twice"),
     ])
     func refuses(extra: String, hint: String) throws {
         let error = try failure(minimal + "\n" + extra)
@@ -203,7 +202,7 @@ private func failure(_ yaml: String, _ overrides: [String] = []) throws -> Confi
         ("train.sample_every=-1", "or 0 for never"), ("name=a/b", "it names a folder"),
         ("name=..", "it names a folder"),
         ("data.path=''", "data.path: found nothing"),
-        ("data={path: photos, count: 5}", "data.count: is for synthetic-faces"),
+        ("data={path: photos, count: 5}", "data.count: only applies to synthetic-faces"),
         ("data.size=0", "data.size: found 0"),
         ("model.out_channels=4", "model.out_channels: found 4, expected in_channels (3)"),
         ("model.num_class_embeds=10", "model.num_class_embeds: found 10, which is not supported"),

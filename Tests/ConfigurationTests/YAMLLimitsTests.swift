@@ -26,10 +26,10 @@ import TestSupport
         return text
     }
 
-    @Test("aliases that stand for billions of values are refused at once", .timeLimit(.minutes(1)))
+    @Test("aliases that expand to billions of values are rejected at once", .timeLimit(.minutes(1)))
     func aliases() {
         let text = Self.bomb(levels: 12) { "\($0): &\($0) [\($1)]\n" }
-        #expect(refusal(text)?.contains("stands for more than 100000 values") == true)
+        #expect(refusal(text)?.contains("expands to more than 100000 values") == true)
         #expect(refusal(text)?.hasPrefix("a.yaml:5: ") == true)
     }
 
@@ -60,7 +60,7 @@ import TestSupport
         #expect(refusal(text)?.contains("unknown") == true || refusal(text)?.contains("a.yaml:1") == true)
     }
 
-    @Test("a run's folder with a bomb or a pipe as its configuration has no name", .timeLimit(.minutes(1)))
+    @Test("a run folder whose configuration is a bomb or a pipe has no name", .timeLimit(.minutes(1)))
     func runFolder() throws {
         let scratch = try ScratchFolder()
         let path = scratch.file("config.yaml")

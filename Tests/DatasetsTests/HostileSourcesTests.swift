@@ -32,14 +32,14 @@ import TestSupport
 
         var work = options(folder, scratch.file("out"))
         let message = datasetError(.badImages) { try prepareAlone(work) }
-        #expect(message.contains("a.png: is a pipe") && message.contains("\(bad.count) such images in all"))
+        #expect(message.contains("a.png: is a pipe") && message.contains("\(bad.count) such images in total"))
         work.skipBad = true
         let summary = try prepareAlone(work)
         #expect(summary.manifest.count == 4 && summary.manifest.skipped.map(\.item) == bad)
     }
 
     @Test(
-        "what is neither folder nor file is refused as a source", .timeLimit(.minutes(1)),
+        "a source that is neither a folder nor a file is rejected", .timeLimit(.minutes(1)),
         arguments: ["pipe", "/dev/zero"])
     func specialSource(name: String) throws {
         let scratch = try ScratchFolder()
@@ -77,7 +77,7 @@ import TestSupport
     }
 
     @Test(
-        "thumbnails and trash of operating systems are no images",
+        "thumbnails and trash of operating systems are ignored",
         arguments: [
             "@eaDir/a.jpg/SYNOFILE_THUMB_M.jpg", ".AppleDouble/a.jpg", "._a.jpg", "__MACOSX/._a.jpg",
             "#recycle/a.jpg", "Thumbs.db", "sub/THUMBS.DB", ".hidden/a.jpg", "$RECYCLE.BIN/a.jpg",
@@ -101,7 +101,7 @@ import TestSupport
     }
 
     @Test(
-        "headers that lie about sizes are refused",
+        "headers with false sizes are rejected",
         arguments: [
             "77777777777", "37777777777", "-0000000001", "9999999999\0", "\u{1}",
         ])
@@ -112,7 +112,7 @@ import TestSupport
     }
 
     @Test(
-        "sizes in base 256, negative ones too, are refused",
+        "sizes in base 256, also negative ones, are rejected",
         arguments: [[0xFF, 0xFF], [0x80, 0x7F], [0x80, 0xFF]])
     func tarBinarySizes(start: [UInt8]) throws {
         let folder = try ScratchFolder()
@@ -122,7 +122,7 @@ import TestSupport
     }
 
     @Test(
-        "pax records that lie are refused or ignored",
+        "false pax records are rejected or ignored",
         arguments: [
             "22 size=999999999999\n", "30 size=9223372036854775807\n", "99999 path=a.png\n", "-5 path=b\n",
             "0 =\n",
@@ -157,7 +157,7 @@ import TestSupport
         #expect(source.fingerprint.hasPrefix("v2-"))
     }
 
-    @Test("paths that lead upwards are no images, absolute ones are only names")
+    @Test("paths with .. are rejected, and absolute paths are only names")
     func pathTricks() throws {
         let folder = try ScratchFolder()
         let image = patternImage().pngData()
@@ -185,13 +185,13 @@ import TestSupport
 
     // MARK: Image limits
 
-    @Test("the largest image is a matter of choice")
+    @Test("the maximum image size is configurable")
     func megapixels() throws {
         let image = patternImage(width: 1100, height: 1000).pngData()
         let error = imageError { try Image.decode(image, name: "a.png", limits: ImageLimits(megapixels: 1)) }
         #expect(
             error?.detail
-                == "1100x1000 pixels; at most 1 megapixels are read; raise the limit with --max-megapixels")
+                == "1100x1000 pixels; expected at most 1 megapixels; raise the limit with --max-megapixels")
         #expect(try Image.decode(image, name: "a.png", limits: ImageLimits(megapixels: 2)).width == 1100)
 
         let scratch = try ScratchFolder()
@@ -205,7 +205,7 @@ import TestSupport
         #expect(try prepareAlone(work).manifest.count == 3)
     }
 
-    @Test("the orientation in a PNG's eXIf chunk is applied as a JPEG's is", arguments: 1...8)
+    @Test("the orientation in a PNG's eXIf chunk is applied like that of a JPEG", arguments: 1...8)
     func pngOrientation(orientation: UInt8) throws {
         let upright = patternImage()
         let bytes = pngWithOrientation(upright, orientation)
@@ -223,7 +223,7 @@ import TestSupport
         #expect(exifOrientation(of: damaged) == 1)
     }
 
-    @Test("sizes come from headers alone", arguments: ["rgb.jpg", "progressive.jpg", "gray.png", "cmyk.jpg"])
+    @Test("sizes come from headers only", arguments: ["rgb.jpg", "progressive.jpg", "gray.png", "cmyk.jpg"])
     func sizes(name: String) throws {
         let bytes = try imageFixture(name)
         let image = try Image.decode(bytes, name: name)
@@ -231,7 +231,7 @@ import TestSupport
         for count in stride(from: 0, to: bytes.count, by: 7) { _ = Image.size(of: Array(bytes[..<count])) }
     }
 
-    @Test("a JPEG segment whose length is less than its own two bytes is an empty one, as libjpeg takes it")
+    @Test("a JPEG segment with a length below two is treated as empty, as in libjpeg")
     func emptySegment() throws {
         var bytes = try imageFixture("rgb.jpg")
         bytes.replaceSubrange(2..<2, with: [0xFF, 0xE0, 0, 0])

@@ -106,7 +106,7 @@ import TestSupport
         _ = try openTrainingDataset(data, firstStage: same)
         #expect(
             datasetError(.mismatch) { _ = try openTrainingDataset(data, firstStage: other) }
-                .contains("another first stage"))
+                .contains("a different first stage"))
         #expect(
             datasetError(.mismatch) { _ = try openTrainingDataset(data, firstStage: nil) }
                 .contains("set first_stage.path"))
@@ -186,7 +186,7 @@ import TestSupport
             ("\"format_version\": 1", "\"format_version\": 9", "format version 9"),
             ("\"count\": 20", "\"count\": 21", "contradict"),
             ("\"height\": 8", "\"height\": \"x\"", "height is a string"),
-            ("\"size\": 16", "\"size\": 0", "make no sense"),
+            ("\"size\": 16", "\"size\": 0", "are out of range"),
             ("{", "", "not valid JSON"),
         ] {
             let range = try #require(text.range(of: found))

@@ -112,7 +112,7 @@ import TestSupport
         #expect(summary.manifest.shards.map(\.count) == [8, 7, 3])
         #expect(summary.manifest.skipped.map(\.item) == ["011.png", "017.png"])
         #expect(summary.text(output: work.output).contains("18 images of 16x16x3"))
-        #expect(summary.text(output: work.output).contains("2 left out"))
+        #expect(summary.text(output: work.output).contains("2 skipped"))
 
         // Samples after a gap have the right content.
         let dataset = try PixelDataset(PreparedFolder(work.output))
@@ -164,7 +164,7 @@ import TestSupport
         #expect(DatasetError(.usage, "").exitStatus == 2 && DatasetError(.damaged, "").exitStatus == 3)
         #expect(
             datasetError { try prepareAlone(options("synthetic-faces:4:x", scratch.file("out"))) }
-                .contains("no seed"))
+                .contains("is not a seed"))
         try writeAutoencoder(to: scratch.file("vae"))
         let odd = options("synthetic-faces:4", scratch.file("out"), firstStage: scratch.file("vae"), size: 17)
         #expect(datasetError(.mismatch) { try prepareAlone(odd) }.contains("multiples of 2"))

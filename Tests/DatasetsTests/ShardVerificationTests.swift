@@ -21,7 +21,7 @@ import TestSupport
         try data.write(to: URL(fileURLWithPath: path))
     }
 
-    @Test("a flipped bit in a shard is found before the first sample of that shard is used")
+    @Test("a flipped bit in a shard is detected before its first sample is used")
     func flippedBit() throws {
         let scratch = try ScratchFolder()
         let folder = try prepared(scratch)
@@ -41,7 +41,7 @@ import TestSupport
         _ = try PixelDataset(PreparedFolder(folder)).sample(12, key: firstKey)
     }
 
-    @Test("verification in the background reports what it has read", .timeLimit(.minutes(1)))
+    @Test("background verification reports the verified shards", .timeLimit(.minutes(1)))
     func background() async throws {
         let scratch = try ScratchFolder()
         let folder = try PreparedFolder(try prepared(scratch))
@@ -52,7 +52,7 @@ import TestSupport
         #expect(line.hasSuffix("GB/s"))
     }
 
-    @Test("a shard that is cut short or replaced while it is open is an error, not a crash")
+    @Test("a shard that is truncated or replaced while it is open is an error, not a crash")
     func changedWhileOpen() throws {
         let scratch = try ScratchFolder()
         let path = try prepared(scratch)
@@ -80,7 +80,7 @@ import TestSupport
             ("\"count\": 8", "\"count\": 9223372036854775807", "impossible count or size"),
             ("\"bytes\": ", "\"bytes\": 9999999999", "impossible count or size"),
             ("\"crc32\": \"", "\"crc32\": \"xyz", "a checksum in hexadecimal digits"),
-            ("\"items\": 16", "\"items\": 9223372036854775807", "make no sense"),
+            ("\"items\": 16", "\"items\": 9223372036854775807", "are out of range"),
             ("\"crc32c\": \"", "\"crc32c\": \"1234567890", "a checksum in hexadecimal digits"),
             ("\"height\": 16", "\"height\": 4611686018427387904", "contradict"),
             ("\"channels\": 3", "\"channels\": 1000000000", "contradict"),
@@ -97,7 +97,7 @@ import TestSupport
         #expect(message.contains(expected), "\(message)")
     }
 
-    @Test("a pipe in the manifest's place is not waited for", .timeLimit(.minutes(1)))
+    @Test("a pipe instead of a manifest does not block", .timeLimit(.minutes(1)))
     func pipe() throws {
         let scratch = try ScratchFolder()
         let folder = try prepared(scratch)
@@ -131,7 +131,7 @@ import TestSupport
         #expect(datasetError(.mismatch) { try prepareAlone(work) }.contains("source content"))
     }
 
-    @Test("work that an earlier version began goes on under its fingerprint")
+    @Test("a folder begun by an earlier version is completed with its fingerprint")
     func earlierPreparedFolder() throws {
         let scratch = try ScratchFolder()
         let faces = try scratch.makeFolder("faces")

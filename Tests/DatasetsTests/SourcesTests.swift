@@ -50,7 +50,7 @@ import TestSupport
         let mixed = imageError { try FolderSource("\(folder.path)/set") }
         #expect(mixed?.kind == .mixed)
         #expect(
-            mixed?.detail.contains("2 files that are no images among 3 images (cats/list.csv, readme.txt)")
+            mixed?.detail.contains("2 files that are not images among 3 images (cats/list.csv, readme.txt)")
                 == true)
         let source = try FolderSource("\(folder.path)/set", skipBad: true)
         #expect(source.count == 3 && source.skipped == ["cats/list.csv", "readme.txt"])
@@ -138,7 +138,7 @@ import TestSupport
         }
         let half = try folder.write("cut.tar", Array(tar[..<(tar.count - 1024)]))
         let source = try TarSource(half, skipBad: true)
-        #expect(source.count == 3 && source.skipped.first?.contains("cut short") == true)
+        #expect(source.count == 3 && source.skipped.first?.contains("truncated") == true)
     }
 
     @Test func damagedArchiveHeadersNeverCrash() throws {
@@ -157,7 +157,7 @@ import TestSupport
     @Test func otherFilesAreNoArchives() throws {
         let folder = try ScratchFolder()
         let text = try folder.write("notes.tar", [UInt8](repeating: 65, count: 2000))
-        #expect(imageError { try openImageSource(text) }?.detail.contains("no tar archive") == true)
+        #expect(imageError { try openImageSource(text) }?.detail.contains("not a tar archive") == true)
         let short = try folder.write("short.tar", [1])
         #expect(imageError { try openImageSource(short) }?.kind == .badArchive)
     }

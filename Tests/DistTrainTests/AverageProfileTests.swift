@@ -5,7 +5,7 @@ import Support
 import Testing
 import TestSupport
 
-/// Averages by power functions against Karras et al. 2024, and against numpy and scipy: Fixtures/ema/make_ema.py.
+/// Compares power-function averages with Karras et al. 2024, and with numpy and scipy: Fixtures/ema/make_ema.py.
 @Suite struct AverageProfileTests {
     private let golden: JSONValue
 
@@ -39,7 +39,7 @@ import TestSupport
         #expect(abs(PowerProfile.gamma(sigmaRel: 0.10) - 6.94) < 0.005)
         for row in try rows("gammas") {
             let (sigma, expected) = (try number(row["sigma"]), try number(row["gamma"]))
-            // numpy's eigenvalues are good to some 1e-13 of the largest root's terms.
+            // numpy's eigenvalues have an error of about 1e-13 of the largest root's terms.
             #expect(abs(PowerProfile.gamma(sigmaRel: sigma) - expected) < 1e-10 * (1 + expected))
         }
     }
@@ -66,7 +66,7 @@ import TestSupport
         }
     }
 
-    /// The golden is least squares on 400,000 points of the profiles, which costs it some digits.
+    /// The golden value is a least-squares fit on 400,000 points of the profiles, so it has fewer correct digits.
     @Test func fitsAreLeastSquares() throws {
         for row in try rows("fits") {
             let steps = try numbers(row["steps"])
@@ -89,7 +89,7 @@ import TestSupport
         #expect(fit.residual < 1e-7)
     }
 
-    /// The same average twice makes the system singular; the second is left out.
+    /// Listing an average twice makes the system singular; the second one is ignored.
     @Test func repeatedProfilesAreHarmless() {
         let stored = stored([25, 50, 75, 100])
         let wanted = PowerProfile(sigmaRel: 0.08, step: 100)
@@ -114,17 +114,17 @@ import TestSupport
 
     // MARK: Averages
 
-    /// Update by update in fp32, against the sum of all weights by their shares in double.
+    /// Compares updates in fp32 with the weighted sum of all weights in double precision.
     @Test(arguments: [0.05, 0.2])
     func averagesTakeEachUpdatesShare(sigma: Double) throws {
         let weights = try numbers(golden["weights"])
-        // What it starts from has no part in it.
+        // The initial value does not contribute.
         var value: Float = 99
         let average = WeightAverage(&value, count: 1, .init(sigmaRel: sigma))
         for (update, expected) in try numbers(golden["averages"]?["\(sigma)"]).enumerated() {
             value = Float(weights[update])
             average.step(update: update, &value)
-            // Three roundings an update, of numbers below 3, that fade with the weights.
+            // Three rounding errors per update, of numbers below 3, which decay with the weights.
             #expect(abs(Double(average.values[0]) - expected) < 2e-6, "update \(update)")
         }
     }

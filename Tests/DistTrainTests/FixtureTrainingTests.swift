@@ -5,11 +5,11 @@ import TensorCore
 import Testing
 import TestSupport
 
-/// What PyTorch drew at every step, in place of the draws by key.
+/// The random numbers that PyTorch drew at each step, instead of those derived from keys.
 private struct RecordedDraws: DenoisingDraws {
-    let latents: FixtureSteps  // [B, C, H, W] a step
+    let latents: FixtureSteps  // [B, C, H, W] per step
     let noises: FixtureSteps
-    let timesteps: FixtureSteps  // [B] a step
+    let timesteps: FixtureSteps  // [B] per step
 
     var batch: Int { latents.shape[0] }
     var sampleCount: Int { latents.count * batch }
@@ -68,7 +68,7 @@ extension FixtureSettings {
             ))
     }
 
-    /// What is not told stands at torch.optim.AdamW's default.
+    /// Settings that the case lacks have the defaults of torch.optim.AdamW.
     fileprivate func adamW() throws -> AdamW.Settings {
         let betas =
             try numbers(["betas", "adam_betas"]) ?? [
@@ -83,7 +83,7 @@ extension FixtureSettings {
     }
 }
 
-/// A case's training, on the product's own step.
+/// Trains a case with the program's own training step.
 private struct RecordedTraining {
     let steps: Int
     let model: UNet2DModel
@@ -116,8 +116,8 @@ private struct RecordedTraining {
         )
     }
 
-    /// Parameters whose gradient is nothing but rounding, such as a key's bias, which softmax ignores: AdamW makes
-    /// whole steps of it, and where they lead is chance in PyTorch too.
+    /// Parameters whose gradient consists only of rounding errors, such as a key's bias, which softmax cancels:
+    /// AdamW scales it to full steps, so the result is random, also in PyTorch.
     var driftingParameters: Set<String> {
         func gradient(_ parameter: Parameter) -> Double {
             let squares = UnsafeBufferPointer(
@@ -128,7 +128,7 @@ private struct RecordedTraining {
         return Set(model.store.parameters.filter { gradient($0) < 1e-5 * largest }.map(\.name))
     }
 
-    /// ‖a − b‖ / ‖b‖ over all parameters but the drifting ones.
+    /// ‖a − b‖ / ‖b‖ over all parameters except the drifting ones.
     func error(of values: UnsafePointer<Float>, _ fixture: FixtureCase, _ prefix: String) throws -> Double {
         let drifting = driftingParameters
         var (found, expected): ([Float], [Float]) = ([], [])
@@ -158,7 +158,7 @@ private struct RecordedTraining {
             let (loss, norm) = (
                 abs(result.loss / losses[step] - 1), abs(result.gradientNorm / norms[step] - 1)
             )
-            // The first step that errs is the one to look at; those after it only follow.
+            // Stop at the first wrong step, since the following errors are consequences of it.
             try #require(loss <= 1e-4, "loss of step \(step): \(result.loss), expected \(losses[step])")
             try #require(
                 norm <= 1e-4, "gradient norm of step \(step): \(result.gradientNorm), expected \(norms[step])"

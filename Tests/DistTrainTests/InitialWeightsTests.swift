@@ -7,7 +7,7 @@ import Testing
 import TestSupport
 
 @Suite struct InitialWeightsTests {
-    /// One step too small to change a weight.
+    /// One step that is too small to change a weight.
     private func configuration(_ name: String, seed: Int, from path: String? = nil) throws -> Configuration {
         try Configuration(
             yaml: """
@@ -30,15 +30,16 @@ import TestSupport
     @Test func averagesStartWhereTheWeightsDo() throws {
         let scratch = try ScratchFolder()
         let (first, second) = (scratch.file("first"), scratch.file("second"))
-        try DenoisingRun(configuration("first", seed: 1), output: first, resume: .auto).train(Communicator())
-        try DenoisingRun(configuration("second", seed: 2, from: first), output: second, resume: .auto)
+        try TrainingProgram(configuration("first", seed: 1), output: first, resume: .auto).train(
+            Communicator())
+        try TrainingProgram(configuration("second", seed: 2, from: first), output: second, resume: .auto)
             .train(Communicator())
         let expected = try PipelineFolder.read(first).unet.loadUNet().store
         for weights in ["unet", "ema-0.5", "ema-0.9"] {
             let found = try PipelineFolder.read(second, weights: weights).unet.loadUNet().store
             for (mine, theirs) in zip(found.parameters, expected.parameters) {
-                // A step moves a weight by the learning rate, and an average of equal numbers may round; from
-                // another seed's weights either would be far off.
+                // A step changes a weight by the learning rate, and an average of equal numbers may be rounded;
+                // weights of another seed would differ much more.
                 let isNear = zip(mine.values, theirs.values).allSatisfy {
                     abs($0 - $1) <= abs($1) * 0x1p-22 + 1e-29
                 }

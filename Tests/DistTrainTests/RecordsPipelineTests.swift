@@ -52,7 +52,8 @@ private struct Models {
             schedulerConfig: try scheduler.jsonText(),
             firstStage: FirstStageReference(path: firstStage, weightsHash: hash, scalingFactor: 0.75),
             programVersion: "0.1.0")
-        let average = unet.store.makeBuffer()
+        let average = UnsafeMutablePointer<Float>.allocate(capacity: unet.store.count)
+        average.initialize(repeating: 0, count: unet.store.count)
         defer { average.deallocate() }
         for i in 0..<unet.store.count { average[i] = 2 * unet.store.values[i] }
         let table = TensorTable(unet.store)
@@ -81,7 +82,7 @@ private struct Models {
         let models = try Models(scratch)
         let run = scratch.file("runs/latent")
         let folder = CheckpointFolder(run + "/checkpoints")
-        // Relative to where the run was started, which is not where the test runs.
+        // Relative to the folder in which the run was started, which is not the test's working directory.
         for step in [900, 1000] {
             try models.saveCheckpoint(in: folder, step: step, firstStage: "models/vae")
         }
@@ -128,7 +129,7 @@ private struct Models {
         #expect(try ConfigNode(jsonFile: path + "/model_index.json")["_class_name"]?.json == "DDIMPipeline")
         #expect(try PipelineFolder.read(path).firstStage == nil)
         try PipelineFolder.write(
-            path, unet: models.unet, scheduler: models.scheduler, firstStage: models.vaeFolder,
+            path, unet: models.unet, scheduler: models.scheduler, firstStage: ModelFolder(models.vaeFolder),
             trained: FirstStageReference(path: models.vaeFolder, scalingFactor: 0.5))
         #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.file("run")) == ["model"])
 
@@ -173,7 +174,7 @@ private struct Models {
             try export(weights)
             let found = try PipelineFolder.read(output)
             #expect(found.scheduler == models.scheduler)
-            // The scaling that the run was trained with, in place of the autoencoder's own.
+            // The scaling of the training, instead of the autoencoder's own.
             #expect(try found.loadFirstStage(dtype: .float32)?.scalingFactor == 0.75)
             let loaded = try found.unet.loadUNet()
             for (mine, theirs) in zip(loaded.store.parameters, models.unet.store.parameters) {
@@ -181,7 +182,7 @@ private struct Models {
             }
         }
         #expect(throws: ModelFolderError.self) { try export("ema-0.5") }
-        // A damaged file is not exported, and what was there before stays.
+        // A damaged file is not exported, and the existing output is kept.
         let shard = folder.path(step: 10) + "/unet/" + ModelFolder.shardName(1, of: 2)
         try flipBit(shard, at: -5)
         #expect(throws: CheckpointError.self) { try export("unet") }
@@ -202,7 +203,7 @@ private struct Models {
             ).run()
         }
         let error = #expect(throws: RunError.self) { try export(nil) }
-        #expect(error?.message.contains("other weights than the first stage") == true)
+        #expect(error?.message.contains("different weights than the first stage") == true)
         try export(models.vaeFolder)
     }
 

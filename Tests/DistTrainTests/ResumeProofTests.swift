@@ -5,13 +5,13 @@ import Records
 import Testing
 import TestSupport
 
-/// A run of 6 steps as `verify-resume` leaves it: a curve, and the checkpoint of the last step.
+/// A run of 6 steps in the state that `verify-resume` leaves: a curve, and the checkpoint of the last step.
 private struct ProofRun {
     let path: String
 
     /// - Parameters:
-    ///   - change: made to the state before it is saved.
-    ///   - lines: of metrics.jsonl.
+    ///   - change: modifies the state before it is saved.
+    ///   - lines: the lines of metrics.jsonl.
     init(
         _ path: String, seed: UInt64 = 1,
         folders: [String] = ["unet", "ema-0.9999", "exp_avg", "exp_avg_sq"],
@@ -29,7 +29,7 @@ private struct ProofRun {
         #"{"kind":"step","step":\#(step),"loss":\#(loss ?? "0.\(step)"),"lr":\#(lr),"grad_norm":\#(norm),"time":\#(step)}"#
     }
 
-    /// Six steps, gone on with from step 4 in the killed run.
+    /// Six steps; the killed run was resumed from step 4.
     static func curve(resumed: Int? = nil) -> [String] {
         let run = #"{"kind":"run","name":"tiny"}"#
         guard let resumed else { return [run] + (1...6).map { step($0) } }
@@ -69,7 +69,7 @@ private struct ProofRun {
             checks.map(\.subject) == [
                 "start", "unet", "ema-0.9999", "exp_avg", "exp_avg_sq", "metrics.jsonl",
             ])
-        #expect(checks[1].finding == "5 tensors the same to the bit")
+        #expect(checks[1].finding == "5 tensors bit-identical")
         #expect(ResumeProof.table(checks)[0] == "  start          ok  resumed from step 4")
     }
 
@@ -90,13 +90,13 @@ private struct ProofRun {
     }
 
     @Test(arguments: [
-        ("gap", "step 6 follows step 4, a gap"), ("repeat", "step 4 is there twice"),
+        ("gap", "step 6 follows step 4, a gap"), ("repeat", "step 4 appears twice"),
         ("end", "it ends with step 5, expected 6"), ("loss", "loss of step 5 is 0.50000001, expected 0.5"),
         ("lr", "lr of step 5 is 0.002, expected 0.001"),
-        ("norm", "grad_norm of step 5 is no number, expected 1.5"),
+        ("norm", "grad_norm of step 5 is not a number, expected 1.5"),
     ])
     func aForkedCurveIsSeen(harm: String, words: String) throws {
-        var lines = ProofRun.curve(resumed: 4)  // The run, four steps, the resume, two steps.
+        var lines = ProofRun.curve(resumed: 4)  // The description, four steps, the resume, two steps.
         switch harm {
         case "gap": lines.remove(at: 6)
         case "repeat": lines.insert(ProofRun.step(4), at: 6)
@@ -108,7 +108,7 @@ private struct ProofRun {
         #expect(failures(try sameRanks(try resumed(lines: lines))) == ["metrics.jsonl: \(words)"])
     }
 
-    /// The same numbers would come out.
+    /// The results would be the same.
     @Test func aRunThatBeganAnewProvesNothing() throws {
         #expect(
             failures(try sameRanks(try resumed(lines: ProofRun.curve())))
@@ -150,7 +150,7 @@ private struct ProofRun {
         #expect(checks.map(\.subject) == ["start", "metrics.jsonl", "loss of step 5", "unet of step 6"])
         #expect(checks[0].hasPassed == true && checks[1].hasPassed == true)
         #expect(checks[2].hasPassed == isClose, "\(checks[2].finding)")
-        // The last weights may be anywhere.
+        // The final weights may differ by any amount.
         #expect(checks[3].hasPassed == nil && checks[3].finding.hasPrefix("relative difference "))
     }
 
@@ -167,7 +167,7 @@ private struct ProofRun {
         let lines = (1...500).map { ProofRun.step($0) } + [#"{"kind":"sample","step":500}"#]
         let run = RunFolder(try resumed(lines: lines).path)
         #expect(MetricsHistory.lastStep(of: run) == 500)
-        // Half a line, while it is being written.
+        // A line that is still being written.
         let file = try #require(FileHandle(forWritingAtPath: run.metrics))
         try file.seekToEnd()
         try file.write(contentsOf: Data(#"{"kind":"step","step":5"#.utf8))

@@ -36,7 +36,7 @@ import Testing
     @Test func learningRateEndsAtItsLeast() {
         let rates = Self.rates(.cosine, final: 1e-4)
         #expect(rates[4] == 2e-3 && abs(rates[8] - 1.05e-3) < 1e-9 && abs(rates[12] - 1e-4) < 1e-9)
-        // A resumed run that goes on past its plan stays there.
+        // A resumed run that continues beyond its planned steps keeps the final value.
         Self.expectClose(Self.rates(.cosine, final: 1e-4, steps: 13..<40), Array(repeating: 1e-4, count: 27))
     }
 
@@ -47,8 +47,8 @@ import Testing
 
     // MARK: AdamW
 
-    /// Values of torch.optim.AdamW on ½·‖w − target‖² doubled, its gradient halved, with weight decay and a rate
-    /// that changes.
+    /// Values of torch.optim.AdamW for twice ½·‖w − target‖² with the gradient halved, with weight decay and a
+    /// changing learning rate.
     @Test func adamWIsThatOfPyTorch() {
         let store = ParameterStore()
         let weight = store.declare("weight", [5], .zeros)
@@ -104,7 +104,7 @@ import Testing
         for (update, decay) in [(0, Float(0)), (1, 2 / 11), (2, 0.25), (6, 7 / 16), (8, 0.5), (1000, 0.5)] {
             #expect(average.decay(update: update) == decay)
         }
-        // A short run's average leaves its start behind: the first update's weights replace it.
+        // The average of a short run does not include the initial weights: the first update replaces them.
         weight.values[0] = 1
         average.step(update: 0, store.values)
         #expect(average.values[0] == 1)

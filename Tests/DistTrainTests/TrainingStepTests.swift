@@ -14,11 +14,11 @@ import TestSupport
 
     // MARK: Micro-batches
 
-    /// However the batch is cut, loss, gradient and weights are the same to rounding. 4 leaves a remainder.
+    /// Loss, gradient and weights agree up to rounding for any micro-batch size. 4 leaves a remainder.
     @Test(arguments: [1, 2, 4, 6, 100])
     func microBatchesChangeNothing(size: Int) throws {
-        // Some gradients are zero but for rounding (a key's bias), and Adam would blow them up to whole steps; an eps
-        // above them keeps them where they are.
+        // Some gradients are zero except for rounding (a key's bias), and Adam would scale them up to full steps; a
+        // larger eps prevents this.
         let settings = AdamW.Settings(eps: 1e-3)
         let whole = try TinyTraining(adamW: settings)
         let cut = try TinyTraining(microBatchSize: size, adamW: settings)
@@ -48,7 +48,7 @@ import TestSupport
     // MARK: Clipping
 
     @Test func clippingScalesTheGradientToItsNorm() throws {
-        // The first moment after one step is (1 − β1)·gradient, as it was used.
+        // The first moment after one step is (1 − β1)·(the clipped gradient).
         func usedNorm(_ training: TinyTraining) -> Double {
             training.state[1].reduce(0) { $0 + Double($1) * Double($1) }.squareRoot() / (1 - 0.9)
         }
@@ -80,7 +80,7 @@ import TestSupport
         #expect(result.blockNorms.map(\.name) == blocks.names)
         let squares = result.blockNorms.reduce(0) { $0 + $1.value * $1.value }
         #expect(abs(squares.squareRoot() - result.gradientNorm) < 1e-6 * result.gradientNorm)
-        // Asking changes nothing.
+        // Reading the value has no side effect.
         let plain = try TinyTraining()
         #expect(try plain.step(0).gradientNorm == result.gradientNorm)
         #expect(plain.state == training.state)
@@ -96,7 +96,7 @@ import TestSupport
 
     @Test(arguments: [nil, 2] as [Int?])
     func aDamagedSampleStopsBeforeAnythingChanges(microBatchSize: Int?) throws {
-        // All samples of the dataset but one are sound; the batch takes them all.
+        // All samples of the dataset but one are intact, and the batch contains all of them.
         let training = try TinyTraining(
             batchSize: 7, microBatchSize: microBatchSize, dataset: NormalDataset(count: 7, damaged: [3]))
         let before = training.state
@@ -111,7 +111,7 @@ import TestSupport
         #expect(training.state == before)
     }
 
-    /// The step before the fault has been made, the fault's own has not.
+    /// The step before the fault was applied; the faulty step was not.
     @Test func aFaultKeepsTheStepsBefore() throws {
         let order = DataOrder(count: 8, seed: 11)
         let damaged = order.index(at: 4)  // first sample of the second step
@@ -145,10 +145,10 @@ import TestSupport
                 end = bucket.lowerBound
             }
             #expect(end == 0)
-            // No parameter is cut.
+            // No parameter is split.
             let starts = Set(store.parameters.map(\.offset))
             #expect(buckets.allSatisfy { starts.contains($0.lowerBound) })
-            // All but the last are large enough, and would not be without their first parameter.
+            // Each bucket except the last reaches the required size, but would not without its first parameter.
             for bucket in buckets.dropLast() {
                 #expect(bucket.count >= limit)
                 let first = store.parameters.first { $0.offset == bucket.lowerBound }
@@ -184,7 +184,7 @@ import TestSupport
                 }
             }
         }
-        // Not all at the end: the first goes out while the rest is computed.
+        // The first reduction starts before the backward pass ends.
         let firstStart = starts.firstIndex { !$0.isEmpty }
         #expect((firstStart ?? .max) < tape.instructionCount / 2 + tape.instructionCount / 4)
     }

@@ -3,7 +3,7 @@ import DistTrain
 import LDMModel
 import TestSupport
 
-/// A U-Net of a few thousand parameters with attention, dropout and two levels, on one process.
+/// A U-Net with a few thousand parameters, attention, dropout and two levels, in one process.
 final class TinyTraining {
     let model: UNet2DModel
     let modelState: ModelState
@@ -22,7 +22,7 @@ final class TinyTraining {
         config.attentionHeadDim = 8
         config.normNumGroups = 4
         config.dropout = 0.1
-        model = try UNet2DModel(config)
+        model = try UNet2DModel.forTraining(config)
         model.store.initialize(seed: 5)
         modelState = ModelState(
             model.store,
@@ -46,7 +46,7 @@ final class TinyTraining {
 
     var weights: [Float] { copy(model.store.values) }
     var gradients: [Float] { copy(model.store.gradients) }
-    /// All that a step changes: weights, both moments, average.
+    /// The complete state that a step changes: weights, both moments, average.
     var state: [[Float]] {
         [
             weights, copy(modelState.optimizer.expAvg), copy(modelState.optimizer.expAvgSq),

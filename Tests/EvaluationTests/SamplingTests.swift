@@ -1,5 +1,6 @@
 import Communication
 import Evaluation
+import FileFormats
 import Foundation
 import LDMModel
 import TensorCore
@@ -101,18 +102,17 @@ private func generator() throws -> SampleGenerator {
         defer { try? FileManager.default.removeItem(atPath: path) }
         try NPZFile.write(images, to: path)
         let bytes = [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
-        #expect(bytes.starts(with: [0x50, 0x4B, 3, 4]))
-        // Skip the local header: 30 bytes, the name, and 20 bytes of ZIP64 sizes.
-        let array = Array(bytes[(30 + 9 + 20)...])
+        let reader = try ArchiveReader(.zip, size: bytes.count) { Array(bytes[$0..<$0 + $1]) }
+        let member = try #require(try reader.next())
+        #expect(member.name == "arr_0.npy" && member.isFile)
+        let array = try reader.data(limit: 1 << 20)
+        #expect(try reader.next() == nil && array.count == member.size)
         #expect(array.starts(with: [0x93] + Array("NUMPY".utf8) + [1, 0]))
         let length = Int(array[8]) + 256 * Int(array[9])
         #expect((10 + length) % 64 == 0)
         let head = String(decoding: array[10..<10 + length], as: UTF8.self)
         #expect(head.hasPrefix("{'descr': '|u1', 'fortran_order': False, 'shape': (3, 5, 6, 3), }"))
         #expect(head.hasSuffix("\n"))
-        let data = images.flatMap(\.pixels)
-        #expect(Array(array[(10 + length)..<(10 + length + data.count)]) == data)
-        // The end of the central directory.
-        #expect(Array(bytes.suffix(22).prefix(4)) == [0x50, 0x4B, 5, 6])
+        #expect(Array(array[(10 + length)...]) == images.flatMap(\.pixels))
     }
 }

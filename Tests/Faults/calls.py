@@ -36,7 +36,7 @@ REQUIRED = {
 # Calls that a run must make on its other files, and reads that a resume must make.
 REQUIRED_FILES = ["open metrics.jsonl", "*write* metrics.jsonl", "f*sync metrics.jsonl", "*write* config.yaml*",
                   "rename* config.yaml*", "*write* model*/unet/*", "rename* model*", "*write* .lock/1.json",
-                  "rename* status.json.[*] -> status.json"]
+                  "rename* status.json.partial-[*] -> status.json"]
 REQUIRED_RESUME = ["open-read checkpoints/step-00000004/manifest.json", "*read* checkpoints/step-00000004/unet/*",
                    "open-read metrics.jsonl", "ftruncate* metrics.jsonl", "*write* metrics.jsonl"]
 

@@ -87,7 +87,7 @@ class Checkpoint:
         text = read(os.path.join(self.path, "manifest.json"))
         trailer = TRAILER.search(text)
         if not trailer or crc32c(text[: trailer.start()]) != trailer[1].decode():
-            raise Damaged(f"{self.path}/manifest.json does not agree with its checksum")
+            raise Damaged(f"{self.path}/manifest.json does not match its checksum")
         self.manifest = json.loads(text)
         self.step = self.manifest["step"]
         if os.path.basename(self.path) != f"step-{self.step:08d}":
@@ -113,7 +113,7 @@ class Checkpoint:
         for name, row in listed.items():
             data = read(os.path.join(self.path, name))
             if len(data) != row["bytes"] or crc32c(data) != row["crc32c"]:
-                raise Damaged(f"{self.path}/{name} does not agree with its checksum")
+                raise Damaged(f"{self.path}/{name} does not match its checksum")
 
 
 class RunFolder:

@@ -29,7 +29,7 @@ def unmount(lab, path):
             break
         time.sleep(0.1)
     else:
-        raise RuntimeError(f"{path} stays busy")
+        raise RuntimeError(f"{path} is still busy")
     with lab.lock:
         lab.mounts.remove(path)
 

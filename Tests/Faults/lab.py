@@ -26,7 +26,6 @@ RANDOM_PARTS = [
     (re.compile(r"((?:\.partial|superseded)-\d{8,}-(?:expired-)?)[0-9a-f]{8}(?=[-/]|$)"), r"\1*"),
     (re.compile(r"(\.partial-)\d+(?![\d-])"), r"\1*"),
     (re.compile(r"\.\d+\.tmp$"), ".*.tmp"),
-    (re.compile(r"status\.json\.\d+$"), "status.json.*"),
     (re.compile(r"\.dat\.nosync\w+\.\w+$"), ".dat.nosync*"),
     (re.compile(r"events\.out\.tfevents\.[^/]*"), "events.out.tfevents.*"),
     (re.compile(r"offline-run-\d+_\d+-\w+"), "offline-run-*"),

@@ -4,7 +4,7 @@ import Testing
 import TestSupport
 
 extension ScratchFolder {
-    /// A safetensors file of this header and as many data bytes.
+    /// A safetensors file with this header and this number of data bytes.
     func write(header: String, dataCount: Int, name: String = "x.safetensors") throws -> String {
         var bytes = Data(withUnsafeBytes(of: UInt64(header.utf8.count).littleEndian) { Array($0) })
         bytes.append(contentsOf: header.utf8)
@@ -81,15 +81,15 @@ extension ScratchFolder {
     }
 
     @Test(arguments: [
-        // One fp32 tensor "a" of two elements, told in every wrong way; 8 bytes of data follow.
+        // Invalid descriptions of one fp32 tensor "a" with two elements; 8 bytes of data follow.
         (
             #"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[0],"data_offsets":[8,8]}}"#,
             "twice"
         ),
         (#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,16]}}"#, "needs 8 bytes, data_offsets give 16"),
-        (#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}"#, "cut short?"),
+        (#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}"#, "truncated?"),
         (#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#, "the tensors end at byte 4"),
-        (#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#, "hole"),
+        (#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#, "gap"),
         (
             #"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#,
             "overlaps"

@@ -75,7 +75,7 @@ import TestSupport
             try writer.finish()
         }
         #expect(error.description == "\(path): tensor 'a' has 8 of 16 bytes, the file was not written")
-        // The file that stood there before is whole.
+        // The previous file is intact.
         #expect(try SafetensorsFile(path: path).names == ["old"])
         #expect(try scratch.list() == ["out.safetensors"])
     }
@@ -158,7 +158,7 @@ import TestSupport
         #expect(try WeightFiles(path: scratch.path).floats(of: "a") == [1, 2])
         try SafetensorsWriter.write([("a", [1], [9])], to: scratch.file("other.safetensors"))
         let several = try #require(throws: SafetensorsError.self) { try WeightFiles(path: scratch.path) }
-        #expect(several.description.contains("name one"))
+        #expect(several.description.contains("choose one"))
         try SafetensorsWriter.write(
             [("a", [1], [5])], to: scratch.file("diffusion_pytorch_model.safetensors"))
         #expect(try WeightFiles(path: scratch.path).floats(of: "a") == [5])
@@ -189,11 +189,11 @@ import TestSupport
                 $0["d"] = "model-00001-of-00002.safetensors"
                 $0["c"] = nil
             }.hasSuffix(
-                "does not fit its shards in 2 tensors: c is in model-00002-of-00002.safetensors unannounced,"
-                    + " d is not in model-00001-of-00002.safetensors"))
+                "does not match its shards in 2 tensors: c is in model-00002-of-00002.safetensors, but not in"
+                    + " weight_map, d is not in model-00001-of-00002.safetensors"))
         #expect(try attempt { $0["c"] = "../x.safetensors" }.contains("same folder"))
         #expect(try attempt { $0["c"] = ".." }.contains("same folder"))
-        // A slash and the accent after it are one character to Swift, but not to the file system.
+        // A slash with a combining accent is one `Character` in Swift, but still a separator in the file system.
         #expect(try attempt { $0["c"] = "../\u{301}.safetensors" }.contains("same folder"))
         #expect(try attempt { $0["c"] = "c.safetensors\0\u{301}" }.contains("same folder"))
         #expect(try attempt { $0["c"] = "lost.safetensors" }.contains("No such file"))

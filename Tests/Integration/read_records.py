@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The steps of a run's records, with Python's standard library alone: read_records.py RUN metrics|tensorboard|wandb
+"""The steps of a run's records, read with Python's standard library only: read_records.py RUN metrics|tensorboard|wandb
 
 One line for each logged step and one for each picture, in the order of the file: "loss STEP" or "samples STEP". The
 file must be whole: what no reader would take ends this with an error.

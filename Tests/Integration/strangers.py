@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Does to the watcher's port of a rank what strangers may do, on loopback alone: idle connections, floods, guesses, and
-all of that while the rank has no file descriptors left. Ends with 1, and says why, where the rank shows a weakness.
+"""Attacks the watcher port of a rank, on loopback only: idle connections, floods and guesses, also while the rank has no
+free file descriptors. Prints the reason and exits with 1 if the rank does not withstand them.
 
     strangers.py PROCESS
 """
@@ -46,7 +46,7 @@ def connect(port):
 
 
 def everything_from(connection):
-    """What it sends until it is closed; None where it stays open."""
+    """The bytes received until the connection is closed; None if it stays open."""
     received = b""
     try:
         while chunk := connection.recv(4096):
@@ -59,7 +59,7 @@ def everything_from(connection):
 
 
 def idle(port, count):
-    """Connections that say nothing get nothing, and end."""
+    """Silent connections receive nothing and are closed."""
     held = [connect(port) for _ in range(count)]
     for connection in (held[0], held[count // 2], held[-1]):
         received = everything_from(connection)
@@ -83,7 +83,7 @@ def flood(port, byte):
 
 
 def guess(port):
-    """A correct hello without the secret gets a challenge, and no more."""
+    """A valid hello without the secret receives only a challenge."""
     connection = connect(port)
     connection.sendall(b"DTwatch1" + (1).to_bytes(4, "big") + bytes(32))
     connection.sendall(bytes(32) + b'{"end":true}\n')
@@ -93,7 +93,7 @@ def guess(port):
 
 
 def cpu_seconds(pid, name):
-    """Of the threads of this name."""
+    """The CPU time of the threads with this name."""
     total = 0
     for path in glob.glob(f"/proc/{pid}/task/*/stat"):
         with open(path, encoding="ascii") as file:
@@ -105,7 +105,7 @@ def cpu_seconds(pid, name):
 
 
 def without_descriptors(pid, port):
-    """The rank can open nothing more: its watcher does not spin, and goes on when it can."""
+    """The rank has no free file descriptors: its watcher does not spin, and continues when it has some."""
     limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     open_now = max(int(name) for name in os.listdir(f"/proc/{pid}/fd")) + 1
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_now, limits[1]))

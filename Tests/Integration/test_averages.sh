@@ -28,7 +28,7 @@ expect_status 0 "${powers[@]}" --set train.steps=12 --set checkpoint.keep_last=2
 [[ $(ls "$snapshots/step-00000002") == $'ema-power-0.05\nema-power-0.1\nmanifest.json' ]] ||
     fail "found $(ls "$snapshots/step-00000002")"
 expect_status 0 "$disttrain" checkpoint verify "$snapshots"
-expect_text "whole" 6
+expect_text "intact" 6
 # A snapshot and a checkpoint of the same step have the same contents.
 for folder in ema-power-0.05 ema-power-0.1; do
     cmp "$snapshots/step-00000012/$folder/diffusion_pytorch_model.safetensors" \
@@ -43,13 +43,13 @@ expect_text "ema-snapshots/superseded-" 3
 for step in 08 10 12; do
     expect_status 0 "$disttrain" checkpoint diff "$scratch/same/ema-snapshots/step-000000$step" \
         "$(echo "$scratch/same/ema-snapshots/superseded-000000$step"-*)"
-    expect_text "tensors are the same to the bit" 2
+    expect_text "tensors are bit-identical" 2
     expect_no_text "relative"
 done
 expect_status 0 ranks 3 "${powers[@]}" --set train.steps=12 --output "$run"
 expect_text "Resuming from $run/checkpoints/step-00000006" 1
 [[ $(steps "$snapshots") == "2 4 6 8 10 12" ]] || fail "found $(steps "$snapshots")"
-[[ $(find "$snapshots/step-00000008/ema-power-0.1" -name '*.safetensors' | wc -l) == 3 ]] || fail "not of three ranks"
+[[ $(find "$snapshots/step-00000008/ema-power-0.1" -name '*.safetensors' | wc -l) == 3 ]] || fail "the snapshot does not have the files of three ranks"
 [[ -z $(find "$snapshots" -name '.partial-*') ]] || fail "half a snapshot is left"
 
 # --- Other widths -----------------------------------------------------------------------------------------
@@ -59,7 +59,7 @@ expect_status 0 "${train[@]}" --set train.steps=12 --set "ema.sigma_rel=[0.08]" 
 expect_status 0 "${export[@]}" --model "$scratch/tracked" --weights ema-power-0.080 --output "$scratch/tracked_008"
 expect_text "ema-power-0.08 of step 12" 1
 expect_status 0 "${export[@]}" --model "$run" --sigma-rel 0.08 --output "$scratch/made_008"
-expect_text "sigma-rel-0.08 of step 12, from 12 averages of 6 steps, is off its profile by 1.7 %" 1
+expect_text "sigma-rel-0.08 of step 12, from 12 averages of 6 steps, deviates from its profile by 1.7 %" 1
 expect_text "Wrote the pipeline of sigma-rel-0.08 of step 12" 1
 expect_status 0 "${export[@]}" --model "$run" --weights ema-power-0.1 --output "$scratch/kept_01"
 expect_status 0 "${export[@]}" --model "$run" --sigma-rel 0.1 --output "$scratch/made_01"
@@ -96,7 +96,7 @@ sample=("$disttrain" sample --count 2 --steps 3 --precision fp32 --output "$scra
 expect_status 0 "${sample[@]}" --model "$scratch/made_008" --dump-latents "$scratch/a.safetensors"
 expect_status 0 ranks 2 "${sample[@]}" --model "$run" --weights sigma-rel-0.08 --dump-latents "$scratch/b.safetensors"
 expect_text "Note: sigma-rel-0.08 of step 12" 1
-cmp "$scratch/a.safetensors" "$scratch/b.safetensors" || fail "--weights sigma-rel-0.08 draws otherwise"
+cmp "$scratch/a.safetensors" "$scratch/b.safetensors" || fail "--weights sigma-rel-0.08 gives other samples"
 expect_status 0 "$disttrain" evaluate --model "$run" --weights sigma-rel-0.08 --reference synthetic-faces:20 \
     --count 20 --steps 2
 grep -q '"weights": "sigma-rel-0.08"' "$run/evaluation/step-00000012-pixel.json" || fail "the evaluation names other weights"
@@ -107,7 +107,7 @@ grep -q '"weights": "sigma-rel-0.08"' "$run/evaluation/step-00000012-pixel.json"
 expect_status 0 "${train[@]}" --set train.steps=2 --set train.sample_every=2 --set sampling.count=2 --set evaluation.every=2 \
     --set evaluation.count=20 --set "ema.decays=[]" --set "ema.sigma_rel=[0.1, 0.05]" --set evaluation.steps=2 \
     --set sampling.steps=2 --output "$scratch/only"
-grep -q '"weights": "ema-power-0.1"' "$scratch/only/evaluation/step-00000002-pixel.json" || fail "another average is judged"
+grep -q '"weights": "ema-power-0.1"' "$scratch/only/evaluation/step-00000002-pixel.json" || fail "another average was evaluated"
 expect_status 0 "${export[@]}" --model "$scratch/only" --output "$scratch/only_out"
 expect_text "ema-power-0.1 of step 2" 1
 diff -r "$scratch/only_out" "$scratch/only/model" || fail "not the pipeline that the finished run has"
@@ -121,14 +121,14 @@ none=(--output "$scratch/none")
 refused 2 "expected more than 0 and less than 1/√12" "${export[@]}" --model "$run" --sigma-rel 0.3 "${none[@]}"
 refused 3 "of step 7, expected one of 2, 4, 6, 8, 10, 12" "${export[@]}" --model "$run" --sigma-rel 0.08 --at-step 7 \
     "${none[@]}"
-refused 3 "$scratch/empty: keeps no averages of power functions" "${export[@]}" --model "$scratch/empty" \
+refused 3 "$scratch/empty: contains no power-function averages" "${export[@]}" --model "$scratch/empty" \
     --sigma-rel 0.08 "${none[@]}"
 refused 2 "expected one of them" "${export[@]}" --model "$run" --sigma-rel 0.08 --weights unet "${none[@]}"
-refused 2 "--at-step goes with --sigma-rel" "${export[@]}" --model "$run" --at-step 8 "${none[@]}"
+refused 2 "--at-step: requires --sigma-rel" "${export[@]}" --model "$run" --at-step 8 "${none[@]}"
 refused 3 "expected ema-power-0.05 or ema-power-0.1" "${sample[@]}" --model "$snapshots/step-00000002" --weights unet
 refused 2 "ema.sigma_rel was [0.05, 0.1], is [0.05, 0.1, 0.2]" "${powers[@]}" --set train.steps=14 \
     --set "ema.sigma_rel=[0.05, 0.1, 0.2]" --output "$run"
-refused 3 "expected also unet" "${powers[@]}" --resume "$snapshots/step-00000002" --output "$scratch/none"
+refused 3 "expected unet" "${powers[@]}" --resume "$snapshots/step-00000002" --output "$scratch/none"
 rm -rf "$scratch/none"
 file=$(find "$snapshots/step-00000004" -name '*.safetensors' | head -1)
 printf '\x55\xaa\x55\xaa' | dd of="$file" bs=1 seek=$(($(stat -c %s "$file") - 4)) conv=notrunc status=none

@@ -61,7 +61,7 @@ refuses 3 "$scratch/nowhere: No such file or directory" "${prepare[@]}" "$scratc
 
 folder mixed rgb.png rgb.jpg
 echo "two pictures" >"$scratch/mixed/notes.txt"
-refuses 3 "1 file that is no image among 2 images (notes.txt)" "${prepare[@]}" "$scratch/mixed"
+refuses 3 "1 file that is not an image among 2 images (notes.txt)" "${prepare[@]}" "$scratch/mixed"
 accepts "notes.txt" "${prepare[@]}" --skip-bad "$scratch/mixed"
 
 folder odd cmyk.jpg rgb16.png palette.png gray.png gray.jpg rgba.png bits.png interlaced.png progressive.jpg
@@ -75,7 +75,7 @@ for bad in truncated.jpg onepixel.png notanimage.jpg; do
 done
 
 folder bad rgb.png truncated.jpg onepixel.png notanimage.jpg
-refuses 3 "3 such images in all" "${prepare[@]}" "$scratch/bad"
+refuses 3 "3 such images in total" "${prepare[@]}" "$scratch/bad"
 rm "$scratch/bad/rgb.png"
 refuses 3 "none of 3 images can be decoded" "${prepare[@]}" --skip-bad "$scratch/bad"
 
@@ -102,7 +102,7 @@ expect_status 0 "$disttrain" prepare synthetic-faces:40 --size 16 --first-stage 
 train_latents=("${train_folder[@]}" --set "data.path=$latents" --set data.size=null --set model.sample_size=8
     --set model.in_channels=4 --set model.out_channels=4)
 accepts "Done" "${train_latents[@]}" --set "first_stage.path=$scratch/vae_a/model"
-refuses 3 "these latents were made by another first stage" \
+refuses 3 "these latents were encoded by a different first stage" \
     "${train_latents[@]}" --set "first_stage.path=$scratch/vae_b/model"
 refuses 3 "but no first_stage is configured" "${train_latents[@]}"
 
@@ -110,7 +110,7 @@ cp -r "$latents" "$scratch/cut"
 truncate -s -100 "$scratch/cut/shard-00000.safetensors"
 refuses 3 "shard-00000.safetensors" "${train_latents[@]}" --set "data.path=$scratch/cut" \
     --set "first_stage.path=$scratch/vae_a/model"
-expect_text "cut short"
+expect_text "truncated or replaced"
 rm "$scratch/cut/shard-00000.safetensors"
 refuses 3 "shard-00000.safetensors" "${train_latents[@]}" --set "data.path=$scratch/cut" \
     --set "first_stage.path=$scratch/vae_a/model"
@@ -160,7 +160,7 @@ mkdir "$scratch/other"
 echo "keep me" >"$scratch/other/letter.txt"
 refuses 2 "no run" "${train[@]}" --output "$scratch/other"
 refuses 3 "letter.txt" "$disttrain" prepare --size 16 --output "$scratch/other" synthetic-faces:8
-[[ $(ls "$scratch/other") == letter.txt ]] || fail "something was written into a folder of other things"
+[[ $(ls "$scratch/other") == letter.txt ]] || fail "something was written into a folder with unrelated files"
 
 # A full disk of 4 MB: first shards do not fit, then a checkpoint: exit code 74, as for any storage fault.
 disk=$scratch/disk

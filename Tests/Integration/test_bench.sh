@@ -69,7 +69,7 @@ expect_text '"_class_name": "AutoencoderKL"' 1
 expect_status 2 "$disttrain" bench sample "${unet[@]}" --evaluations 0
 expect_text "--evaluations 0: expected 1 or more"
 expect_status 2 "$disttrain" bench kernels --backend onednn
-expect_text "every backend is timed here"
+expect_text "every backend is timed"
 expect_status 2 "$disttrain" bench sample --unet "$scratch/none.yaml"
 expect_text "none.yaml: does not exist" 1
 expect_status 3 "$disttrain" bench vae --vae "$configs/vae_quickstart.yaml" --size 18

@@ -27,7 +27,7 @@ expect_status 0 ranks 2 "${train[@]}" --output "$run" --set checkpoint.keep_last
 # --- Inspecting -------------------------------------------------------------------------------------------
 
 expect_status 0 "${tool[@]}" list "$run"
-expect_text "whole" 4
+expect_text "complete" 4
 expect_text "loss " 4
 expect_status 0 "${tool[@]}" inspect "$run"
 expect_text "$checkpoints/step-00000004" 1
@@ -35,7 +35,7 @@ expect_text "by 2 ranks" 1
 expect_status 0 "${tool[@]}" inspect "$checkpoints/step-00000002" --json
 cmp "$scratch/stdout" "$checkpoints/step-00000002/manifest.json" || fail "--json is not the manifest"
 expect_status 0 "${tool[@]}" verify "$run"
-expect_text "whole" 4
+expect_text "intact" 4
 
 # --- Comparing --------------------------------------------------------------------------------------------
 
@@ -55,12 +55,12 @@ expect_text "that differ less"
 # from the original.
 expect_status 0 "${tool[@]}" reshard "$checkpoints/step-00000002" --ranks 3 --output "$scratch/three/checkpoints"
 expect_status 0 "${tool[@]}" verify "$scratch/three"
-expect_text "step-00000002: whole" 1
+expect_text "step-00000002: intact" 1
 expect_status 0 "${tool[@]}" diff "$scratch/three" "$checkpoints/step-00000002"
 expect_text "ranks: 3 → 2" 1
 expect_no_text "relative"
 expect_status 0 "${tool[@]}" reshard "$scratch/three" --ranks 2 --output "$scratch/two"
-diff -r "$scratch/two/step-00000002" "$checkpoints/step-00000002" || fail "there and back is not the same"
+diff -r "$scratch/two/step-00000002" "$checkpoints/step-00000002" || fail "resharding to 3 ranks and back changed the files"
 for start in "$checkpoints/step-00000002" "$scratch/three"; do
     expect_status 0 ranks 2 "${train[@]}" --output "$scratch/on_$(basename "$start")" --resume "$start"
 done
@@ -68,7 +68,7 @@ expect_status 0 "${tool[@]}" diff "$scratch/on_step-00000002" "$scratch/on_three
 expect_no_text "relative"
 # Bitwise identical to the uninterrupted run, including the loss.
 expect_status 0 "${tool[@]}" diff "$run" "$scratch/on_three"
-expect_text "unet: 144 of 144 tensors are the same to the bit" 1
+expect_text "unet: 144 of 144 tensors are bit-identical" 1
 expect_no_text "relative"
 expect_no_text "metric:"
 refused 3 "exists already; choose another --output" "${tool[@]}" reshard "$scratch/three" --ranks 2 \
@@ -82,18 +82,18 @@ bad=$checkpoints/step-00000004
 file=$(find "$bad/exp_avg" -name '*.safetensors' | sort | tail -1)
 printf '\x55\xaa\x55\xaa' | dd of="$file" bs=1 seek=$(($(stat -c %s "$file") - 4)) conv=notrunc status=none
 expect_status 0 "${tool[@]}" list "$run"
-expect_text "whole" 4
+expect_text "complete" 4
 expect_status 3 "${tool[@]}" verify "$run"
 expect_text "step-00000004: exp_avg/$(basename "$file"): tensor '" 1
-expect_text "Error: $run: 1 of 4 checkpoints are not whole" 1
+expect_text "Error: $run: 1 of 4 checkpoints are damaged" 1
 refused 3 "has checksum" "${tool[@]}" reshard "$run" --ranks 1 --output "$scratch/none"
 [[ $(ls -A "$scratch/none") == "" ]] || fail "a damaged checkpoint was copied"
 refused 3 "has checksum" "${tool[@]}" diff "$run" "$scratch/other"
 truncate -s -1 "$file"
 expect_status 0 "${tool[@]}" list "$run"
-expect_text "whole" 3
+expect_text "complete" 3
 expect_text "damaged: exp_avg/" 1
-refused 3 "cut short?" "${tool[@]}" inspect "$run"
+refused 3 "truncated?" "${tool[@]}" inspect "$run"
 
 # --- Pruning ----------------------------------------------------------------------------------------------
 
@@ -117,7 +117,7 @@ expect_status 0 "${tool[@]}" prune "$scratch/live" --keep-last 1
 expect_text "1 of " 1
 # Step 4 is damaged, so 3 is the newest valid step.
 expect_status 0 "${tool[@]}" prune "$run" --keep-last 1
-expect_text "2 of 4 checkpoints stay" 1
+expect_text "2 of 4 checkpoints kept" 1
 [[ $(steps "$checkpoints") == "3 4" ]] || fail "found $(steps "$checkpoints")"
 expect_status 0 ranks 2 "${train[@]}" --output "$run" --set checkpoint.keep_last=4
 expect_text "skipping checkpoint step-00000004: $file: is " 1

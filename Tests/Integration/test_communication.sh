@@ -24,9 +24,9 @@ expect_text "all checks passed" 1
 # An error on one rank during collective work: reported once with the rank, and all ranks exit with its code.
 for failing in 0 2; do
     expect_status 3 ranks 3 "${self_test[@]}" --scenario agreed-failure --failing-rank $failing
-    expect_text "shard 7 is cut short" 1
-    expect_text "Error (rank $failing): shard 7 is cut short" 1
-    expect_no_text "came through"
+    expect_text "shard 7 is truncated" 1
+    expect_text "Error (rank $failing): shard 7 is truncated" 1
+    expect_no_text "completed the scenario"
 done
 
 # An error that every rank detects: reported once, without a rank.
@@ -42,8 +42,8 @@ expect_text "no-such-option'" 1
 for scenario in lone-failure failure-in-reduction; do
     expect_status 3 within bash -c "source $repository/Tests/Integration/lib.sh; ranks 3 \"\$@\"" - \
         "${self_test[@]}" --scenario $scenario --failing-rank 1
-    expect_text "Error (rank 1): shard 7 is cut short" 1
-    expect_no_text "came through"
+    expect_text "Error (rank 1): shard 7 is truncated" 1
+    expect_no_text "completed the scenario"
 done
 
 # Started as one of several processes that cannot connect to each other.

@@ -10,7 +10,7 @@ for version in "$repository"/Tests/Fixtures/compatibility/*/; do
 
     for run in run vae; do
         expect_status 0 "$disttrain" checkpoint verify $run
-        expect_text ": whole" 1
+        expect_text ": intact" 1
     done
     # The finished run resumes on fewer and on more ranks; only its length has changed.
     expect_status 0 ranks 1 "$disttrain" "${train[@]}" --set train.steps=10

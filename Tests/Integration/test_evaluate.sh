@@ -20,16 +20,16 @@ for name in fd_pixel kd_pixel precision recall density coverage mean_pairwise_di
 done
 if grep -q '"[fk]id' "$result"; then fail "a distance of pixels is called fid or kid"; fi
 for picture in nearest samples; do
-    [[ -s $run/evaluation/step-00000004-pixel-$picture.png ]] || fail "no picture $picture"
+    [[ -s $run/evaluation/step-00000004-pixel-$picture.png ]] || fail "missing picture $picture"
 done
 numbers "$result" >"$scratch/alone"
 
 # On three ranks from scratch, then on two with the stored features of the reference.
 rm -r "$run/evaluation"
 expect_status 0 ranks 3 "${evaluate[@]}"
-numbers "$result" | diff "$scratch/alone" - || fail "three ranks measure otherwise"
+numbers "$result" | diff "$scratch/alone" - || fail "three ranks give other results"
 expect_status 0 ranks 2 "${evaluate[@]}"
-numbers "$result" | diff "$scratch/alone" - || fail "the kept features measure otherwise"
+numbers "$result" | diff "$scratch/alone" - || fail "the stored features give other results"
 
 # Killed after the first shard, the evaluation continues from it, on another number of ranks.
 rm -r "$run/evaluation"
@@ -40,16 +40,16 @@ await_from $pid "the first shard" compgen -G "$run/evaluation/samples-*/shard-00
 kill -KILL $pid
 wait $pid 2>/dev/null || true
 expect_status 0 ranks 2 "${evaluate[@]}" --steps 6
-expect_text "are there already"
+expect_text "already computed"
 diff <(numbers "$scratch/whole/step-00000004-pixel.json" | grep '": [0-9.-]*,*$') \
-    <(numbers "$result" | grep '": [0-9.-]*,*$') || fail "an interrupted evaluation measures otherwise"
+    <(numbers "$result" | grep '": [0-9.-]*,*$') || fail "an interrupted evaluation gives other results"
 if compgen -G "$run/evaluation/samples-*" >/dev/null; then fail "the samples' features are left behind"; fi
 
 # Stored features of other images under the same name are rejected.
 kept=$(echo "$run"/evaluation/reference-pixel-*.safetensors)
 sed -i 's/"images":"./"images":"z/' "$kept"
 expect_status 3 "${evaluate[@]}"
-expect_text "another images"
+expect_text "was made with different images"
 
 # Images that already exist, without their grid.
 expect_status 0 "$disttrain" sample --model "$run" --count 20 --steps 4 --precision fp32 --output "$scratch/pictures"
@@ -57,7 +57,7 @@ expect_status 0 ranks 2 "$disttrain" evaluate --samples "$scratch/pictures" --re
     --output "$scratch/same" --features pixel
 grep -q '"count": 20' "$scratch/same/evaluation-pixel.json" || fail "expected 20 samples"
 expect_text "20  samples close to a training image"
-grep -q '"precision": 1' "$scratch/same/evaluation-pixel.json" || fail "a set does not lie in itself"
+grep -q '"precision": 1' "$scratch/same/evaluation-pixel.json" || fail "the precision of a set against itself is not 1"
 
 # Invalid combinations.
 expect_status 2 "$disttrain" evaluate --reference synthetic-faces --count 20
@@ -76,7 +76,7 @@ train=("$disttrain" train --config "$repository/configs/tiny.yaml" --set train.b
     --set evaluation.steps=2 --set train.precision=fp32 --set train.checkpoint_every=2)
 expect_status 0 ranks 2 "${train[@]}" --output "$scratch/judged" --set train.steps=3
 for step in 2 3; do
-    grep -q '"fd_pixel": ' "$scratch/judged/evaluation/step-0000000$step-pixel.json" || fail "step $step was not judged"
+    grep -q '"fd_pixel": ' "$scratch/judged/evaluation/step-0000000$step-pixel.json" || fail "step $step was not evaluated"
 done
 [[ $(grep -c '"kind":"evaluation"' "$scratch/judged/metrics.jsonl") == 2 ]] || fail "the curve lacks evaluations"
 expect_status 0 "${train[@]}" --output "$scratch/judged" --set train.steps=4
@@ -86,7 +86,7 @@ expect_status 0 ranks 2 "$disttrain" evaluate --model "$scratch/judged/checkpoin
     --reference synthetic-faces:60 --precision fp32 --output "$scratch/command"
 for name in fd_pixel kd_pixel recall density; do
     diff <(grep "\"$name\"" "$scratch/command/step-00000002-pixel.json") \
-        <(grep "\"$name\"" "$scratch/judged/evaluation/step-00000002-pixel.json") || fail "the command judges otherwise"
+        <(grep "\"$name\"" "$scratch/judged/evaluation/step-00000002-pixel.json") || fail "the command gives other results"
 done
 expect_status 2 "${train[@]}" --output "$scratch/bad" --set evaluation.features=inception
 expect_text "docs/evaluation.md"
@@ -113,7 +113,7 @@ expect_text "--feature-stage"
 expect_status 0 "$disttrain" evaluate --model "$run" --reference "$scratch/originals" --count 20 --steps 2 \
     --features vae --feature-stage "$scratch/vae/model"
 grep -q '"fd_vae": ' "$run/evaluation/step-00000004-vae.json" || fail "pixels were not compared by latents"
-[[ -s $result ]] || fail "the evaluation by pixels is gone"
+[[ -s $result ]] || fail "the evaluation with pixel features was removed"
 # A report on both models shows the cost of each, including that of the first stage.
 expect_status 0 "$disttrain" report "$run" "$scratch/latent" --output "$scratch/both.html"
 grep -q "its first stage" "$scratch/both.html" || fail "the first stage costs nothing"

@@ -43,7 +43,7 @@ expect_status 0 "$disttrain" checkpoint export --model "$step" --weights unet --
 cmp -s "$scratch/ema/unet/$unet" "$scratch/raw/unet/$unet" && fail "--weights unet gave the average"
 expect_status 0 "${sample[@]}" --model "$step" --weights unet --dump-latents "$scratch/c.safetensors"
 same_samples "$scratch/raw" "$step/unet"
-cmp "$scratch/a.safetensors" "$scratch/c.safetensors" || fail "sample --weights unet draws otherwise"
+cmp "$scratch/a.safetensors" "$scratch/c.safetensors" || fail "sample --weights unet gives other samples"
 
 # Half the size, in shards, overwriting an earlier export; then read again.
 expect_status 0 "$disttrain" checkpoint export --model "$step" --dtype bf16 --max-shard-size 200KB \
@@ -74,10 +74,10 @@ expect_status 0 "${tiny[@]}" "${still[@]}" --init-from "$step/unet" --output "$s
 for pair in "from_run ema" "from_ema ema" "from_raw raw"; do
     read -r run source <<<"$pair"
     expect_status 0 "$disttrain" checkpoint export --model "$scratch/$run" --weights unet --output "$scratch/out_$run"
-    cmp "$scratch/out_$run/unet/$unet" "$scratch/$source/unet/$unet" || fail "$run started elsewhere"
+    cmp "$scratch/out_$run/unet/$unet" "$scratch/$source/unet/$unet" || fail "$run started from other weights"
 done
-grep -qx "init_from: $scratch/run" "$scratch/from_run/config.yaml" || fail "config.yaml does not say where it began"
-grep -q "\"init_from\":\"$step/ema-0.99\"" "$scratch/from_run/metrics.jsonl" || fail "nor does metrics.jsonl"
+grep -qx "init_from: $scratch/run" "$scratch/from_run/config.yaml" || fail "config.yaml does not name the initial weights"
+grep -q "\"init_from\":\"$step/ema-0.99\"" "$scratch/from_run/metrics.jsonl" || fail "metrics.jsonl does not name the initial weights"
 
 # The run's own checkpoint takes precedence, even if the other model no longer exists.
 mv "$scratch/ema" "$scratch/moved"
@@ -93,7 +93,7 @@ bare=("$disttrain" train --config "$scratch/bare.yaml" --output "$scratch/from_b
 refused 2 "model: this key must be given" "${bare[@]}"
 expect_status 0 "${bare[@]}" --init-from "$scratch/ema"
 diff <(sed -n '/^model:/,/^[a-l]/p' "$scratch/from_bare/config.yaml") \
-    <(sed -n '/^model:/,/^[a-l]/p' "$scratch/run/config.yaml") || fail "another model was made"
+    <(sed -n '/^model:/,/^[a-l]/p' "$scratch/run/config.yaml") || fail "another model was created"
 
 refused 2 "attention_head_dim is 12, there 24; freq_shift is 1, there 0" "${tiny[@]}" \
     --set model.attention_head_dim=12 --set model.freq_shift=1 --set model.dropout=0.1 \
@@ -121,7 +121,7 @@ expect_status 0 "$disttrain" checkpoint export --model "$scratch/vae" --output "
 cmp "$scratch/vae_out/$unet" "$scratch/vae/model/$unet" || fail "not the first stage that the run has"
 expect_status 0 "${vae[@]}" "${still[@]}" --init-from "$scratch/vae/model" --output "$scratch/vae2"
 expect_status 0 "$disttrain" checkpoint export --model "$scratch/vae2" --weights vae --output "$scratch/vae_out"
-cmp "$scratch/vae_out/$unet" "$scratch/vae/model/$unet" || fail "the first stage started elsewhere"
+cmp "$scratch/vae_out/$unet" "$scratch/vae/model/$unet" || fail "the first stage started from other weights"
 refused 2 "latent_channels is 5, there 4" "${vae[@]}" --set model.latent_channels=5 \
     --init-from "$scratch/vae/model" --output "$scratch/none"
 refused 3 "expected an AutoencoderKL" "${vae[@]}" --init-from "$scratch/ema/unet" --output "$scratch/none"
@@ -135,18 +135,18 @@ expect_status 0 "$disttrain" train --config "$scratch/latent.yaml" --output "$sc
     --set "first_stage.path=$scratch/vae/model" "${short[@]}" --set train.steps=2
 expect_status 0 "$disttrain" checkpoint export --model "$scratch/latent" --output "$scratch/ldm"
 diff -r "$scratch/ldm" "$scratch/latent/model" || fail "not the pipeline that the finished run has"
-grep -q '"sample_size": 8' "$scratch/ldm/unet/config.json" || fail "the U-Net's size is not told"
+grep -q '"sample_size": 8' "$scratch/ldm/unet/config.json" || fail "the U-Net's size is not printed"
 same_samples "$scratch/latent" "$scratch/ldm"
 
 # Another first stage would silently produce different images.
 mv "$scratch/vae/model" "$scratch/vae/first"
 cp -r "$scratch/vae2/model" "$scratch/vae/model"
 printf '\x3f' | dd of="$scratch/vae/model/$unet" bs=1 seek=20003 conv=notrunc status=none
-refused 3 "other weights than the first stage" "${sample[@]}" --model "$scratch/latent"
+refused 3 "different weights than the first stage" "${sample[@]}" --model "$scratch/latent"
 expect_status 0 "${sample[@]}" --model "$scratch/latent" --first-stage "$scratch/vae/model"
-expect_text "other weights than the first stage" 1
+expect_text "different weights than the first stage" 1
 rm -r "$scratch/vae/model"
-refused 3 "give --first-stage" "$disttrain" checkpoint export --model "$scratch/latent" --output "$scratch/none"
+refused 3 "specify --first-stage" "$disttrain" checkpoint export --model "$scratch/latent" --output "$scratch/none"
 same_samples "$scratch/ldm" "$scratch/ldm/unet"
 expect_status 0 "${sample[@]}" --model "$scratch/latent" --first-stage "$scratch/vae/first"
 
@@ -155,27 +155,27 @@ expect_status 0 "${sample[@]}" --model "$scratch/latent" --first-stage "$scratch
 # Latents of one run are the noise of the next, under any reported name; one sample of two.
 expect_status 0 "${sample[@]}" --model "$scratch/ldm" --init-noise "$scratch/a.safetensors" --count 1 \
     --dump-latents "$scratch/one.safetensors"
-refused 2 "noise for 2 samples alone" "$disttrain" sample --model "$scratch/ldm" --count 3 \
+refused 2 "noise for only 2 samples" "$disttrain" sample --model "$scratch/ldm" --count 3 \
     --init-noise "$scratch/a.safetensors" --output "$scratch/pictures"
 # The scheduler's own spacing applies unless another one is given.
 expect_status 0 "${sample[@]}" --model "$scratch/ldm" --spacing trailing --dump-latents "$scratch/c.safetensors"
 sed -i 's/"leading"/"trailing"/' "$scratch/ldm/scheduler/scheduler_config.json"
 expect_status 0 "${sample[@]}" --model "$scratch/ldm" --dump-latents "$scratch/b.safetensors"
-cmp "$scratch/b.safetensors" "$scratch/c.safetensors" || fail "the scheduler's spacing does not hold"
+cmp "$scratch/b.safetensors" "$scratch/c.safetensors" || fail "the scheduler's spacing was not used"
 cmp -s "$scratch/a.safetensors" "$scratch/b.safetensors" && fail "the spacing makes no difference"
 
 # The latents of a U-Net without a first stage are not images, but can be written as latents.
 cp -r "$scratch/ldm/unet" "$scratch/bare"
 refused 3 "no first stage" "${sample[@]}" --model "$scratch/bare"
 expect_status 0 "${sample[@]}" --model "$scratch/bare" --dump-latents "$scratch/c.safetensors"
-expect_text "names no scheduler" 1
+expect_text "has no scheduler configuration" 1
 
 # Encode and decode with the first stage, which is found through the pipeline's folder.
 vae=("$disttrain" vae)
 expect_status 0 "${vae[@]}" decode --model "$scratch/ldm" --scaled "$scratch/b.safetensors" \
     --output "$scratch/images.safetensors"
 expect_status 0 "${vae[@]}" decode --model "$scratch/ldm" "$scratch/b.safetensors" --output "$scratch/raw.safetensors"
-expect_text "want --scaled" 1
+expect_text "require --scaled" 1
 cmp -s "$scratch/images.safetensors" "$scratch/raw.safetensors" && fail "--scaled makes no difference"
 expect_status 0 "${vae[@]}" encode --model "$scratch/ldm" "$scratch/images.safetensors" \
     --output "$scratch/encoded.safetensors"

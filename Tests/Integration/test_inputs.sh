@@ -29,10 +29,10 @@ mkfifo "$scratch/special/a.png"
 truncate -s 1T "$scratch/special/b.png"
 ln -s c.png "$scratch/special/c.png"
 ln -s /dev/zero "$scratch/special/d.png"
-refuses 3 "a.png: is a pipe, expected a regular file; 4 such images in all" "${prepare[@]}" "$scratch/special"
+refuses 3 "a.png: is a pipe, expected a regular file; 4 such images in total" "${prepare[@]}" "$scratch/special"
 expect_status 0 within_ranks 2 "${prepare[@]}" --skip-bad "$scratch/special"
 expect_text "2 images of 16x16x3"
-expect_text "4 left out"
+expect_text "4 skipped"
 refuses 3 "special/a.png: is a pipe" "${prepare[@]}" "$scratch/special/a.png"
 refuses 3 "/dev/zero: is a device" "${prepare[@]}" /dev/zero
 mkfifo "$scratch/pipe.yaml"
@@ -46,7 +46,7 @@ refuses 2 "pipe.yaml: is a pipe" "$disttrain" train --config "$scratch/pipe.yaml
         echo "a$level: &a$level [$(yes "*a$((level - 1))" | head -n 10 | paste -sd,)]"
     done
 } >"$scratch/bomb.yaml"
-refuses 2 "stands for more than 100000 values" \
+refuses 2 "expands to more than 100000 values" \
     "$disttrain" train --config "$scratch/bomb.yaml" --output "$scratch/made"
 # A downloaded run: the report skips what cannot be read.
 mkdir "$scratch/downloaded"
@@ -103,7 +103,7 @@ END
 refuses 3 "shard-00002.safetensors: CRC-32C is " "${train[@]}" --set train.steps=200
 expect_text "run \`disttrain prepare\` with the same options again"
 expect_status 0 "$disttrain" prepare synthetic-faces:40 --size 16 --output "$pixels"
-expect_text "4 were there already"
+expect_text "4 reused"
 rm -rf "$scratch/made"
 expect_status 0 within "${train[@]}" --set train.steps=2
 
@@ -134,6 +134,6 @@ cp "$images/truncated.jpg" "$scratch/samples"
 refuses 3 "truncated.jpg" "${evaluate[@]}" --size 16
 rm -rf "$scratch/made"
 expect_status 0 within_ranks 2 "${evaluate[@]}" --size 16 --skip-bad
-expect_text "left out 1 of 22 images: truncated.jpg" 1
+expect_text "skipped 1 of 22 images: truncated.jpg" 1
 grep -q '"count": 21' "$scratch/made/evaluation-pixel.json" || fail "expected 21 samples"
 refuses 2 "--max-megapixels 0" "${evaluate[@]}" --max-megapixels 0

@@ -27,7 +27,7 @@ expect_text "self-test communication --scenario forever" 1
 
 # The ranks' exit code is that of the job, and only their error is printed.
 expect_status 3 "$disttrain" launch -n 2 -- "${self_test[@]}" --scenario agreed-failure --failing-rank 1
-expect_text "Error (rank 1): shard 7 is cut short" 1
+expect_text "Error (rank 1): shard 7 is truncated" 1
 expect_no_text "mpirun"
 expect_status 2 "$disttrain" launch -n 2 -- "${self_test[@]}" --scenario common-failure
 expect_text "no such key" 1

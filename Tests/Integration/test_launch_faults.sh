@@ -63,11 +63,11 @@ expect_end 0
 launch_run second -- --set train.steps=6000 --set train.checkpoint_every=5800 --resume "$scratch/first"
 wait_for trained_to 60
 kill -KILL "$(rank_process 1)"
-wait_for grep -q "starting again in .* from $scratch/first (--resume)" "$run.log"
+wait_for grep -q "restarting in .* from $scratch/first (--resume)" "$run.log"
 wait_for eval '[[ $(grep -c "Resuming from $scratch/first/checkpoints/step-00000040" "$run.log") == 2 ]]'
 kill -TERM "$job"
 expect_end 75
-grep -q '"step":10,' "$run/metrics.jsonl" && fail "the run has started from initial weights"
+grep -q '"step":10,' "$run/metrics.jsonl" && fail "the run started from initial weights"
 
 # The launcher is killed: its ranks save a checkpoint and exit, and the same command resumes from it.
 launch_run orphaned -- --set train.steps=20000 --set train.checkpoint_every=19000
@@ -79,7 +79,7 @@ wait_for all_gone
 [[ $((SECONDS - began)) -le 120 ]] || fail "processes were left for $((SECONDS - began)) s"
 wait "$job" || true
 saved=$(ls "$run/checkpoints" | sed -n 's/^step-0*//p')
-[[ -n $saved ]] || fail "the ranks have saved no checkpoint after the launcher's death"
+[[ -n $saved ]] || fail "the ranks saved no checkpoint after the launcher was killed"
 launch_run orphaned -- --set train.steps=20000 --set train.checkpoint_every=19000
 wait_for grep -q "Resuming from .*step-0*$saved," "$run.log"
 # Killed while a rank is stopped, and restarted immediately.
@@ -90,7 +90,7 @@ began=$SECONDS
 wait "$job" || true
 launch_run orphaned -- --set train.steps=20000 --set train.checkpoint_every=19000
 wait_for eval '[[ $(grep -c "Resuming from" "$run.log") == 2 ]]'
-[[ $((SECONDS - began)) -le 160 ]] || fail "the repeated command trained only after $((SECONDS - began)) s"
+[[ $((SECONDS - began)) -le 160 ]] || fail "the repeated command started training only after $((SECONDS - began)) s"
 kill -TERM "$job"
 expect_end 75
 # A job that is not a training has nothing to save and ends immediately.
@@ -115,7 +115,7 @@ run=$scratch/probing
 "$disttrain" launch --host "$(hostname):1,elsewhere:1" --min-ranks 2 --ssh "$scratch/silent-ssh" -- "${train[@]}" \
     --output "$run" >"$run.log" 2>&1 &
 job=$!
-wait_for grep -q "elsewhere: no answer" "$run.log"
+wait_for grep -q "elsewhere: no response" "$run.log"
 sleep 0.2
 ps --ppid "$job" -o stat= | grep -q Z && fail "the launcher has zombies"
 kill -TERM "$job"

@@ -25,10 +25,10 @@ expect_records() {
     local record
     seq 1 "$1" | sed 's/^/loss /' >"$scratch/losses"
     seq 0 4 "$1" | sed 's/^/samples /' >"$scratch/pictures"
-    records metrics | diff "$scratch/losses" - || fail "metrics.jsonl does not hold steps 1 to $1"
+    records metrics | diff "$scratch/losses" - || fail "metrics.jsonl does not contain steps 1 to $1"
     for record in tensorboard wandb; do
         records "$record" >"$scratch/$record"
-        grep '^loss' "$scratch/$record" | diff "$scratch/losses" - || fail "$record does not hold steps 1 to $1"
+        grep '^loss' "$scratch/$record" | diff "$scratch/losses" - || fail "$record does not contain steps 1 to $1"
         grep '^samples' "$scratch/$record" | diff "$scratch/pictures" - || fail "$record lacks pictures"
     done
 }
@@ -55,7 +55,7 @@ expect_records 64
 # Neither record exists if it is disabled.
 expect_status 0 "${run[@]}" --set train.steps=2 --set train.sample_every=0 --set logging.tensorboard=false \
     --set logging.wandb=off --output "$scratch/plain"
-[[ ! -e $scratch/plain/tensorboard && ! -e $scratch/plain/wandb ]] || fail "records that nobody asked for"
+[[ ! -e $scratch/plain/tensorboard && ! -e $scratch/plain/wandb ]] || fail "unexpected records"
 
 # A record that cannot be written is reported once and stops nothing.
 mkdir -p "$scratch/blocked/checkpoints"

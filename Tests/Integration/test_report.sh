@@ -8,7 +8,7 @@ run=(train --config "$repository/configs/tiny.yaml" --set train.steps=12 --set t
 for number in 1 2 3 4; do
     expect_status 0 "$disttrain" "${run[@]}" --set "seed=$number" --output "$scratch/run$number"
 done
-# A run that was killed: no final checkpoint, no model, a torn line.
+# A run that was killed: no final checkpoint, no model, a truncated last line.
 cp -r "$scratch/run4" "$scratch/broken"
 rm -r "$scratch/broken/model" "$scratch/broken/checkpoints/step-00000012"
 sed -i -e '/"step":1[012],/d' -e '/"step":9,/d' "$scratch/broken/metrics.jsonl"
@@ -26,7 +26,7 @@ END
 
 # check_page FILE: the page is well-formed, contains every section, and loads nothing from elsewhere.
 check_page() {
-    python3 - "$1" <<'END' || fail "$1 is no whole page"
+    python3 - "$1" <<'END' || fail "$1 is not a complete page"
 import html.parser, re, sys
 
 class Page(html.parser.HTMLParser):
@@ -64,7 +64,7 @@ END
 expect_pictures() {
     local picture
     for picture in "$@"; do
-        [[ $(head -c 4 "$picture" | tail -c 3) == PNG ]] || fail "$picture is no PNG"
+        [[ $(head -c 4 "$picture" | tail -c 3) == PNG ]] || fail "$picture is not a PNG file"
     done
 }
 
@@ -73,7 +73,7 @@ expect_text "Wrote $scratch/run1/report/report.html" 1
 check_page "$scratch/run1/report/report.html"
 files=$scratch/run1/report/report_files
 expect_pictures "$files"/{loss,learning_rate,gradient_norm,throughput}.png
-grep -q "made all 12 steps" "$scratch/run1/report/report.html" || fail "the run is not called finished"
+grep -q "completed all 12 steps" "$scratch/run1/report/report.html" || fail "the run is not reported as finished"
 grep -q "No evaluation yet" "$scratch/run1/report/report.html" || fail "the page does not say what is missing"
 [[ $(grep -o 'data:image/png' "$scratch/run1/report/report.html" | wc -l) == 3 ]] || fail "expected 3 sample grids"
 # The folder still belongs to the run: it can be resumed, and nothing else in it has changed.
@@ -81,13 +81,13 @@ expect_status 0 "$disttrain" "${run[@]}" --set seed=1 --output "$scratch/run1"
 
 expect_status 0 "$disttrain" report "$scratch/broken" --output "$scratch/broken.html"
 check_page "$scratch/broken.html"
-grep -q "broke off at step 8 of 12" "$scratch/broken.html" || fail "the page does not say where the run broke off"
-grep -q '&lt;script&gt;a&amp;b`' "$scratch/broken.html" || fail "the host's name is not there as it is"
-grep -q "1 lines of" "$scratch/broken.html" || fail "the page does not mention the torn line"
+grep -q "interrupted at step 8 of 12" "$scratch/broken.html" || fail "the page does not say where the run was interrupted"
+grep -q '&lt;script&gt;a&amp;b`' "$scratch/broken.html" || fail "the host's name is not shown in full"
+grep -q "Skipped unreadable lines of.*: 1\." "$scratch/broken.html" || fail "the page does not mention the truncated line"
 
 expect_status 0 "$disttrain" report "$scratch/run2" --lang ja --output "$scratch/ja.html"
 check_page "$scratch/ja.html"
-grep -q 'lang="ja"' "$scratch/ja.html" || fail "the page does not say its language"
+grep -q 'lang="ja"' "$scratch/ja.html" || fail "the page does not declare its language"
 grep -q 'FID.*321' "$scratch/ja.html" || fail "no evaluation"
 
 all=("$scratch"/run{1,2,3,4} "$scratch/broken")
@@ -95,7 +95,7 @@ expect_status 0 "$disttrain" report "${all[@]}" --output "$scratch/five.html"
 check_page "$scratch/five.html"
 [[ $(grep -o '<path class="raw' "$scratch/five.html" | wc -l) -ge 15 ]] || fail "expected a curve of each run in each plot"
 
-# Runs that have just begun.
+# Runs that have just started.
 mkdir -p "$scratch/empty"
 cp "$scratch/run1/config.yaml" "$scratch/empty/"
 expect_status 0 "$disttrain" report "$scratch/empty" --output "$scratch/empty.html"
@@ -131,4 +131,4 @@ expect_status 2 "$disttrain" report
 expect_status 2 "$disttrain" report "$scratch/nothing"
 expect_text "nothing: no such folder" 1
 expect_status 2 "$disttrain" report "$scratch/talk"
-expect_text "holds neither config.yaml nor metrics.jsonl" 1
+expect_text "contains neither config.yaml nor metrics.jsonl" 1

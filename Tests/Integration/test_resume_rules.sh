@@ -36,8 +36,8 @@ kill -STOP $job
 expect_status 2 ranks 2 "${run[@]}" --output "$scratch/used"
 expect_text "is in use by another run, process $job" 1
 fingerprint "$scratch/used" >"$scratch/after"
-cmp "$scratch/before" "$scratch/after" || fail "a refused run has changed the folder"
-[[ $(ls "$scratch/used/.lock") == "$lock" ]] || fail "a refused run has changed the lock"
+cmp "$scratch/before" "$scratch/after" || fail "a rejected run changed the folder"
+[[ $(ls "$scratch/used/.lock") == "$lock" ]] || fail "a rejected run changed the lock"
 
 # After it is killed, exactly one of several waiting processes takes over immediately.
 kill -KILL $job
@@ -66,7 +66,7 @@ rm -r "$scratch/robbed/.lock"
 status=0
 wait $job || status=$?
 [[ $status == 2 ]] || fail "exit code $status, expected 2"
-grep -qF ".lock: has been removed while this run used it" "$scratch/job" || fail "no word on the lost lock"
+grep -qF ".lock: has been removed while this run used it" "$scratch/job" || fail "no message about the lost lock"
 
 # Harmless changes are reported and applied. Harmful changes are rejected without modifying anything, or applied if
 # allowed.
@@ -75,7 +75,7 @@ fingerprint "$scratch/run" >"$scratch/before"
 for harmful in seed=1 diffusion.schedule=linear 'optimizer.betas=[0.8, 0.9]' data.count=1999; do
     expect_status 2 "${run[@]}" --set train.steps=8 --set "$harmful" --output "$scratch/run"
     expect_text "Error" 1
-    expect_text "step-00000004: was made with another configuration: ${harmful%%=*} was " 1
+    expect_text "step-00000004: was written with a different configuration: ${harmful%%=*} was " 1
 done
 expect_status 2 ranks 2 "${run[@]}" --set train.steps=8 --set seed=1 --output "$scratch/run"
 expect_text "accept it with --allow-change seed" 1
@@ -85,13 +85,13 @@ expect_text "model.layers_per_block was 1, is 2 (the model's tensors would not f
 expect_status 2 "${run[@]}" --allow-change sed --output "$scratch/run"
 expect_text "did you mean 'seed'?" 1
 fingerprint "$scratch/run" >"$scratch/after"
-cmp "$scratch/before" "$scratch/after" || fail "a refused resume has changed the folder"
+cmp "$scratch/before" "$scratch/after" || fail "a rejected resume changed the folder"
 
 expect_status 0 "${run[@]}" --set train.steps=8 --set optimizer.learning_rate=1e-4 --set seed=1 \
     --allow-change seed --output "$scratch/run"
 expect_text "Note: train.steps was 4, is 8" 1
 expect_text "Note: optimizer.learning_rate was 0.001, is 0.0001" 1
-expect_text "Note: seed was 0, is 1, as --allow-change says" 1
+expect_text "Note: seed was 0, is 1 (accepted by --allow-change)" 1
 grep -qx "seed: 1" "$scratch/run/config.yaml" || fail "config.yaml is not the new one"
 
 # Resuming before a checkpoint: the curve and the images are truncated to that step, and later steps are repeated.

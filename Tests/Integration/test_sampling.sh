@@ -21,7 +21,7 @@ expect_status 0 "${sample[@]}" --model "$scratch/run" --output "$scratch/a" --du
 for model in "$scratch/run/model" "$scratch/run/checkpoints/step-00000002"; do
     expect_status 0 ranks 3 "${sample[@]}" --model "$model" --output "$scratch/b" \
         --dump-latents "$scratch/b.safetensors"
-    cmp "$scratch/a.safetensors" "$scratch/b.safetensors" || fail "$model samples otherwise"
+    cmp "$scratch/a.safetensors" "$scratch/b.safetensors" || fail "$model gives other samples"
 done
 [[ $(find "$scratch/a" -name 'sample_*.png' | wc -l) == 5 ]] || fail "expected 5 samples"
 

@@ -19,7 +19,7 @@ for count in 2 4; do
 done
 expect_status 0 "${sample[@]}" --seed 11 --count 1 --format png --output "$scratch/alone"
 cmp "$scratch/alone/sample_00000.png" "$scratch/seeds1/seed_00011.png" || fail "seed 11 is not the first of its seed"
-[[ ! -e $scratch/alone/grid.png ]] || fail "a grid that nobody asked for"
+[[ ! -e $scratch/alone/grid.png ]] || fail "unexpected sample grid"
 # The text chunks record how the image was sampled.
 for text in 'seed.11' 'index.0' 'step.4' 'steps.4' 'eta.0.0' 'method.ddim' 'weights.ema-0.99'; do
     grep -qaE "$text" "$scratch/seeds1/seed_00011.png" || fail "no text '$text' in the PNG"
@@ -30,7 +30,7 @@ expect_status 0 "${sample[@]}" --count 5 --output "$scratch/many" --format npz -
 expect_status 0 ranks 3 "${sample[@]}" --count 5 --output "$scratch/many3" --format npz
 archive=samples_5x32x32x3.npz
 cmp "$scratch/many/$archive" "$scratch/many3/$archive" || fail "archives of 1 and 3 ranks differ"
-python3 - "$scratch/many/$archive" <<'END' || fail "the archive is not what NumPy reads"
+python3 - "$scratch/many/$archive" <<'END' || fail "NumPy reads other values from the archive"
 import ast, sys, zipfile
 with zipfile.ZipFile(sys.argv[1]) as archive:
     assert archive.namelist() == ["arr_0.npy"] and archive.testzip() is None
@@ -52,12 +52,12 @@ same_pictures "$scratch/between1" "$scratch/between3"
 
 # Inversion: the resulting noise gives the same samples again.
 expect_status 0 "${sample[@]}" --invert synthetic-faces:3 --output "$scratch/inverted1"
-expect_text "Inverted 3 pictures by 4 steps and back: RMS error of pixels" 1
+expect_text "Inverted 3 pictures in 4 steps and sampled them back: RMS error of pixels" 1
 expect_status 0 ranks 2 "${sample[@]}" --invert synthetic-faces:3 --output "$scratch/inverted2"
 same_pictures "$scratch/inverted1" "$scratch/inverted2"
 grep -q '"latent_relative_error"' "$scratch/inverted1/inversion.json" || fail "no error in inversion.json"
 expect_status 0 "${sample[@]}" --init-noise "$scratch/inverted1/noise.safetensors" --output "$scratch/again"
-[[ -s $scratch/again/sample_00002.png ]] || fail "the noise draws nothing"
+[[ -s $scratch/again/sample_00002.png ]] || fail "the noise gives no samples"
 # Images from a folder, cropped and resized.
 expect_status 0 "${sample[@]}" --invert "$scratch/seeds1" --count 2 --output "$scratch/inverted3"
 expect_text "Inverted 2 pictures" 1

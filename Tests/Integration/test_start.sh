@@ -24,7 +24,7 @@ expect_no_text "set aside"
 # Returning once to an older checkpoint of its own: repeating the command continues.
 older=$scratch/second/checkpoints/step-00000006
 expect_status 2 "${train[@]}" --set train.steps=10 --resume "$older" --output "$scratch/second"
-expect_text "whose newest one is of step 8 and takes precedence" 1
+expect_text "its newest one, of step 8, takes precedence" 1
 expect_text "use --resume-before 7" 1
 back=("${train[@]}" --set train.steps=10 --resume-before 7 --output "$scratch/second")
 expect_status 0 "${back[@]}"
@@ -56,7 +56,7 @@ expect_status 2 mixed "${train[@]}" --output "$scratch/mixed" -- --set optimizer
 expect_text "the ranks do not agree: " 1
 expect_text "seed is 0 on rank 0, 7 on rank 1" 1
 expect_text "optimizer.learning_rate is 0.001 on rank 0, 1e-06 on rank 1" 1
-[[ -e $scratch/mixed ]] && fail "a refused start has made the run's folder"
+[[ -e $scratch/mixed ]] && fail "a rejected start created the run's folder"
 
 expect_status 2 mixed "${train[@]}" -- --output "$scratch/a" -- --output "$scratch/b"
 expect_text "--output is $scratch/a on rank 0, $scratch/b on rank 1" 1

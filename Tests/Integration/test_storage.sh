@@ -32,7 +32,7 @@ expect_status 0 "$disttrain" "${train[@]}" --output "$run"
 launched=$scratch/launched
 expect_status 0 with_fault "$launched" "${full[@]}" FAULT_ONCE="$scratch/once" "$disttrain" launch -n 2 -- "${train[@]}" \
     --output "$launched" --set checkpoint.save_timeout=2
-expect_text "starting again" 1
+expect_text "restarting in" 1
 [[ $(ls "$launched/logs" | wc -l) == 2 ]] || fail "$(ls "$launched/logs" | wc -l) starts, expected 2"
 expect_status 0 "$disttrain" checkpoint diff "$launched" "$launched/checkpoints/step-00000006"
 fails "No space left on device" with_fault "$scratch/hopeless" "${full[@]}" "$disttrain" launch -n 2 --max-restarts 0 -- \

@@ -87,7 +87,7 @@ kill -KILL "$(rank_process 1)"
 expect_end 0
 expect_same
 expect_said "rank 1 on $(hostname): died"
-grep -q "rank 1 .*: gone" "$run/logs/attempt-0001/postmortem.txt" || fail "the post-mortem does not tell who died"
+grep -q "rank 1 .*: died; last seen" "$run/logs/attempt-0001/postmortem.txt" || fail "the post-mortem does not name the rank that died"
 expect_status 0 "$disttrain" status "$run"
 expect_text "2 since" 1
 expect_text "last failure  attempt 1: rank 1" 1
@@ -162,7 +162,7 @@ expect_same
 launch_slowly told-between
 wait_for_step 96
 kill -KILL "$(rank_process 1)"
-await_from "$job" "the pause before a restart" has_line "starting again" "$run.log"
+await_from "$job" "the pause before a restart" has_line "restarting in" "$run.log"
 kill -TERM $job
 expect_end 75
 launch_run told-between
@@ -186,7 +186,7 @@ while true; do
     [[ $status == 75 && $count -lt 12 ]] || { cat "$run.log" >&2; fail "exit code $status under a time limit"; }
     limit=$((2 * limit))
 done
-[[ $count -gt 1 ]] || fail "a run of $steps steps was done within the time limit"
+[[ $count -gt 1 ]] || fail "a run of $steps steps finished within the time limit"
 expect_same
 
 # A second Ctrl-C ends the job immediately.
@@ -194,13 +194,13 @@ launch_slowly impatient
 wait_for_step 96
 kill -STOP "$(rank_process 1)"
 kill -INT "$job"
-await_from "$job" "word of the first Ctrl-C" has_line "once more ends at once" "$run.log"
+await_from "$job" "word of the first Ctrl-C" has_line "repeat to end immediately" "$run.log"
 kill -INT "$job"
 expect_end 130
 
 # A failure that would recur is not retried, and repeated failures are retried a limited number of times.
 expect_status 2 "$disttrain" launch -n 2 -- "${train[@]}" --set data.path=/nowhere --output "$scratch/refused"
-[[ $(ls "$scratch/refused/logs") == attempt-0001 ]] || fail "a usage error was tried again"
+[[ $(ls "$scratch/refused/logs") == attempt-0001 ]] || fail "a usage error was retried"
 
 # The processes are killed before a checkpoint is due.
 train+=(--set train.steps=1000000 --set train.checkpoint_every=0)
@@ -211,4 +211,4 @@ while kill -0 "$job" 2>/dev/null; do
 done
 expect_end 137
 [[ $(ls "$run/logs" | wc -l) == 3 ]] || fail "$(ls "$run/logs" | wc -l) starts with --max-restarts 2, expected 3"
-expect_said "2 restarts without a new checkpoint are enough"
+expect_said "the limit of 2 restarts without a new checkpoint is reached"

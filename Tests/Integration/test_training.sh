@@ -35,10 +35,10 @@ done
 # Weights that are in flight when a step begins have arrived before they are read.
 for count in 2 3 4; do
     expect_status 0 ranks "$count" "$disttrain" self-test weights
-    expect_text "weights on $count ranks: 6 runs as if on several hosts, all equal" 1
+    expect_text "weights on $count ranks: 6 runs with simulated hosts, all identical" 1
 done
 expect_status 2 ranks 3 "$disttrain" self-test gradients --batch 2
-expect_text "expected at least a sample a rank" 1
+expect_text "expected at least one sample per rank" 1
 
 # One global batch, regardless of the number of ranks: the same losses at every step.
 expect_status 0 "$disttrain" train "${run[@]}" --output "$scratch/ranks1"

@@ -19,12 +19,12 @@ nothing_left() {
 
 # The command removes its own folder after success. Two of a checkpoint's folders are power function averages.
 expect_status 0 "${verify[@]}" --set "ema.sigma_rel=[0.05, 0.1]" --set ema.snapshot_every=2
-expect_text "killed in step " 1
-expect_text " tensors the same to the bit" 12
-expect_text "20 steps, the same in loss, lr, grad_norm; none missing, none twice" 1
-expect_text "20 steps, none missing, none twice" 1
+expect_text "killed during step " 1
+expect_text " tensors bit-identical" 12
+expect_text "20 steps, the same in loss, lr, grad_norm; none missing, none repeated" 1
+expect_text "20 steps, none missing, none repeated" 1
 expect_text "relative difference" 2
-expect_text "Proven: " 1
+expect_text "Passed: " 1
 expect_no_text "DIFFERS"
 [[ ! -e runs ]] || fail "left behind: $(ls -R runs)"
 nothing_left verify-resume-tiny
@@ -35,26 +35,26 @@ expect_status 0 "${verify[@]}" --set optimizer.warmup_steps=50 --set train.steps
     --steps 8 --kill-at 4 --output "$scratch/kept"
 expect_text "the newest checkpoint is of step 3" 1
 expect_status 0 "$disttrain" checkpoint diff "$scratch/kept/undisturbed" "$scratch/kept/killed"
-expect_text "144 of 144 tensors are the same to the bit" 4
+expect_text "144 of 144 tensors are bit-identical" 4
 expect_status 0 "$disttrain" checkpoint list "$scratch/kept/loaded"
-expect_text "whole" 1
+expect_text "complete" 1
 expect_status 2 "${verify[@]}" --output "$scratch/kept"
-expect_text "is not empty, expected a new or empty folder" 1
+expect_text "not empty, expected a new or empty folder" 1
 
 # Errors are reported before anything runs.
 expect_status 2 "${verify[@]}" --set train.no_such_key=1
 expect_text "no_such_key: unknown key" 1
 expect_status 2 "${verify[@]}" --ranks 7
-expect_text "train.batch_size is 6, expected at least a sample for each of 7 ranks" 1
+expect_text "train.batch_size is 6, expected at least one sample for each of 7 ranks" 1
 expect_status 2 "${verify[@]}" --steps 5
 expect_text "--steps 5: expected 6 or more"
 expect_status 2 "${verify[@]}" --steps 8 --kill-at 8
 expect_text "--kill-at 8: expected 3 to 7"
 expect_status 2 env OMPI_COMM_WORLD_SIZE=2 "${verify[@]}"
-expect_text "run it by itself" 1
+expect_text "run it directly" 1
 # An error that only occurs in a run is reported with the run's message and exit code, and its log is kept.
 expect_status 3 "${verify[@]}" --set first_stage.path="$scratch/nothing" --output "$scratch/failed"
-expect_text "undisturbed on 2 ranks ended with exit code 3, expected 0; it said 'Error" 1
+expect_text "undisturbed on 2 ranks ended with exit code 3, expected 0; last message 'Error" 1
 grep -q "$scratch/nothing" "$scratch/failed/logs/undisturbed_on_2_ranks.txt" || fail "no log"
 [[ ! -e runs ]] || fail "left behind: $(ls -R runs)"
 nothing_left "$scratch/failed"

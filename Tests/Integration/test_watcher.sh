@@ -50,14 +50,14 @@ start early --collective-timeout 10s --max-restarts 0 -- --set train.steps=10 \
     --set 'model.block_out_channels=[1024]' --set model.layers_per_block=2
 find_rank 1
 until grep -qsx "rank reporter" /proc/"$process"/task/*/comm; do
-    kill -0 $job 2>/dev/null || { cat "$run.log" >&2; fail "nothing watches rank 1 before training"; }
+    kill -0 $job 2>/dev/null || { cat "$run.log" >&2; fail "rank 1 is not monitored before training"; }
 done
 kill -STOP "$process"
 # A crash code: rank 0's own, or 137 if mpirun still waited for the stopped rank and the launcher killed it.
 expect_end 1 137
-grep -q "rank 1 on $(hostname): not heard for .*, last seen .* in step 0" "$run.log" ||
-    { cat "$run.log" >&2; fail "nobody missed rank 1"; }
-[[ ! -e $run/status.json ]] || ! grep -q '"stepSeconds":[1-9]' "$run/status.json" || fail "training had begun"
+grep -q "rank 1 on $(hostname): no heartbeat for .*, last seen .* in step 0" "$run.log" ||
+    { cat "$run.log" >&2; fail "the stopped rank 1 was not detected"; }
+[[ ! -e $run/status.json ]] || ! grep -q '"stepSeconds":[1-9]' "$run/status.json" || fail "training had already started"
 
 # Unrelated processes connect. The soft limit is as low as on many systems, and the rank raises it.
 ulimit -Sn 256
@@ -66,7 +66,7 @@ find_rank 0
 until [[ -s $run/status.json ]]; do kill -0 $job || fail "the job ended: $(cat "$run.log")"; sleep 0.05; done
 grep -q "^Max open files *$(ulimit -Hn) " "/proc/$process/limits" ||
     fail "rank 0 may open few files: $(grep files "/proc/$process/limits")"
-"$repository/Tests/Integration/strangers.py" "$process" || { tail -5 "$run.log" >&2; fail "strangers disturb the job"; }
+"$repository/Tests/Integration/strangers.py" "$process" || { tail -5 "$run.log" >&2; fail "unrelated connections disturbed the job"; }
 kill -USR1 $job
 expect_end 75
-[[ $(ls "$run/logs") == attempt-0001 ]] || fail "strangers made the job start again"
+[[ $(ls "$run/logs") == attempt-0001 ]] || fail "unrelated connections caused a restart"

@@ -48,7 +48,7 @@ private let autoencoders = FixtureCase.all(.autoencoderKL, .vqModel)
         }
     }
 
-    @Test("bf16 is near diffusers", arguments: autoencoders, backends)
+    @Test("bf16 is close to diffusers", arguments: autoencoders, backends)
     func bfloat16(fixture: FixtureCase, backend: Backend) throws {
         let stage = try FirstStage(
             folder: fixture.model("vae", "vqvae"), dtype: .bfloat16, backend: backend)

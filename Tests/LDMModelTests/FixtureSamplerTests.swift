@@ -90,7 +90,7 @@ extension FixtureCase {
 }
 
 @Suite struct FixtureDDIMTests {
-    @Test("a whole chain of a model agrees with diffusers", arguments: FixtureCase.all(.ddim), backends)
+    @Test("a complete sampling run agrees with diffusers", arguments: FixtureCase.all(.ddim), backends)
     func golden(fixture: FixtureCase, backend: Backend) throws {
         let sampler = try fixture.sampler()
         let denoiser = Denoiser(try fixture.model("unet").loadUNet(), backend: backend)

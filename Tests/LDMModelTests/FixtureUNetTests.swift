@@ -63,7 +63,7 @@ extension FixtureCase {
         #expect(wrong == [])
     }
 
-    @Test("bf16 is near diffusers", arguments: FixtureCase.all(.unet), backends)
+    @Test("bf16 is close to diffusers", arguments: FixtureCase.all(.unet), backends)
     func bfloat16(fixture: FixtureCase, backend: Backend) throws {
         let run = try RecordedUNet(
             fixture, fixture.model("unet").loadUNet(), dtype: .bfloat16, backend: backend)
@@ -72,7 +72,7 @@ extension FixtureCase {
         #expect(wrong == [])
     }
 
-    @Test("the denoiser serves shapes in turn", arguments: FixtureCase.all(.unet))
+    @Test("the denoiser alternates between shapes", arguments: FixtureCase.all(.unet))
     func denoiser(fixture: FixtureCase) throws {
         let denoiser = Denoiser(try fixture.model("unet").loadUNet(), shapes: 1)
         let (sample, shape) = try fixture.tensor(["sample"]).nhwc()

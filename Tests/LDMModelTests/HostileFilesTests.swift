@@ -26,7 +26,7 @@ import TestSupport
         }()
     }
 
-    @Test("refused for the right reason, in one line", .timeLimit(.minutes(1)), arguments: Case.all)
+    @Test("rejected with the expected error, in one line", .timeLimit(.minutes(1)), arguments: Case.all)
     func refused(file: Case) throws {
         var kind = "none"
         let line = try Hostile.refusal {
@@ -53,7 +53,7 @@ import TestSupport
         #expect(Set(Case.all.map(\.reader)) == ["safetensors", "index", "config"])
     }
 
-    @Test("a pipe in a file's place is refused, and not waited for", .timeLimit(.minutes(1)))
+    @Test("a pipe instead of a file is rejected and does not block", .timeLimit(.minutes(1)))
     func pipes() throws {
         let folder = try ScratchFolder()
         for name in ["config.json", "model.safetensors"] { mkfifo(folder.path + "/" + name, 0o600) }
@@ -76,14 +76,14 @@ import TestSupport
         #expect(try JSONValue(parsing: "{\"\(few)\": 1}")[few] == 1)
     }
 
-    @Test("an index of a million tensors that are not there is told in one line", .timeLimit(.minutes(1)))
+    @Test("an index of a million missing tensors is reported in one line", .timeLimit(.minutes(1)))
     func manyNames() throws {
         let folder = try ScratchFolder()
         try SafetensorsWriter.write([("layer.a", [1], [1])], to: folder.path + "/x.safetensors")
         let map = (0..<1_000_000).map { "\"layer.\($0)\":\"x.safetensors\"" }.joined(separator: ",")
         try folder.write("model.safetensors.index.json", "{\"weight_map\":{\(map)}}")
         let line = try Hostile.refusal { _ = try WeightFiles(path: folder.path) }
-        #expect(line?.contains("does not fit its shards in 1000001 tensors") == true)
+        #expect(line?.contains("does not match its shards in 1000001 tensors") == true)
     }
 
     @Test("hints do not grow with hostile names", .timeLimit(.minutes(1)))
@@ -94,7 +94,7 @@ import TestSupport
         #expect(nearestName(to: "down_blocks.0.resnets.7.conv1.weigth", among: names) == names[7])
     }
 
-    @Test("a sparse file of more than the machine's memory is refused before memory is taken")
+    @Test("a sparse file larger than the memory is rejected before memory is allocated")
     func moreThanMemory() throws {
         let folder = try ScratchFolder()
         let count = Int(ProcessInfo.processInfo.physicalMemory) / 4 + 1024
@@ -110,7 +110,7 @@ import TestSupport
         #expect(line?.hasPrefix(folder.path) == true)
     }
 
-    @Test("the largest configurations are declared without overflow, and refused for their size")
+    @Test("the largest configurations do not overflow, and are rejected for their size")
     func largestConfigurations() throws {
         let levels = 16
         var unet = UNet2DConfig()

@@ -70,7 +70,6 @@ private func unet(_ json: String) throws -> UNet2DConfig {
              "up_block_types": ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"]}
             """)
         #expect(cifar.attentionHeadDim == nil)
-        #expect(cifar.headCount(channels: 256) == 1)
         #expect(cifar.freqShift == 1 && !cifar.flipSinToCos && cifar.downsamplePadding == 0)
         #expect(cifar.timeEmbedDim == 512)
         #expect(cifar.sampleSize == SpatialSize(32))
@@ -105,7 +104,7 @@ private func unet(_ json: String) throws -> UNet2DConfig {
              "out_channels": 3, "sample_size": 64, "time_embedding_type": "positional",
              "up_block_types": ["AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"]}
             """)
-        #expect(model.headCount(channels: 448) == 14)
+        #expect(model.attentionHeadDim == 32)
         #expect(model.sampleSize == SpatialSize(64))
         let vq = try VQModelConfig(
             config: ConfigNode(
@@ -181,7 +180,7 @@ private func unet(_ json: String) throws -> UNet2DConfig {
         (#"{"layers_per_blok": 2}"#, "layers_per_blok: unknown key; did you mean 'layers_per_block'?"),
         (
             #"{"block_out_channels": [100, 200, 300, 400]}"#,
-            "100 channels do not divide by norm_num_groups 32"
+            "100 channels are not divisible by norm_num_groups 32"
         ),
         (#"{"block_out_channels": [32, 64]}"#, "down_block_types: found 4 blocks, expected 2"),
         (#"{"block_out_channels": []}"#, "empty list"),
@@ -196,7 +195,7 @@ private func unet(_ json: String) throws -> UNet2DConfig {
             #"{"down_block_types": ["CrossAttnDownBlock2D"]}"#,
             "down_block_types[0]: found the string 'CrossAttnDownBlock2D'"
         ),
-        (#"{"attention_head_dim": 9}"#, "do not divide into heads of 9"),
+        (#"{"attention_head_dim": 9}"#, "are not divisible into heads of 9"),
         (#"{"attention_head_dim": 0}"#, "attention_head_dim: found 0"),
         (#"{"attn_norm_num_groups": 5}"#, "attn_norm_num_groups"),
         (
@@ -233,7 +232,7 @@ private func unet(_ json: String) throws -> UNet2DConfig {
         #expect(
             try attempt(#"{"down_block_types": ["AttnDownEncoderBlock2D"]}"#).contains("DownEncoderBlock2D"))
         #expect(try attempt(#"{"latents_mean": [0, 0, 0, 0]}"#).contains("latents_mean"))
-        #expect(try attempt(#"{"block_out_channels": [48]}"#).contains("48 channels do not divide"))
+        #expect(try attempt(#"{"block_out_channels": [48]}"#).contains("48 channels are not divisible"))
         #expect(try attempt(#"{"scaling_factor": 0}"#).contains("scaling_factor"))
         let spatial = ConfigNode(try JSONValue(parsing: #"{"norm_type": "spatial"}"#))
         #expect(throws: ConfigError.self) { try VQModelConfig(config: spatial) }

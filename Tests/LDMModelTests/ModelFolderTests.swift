@@ -6,7 +6,7 @@ import TestSupport
 
 @Suite struct ModelFolderTests {
     @Test(
-        "what is saved loads again, under present names", arguments: ["unet_old_names", "unet_no_attention"])
+        "saved weights load again, with current names", arguments: ["unet_old_names", "unet_no_attention"])
     func roundTrip(name: String) throws {
         let model = try FixtureCase.committed(name).model().loadUNet()
         let temporary = try ScratchFolder()
@@ -23,7 +23,8 @@ import TestSupport
 
     @Test func savesOtherValues() throws {
         let model = try FixtureCase.committed("unet_attention").model().loadUNet()
-        let average = model.store.makeBuffer()
+        let average = UnsafeMutablePointer<Float>.allocate(capacity: model.store.count)
+        average.initialize(repeating: 0, count: model.store.count)
         defer { average.deallocate() }
         for i in 0..<model.store.count { average[i] = 0.25 }
         let temporary = try ScratchFolder()

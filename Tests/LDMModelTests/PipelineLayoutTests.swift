@@ -1,3 +1,4 @@
+import Checkpointing
 import FileFormats
 import Foundation
 import LDMModel
@@ -43,7 +44,7 @@ extension ScratchFolder {
 @Suite struct PipelineLayoutTests {
     private let scheduler = #"{"_class_name": "DDPMScheduler", "_diffusers_version": "0.1.1"}"#
 
-    @Test("early pipelines keep model and scheduler beside the index") func flatLayout() throws {
+    @Test("early pipelines have model and scheduler next to the index") func flatLayout() throws {
         let temporary = try ScratchFolder()
         let unet = try tinyUNet()
         try ModelFolder(temporary.path).save(unet.config, unet.store)
@@ -95,7 +96,7 @@ extension ScratchFolder {
             let error = #expect(throws: ModelFolderError.self) {
                 try PipelineFolder.read(path, weights: "ema-0.9999")
             }
-            #expect(error?.description.contains("expected a checkpoint for 'ema-0.9999'") == true)
+            #expect(error?.description.contains("expected a checkpoint with 'ema-0.9999'") == true)
         }
     }
 
@@ -139,7 +140,7 @@ extension ScratchFolder {
         #expect(snapshot(try folder.loadUNet().store) == snapshot(unet.store))
     }
 
-    @Test("types of files", arguments: [SafetensorsDType.f16, .bf16, .f32, .f64]) func types(
+    @Test("weight files of all types", arguments: [SafetensorsDType.f16, .bf16, .f32, .f64]) func types(
         dtype: SafetensorsDType
     ) throws {
         let unet = try tinyUNet()
@@ -182,7 +183,7 @@ extension ScratchFolder {
         #expect(try FileManager.default.contentsOfDirectory(atPath: temporary.path) == ["from"])
     }
 
-    @Test("the fullest of several variants is read") func variants() throws {
+    @Test("the most precise of several variants is read") func variants() throws {
         let temporary = try ScratchFolder()
         func write(_ name: String, _ value: Float) throws {
             try SafetensorsWriter.write([("a", [1], [value])], to: temporary.at(name))
@@ -252,7 +253,7 @@ extension ScratchFolder {
         return (encoded.mean.map { $0 - shift }, images)
     }
 
-    @Test("a shift moves into the weights, since LDMPipeline knows none", arguments: [true, false])
+    @Test("a shift, which LDMPipeline does not support, is folded in", arguments: [true, false])
     func shift(hasConvolutions: Bool) throws {
         let temporary = try ScratchFolder()
         let autoencoder = try tinyAutoencoder {
@@ -262,7 +263,7 @@ extension ScratchFolder {
         try ModelFolder(temporary.at("vae")).save(autoencoder.config, autoencoder.store)
         try PipelineFolder.write(
             temporary.at("p"), unet: tinyUNet(channels: 4), scheduler: SchedulerConfig(),
-            firstStage: temporary.at("vae"),
+            firstStage: ModelFolder(temporary.at("vae")),
             trained: FirstStageReference(path: "", scalingFactor: 2.5, shiftFactor: 0.75))
         let written = try FirstStage(folder: ModelFolder(temporary.at("p/vqvae")))
         #expect(written.scalingFactor == 2.5 && written.shiftFactor == 0)

@@ -11,7 +11,7 @@ import TestSupport
 /// The configurations that ship with the program.
 private let folder = repositoryPath("configs")
 
-/// Two levels, one of them with attention, in milliseconds a step.
+/// Two levels, one of them with attention; a step takes milliseconds.
 private func tinyUNet() throws -> UNet2DConfig {
     var config = UNet2DConfig()
     config.sampleSize = SpatialSize(8)
@@ -38,7 +38,7 @@ private func trainingTape(_ config: UNet2DConfig, batch: Int) throws -> Tape {
 /// Multiply-adds of a U-Net on one image, from its layers as diffusers' source lists them.
 private struct LayerCount {
     private(set) var forward = 0
-    /// Of the layers whose input is no function of a parameter: nothing flows back through them.
+    /// Multiply-adds of the layers whose input does not depend on a parameter: no gradient flows through them.
     private(set) var withoutBackwardData = 0
 
     init(_ config: UNet2DConfig) {
@@ -89,7 +89,7 @@ private struct LayerCount {
         forward += convolution(channels[0], config.outChannels)
     }
 
-    /// Two operations each; as much again backwards for a layer's weights, and for its input.
+    /// Two operations per multiply-add; the backward pass needs as many again for the weights, and for the input.
     var trainingFlops: Int { 2 * (3 * forward - withoutBackwardData) }
 }
 
@@ -128,7 +128,7 @@ private struct LayerCount {
             unet: config, dtype: .float32, backend: .fastest, batch: 2, evaluations: 3
         ).run(Communicator())
         #expect(report.seconds.count == 3 && report.ceilings != nil)
-        // One call's operations, whatever the number of calls.
+        // The operations of one call, regardless of the number of calls.
         #expect(report.flops == Double(2 * 2 * LayerCount(config).forward))
         #expect(report.entries.contains { $0.name == Work.convolutionForward.rawValue && $0.flops > 0 })
         #expect(!report.entries.contains { $0.name == Work.convolutionBackwardData.rawValue })
@@ -180,7 +180,7 @@ private struct LayerCount {
             #expect(span["pid"] as? Int == 0 && span["tid"] as? Int == 0)
             #expect(try #require(span["ts"] as? Double) >= 0 && #require(span["dur"] as? Double) >= 0)
         }
-        // Two steps, and no more than the time that they took.
+        // Two steps; the sum does not exceed the measured time.
         #expect(spans.filter { $0["cat"] as? String == "optimizer" }.count == 2)
         let traced = spans.reduce(0) { $0 + ($1["dur"] as? Double ?? 0) }
         #expect(traced > 0 && traced <= 1e6 * report.seconds.reduce(0, +))

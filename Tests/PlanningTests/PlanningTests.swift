@@ -5,13 +5,13 @@ import Planning
 import TensorCore
 import Testing
 
-/// The model behind `disttrain plan`, against values computed by hand and against its limits.
+/// Compares the cost model of `disttrain plan` with values computed by hand, and checks its limits.
 @Suite struct PlanningTests {
     private let network = NetworkModel(
         latencySeconds: 1e-3, secondsPerByte: 1e-8, drivingSecondsPerByte: 0)
 
-    /// 4 buckets of 16,000 elements, read at 0, 0.1, 0.2 and 0.3 s of a pass of 1.5 s and whole at 1.1, 1.2, 1.3 and
-    /// 1.4 s, in the opposite order.
+    /// 4 buckets of 16,000 elements in a pass of 1.5 s: first read at 0, 0.1, 0.2 and 0.3 s, and complete at 1.1,
+    /// 1.2, 1.3 and 1.4 s, in the opposite order.
     private func model(
         _ network: NetworkModel, _ reduceDType: ReduceDType = .fp32, sharding: Sharding = .optimizer,
         dtype: DType = .float32
@@ -36,12 +36,12 @@ import Testing
 
     @Test func ringsTakeWhatTheirRoundsTake() {
         let four = RankLayout(hosts: 4)
-        // 3 rounds of a block of 1 MB, which asks first: 3·(3 ms + 10 ms).
+        // 3 rounds of a block of 1 MB, sent with the rendezvous protocol: 3·(3 ms + 10 ms).
         #expect(abs(network.ringAllGather(bytes: 4e6, four) - 0.039) < 1e-12)
         #expect(abs(network.ringAllReduce(bytes: 4e6, four) - 0.078) < 1e-12)
-        // 3 rounds of 100 bytes, which do not.
+        // 3 rounds of 100 bytes, sent eagerly.
         #expect(abs(network.ringReduceScatter(bytes: 400, four) - 0.003003) < 1e-12)
-        // 2 ranks a host: 7 rounds of blocks of 0.5 MB.
+        // 2 ranks per host: 7 rounds of blocks of 0.5 MB.
         #expect(abs(network.ringAllGather(bytes: 4e6, RankLayout(hosts: 4, perHost: 2)) - 0.056) < 1e-12)
     }
 
@@ -51,13 +51,13 @@ import Testing
             #expect(
                 abs(network.treeAllReduce(bytes: 8, RankLayout(hosts: hosts)) - 3 * (1e-3 + 8e-8)) < 1e-12)
         }
-        // Short messages go by the tree, long ones by the ring.
+        // Short messages use the tree, long ones the ring.
         let eight = RankLayout(hosts: 8)
         #expect(network.allReduce(bytes: 8, eight) == network.treeAllReduce(bytes: 8, eight))
         #expect(network.allReduce(bytes: 1e8, eight) == network.ringAllReduce(bytes: 1e8, eight))
     }
 
-    /// As Open MPI 4.1 chooses: in pairs on 4 ranks, the ring on 3, 5 and 64.
+    /// The choice of Open MPI 4.1: pairwise exchange on 4 ranks, the ring on 3, 5 and 64.
     @Test func someNumbersOfRanksGatherInPairs() {
         for ranks in [3, 5, 64] {
             let layout = RankLayout(hosts: ranks)
@@ -78,7 +78,7 @@ import Testing
                 let load = route.load(owner: owner, layout)
                 let (received, sent) = (load.incoming.reduce(0, +), load.outgoing.reduce(0, +))
                 #expect(abs(received - sent) < 1e-9, "\(route) on \(layout)")
-                // All other hosts' gradients leave them.
+                // The gradients of all other hosts are sent.
                 #expect(received >= Double(layout.hosts - 1))
             }
         }
@@ -99,11 +99,11 @@ import Testing
         #expect(
             ReductionRoute.halving.load(owner: 0, RankLayout(hosts: 3))
                 == Load(incoming: [2, 0.5, 0.5], outgoing: [1, 1, 1]))
-        // Rank 1, whose part is done, takes 0's part of the gather: what 0 has, and what 2 has.
+        // Rank 1, which has finished its own part, takes the role of 0 in the gather: it sends what 0 and 2 have.
         #expect(
             ReductionRoute.halving.load(owner: 1, RankLayout(hosts: 3))
                 == Load(incoming: [1.5, 1.5, 0.5], outgoing: [1.5, 1, 1]))
-        // 2 ranks a host: halves stay inside, quarters cross, in the gather too.
+        // 2 ranks per host: halves stay within a host, quarters are sent between hosts, also in the gather.
         #expect(
             ReductionRoute.halving.load(owner: 0, RankLayout(hosts: 2, perHost: 2))
                 == Load(incoming: [1, 0.5], outgoing: [0.5, 1]))
@@ -149,7 +149,8 @@ import Testing
         #expect(last > 1.5)
     }
 
-    /// Two hosts, 64,000 bytes a bucket in fp32, each to the one rank whose slice it is, at 10 μs a byte: 0.64 s each.
+    /// Two hosts, 64,000 bytes per bucket in fp32, each sent to the rank that owns the slice, at 10 μs per byte: 0.64 s
+    /// each.
     @Test func whatTheBackwardPassDoesNotHideIsWaitedFor() {
         let slow = NetworkModel(latencySeconds: 1e-3, secondsPerByte: 1e-5, drivingSecondsPerByte: 0)
         let step = model(slow).predict(RankLayout(hosts: 2), images: 8, microBatch: nil)
@@ -158,22 +159,22 @@ import Testing
         #expect(abs(step.reductionSeconds - 1.081) < 1e-9)
         #expect(step.drivingSeconds == 0)
         #expect(step.agreementSeconds == 1e-3)
-        // In bf16 half of the bytes: 0.32 s each, until 1.94 s.
+        // bf16 halves the bytes: 0.32 s each, until 1.94 s.
         let half = model(slow, .bf16).predict(RankLayout(hosts: 2), images: 8, microBatch: nil)
         #expect(abs(half.reductionSeconds - 0.441) < 1e-9)
     }
 
-    /// The same links. The first half of the store is rank 0's, and rank 1 waits for all of its first run, 0.64 s; 0.1 s
-    /// later it wants the second, of which 0.54 s are left. What rank 1 sends to rank 0 is there by then.
+    /// The same links. Rank 0 owns the first half of the store, and rank 1 waits for all of its first run, 0.64 s; 0.1 s
+    /// later it needs the second, of which 0.54 s remain. The data from rank 1 to rank 0 has arrived by then.
     @Test func whatTheForwardPassDoesNotHideIsWaitedFor() {
         let slow = NetworkModel(latencySeconds: 1e-3, secondsPerByte: 1e-5, drivingSecondsPerByte: 0)
         let two = RankLayout(hosts: 2)
         let step = model(slow).predict(two, images: 8, microBatch: nil)
         #expect(abs(step.gatherSeconds - (1e-3 + 0.64 + 0.54)) < 1e-9)
-        // bf16: vectors of 3,200 bytes a rank come first, then half of the bytes.
+        // bf16: vectors of 3,200 bytes per rank are sent first, then half of the bytes.
         let narrow = model(slow, dtype: .bfloat16).predict(two, images: 8, microBatch: nil)
         #expect(abs(narrow.gatherSeconds - (1e-3 + 0.032 + 0.32 + 0.22)) < 1e-9)
-        // Micro-batches: all is there before the second.
+        // With micro-batches, everything arrives before the second one.
         let parts = model(slow).predict(two, images: 16, microBatch: 8)
         #expect(abs(parts.gatherSeconds - step.gatherSeconds) < 1e-9)
         // Without sharding every rank has all weights.
@@ -186,12 +187,12 @@ import Testing
         #expect(abs(eight.gatherSeconds - (1e-3 + 7 * 0.32)) < 1e-9)
     }
 
-    /// The processor that computes moves the data: 0.1 μs a byte out of 10 in the queue.
+    /// The processor that computes also moves the data: 0.1 μs per byte, of 10 μs in the queue.
     @Test func drivingTransfersSlowsThePassDown() {
         let busy = NetworkModel(latencySeconds: 0, secondsPerByte: 1e-6, drivingSecondsPerByte: 1e-7)
         let step = model(busy).predict(RankLayout(hosts: 2), images: 8, microBatch: nil)
-        // Buckets are gone long before the next: all but the last one's rest of 0.1 s was moved meanwhile. Each rank
-        // exchanged 64,000 bytes a pair of buckets, half of them in each direction; and of the weights as many again, half
+        // Each bucket is sent long before the next one is ready; only the last 0.1 s of the last bucket remain. Each rank
+        // exchanged 64,000 bytes per pair of buckets, half of them in each direction, and as many bytes of weights, half
         // of them while it waited for the first.
         #expect(step.drivingSeconds > 0.9 * 1e-7 * 192_000)
         #expect(step.drivingSeconds <= 1e-7 * 192_000 + 1e-12)
@@ -224,7 +225,7 @@ import Testing
         #expect(six.activationBytes == 60 && abs(six.updateSeconds - 0.2) < 1e-12)
         #expect(abs(two.pass(batch: 16).passSeconds - 3.4) < 1e-12)
 
-        // 10 images by 4: passes of 4, 4 and 2; gradients are whole in the last one alone.
+        // 10 images in micro-batches of 4, 4 and 2; gradients are complete only in the last one.
         let ten = two.share(10, microBatch: 4)
         #expect(abs(ten.passSeconds - (1 + 1 + 0.6)) < 1e-12)
         #expect(abs(ten.readySeconds[0] - (2 + 0.3)) < 1e-12)
@@ -263,7 +264,7 @@ import Testing
         #expect(plan.saveSeconds == 63_900 * 12 / 1e6)
         #expect(try TrainingPlan(json: Data(plan.json.utf8)) == plan)
 
-        // A batch that grows with the ranks.
+        // The batch grows with the number of ranks.
         let weak = try TrainingPlan(
             configuration, workload: model(network).workload, compute: compute, network: network,
             layouts: layouts,

@@ -1,4 +1,4 @@
-"""Random configurations of everything that is read here: small, and as odd as diffusers allows."""
+"""Random configurations of all supported classes: small, with unusual values that diffusers allows."""
 
 
 def unet(random):
@@ -8,7 +8,7 @@ def unet(random):
     unit = groups * (head or 1) * (1 if groups * (head or 1) % 2 == 0 else 2)
     channels = [unit * random.randint(2, max(2, 16 // unit)) for _ in range(levels)]
     smallest = 2 ** (levels - 1)
-    # A group of a norm has to have two values at least.
+    # A group of a norm must have at least two values.
     size = [smallest * random.randint(least, max(2, 12 // smallest)) for least in (2, 1)]
     config = dict(
         sample_size=random.choice([tuple(size), size[0]]),
@@ -36,7 +36,7 @@ def _autoencoder(random):
     return dict(
         in_channels=random.randint(1, 4), out_channels=random.randint(1, 4),
         down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
-        # Two channels a group at least: of one, the norm takes away what a bias adds, and its gradient is rounding alone.
+        # At least two channels per group: with one, the norm cancels the bias, and its gradient is only rounding.
         block_out_channels=tuple(groups * random.randint(2, 12 // groups) for _ in range(levels)),
         layers_per_block=random.randint(1, 2), act_fn=random.choice(["silu", "swish"]),
         latent_channels=random.randint(1, 5), norm_num_groups=groups, sample_size=32,
@@ -56,7 +56,7 @@ def vq_model(random):
 
 
 def image_size(config, random):
-    """Height and width that an autoencoder takes."""
+    """A height and width that an autoencoder accepts."""
     factor = 2 ** (len(config["block_out_channels"]) - 1)
     return [factor * random.randint(least, 24 // factor) for least in (2, 1)]
 
@@ -72,7 +72,7 @@ def scheduler(random):
         beta_schedule=random.choice(["linear", "scaled_linear", "squaredcos_cap_v2"]),
         clip_sample=random.random() < 0.5, clip_sample_range=random.choice([1.0, 0.7]),
         timestep_spacing=random.choice(["leading", "trailing", "linspace"]),
-        # With ε a schedule that ends in pure noise divides by zero.
+        # With ε-prediction, a schedule that ends in pure noise divides by zero.
         rescale_betas_zero_snr=prediction != "epsilon" and random.random() < 0.3)
     steps = random.randint(1, 12)
     if config["timestep_spacing"] == "leading":
@@ -81,7 +81,7 @@ def scheduler(random):
         config["trained_betas"] = [random.uniform(0.001, 0.05) for _ in range(timesteps)]
     if name == "DDIMScheduler":
         config["set_alpha_to_one"] = random.random() < 0.5
-        # From pure noise, η near 1 makes diffusers take the root of a negative number.
+        # From pure noise with η near 1, diffusers takes the root of a negative number.
         eta = 0.0 if config["rescale_betas_zero_snr"] else random.choice([0.0, 0.0, 0.5, 1.0])
         return name, config, steps, eta
     config["variance_type"] = random.choice(["fixed_small", "fixed_small_log", "fixed_large"])

@@ -42,7 +42,7 @@ def scratch_root(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def pixel_run(scratch_root):
-    """configs/tiny.yaml, 60 steps of it, with two averages."""
+    """60 steps of configs/tiny.yaml, with two averages."""
     run = scratch_root / "pixel"
     disttrain(
         "train", "--config", REPOSITORY / "configs/tiny.yaml", "--output", run,
@@ -82,5 +82,5 @@ def latent_run(scratch_root, first_stage_run):
 
 
 def settings(*assignments):
-    """--set for each."""
+    """A --set option for each setting."""
     return [word for assignment in assignments for word in ("--set", assignment)]

@@ -1,4 +1,4 @@
-"""Comparisons, and the figures they gave: the table at the end of a run."""
+"""Comparisons, and the table of their results at the end of a run."""
 
 import torch
 
@@ -17,7 +17,7 @@ def largest(found, expected):
 
 
 def check(what, found, expected, limit, measure=relative):
-    """Fails unless both tensors have one shape and `measure` of them is at most `limit`."""
+    """Fails unless both tensors have the same shape and their `measure` is at most `limit`."""
     assert found.shape == expected.shape, f"{what}: shape {list(found.shape)}, expected {list(expected.shape)}"
     figure = measure(found, expected)
     note(what, measure.__name__, figure, limit)
@@ -27,7 +27,7 @@ def check(what, found, expected, limit, measure=relative):
 
 
 def note(what, measure, figure, limit):
-    """A figure for the table; `limit` None where it is only shown."""
+    """Adds a figure to the table; `limit` is None if it is not checked."""
     ROWS.append((what, measure, figure, limit))
 
 
@@ -38,7 +38,7 @@ def summary(tensor):
 
 
 def table():
-    """Lines of text; nothing where nothing was compared."""
+    """Lines of text; empty if nothing was compared."""
     if not ROWS:
         return
     width = max(len(row[0]) for row in ROWS)

@@ -1,4 +1,4 @@
-"""pytorch-fid's Inception network with weights of one's own: nothing is downloaded."""
+"""pytorch-fid's Inception network with random weights, so that nothing is downloaded."""
 
 import contextlib
 import unittest.mock
@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 
 class NarrowConv(torchvision.models.inception.BasicConv2d):
-    """A convolution of a sixteenth of the width; images keep their three channels."""
+    """A convolution with a sixteenth of the channels; images keep their three channels."""
 
     def __init__(self, in_channels, out_channels, **kwargs):
         super().__init__(in_channels if in_channels == 3 else in_channels // 16, out_channels // 16, **kwargs)
@@ -19,7 +19,7 @@ class NarrowConv(torchvision.models.inception.BasicConv2d):
 def random_network(seed, is_narrow=False):
     """(the state dict that a weights file holds, pytorch-fid's InceptionV3 with those weights)."""
     with contextlib.ExitStack() as patches:
-        # The constructor loads the published weights: it is given its own instead.
+        # The constructor loads the published weights; replace them with its own.
         patches.enter_context(unittest.mock.patch("pytorch_fid.inception.load_state_dict_from_url"))
         patches.enter_context(unittest.mock.patch("torchvision.models.Inception3.load_state_dict"))
         if is_narrow:
@@ -32,7 +32,7 @@ def random_network(seed, is_narrow=False):
 
 
 def randomize(network, seed):
-    """He's initialization, and statistics of batch normalisation that no layer can do without."""
+    """He's initialization, and batch normalisation statistics that affect every layer."""
     generator = torch.Generator().manual_seed(seed)
     for name, values in network.state_dict().items():
         if not values.is_floating_point():

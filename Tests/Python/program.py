@@ -1,4 +1,4 @@
-"""The program under test, by its command line alone. Tensors in files are NCHW, fp32."""
+"""The program under test, used only through its command line. Tensors in files are NCHW, fp32."""
 
 import json
 import os
@@ -15,7 +15,7 @@ PROGRAM = pathlib.Path(os.environ.get("DISTTRAIN", REPOSITORY / ".build/release/
 
 
 def disttrain(*arguments):
-    """Runs a command; what it printed. A failure shows everything."""
+    """Runs a command and returns its output. A failure shows the whole output."""
     command = [str(PROGRAM), *map(str, arguments)]
     result = subprocess.run(
         command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -25,7 +25,7 @@ def disttrain(*arguments):
 
 
 def sample(model, noise, scratch, *options, steps=5, precision="fp32"):
-    """Final latents [N, C, H, W], as the U-Net knows them, from `noise`; pictures lie in `scratch`/pictures."""
+    """Final scaled latents [N, C, H, W] of the U-Net, from `noise`; pictures are in `scratch`/pictures."""
     save_file({"noise": noise.contiguous()}, scratch / "noise.safetensors")
     disttrain(
         "sample", "--model", model, "--init-noise", scratch / "noise.safetensors", "--steps", steps,
@@ -44,7 +44,7 @@ def encode(model, image, scratch, precision="fp32"):
 
 
 def decode(model, latent, scratch, *options, precision="fp32"):
-    """Images [N, C, H, W] for latents; with "--scaled" for those that a U-Net knows."""
+    """Images [N, C, H, W] for latents; with "--scaled" for the scaled latents of a U-Net."""
     save_file({"latent": latent.contiguous()}, scratch / "latent.safetensors")
     disttrain(
         "vae", "decode", "--model", model, "--precision", precision, scratch / "latent.safetensors",
@@ -55,8 +55,8 @@ def decode(model, latent, scratch, *options, precision="fp32"):
 def predict(unet, noise, timestep, scratch, precision="fp32"):
     """Output of the U-Net in folder `unet` for samples `noise` at one timestep.
 
-    By a single DDIM step: where the model predicts the sample itself and ᾱ ends at 1, the step returns the model's
-    output as it is. A schedule that ends at `timestep` makes that the step's timestep.
+    Uses a single DDIM step: if the model predicts the sample and ᾱ ends at 1, the step returns the model's output
+    unchanged. The schedule ends at `timestep`, which is therefore the step's timestep.
     """
     pipeline = scratch / f"evaluation-{timestep}-{precision}"
     (pipeline / "scheduler").mkdir(parents=True)

@@ -1,10 +1,10 @@
-"""The configurations of published models, as their config.json on the hub has them."""
+"""The configurations of published models, as in their config.json on the hub."""
 
 from diffusers import AutoencoderKL, UNet2DModel
 
 
 def sd_vae_ft_mse():
-    """stabilityai/sd-vae-ft-mse: 83.65 million parameters. Its file has the attention weights' old names."""
+    """stabilityai/sd-vae-ft-mse: 83.65 million parameters. Its file uses the old names of attention weights."""
     return AutoencoderKL(
         in_channels=3, out_channels=3, latent_channels=4, sample_size=256, act_fn="silu",
         block_out_channels=(128, 256, 512, 512), layers_per_block=2, norm_num_groups=32,

@@ -1,4 +1,4 @@
-"""A reader of checkpoints, written from docs/checkpoint-format.md with numpy and safetensors alone.
+"""A reader of checkpoints, written from docs/checkpoint-format.md with only numpy and safetensors.
 
     python read_checkpoint.py runs/NAME/checkpoints/step-00015000
 
@@ -28,7 +28,7 @@ TABLE = tuple(_table())
 
 
 def crc32c(data, crc=0):
-    """Continues `crc`, the checksum of what came before, over more bytes."""
+    """Continues `crc`, the checksum of the preceding bytes, over more bytes."""
     crc ^= 0xFFFFFFFF
     for byte in bytes(data):
         crc = crc >> 8 ^ TABLE[(crc ^ byte) & 0xFF]
@@ -46,7 +46,7 @@ def _times(a, b):
 
 
 def joined(first, second, length):
-    """The checksum of two pieces one after the other, the second of `length` bytes."""
+    """The checksum of two concatenated pieces, the second of `length` bytes."""
     shift, power = 1 << 31, 1 << 23  # x^0, x^8
     while length:
         if length & 1:
@@ -83,13 +83,13 @@ def read_manifest(path):
 
 
 def read_weights(path, file, shapes):
-    """The tensors of a weight file by name, all checksums compared."""
+    """The tensors of a weight file by name, after comparing all checksums."""
     data = path.read_bytes()
     counts = {row["name"]: int(numpy.prod(shapes[row["name"]], dtype=numpy.int64)) for row in file["tensors"]}
     place = len(data) - 4 * sum(counts.values())
     check(struct.unpack("<Q", data[:8])[0] == place - 8, f"{path}: the header does not end where the tensors begin")
     whole = crc32c(data[:place])
-    # What the library makes of the header must be what the manifest says.
+    # The header as parsed by the library must match the manifest.
     library = safetensors.numpy.load(data)
     check(set(library) == set(counts), f"{path}: the header and the manifest name different tensors")
     tensors = {}
@@ -108,7 +108,7 @@ def read_weights(path, file, shapes):
 
 
 def read(path):
-    """The manifest, and {folder: {name: array}}; raises `Damaged` where anything does not agree."""
+    """The manifest, and {folder: {name: array}}; raises `Damaged` if anything does not match."""
     path = pathlib.Path(path)
     manifest = read_manifest(path)
     shapes = {row["name"]: row["shape"] for row in manifest["parameters"]}

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from program import REPOSITORY
 
-# The scripts that make the golden cases.
+# The scripts that generate the golden cases.
 sys.path.insert(0, str(REPOSITORY / "Tests/Fixtures/cases"))
 from make_models import give_old_names  # noqa: E402, F401: for the tests
 
@@ -25,7 +25,7 @@ NOISE_OF = {
 
 
 def randomized(model, seed):
-    """Norms start at 1 and 0: every parameter gets noise, so that none goes untested."""
+    """Adds noise to every parameter: norms are initialized with 1 and 0, which would hide errors."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -40,7 +40,7 @@ def seeded(seed, *shape):
 
 @torch.no_grad()
 def latents_by_ddim(unet, scheduler, noise, steps, **changes):
-    """Deterministic DDIM under the configuration of any scheduler: final latents [N, C, H, W]."""
+    """Deterministic DDIM with the configuration of any scheduler: final latents [N, C, H, W]."""
     ddim = DDIMScheduler.from_config(scheduler.config, **changes)
     ddim.set_timesteps(steps)
     latents = noise
@@ -59,13 +59,13 @@ def images_of(pipeline, noise, steps):
 
 
 def old_names_of(folder):
-    """How many tensors of a folder have old names."""
+    """The number of tensors in a folder with old names."""
     return sum(".proj_attn." in key for key in load_file(pathlib.Path(folder) / WEIGHTS))
 
 
 @contextlib.contextmanager
 def quiet():
-    """diffusers warns that an LDMPipeline's autoencoder is an AutoencoderKL; that is what is tested."""
+    """Suppresses diffusers' warning that an LDMPipeline's autoencoder is an AutoencoderKL, which is tested here."""
     logger = logging.getLogger("diffusers")
     level = logger.level
     logger.setLevel(logging.ERROR)

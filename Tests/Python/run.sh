@@ -1,6 +1,6 @@
 #!/bin/bash
-# Cross-checks the program live against PyTorch and diffusers: whatever one side writes, the other opens, and the
-# numbers agree. Builds the Python environment where it is not there.
+# Cross-checks the program with PyTorch and diffusers: each side opens what the other writes, and the numbers agree.
+# Creates the Python environment if it does not exist.
 #
 #   Tests/Python/run.sh VENV [PYTEST-OPTION...]     -k NAME, --seed N, --cases N, ...
 set -euo pipefail
@@ -8,7 +8,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 venv=$1
 shift
 
-# Built for exactly these versions, or (an environment of one's own) brought to them once.
+# Installs exactly these versions, in a new environment or in an existing one.
 stamp=$venv/.disttrain-requirements
 if ! cmp -s "$here/requirements.txt" "$stamp"; then
     [[ -x $venv/bin/python ]] || python3 -m venv "$venv"
@@ -16,7 +16,7 @@ if ! cmp -s "$here/requirements.txt" "$stamp"; then
     cp "$here/requirements.txt" "$stamp"
 fi
 
-# Nothing is fetched from a model hub.
+# Do not download anything from a model hub.
 export HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=1
 cd "$here"
 exec "$venv/bin/python" -m pytest "$@"

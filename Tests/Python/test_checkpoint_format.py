@@ -1,4 +1,4 @@
-"""docs/checkpoint-format.md is enough to read a checkpoint: a reader written from it agrees with the program."""
+"""docs/checkpoint-format.md is sufficient to read a checkpoint: a reader written from it agrees with the program."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def test_a_checkpoint_reads_as_the_program_says(checkpoint):
     weights = [file for file in manifest["files"] if file["path"].endswith(".safetensors")]
     assert len(weights) == 3 * len(folders)
     assert manifest["metric"]["name"] == "loss" and manifest["metric"]["value"] > 0
-    # It is the state of a training: the average lags behind the weights, second moments are squares.
+    # The values are plausible: the average lags behind the weights, and second moments are squares.
     apart = [numpy.abs(folders["unet"][name] - average).max() for name, average in folders["ema-0.9999"].items()]
     assert 0 < max(apart) < 1
     assert all((moment >= 0).all() for moment in folders["exp_avg_sq"].values())

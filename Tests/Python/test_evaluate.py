@@ -1,4 +1,4 @@
-"""`disttrain evaluate` against pytorch-fid, torch-fidelity and prdc: features and measures of one set of pictures."""
+"""Compares the features and metrics of `disttrain evaluate` with pytorch-fid, torch-fidelity and prdc."""
 
 import contextlib
 import io
@@ -65,20 +65,20 @@ def test_measures_are_those_of_the_packages(evaluated):
     for name, value in expected.items():
         note(f"evaluate: {name}", "largest", abs(metrics[name] - value), 1e-5)
         assert abs(metrics[name] - value) <= 1e-5, f"{name}: {metrics[name]}, expected {value}"
-    # By the singular values: with fewer images than values the root that pytorch-fid takes does not exist.
+    # By singular values: with fewer images than feature dimensions, pytorch-fid's matrix root does not exist.
     (mu, nu) = samples.mean(0), reference.mean(0)
     root = numpy.linalg.svd((samples - mu) @ (reference - nu).T, compute_uv=False).sum() / (COUNT - 1)
     traces = ((samples - mu) ** 2).sum() / (COUNT - 1) + ((reference - nu) ** 2).sum() / (COUNT - 1)
     fid = ((mu - nu) ** 2).sum() + traces - 2 * root
     note("evaluate: FID of few, by definition", "relative", abs(metrics["fid"] / fid - 1), 1e-5)
     assert abs(metrics["fid"] / fid - 1) <= 1e-5, f"fid: {metrics['fid']}, expected {fid}"
-    # Subsets are drawn otherwise: the mean over all pairs lies in the interval.
+    # Subsets are drawn differently; the mean over all pairs must be within the interval.
     kid = kernel_mmd(samples, reference, kid_kernel="poly")
     assert metrics["kid_low"] <= kid <= metrics["kid_high"], f"kid {kid}, found {metrics}"
 
 
 def test_fid_of_many_is_that_of_pytorch_fid(tmp_path, evaluated):
-    """Against statistics of full rank, where both are well conditioned."""
+    """Compared with statistics of full rank, for which both are well conditioned."""
     _, features, expected, scratch = evaluated
     random = numpy.random.default_rng(5)
     basis = random.normal(size=(2048, 2048)) / 45
@@ -96,7 +96,7 @@ def test_fid_of_many_is_that_of_pytorch_fid(tmp_path, evaluated):
 
 
 def test_mirrored_copies_are_found(tmp_path, request):
-    """What a network learned by heart from mirrored training images."""
+    """Samples that a network memorised from mirrored training images."""
     (tmp_path / "mirrored").mkdir()
     for file in draw(tmp_path / "reference", request.config.option.seed, 6):
         Image.open(file).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "mirrored" / file.name)

@@ -1,4 +1,4 @@
-"""Pipelines that diffusers wrote are sampled here, whatever the type, naming and number of their files."""
+"""Samples pipelines that diffusers wrote, with files of any type, naming and number."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from reference import (
     WEIGHTS, give_old_names, images_of, latents_by_ddim, old_names_of, quiet, randomized, seeded)
 
 STEPS = 10
-# Clipping x₀ makes the trajectory of a random model chaotic: PyTorch in fp32 is then 1e-4 to 1 from PyTorch in fp64.
+# Clipping x₀ makes the trajectory of a random model chaotic: PyTorch in fp32 then differs from fp64 by 1e-4 to 1.
 # Steps with clipping are compared one by one, in the golden cases of kind `scheduler`.
 STABLE = dict(clip_sample=False)
 BLOCKS = dict(
@@ -46,7 +46,7 @@ def make_pipeline(name, seed):
         return DDIMPipeline(unet(3, seed), DDIMScheduler(set_alpha_to_one=False, steps_offset=1, **STABLE))
     if name == "LDMPipeline with VQModel":
         model = VQModel(**ENCODER, latent_channels=3, num_vq_embeddings=64, scaling_factor=0.8)
-        # The initial codes lie so close together that rounding decides between them.
+        # The initial codes are so close together that rounding would decide between them.
         torch.nn.init.normal_(model.quantize.embedding.weight)
         return ldm(model, 3, seed)
     return ldm(AutoencoderKL(**ENCODER, latent_channels=4, scaling_factor=0.4), 4, seed)
@@ -57,7 +57,7 @@ FILES = ["fp32", "fp16", "fp16 variant", "bf16", "sharded", "old attention names
 
 
 def write(pipeline, files, folder):
-    """Saves the pipeline; the same weights as diffusers reads them back, in fp32."""
+    """Saves the pipeline, and returns it as diffusers reads it back, in fp32."""
     parts = [name for name in ("unet", "vqvae") if hasattr(pipeline, name)]
     types = {"fp16": torch.float16, "fp16 variant": torch.float16, "bf16": torch.bfloat16}
     if files in types:
@@ -87,7 +87,7 @@ def test_samples_agree(name, files, tmp_path, seed):
     folder = tmp_path / "pipeline"
     pipeline = write(make_pipeline(name, seed), files, folder)
     noise = seeded(seed + 1, 2, pipeline.unet.config.in_channels, 16, 16)
-    # DDPM's pipeline draws noise of its own at every step: its U-Net and schedule go through DDIM instead.
+    # DDPM's pipeline draws its own noise at every step, so its U-Net and schedule are tested with DDIM.
     expected = latents_by_ddim(pipeline.unet, pipeline.scheduler, noise, STEPS)
     latents = sample(folder, noise, tmp_path, steps=STEPS)
     check(f"{name}, {files}: latents", latents, expected, 1e-4)
@@ -103,7 +103,7 @@ def test_samples_agree(name, files, tmp_path, seed):
 
 @pytest.mark.parametrize("spacing", ["trailing", "linspace"])
 def test_the_pipelines_own_spacing(spacing, tmp_path, seed):
-    """scheduler_config.json says at which timesteps a model is sampled."""
+    """scheduler_config.json determines the timesteps at which a model is sampled."""
     folder = tmp_path / "pipeline"
     pipeline = DDIMPipeline(unet(3, seed), DDIMScheduler(timestep_spacing=spacing, **STABLE))
     pipeline.save_pretrained(folder)

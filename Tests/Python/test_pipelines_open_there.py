@@ -1,4 +1,4 @@
-"""What is trained here opens in diffusers, and its samples from the same noise agree."""
+"""diffusers opens models trained by this program, and samples from the same noise agree."""
 
 import pytest
 import torch
@@ -59,7 +59,7 @@ def test_checkpoint_folders_open(run, tmp_path, seed):
         outputs.append(found)
         check(f"{run.name} run: {folder.name} of a checkpoint", found, latents_by_ddim(unet, scheduler, noise, 5), 1e-5)
     for other in outputs[1:]:
-        assert (outputs[0] - other).abs().max() > 1e-3, "raw and averaged weights sample alike"
+        assert (outputs[0] - other).abs().max() > 1e-3, "raw and averaged weights give the same samples"
 
 
 def test_the_pipeline_holds_the_slowest_average(run):
@@ -72,7 +72,7 @@ def test_the_pipeline_holds_the_slowest_average(run):
 
 @pytest.mark.parametrize("weights", ["raw", "ema"])
 def test_exports_open(run, weights, tmp_path, seed):
-    """`checkpoint export` gives a whole pipeline of any checkpoint: step 30 is not the last."""
+    """`checkpoint export` creates a complete pipeline from any checkpoint: step 30 is not the last."""
     checkpoint = run / "checkpoints/step-00000030"
     slowest = max(checkpoint.glob("ema-*"), key=lambda folder: float(folder.name[4:]))
     folder = checkpoint / "unet" if weights == "raw" else slowest

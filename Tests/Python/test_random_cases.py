@@ -1,4 +1,4 @@
-"""Cases of random configurations, and of published ones at their real size, through the tests that walk golden cases:
+"""Runs the golden-case tests on random configurations, and on published ones at their real size:
 outputs and every gradient, on every backend, in fp32 and bf16 (docs/fixtures.md)."""
 
 import os
@@ -19,7 +19,7 @@ SUITES = ["swift", "test", "-c", "release", "--disable-testable-imports", "--fil
 
 
 def walk(folder, suites="Fixture", *options):
-    """Runs the suites that walk cases on those in `folder`; a failure shows what they said of it."""
+    """Runs the golden-case suites on the cases in `folder`; a failure shows their messages about it."""
     environment = dict(os.environ, DISTTRAIN_FIXTURES=str(folder))
     environment.setdefault("OMP_NUM_THREADS", "1")
     result = subprocess.run(
@@ -45,7 +45,7 @@ def test_random_configurations(tmp_path, seed, request):
         name, config, steps, eta = configurations.scheduler(draw)
         make_trajectories.make_scheduler(
             tmp_path / f"scheduler_{number}", getattr(diffusers, name)(**config), steps, eta, case)
-    # Models of a handful of channels have no room to average the rounding of bf16: PyTorch's own is beyond 2e-2, too.
+    # In models with few channels, the rounding errors of bf16 do not average out: PyTorch's own exceed 2e-2, too.
     walk(tmp_path, "Fixture", "--skip", "bfloat16")
 
 

@@ -1,4 +1,4 @@
-"""Published models at their real size, with random weights: what diffusers initializes them with."""
+"""Published models at their real size, with the random weights of diffusers' initialization."""
 
 import copy
 
@@ -25,8 +25,8 @@ def test_sd_vae_ft_mse(tmp_path, seed):
     image = seeded(seed, 1, 3, 256, 256).clamp(-1, 1)
     posterior = model.encode(image).latent_dist
     reconstruction = model.decode(posterior.mean).sample
-    # A decoder of random weights amplifies the rounding of bf16 beyond what is asked for, in PyTorch as well; then to be
-    # no worse than PyTorch is what can be asked.
+    # A decoder with random weights amplifies the rounding of bf16 beyond the tolerance, in PyTorch as well; then the
+    # error must not exceed PyTorch's.
     own = copy.deepcopy(model).bfloat16().decode(posterior.mean.bfloat16()).sample
     note("sd-vae-ft-mse, bf16: PyTorch's own reconstruction", "relative", relative(own, reconstruction), None)
     for precision, limit in LIMITS.items():

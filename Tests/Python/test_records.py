@@ -1,4 +1,4 @@
-"""TensorBoard's reader and wandb's client on the records of a run that was killed twice and resumed."""
+"""Reads the records of a run that was killed twice and resumed with TensorBoard's reader and wandb's client."""
 
 import hashlib
 import io
@@ -38,7 +38,7 @@ def run(scratch_root):
 
 
 def recorded(scratch, after_a_kill):
-    """The run, killed at two steps. From there on it is slowed, so that no kill is too late on a busy machine."""
+    """The run, killed at two steps, from which on it is slowed, so that no kill is too late on a busy machine."""
     run = scratch / "recorded"
     library = scratch / "interpose.so"
     subprocess.run([REPOSITORY / "Tests/Faults/build.sh", library], check=True)
@@ -65,7 +65,7 @@ def recorded(scratch, after_a_kill):
 
 
 def logged(run):
-    """The steps of metrics.jsonl; a last line may still be on its way."""
+    """The steps of metrics.jsonl; the last line may still be incomplete."""
     try:
         lines = (run / "metrics.jsonl").read_text().split("\n")[:-1]
     except FileNotFoundError:
@@ -74,7 +74,7 @@ def logged(run):
 
 
 def expected(run):
-    """{name: [(step, value)]} of every scalar but the norms by block."""
+    """{name: [(step, value)]} of every scalar except the norms by block."""
     series = {}
     for line in logged(run):
         values = {f"train/{name}": line[name] for name in (
@@ -107,7 +107,7 @@ def test_tensorboard_reads_everything(run):
         found = events.Scalars(name)
         assert [event.step for event in found] == [step for step, _ in values], name
         assert [event.value for event in found] == [float(numpy.float32(value)) for _, value in values], name
-    # Each step is logged, so the norm is the step's own, as those by block are.
+    # Each step is logged, so the norm is that of the step, like those by block.
     squares = numpy.sum([[event.value**2 for event in events.Scalars(tag)] for tag in blocks], axis=0)
     norms = [value for _, value in series["train/grad_norm"]]
     assert numpy.allclose(numpy.sqrt(squares), norms, rtol=1e-5)
@@ -121,7 +121,7 @@ def test_tensorboard_reads_everything(run):
 
 
 def records(run):
-    """All records of wandb's log, of which wandb knows every field."""
+    """All records of wandb's log; wandb's schema must define every field."""
     for data in read_records.wandb_records(run):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
@@ -141,12 +141,12 @@ def test_wandb_knows_every_record(run):
     assert kinds[:4] == ["header", "run", "environment", "files"] and kinds[-1] == "exit"
     assert [record.num for record in found] == list(range(1, len(kinds) + 1))
     (path,) = folder_of(run).glob("run-*.wandb")
-    assert path.stat().st_size > 2 * 32768, "too short to cross borders of blocks"
+    assert path.stat().st_size > 2 * 32768, "too short to cross a block boundary"
     assert [record.history.step.num for record in found if record.HasField("history")] == list(range(STEPS + 1))
 
 
 def sync(folder, server, home):
-    """`wandb sync`, with everything that it sends going to a server on loopback."""
+    """Runs `wandb sync` against a server on loopback, to which all its requests go."""
     home.mkdir(exist_ok=True)
     wandb = pathlib.Path(sys.executable).with_name("wandb")
     result = subprocess.run(
@@ -184,7 +184,7 @@ def check_upload(run, upload):
     blocks = [name for name in rows[-1] if name.startswith("grad_norm_by_block/")]
     assert len(blocks) == 9 and all(set(blocks) <= set(row) for row in rows[1:])
 
-    # The summary holds the last value of every key.
+    # The summary contains the last value of every key.
     last = {}
     for row in rows:
         last.update(row)
@@ -204,7 +204,7 @@ def test_wandb_sync_uploads_everything_once(run, tmp_path):
 
 
 def test_wandb_sync_between_a_kill_and_a_resume(tmp_path):
-    """An upload of the killed run shows how far it came; the resumed run is uploaded whole again, without options."""
+    """An upload of the killed run shows its progress; the resumed run is uploaded completely again, without options."""
     killed = []
 
     def upload(run):

@@ -1,4 +1,4 @@
-"""`vae encode` and `vae decode` of .safetensors files, at image shapes that nobody trains at."""
+"""`vae encode` and `vae decode` of .safetensors files, with image shapes that are unusual in training."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ MODELS = {
         mid_block_add_attention=False),
     "VQModel": lambda: VQModel(**ENCODER, latent_channels=3, vq_embed_dim=2, num_vq_embeddings=50),
 }
-# Multiples of f = 4, as far from square and from powers of two as that allows.
+# Multiples of f = 4 that are far from square and from powers of two.
 SHAPES = [(1, 3, 4, 4), (2, 3, 20, 12), (3, 3, 28, 52), (1, 3, 100, 36)]
 
 

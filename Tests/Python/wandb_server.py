@@ -1,6 +1,6 @@
-"""A small stand-in for the server of Weights & Biases, on loopback: what `wandb sync` uploads to it is kept in memory.
+"""A mock of the Weights & Biases server on loopback, which keeps in memory what `wandb sync` uploads.
 
-It speaks what the client 0.31 uses: GraphQL for the run and for addresses to upload files to, the file stream for rows
+It implements the protocol of client 0.31: GraphQL for the run and for addresses to upload files to, the file stream for rows
 of history, the summary and system metrics, and PUT for the files.
 
     with Server() as server:
@@ -25,7 +25,7 @@ class QuietServer(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_):
-        """The client drops its connections at its end."""
+        """Ignores connections that the client closes when it exits."""
 
 
 class Server:
@@ -33,7 +33,7 @@ class Server:
 
     def __init__(self):
         self.runs = collections.defaultdict(Run)
-        self.unknown = []  # requests that it does not know
+        self.unknown = []  # requests that it does not support
         self.lock = threading.Lock()
         handler = type("BoundHandler", (Handler,), {"server_state": self})
         self.http = QuietServer(("127.0.0.1", 0), handler)
@@ -48,7 +48,7 @@ class Server:
         self.http.server_close()
 
     def environment(self, home):
-        """Of a client that talks to this server alone."""
+        """The environment of a client that uses only this server."""
         kept = {key: value for key, value in os.environ.items()
                 if not key.startswith("WANDB_") and key.lower() not in ("http_proxy", "https_proxy", "all_proxy")}
         return {**kept, "HOME": str(home), "WANDB_BASE_URL": self.url, "WANDB_API_KEY": "0" * 40,
@@ -56,14 +56,14 @@ class Server:
 
 
 class Run:
-    """What is known of one run."""
+    """The uploaded state of one run."""
 
     def __init__(self):
-        self.variables = {}  # of the last mutation that said something of it
+        self.variables = {}  # of the last mutation that set any
         self.config = {}
         self.streams = collections.defaultdict(dict)  # file -> line number -> text
-        self.overwritten = []  # (file, line) that came twice with other contents
-        self.repeated = []  # (file, line) that came twice at all
+        self.overwritten = []  # (file, line) that was sent again with other contents
+        self.repeated = []  # (file, line) that was sent more than once
         self.files = {}  # name -> bytes
         self.uploads = collections.Counter()  # name -> times
         self.exit_code = None

@@ -181,7 +181,7 @@ private final class Problems {
 
             setFileSizeLimit(rlim_t(1 << 30))
             log.append(metrics(40))
-            #expect(problems.lines.last?.hasSuffix("can be written again, and lacks nothing") == true)
+            #expect(problems.lines.last?.hasSuffix("can be written again; nothing was lost") == true)
             try log.commit()
             #expect(log.lostLines == 0)
             let history = try MetricsHistory(contentsOf: path)

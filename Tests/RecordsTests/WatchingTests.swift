@@ -59,7 +59,7 @@ import Testing
         #expect(watch.verdict(now: 14.9) == nil)
         let verdict = watch.verdict(now: 15.1)
         #expect(verdict?.missing == [1])
-        #expect(verdict?.message.contains("rank 1 on node1: not heard for 15 s") == true)
+        #expect(verdict?.message.contains("rank 1 on node1: no heartbeat for 15 s") == true)
         #expect(verdict?.message.contains("the other 2 ranks: waiting for gradients, step 7") == true)
     }
 
@@ -88,7 +88,7 @@ import Testing
         #expect(watch.verdict(now: 20.5) == nil)
         let verdict = watch.verdict(now: 21.5)
         #expect(verdict?.missing == [1])
-        #expect(verdict?.message.contains("has not got on for 20 s, last seen computing in step 7") == true)
+        #expect(verdict?.message.contains("no progress for 20 s, last seen computing in step 7") == true)
     }
 
     @Test func ranksThatAllWaitBlameTheNetwork() {

@@ -2,7 +2,7 @@ import Foundation
 import Supervision
 import Testing
 
-/// Which hosts are blamed where not all of them are in the same state.
+/// Tests which hosts are reported as different if not all are in the same state.
 @Suite struct HostCheckTests {
     private static let marker = HostCheck.Marker(text: "seen", folder: "/shared/run")
 
@@ -25,7 +25,7 @@ import Testing
         #expect(check(["a", "b", "c"].map { Self.report($0) }).faults == [])
     }
 
-    /// Also where the one that differs is listed first.
+    /// Also if the host that differs is listed first.
     @Test(arguments: [0, 1, 2]) func theMinorityIsBlamed(odd: Int) {
         var builds = ["1", "1", "1"]
         builds[odd] = "2"
@@ -51,18 +51,18 @@ import Testing
         let found = check(
             [Self.report("a", marker: nil), Self.report("b"), Self.report("c")], own: Self.report("b"))
         #expect(found.badHosts == ["a"])
-        #expect(found.faults[0].line.hasPrefix("a: does not see /shared/run as b does"))
+        #expect(found.faults[0].line.hasPrefix("a: does not share /shared/run with b"))
     }
 
-    /// Where the launcher's host is the odd one, the others are not told to mend anything.
+    /// If the launcher's host is the one that differs, no remedy is suggested for the others.
     @Test func aLauncherWithoutTheFolderIsBlamed() {
         let found = check([Self.report("a"), Self.report("b", marker: nil), Self.report("c", marker: nil)])
         #expect(found.badHosts == ["b", "c"])
         #expect(Set(found.faults.map(\.line)).count == 1)
-        #expect(found.faults[0].line.hasPrefix("a: has another /shared/run than 2 of 3 hosts"))
+        #expect(found.faults[0].line.hasPrefix("a: does not share /shared/run with 2 of 3 hosts"))
     }
 
-    /// mpirun runs here and cannot start ranks under another release, however many hosts have it.
+    /// mpirun runs on this host and cannot start ranks with another release, even if most hosts have that one.
     @Test func mpirunsOwnReleaseIsNeeded() {
         let reports = [Self.report("a"), Self.report("b", mpi: "5.0.1"), Self.report("c", mpi: "5.0.1")]
         #expect(check(reports).badHosts == ["a", "b", "c"])

@@ -49,7 +49,7 @@ import Testing
         #expect(health.admitted(["a", "b", "c"], now: 70) { $0.count >= 2 } == ["a", "b", "c"])
     }
 
-    /// The one whose exclusion ends first comes back first, in its own place.
+    /// The host whose exclusion ends first rejoins first, at its original position.
     @Test func asManyExcludedHostsAsNeededAreTaken() {
         var health = HostHealth()
         for now in [0.0, 1, 2] { health.failed(["a"], now: now) }
@@ -73,7 +73,7 @@ import Testing
         #expect(health.attribute(unreachable: [], dead: all, all: all) == [])
     }
 
-    /// A program that crashes wherever it runs is not the hosts' fault.
+    /// Crashes on every host are attributed to the program, not to the hosts.
     @Test func processesThatDieOnSeveralHostsAreTheJobsFault() {
         var health = HostHealth()
         #expect(health.attribute(unreachable: [], dead: ["a"], all: all) == ["a"])

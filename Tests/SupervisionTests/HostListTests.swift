@@ -34,7 +34,7 @@ import Testing
         }
     }
 
-    /// A remote shell would take the first for an option, which can run any command here.
+    /// ssh would interpret the first as an option, which can run any command on this host.
     @Test(arguments: [
         "-oProxyCommand=touch${IFS}x", "--", "node0;reboot", "$(id)", "a`id`", "user@node0", "nöde",
         "a\u{1b}[2J", "a\\b", "a/b",
@@ -66,7 +66,7 @@ import Testing
         #expect(throws: LaunchError.self) { try SlurmAllocation([:]) { _ in [] } }
     }
 
-    /// A job that asked for processors, not tasks.
+    /// A job that requested processors, not tasks.
     @Test func sharesProcessorsOut() throws {
         let environment = [
             "SLURM_JOB_ID": "17", "SLURM_JOB_NODELIST": "node[0-1]", "SLURM_JOB_CPUS_PER_NODE": "16(x2)",
@@ -76,7 +76,7 @@ import Testing
         #expect(allocation.hosts.map(\.slots) == [4, 4])
     }
 
-    /// One whole node: its hardware threads are no ranks.
+    /// One whole node: hardware threads do not count as ranks.
     @Test func leavesAWholeNodeToItsHost() throws {
         let environment = [
             "SLURM_JOB_ID": "17", "SLURM_JOB_NODELIST": "node0", "SLURM_JOB_CPUS_PER_NODE": "128",

@@ -2,7 +2,7 @@ import Foundation
 import Supervision
 import Testing
 
-/// A /proc and /sys of a machine that is not at hand.
+/// Simulated /proc and /sys of another machine.
 private struct FakeMachine: ~Copyable {
     let root: String
 
@@ -50,7 +50,7 @@ private struct FakeMachine: ~Copyable {
     }
 
     @Test func keepsToTheLimitOfControlGroupsVersion2() throws {
-        // The limit stands above the process's own group.
+        // The limit is set in a parent of the process's group.
         let fake = try FakeMachine(
             FakeMachine.hyperthreaded([
                 "proc/self/cgroup": "0::/box/inner\n",
@@ -63,7 +63,7 @@ private struct FakeMachine: ~Copyable {
     }
 
     @Test func keepsToTheLimitOfControlGroupsVersion1() throws {
-        // The path is the host's, as in a container: the limit stands at the mount's root.
+        // The path is that of the host, as in a container: the limit is at the root of the mount.
         let fake = try FakeMachine(
             FakeMachine.hyperthreaded([
                 "proc/self/cgroup": "4:cpu,cpuacct:/docker/1234\n3:memory:/docker/1234\n",
@@ -104,7 +104,7 @@ private struct FakeMachine: ~Copyable {
 
     @Test(
         arguments: [
-            // cores, ranks asked, threads asked -> ranks, threads
+            // cores, requested ranks, requested threads -> ranks, threads
             (2, nil, nil, 2, 1),
             (2, 2, nil, 2, 1),
             (2, 1, nil, 1, 2),
@@ -136,7 +136,7 @@ private struct FakeMachine: ~Copyable {
                 == "1 node × 2 ranks × 1 thread, 2 of 2 cores, not bound")
         #expect(
             Placement(machine: Self.machine(cores: 1), ranks: 2, threads: 2).summary
-                == "1 node × 2 ranks × 2 threads on 1 core: oversubscribed, waiting ranks give way")
+                == "1 node × 2 ranks × 2 threads on 1 core: oversubscribed, waiting ranks yield")
     }
 }
 

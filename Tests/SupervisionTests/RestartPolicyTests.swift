@@ -2,7 +2,7 @@ import Supervision
 import Testing
 
 @Suite struct RestartPolicyTests {
-    /// - Parameter step: of the newest checkpoint; there is one every 50 steps.
+    /// - Parameter step: step of the newest checkpoint; checkpoints are 50 steps apart.
     private func crash(_ step: Int?, trained: Bool = true, code: Int32 = 1) -> RestartPolicy.Outcome {
         RestartPolicy.Outcome(
             exitStatus: code, hasTrained: trained,
@@ -40,7 +40,7 @@ import Testing
         expectGivesUp(policy.decide(crash(100, code: code)))
     }
 
-    /// Twice at one step: one checkpoint back; once more: the end.
+    /// The second crash at the same step goes back by one checkpoint; the third ends the job.
     @Test func theSameStepTwiceGoesBack() {
         var policy = RestartPolicy(maxRestarts: 9, committedStep: 100)
         #expect(policy.decide(crash(100)) == .restart(after: 1, from: .newest))
@@ -49,7 +49,7 @@ import Testing
         expectGivesUp(policy.decide(crash(50)), "3 times after the checkpoint of step 100")
     }
 
-    /// A start that fails before it trains goes back to the same checkpoint again, and no further.
+    /// After a start that fails before training, the next one uses the same checkpoint and not an older one.
     @Test func goesBackOnlyOnce() {
         var policy = RestartPolicy(maxRestarts: 9, committedStep: 100)
         _ = policy.decide(crash(100))
@@ -73,7 +73,7 @@ import Testing
         expectGivesUp(policy.decide(crash(5000, trained: false)))
     }
 
-    /// A host that does not come up is no reason to go back.
+    /// A host that does not come up does not cause a return to an older checkpoint.
     @Test func startsThatNeverTrainedWaitLongerEachTime() {
         var policy = RestartPolicy(maxRestarts: 8, committedStep: 10)
         var pauses: [Double] = []
@@ -88,7 +88,7 @@ import Testing
 
     // MARK: Storage faults
 
-    /// They use the budget up, with long pauses, and never cost a checkpoint.
+    /// They consume the restart budget, with long pauses, but never discard a checkpoint.
     @Test func storageFaultsNeverGoBack() {
         var policy = RestartPolicy(maxRestarts: 6, committedStep: 100)
         var pauses: [Double] = []
@@ -116,14 +116,14 @@ import Testing
         expectGivesUp(policy.decide(fault(117)), "twice at the same step (117), so it is not a bit flip")
     }
 
-    /// A checkpoint committed between the two does not make them different faults.
+    /// Two faults at the same step are the same fault, even if a checkpoint was committed in between.
     @Test func aCheckpointBeforeTheSameFaultChangesNothing() {
         var policy = RestartPolicy(maxRestarts: 3, committedStep: 100)
         _ = policy.decide(fault(117))
         expectGivesUp(policy.decide(fault(117, checkpoint: 110)), "twice")
     }
 
-    /// Bit flips at two steps: two restarts, and no checkpoint is given up.
+    /// Bit flips at two steps: two restarts, and no checkpoint is discarded.
     @Test func faultsAtDifferentStepsUseTheBudget() {
         var policy = RestartPolicy(maxRestarts: 3, committedStep: 100)
         for (count, step) in [117, 130, 109].enumerated() {
@@ -152,14 +152,14 @@ import Testing
         #expect(policy.decide(crash(100)) == .restart(after: 1, from: .newest))
     }
 
-    /// Hosts that never stay do not hold the job in an endless loop.
+    /// Hosts that fail repeatedly do not cause an endless loop.
     @Test func lossesWithoutProgressHaveALimit() {
         var policy = RestartPolicy(maxRestarts: 1, committedStep: 100)
         var pauses: [Double] = []
         while case .restart(let pause, _) = policy.decide(loss(100)) { pauses.append(pause) }
         #expect(pauses.count == RestartPolicy.lossLimit)
         #expect(pauses.prefix(10) == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300])
-        // A new checkpoint renews it.
+        // A new checkpoint resets the budget.
         #expect(policy.decide(loss(150)) == .restart(after: 1, from: .newest))
     }
 }

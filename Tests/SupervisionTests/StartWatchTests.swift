@@ -21,7 +21,7 @@ import Testing
         #expect(watch.fault(nil, heartbeat: nil, now: 301)?.contains("--start-timeout") == true)
     }
 
-    /// status.json stands still with its disk, and the job lives.
+    /// status.json is not updated because its disk stalls, but the job is alive.
     @Test func heartbeatsAreEnough() throws {
         var watch = watch()
         let frozen = try status(.running, 7)
@@ -32,7 +32,7 @@ import Testing
             #expect(watch.fault(frozen, heartbeat: LauncherHeartbeat(600), now: Double(second)) == nil)
         }
         let fault = watch.fault(frozen, heartbeat: LauncherHeartbeat(600), now: 619)
-        #expect(fault?.contains("has not been heard for 18 s") == true)
+        #expect(fault?.contains("has sent no heartbeat for 18 s") == true)
     }
 
     @Test func opensDataForLongerThanTheStartTimeout() {
@@ -42,7 +42,7 @@ import Testing
         }
     }
 
-    /// Of a launcher that was stopped itself.
+    /// After a suspension of the launcher itself.
     @Test func aSuspensionIsForgiven() throws {
         var watch = watch()
         #expect(watch.fault(try status(.running, 1), heartbeat: LauncherHeartbeat(1), now: 1) == nil)
@@ -60,7 +60,7 @@ import Testing
         #expect(watch.fault(done, heartbeat: LauncherHeartbeat(9, .done), now: 7) != nil)
     }
 
-    /// The last status and the lock's release wait for the disk.
+    /// Writing the last status and releasing the lock wait for the disk.
     @Test func whoIsDoneMayWaitForTheDisk() throws {
         var watch = watch()
         let frozen = try status(.running, 9)
@@ -72,7 +72,7 @@ import Testing
         #expect(watch.fault(frozen, heartbeat: LauncherHeartbeat(9, .done), now: 602) != nil)
     }
 
-    /// Ranks that are stopped keep mpirun from ending, and there may be no status.json yet, or none that can be written.
+    /// Stopped ranks prevent mpirun from ending, and status.json may not exist yet or may not be writable.
     @Test func whoIsLostIsEnded() {
         var watch = watch()
         let lost = LauncherHeartbeat(9, .lost("rank 1 on node1: died"))
@@ -102,7 +102,7 @@ import Testing
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(atPath: folder) }
         let writer = LogWriter()
-        // More files than are open at a time.
+        // More files than are kept open at the same time.
         for line in 0..<20 {
             for rank in 0..<100 { writer.append("line \(line)", to: "\(folder)/rank-\(rank).log") }
         }
@@ -113,7 +113,7 @@ import Testing
         }
     }
 
-    /// Whoever appends does not wait, and what does not fit is counted.
+    /// Appending does not block, and lines that do not fit are counted.
     @Test func aStalledDiskHoldsNobodyUp() {
         let thaw = DispatchSemaphore(value: 0)
         let began = DispatchSemaphore(value: 0)
@@ -131,6 +131,6 @@ import Testing
         #expect(writer.finish(within: 60))
         let lines = written.withLock { $0 }.split(separator: "\n")
         #expect(lines.first == "first" && lines.dropFirst().first == "123456789")
-        #expect(lines.last == "[990 lines were left out: the disk did not answer]")
+        #expect(lines.last == "[990 lines were dropped: the disk did not respond]")
     }
 }

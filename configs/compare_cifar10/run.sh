@@ -1,13 +1,13 @@
 #!/bin/bash
-# Pixel space or latent space for CIFAR-10? Trains both for the same number of operations, judges both by the same
-# measures along the way, and reports them side by side. What was stopped goes on where it was.
+# Compares pixel space and latent space on CIFAR-10: trains both for the same number of operations, evaluates their
+# checkpoints with the same metrics, and writes a report on both. If stopped, the same command resumes.
 #
 #     configs/compare_cifar10/run.sh data/cifar-10              about four hours on two cores
 #     configs/compare_cifar10/run.sh data/cifar-10 FOLDER       everything in FOLDER, default runs/compare_cifar10
 #     SHARE=0.25 configs/compare_cifar10/run.sh data/cifar-10   a quarter of the steps
 #
 # DATA: CIFAR-10's images, an archive of them, or its binary files. COUNT (default 2000) samples of STEPS (default 50)
-# denoising steps are judged at each of the kept checkpoints; INCEPTION=FILE judges by FID too (docs/evaluation.md).
+# denoising steps are evaluated for each kept checkpoint; INCEPTION=FILE also computes FID (docs/evaluation.md).
 set -euo pipefail
 
 [[ $# -ge 1 && $1 != -* ]] || { sed -n '2,/^set/p' "$0" | grep '^#' | cut -c3- >&2; exit 2; }
@@ -33,11 +33,11 @@ job train --config "$here/latent.yaml" --set data.path="$folder/latents" \
 say "pixel space"
 job train --config "$here/pixel.yaml" --set data.path="$data" --set train.steps="$(steps pixel)" --output "$folder/pixel"
 
-# judge SIDE: its checkpoints, by the same samples of each and the same features for both sides.
-judge() {
+# evaluate_checkpoints SIDE: evaluates all checkpoints of a side, with the same features for both sides.
+evaluate_checkpoints() {
     local checkpoint samples
     for checkpoint in "$folder/$1"/checkpoints/step-*; do
-        say "judging $checkpoint"
+        say "evaluating $checkpoint"
         samples=$folder/samples/$1-$(basename "$checkpoint")
         [[ -e $samples/grid.png ]] ||
             job sample --model "$checkpoint" --count "${COUNT:-2000}" --steps "${STEPS:-50}" --batch 64 --output "$samples"
@@ -49,8 +49,8 @@ judge() {
         [[ -z ${INCEPTION:-} ]] || evaluate --features inception --inception "$INCEPTION"
     done
 }
-judge latent
-judge pixel
+evaluate_checkpoints latent
+evaluate_checkpoints pixel
 
 say "report"
 "$disttrain" report "$folder/latent" "$folder/pixel" --pictures --output "$folder/report.html"

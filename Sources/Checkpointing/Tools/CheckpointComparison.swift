@@ -73,7 +73,7 @@ package struct CheckpointComparison {
         let changed = difference.tensors.filter { $0.differing > 0 }
         let same = difference.tensors.count - changed.count
         var title =
-            "\(difference.folder): \(same) of \(difference.tensors.count) tensors are the same to the bit"
+            "\(difference.folder): \(same) of \(difference.tensors.count) tensors are bit-identical"
         if !changed.isEmpty {
             title += "; " + measures(difference.largest, difference.relative).joined(separator: ", ")
         }

@@ -26,7 +26,7 @@ package struct CheckpointList {
                 String(step), timeText(manifest.savedAt), byteText(checkpoint.bytes),
                 String(manifest.worldSize),
                 manifest.metric.map { "\($0.name) \(metricText($0.value))" } ?? "-",
-                problems.first.map { "damaged: \(checkpoint.relativeMessage($0))\(more)" } ?? "whole",
+                problems.first.map { "damaged: \(checkpoint.relativeMessage($0))\(more)" } ?? "complete",
             ].map { $0.oneLine() }
         } catch {
             let state = error.kind == .damaged ? "damaged" : "unreadable"
@@ -43,9 +43,12 @@ package struct CheckpointList {
         return [
             (
                 ".partial-",
-                "being written or deleted, or left by a run that died; cleared when the run resumes"
+                "being written or deleted, or left by a run that died; deleted when the run resumes"
             ),
-            ("superseded-", "of a past that the run went back behind; delete it if you do not want it"),
+            (
+                "superseded-",
+                "a later step, set aside when the run resumed from an earlier one; delete it if it is not needed"
+            ),
         ].flatMap { prefix, what in
             names.filter { $0.hasPrefix(prefix) }.map { "\($0.oneLine()): \(what)" }
         }
@@ -89,10 +92,10 @@ package struct CheckpointSummary {
             ("dataset", run.datasetFingerprint.map { "fingerprint \($0)" } ?? "no fingerprint"),
             (
                 "first stage",
-                run.firstStage.map { "\($0.path), weights \($0.weightsHash ?? "of no hash")" } ?? "none"
+                run.firstStage.map { "\($0.path), weights \($0.weightsHash ?? "without a hash")" } ?? "none"
             ),
-            ("configuration", "hash \(run.configurationHash), whole in --json"),
-            ("files", "\(manifest.files.count), \(byteText(checkpoint.bytes)); all there in full length"),
+            ("configuration", "hash \(run.configurationHash), --json shows all of it"),
+            ("files", "\(manifest.files.count), \(byteText(checkpoint.bytes)); all present in full length"),
         ]
         let folders = manifest.folders.map { folder -> [String] in
             let files = checkpoint.manifest.files.filter { $0.folder == folder }
@@ -122,7 +125,7 @@ package struct CheckpointAudit {
             let name = URL(fileURLWithPath: path).standardizedFileURL.lastPathComponent
             let (faults, size) = faults(of: path)
             guard !faults.isEmpty else {
-                report("\(name): whole, \(size)".oneLine())
+                report("\(name): intact, \(size)".oneLine())
                 continue
             }
             damaged += 1
@@ -132,7 +135,7 @@ package struct CheckpointAudit {
         throw CheckpointError(
             .damaged, path,
             checkpoints.count == 1
-                ? "is not whole" : "\(damaged) of \(checkpoints.count) checkpoints are not whole")
+                ? "is damaged" : "\(damaged) of \(checkpoints.count) checkpoints are damaged")
     }
 
     private func faults(of path: String) -> (faults: [String], size: String) {

@@ -32,7 +32,7 @@ package struct CIFAR10BinarySource: ImageSource {
                 throw ImageError(
                     .badArchive, name: file.name,
                     "\(file.size) bytes; expected a multiple of \(Self.recordSize) (10000 records are 30730000 bytes): "
-                        + "it is cut short or no CIFAR-10 batch")
+                        + "it is truncated or not a CIFAR-10 batch")
             }
             batches.append((file, name, count))
             count += file.size / Self.recordSize
@@ -73,7 +73,8 @@ package struct CIFAR10BinarySource: ImageSource {
         let record = try Self.record(index, in: batches)
         guard record[0] < 10 else {
             throw ImageError(
-                .corrupt, name: itemName(at: index), "label \(record[0]); expected 0 to 9: no CIFAR-10 record"
+                .corrupt, name: itemName(at: index),
+                "label \(record[0]); expected 0 to 9: not a CIFAR-10 record"
             )
         }
         let plane = Self.side * Self.side

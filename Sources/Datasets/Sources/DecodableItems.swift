@@ -65,7 +65,7 @@ extension ImageSource {
         guard let first = bad.first else { return self }
         if communicator.isRoot {
             let others = bad.count == 1 ? "" : ", and \(bad.count - 1) more"
-            note("\(name): left out \(bad.count) of \(count) images: \(first.item): \(first.reason)\(others)")
+            note("\(name): skipped \(bad.count) of \(count) images: \(first.item): \(first.reason)\(others)")
         }
         return PartialSource(self, without: bad.map(\.index))
     }

@@ -84,7 +84,7 @@ private struct FolderListing {
         guard repeated <= Self.mostRepeated else {
             throw ImageError(
                 .badArchive, name: root,
-                "links lead to the same folders again more than \(Self.mostRepeated) times, at last \(relative); "
+                "links lead back to the same folders more than \(Self.mostRepeated) times, last at \(relative); "
                     + "remove links to folders")
         }
         open.append(identity)

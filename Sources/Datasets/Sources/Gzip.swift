@@ -39,15 +39,16 @@ enum Gzip {
                 if code == Z_ERRNO { throw output.failure("read \(archive.name)") }
                 throw ImageError(
                     .badArchive, name: archive.name,
-                    "damaged or cut short gzip after \(size + max(got, 0)) bytes: \(message)")
+                    "damaged or truncated gzip data after \(size + max(got, 0)) bytes: \(message)")
             }
             if got == 0 { return try output.finish() }
             size += got
             guard size <= unlimitedBytes || size / maximumRatio <= archive.size else {
                 throw ImageError(
                     .badArchive, name: archive.name,
-                    "inflates to more than \(size) bytes, over \(maximumRatio) times its \(archive.size); expected an "
-                        + "archive of images; if it is one, inflate it with gunzip and name the .tar file")
+                    "expands to more than \(size) bytes, over \(maximumRatio) times its size of \(archive.size); "
+                        + "expected an archive of images; if it is one, decompress it with gunzip and use the .tar file"
+                )
             }
             try output.write(chunk[..<got], total: size)
         }
@@ -79,8 +80,8 @@ enum Gzip {
             let code = errno
             return ImageError(
                 .inaccessible, name: archive,
-                "cannot \(doing) to inflate the archive in \(folder): \(String(cString: strerror(code))); TMPDIR may "
-                    + "name another folder", code: code)
+                "cannot \(doing) to decompress the archive in \(folder): \(String(cString: strerror(code))); set "
+                    + "TMPDIR to use another folder", code: code)
         }
 
         /// - Parameter total: bytes in the file after this write.
@@ -106,7 +107,7 @@ enum Gzip {
                 throw ImageError(
                     .inaccessible, name: archive,
                     "\(folder) has only \(free >> 20) MiB free after \(total >> 20) MiB of the archive have been "
-                        + "inflated; free space, name another folder in TMPDIR, or inflate the archive with gunzip",
+                        + "decompressed; free space, set TMPDIR to another folder, or decompress it with gunzip",
                     code: ENOSPC)
             }
         }

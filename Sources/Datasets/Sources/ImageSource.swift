@@ -66,7 +66,7 @@ func openImageSource(
         else {
             throw ImageError(
                 .unknownSource, name: specification,
-                "\"\(parts[1])\" is no number of faces; expected synthetic-faces:COUNT, for example "
+                "\"\(parts[1])\" is not a number of faces; expected synthetic-faces:COUNT, for example "
                     + "synthetic-faces:6000")
         }
         guard size >= Image.minimumSide else {
@@ -130,10 +130,11 @@ enum ItemNames {
         }
         if !others.isEmpty && !skipBad {
             let files =
-                others.count == 1 ? "1 file that is no image" : "\(others.count) files that are no images"
+                others.count == 1
+                ? "1 file that is not an image" : "\(others.count) files that are not images"
             throw ImageError(
                 .mixed, name: name,
-                "\(files) among \(images) images (\(examples)); remove them, or leave them out with --skip-bad"
+                "\(files) among \(images) images (\(examples)); remove them, or skip them with --skip-bad"
             )
         }
     }

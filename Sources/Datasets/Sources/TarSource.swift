@@ -47,15 +47,13 @@ package struct TarSource: ImageSource {
         if others.contains(where: { $0.hasSuffix("data_batch_1.bin") }) {
             throw ImageError(
                 .mixed, name: path,
-                "CIFAR-10 batches in an archive; unpack it, and name the folder with the .bin files")
+                "CIFAR-10 batches in an archive; unpack it, and use the folder with the .bin files")
         }
         try ItemNames.check(name: path, images: members.count, others: others, skipBad: skipBad)
         if let cutShort = listing.cutShort { others.append(cutShort) }
         name = path
         skipped = others
-        self.file = file
-        self.members = members
-        self.limits = limits
+        (self.file, self.members, self.limits) = (file, members, limits)
         content = SourceContent(
             count: members.count, name: { members[$0].name }, size: { members[$0].size },
             read: { index, body throws(ImageError) in

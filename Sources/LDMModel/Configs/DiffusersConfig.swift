@@ -56,7 +56,7 @@ extension DiffusersConfig {
 /// What a changed key means for trained weights.
 extension ChangeEffect {
     static var otherTensors: ChangeEffect { .impossible("the model's tensors would not fit") }
-    static var otherModel: ChangeEffect { .harmful("the weights were trained to compute something else") }
+    static var otherModel: ChangeEffect { .harmful("the weights were trained for a different computation") }
 }
 
 extension ConfigNode {
@@ -163,7 +163,7 @@ enum ModelChecks {
         for channel in channels where channel % groups != 0 {
             throw ConfigError(
                 .invalidValue, at: ["block_out_channels"],
-                "\(channel) channels do not divide by norm_num_groups \(groups); choose multiples of"
+                "\(channel) channels are not divisible by norm_num_groups \(groups); choose multiples of"
                     + " \(groups) or fewer groups")
         }
     }

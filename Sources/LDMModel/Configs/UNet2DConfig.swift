@@ -127,9 +127,6 @@ extension UNet2DConfig {
     /// Width of the timestep embedding: `time_embedding_dim`, or four times the first level's channels.
     package var timeEmbedDim: Int { timeEmbeddingDim ?? blockOutChannels[0] * 4 }
 
-    /// Attention heads over `channels` channels.
-    package func headCount(channels: Int) -> Int { channels / (attentionHeadDim ?? channels) }
-
     /// Groups of the norm before the middle block's attention; nil for no norm, as in diffusers for
     /// `scale_shift` without `attn_norm_num_groups`.
     package var midAttentionNumGroups: Int? {
@@ -189,14 +186,14 @@ extension UNet2DConfig {
             for channels in attended.sorted() where channels % width != 0 {
                 throw ConfigError(
                     .invalidValue, at: ["attention_head_dim"],
-                    "\(channels) channels with attention do not divide into heads of \(width)")
+                    "\(channels) channels with attention are not divisible into heads of \(width)")
             }
         }
         let channels = blockOutChannels[blockOutChannels.count - 1]
         if let groups = attnNormNumGroups {
             try require(
                 channels % groups == 0, "attn_norm_num_groups",
-                "the middle block's \(channels) channels do not divide by \(groups) groups")
+                "the middle block's \(channels) channels are not divisible by \(groups) groups")
         }
     }
 }

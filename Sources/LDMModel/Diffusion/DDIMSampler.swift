@@ -90,12 +90,12 @@ package struct DDIMInversion: DiffusionSampler {
         guard config.timestepSpacing != .linspace else {
             throw ConfigError(
                 .unsupported, at: ["timestep_spacing"],
-                "is linspace, expected leading or trailing for an inversion")
+                "is linspace, but inversion requires leading or trailing")
         }
         guard config.predictionType != .sample || !config.setAlphaToOne else {
             throw ConfigError(
                 .unsupported, at: ["prediction_type"],
-                "is sample with set_alpha_to_one: the noise in a clean sample is not defined")
+                "is sample with set_alpha_to_one: inversion cannot derive the noise of a clean sample")
         }
         self.schedule = schedule
         timesteps = try schedule.timesteps(steps: steps).reversed()

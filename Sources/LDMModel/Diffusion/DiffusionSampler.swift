@@ -1,3 +1,5 @@
+import FileFormats
+
 /// Fills a buffer with standard normal numbers. The caller derives them from seed, step and sample.
 package typealias NoiseSource = (UnsafeMutableBufferPointer<Float>) -> Void
 
@@ -95,10 +97,31 @@ struct CleanEstimate {
     }
 }
 
+/// The samplers, as `--method` and `sampling.sampler` name them.
+package enum SamplerKind: String, ConfigChoice {
+    case ddim, ddpm
+
+    package func make(_ schedule: NoiseSchedule, steps: Int, eta: Double) throws(ConfigError)
+        -> any DiffusionSampler
+    {
+        switch self {
+        case .ddim: try DDIMSampler(schedule: schedule, steps: steps, eta: eta)
+        case .ddpm: try DDPMSampler(schedule: schedule, steps: steps)
+        }
+    }
+
+    /// The class in the scheduler_config.json of a model that is sampled with it.
+    package var schedulerClass: SchedulerClass {
+        switch self {
+        case .ddim: .ddim
+        case .ddpm: .ddpm
+        }
+    }
+}
+
 /// Settings for drawing samples.
 package struct SamplingSettings: Sendable {
-    package enum Method: String, Sendable, CaseIterable { case ddim, ddpm }
-    package var method: Method
+    package var method: SamplerKind
     /// Denoising steps.
     package var steps: Int
     /// η of DDIM: 0 is deterministic, 1 adds as much noise as DDPM.
@@ -115,17 +138,11 @@ package struct SamplingSettings: Sendable {
     package var clips: Bool?
 
     package init(
-        method: Method = .ddim, steps: Int = 50, eta: Double = 0, spacing: TimestepSpacing? = nil,
+        method: SamplerKind = .ddim, steps: Int = 50, eta: Double = 0, spacing: TimestepSpacing? = nil,
         seed: UInt64 = 0, seeds: [UInt64]? = nil, batchSize: Int = 16, clips: Bool? = nil
     ) {
-        self.seeds = seeds
-        self.clips = clips
-        self.method = method
-        self.steps = steps
-        self.eta = eta
-        self.spacing = spacing
-        self.seed = seed
-        self.batchSize = batchSize
+        (self.seeds, self.clips, self.method, self.steps) = (seeds, clips, method, steps)
+        (self.eta, self.spacing, self.seed, self.batchSize) = (eta, spacing, seed, batchSize)
     }
 
     /// The key of a sample's noise: seed and sample number.

@@ -87,7 +87,7 @@ package struct SchedulerConfig: DiffusersConfig {
     }
 
     package static var keys: [ConfigKey<SchedulerConfig>] {
-        let noise = ChangeEffect.harmful("the model was trained for other noise")
+        let noise = ChangeEffect.harmful("the model was trained with different noise")
         return [
             .init("beta_end", \.betaEnd, .above(0, below: 1), noise, "β of the last timestep."),
             .init("beta_schedule", \.betaSchedule, noise, "How β increases over the timesteps."),

@@ -119,9 +119,7 @@ package struct TimestepEmbedding {
     ) {
         linear1 = Linear(scope["linear_1"], channels, timeChannels)
         linear2 = Linear(scope["linear_2"], timeChannels, timeChannels)
-        self.channels = channels
-        self.flipSinToCos = flipSinToCos
-        self.freqShift = freqShift
+        (self.channels, self.flipSinToCos, self.freqShift) = (channels, flipSinToCos, freqShift)
     }
 
     /// - Parameter timestep: [B], fp32

@@ -14,9 +14,7 @@ package struct BlockSettings: Sendable {
     package var outputScaleFactor: Float = 1
 
     package init(timeChannels: Int?, groups: Int, eps: Float) {
-        self.timeChannels = timeChannels
-        self.groups = groups
-        self.eps = eps
+        (self.timeChannels, self.groups, self.eps) = (timeChannels, groups, eps)
     }
 }
 

@@ -16,19 +16,9 @@ package struct DownBlock {
         _ scope: ParameterScope, _ inChannels: Int, _ outChannels: Int, layers: Int, headDim: Int? = nil,
         downsamplePadding: Int?, _ settings: BlockSettings
     ) {
-        var resnets: [ResnetBlock2D] = []
-        var attentions: [Attention] = []
-        for layer in 0..<layers {
-            let input = layer == 0 ? inChannels : outChannels
-            resnets.append(ResnetBlock2D(scope["resnets", layer], input, outChannels, settings))
-            guard let headDim else { continue }
-            attentions.append(
-                Attention(
-                    scope["attentions", layer], outChannels, headDim: headDim, groups: settings.groups,
-                    eps: settings.eps))
-        }
-        self.resnets = resnets
-        self.attentions = attentions
+        (resnets, attentions) = levelLayers(
+            scope, inputs: (0..<layers).map { $0 == 0 ? inChannels : outChannels }, outChannels, headDim,
+            settings)
         downsampler = downsamplePadding.map {
             Downsample2D(scope["downsamplers", 0], outChannels, padding: $0)
         }
@@ -111,20 +101,11 @@ package struct UpBlock {
         skipChannels: [Int] = [], headDim: Int? = nil, upsamples: Bool, _ settings: BlockSettings
     ) {
         precondition(skipChannels.isEmpty || skipChannels.count == layers, "one skip connection a layer")
-        var resnets: [ResnetBlock2D] = []
-        var attentions: [Attention] = []
-        for layer in 0..<layers {
-            let input = layer == 0 ? inChannels : outChannels
-            let joined = skipChannels.isEmpty ? 0 : skipChannels[layer]
-            resnets.append(ResnetBlock2D(scope["resnets", layer], input + joined, outChannels, settings))
-            guard let headDim else { continue }
-            attentions.append(
-                Attention(
-                    scope["attentions", layer], outChannels, headDim: headDim, groups: settings.groups,
-                    eps: settings.eps))
-        }
-        self.resnets = resnets
-        self.attentions = attentions
+        (resnets, attentions) = levelLayers(
+            scope,
+            inputs: (0..<layers).map {
+                ($0 == 0 ? inChannels : outChannels) + (skipChannels.isEmpty ? 0 : skipChannels[$0])
+            }, outChannels, headDim, settings)
         upsampler = upsamples ? Upsample2D(scope["upsamplers", 0], outChannels) : nil
         takesSkips = !skipChannels.isEmpty
     }
@@ -145,4 +126,22 @@ package struct UpBlock {
         }
         return upsampler.map { $0(tape, h) } ?? h
     }
+}
+
+/// The residual blocks of a level, each with attention after it if `headDim` is given.
+///
+/// - Parameter inputs: channels of the input of each residual block.
+private func levelLayers(
+    _ scope: ParameterScope, inputs: [Int], _ channels: Int, _ headDim: Int?, _ settings: BlockSettings
+) -> (resnets: [ResnetBlock2D], attentions: [Attention]) {
+    var layers: (resnets: [ResnetBlock2D], attentions: [Attention]) = ([], [])
+    for (layer, input) in inputs.enumerated() {
+        layers.resnets.append(ResnetBlock2D(scope["resnets", layer], input, channels, settings))
+        guard let headDim else { continue }
+        layers.attentions.append(
+            Attention(
+                scope["attentions", layer], channels, headDim: headDim, groups: settings.groups,
+                eps: settings.eps))
+    }
+    return layers
 }

@@ -2,8 +2,7 @@ import TensorCore
 
 /// Evaluates a U-Net for sampling: forward passes only, recorded once per shape.
 ///
-/// Samples are fp32 NHWC, regardless of the model's compute type. Each call uses the store's current weights,
-/// so `store.withValues(average) { … }` samples from an average.
+/// Samples are fp32 NHWC, regardless of the model's compute type. Each call uses the store's current weights.
 package final class Denoiser {
     package let model: UNet2DModel
     private let dtype: DType
@@ -26,10 +25,7 @@ package final class Denoiser {
         _ model: UNet2DModel, dtype: DType = .float32, backend: Backend = .fastest, arena: Arena = Arena(),
         shapes: Int = 2
     ) {
-        self.model = model
-        self.dtype = dtype
-        self.backend = backend
-        self.arena = arena
+        (self.model, self.dtype, self.backend, self.arena) = (model, dtype, backend, arena)
         passes = RecentCache(capacity: max(1, shapes))
     }
 

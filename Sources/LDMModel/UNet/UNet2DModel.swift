@@ -69,7 +69,6 @@ package final class UNet2DModel {
         convNormOut = GroupNorm(
             root["conv_norm_out"], first, groups: config.normNumGroups, eps: Float(config.normEps))
         convOut = Conv2D(root["conv_out"], first, config.outChannels)
-        store.interleave()
     }
 
     /// Records the forward pass.

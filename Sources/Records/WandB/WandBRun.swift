@@ -18,10 +18,8 @@ package final class WandBRun {
         package var host: String
 
         package init(name: String, configuration: JSONObject, programVersion: String, host: String) {
-            self.name = name
-            self.configuration = configuration
-            self.programVersion = programVersion
-            self.host = host
+            (self.name, self.configuration) = (name, configuration)
+            (self.programVersion, self.host) = (programVersion, host)
         }
     }
 

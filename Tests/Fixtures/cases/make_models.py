@@ -2,12 +2,12 @@
 # requires-python = ">=3.10"
 # dependencies = ["torch==2.15.0", "diffusers==0.42.1", "safetensors==0.8.0", "numpy==2.4.6"]
 # ///
-"""Makes the golden cases of models with diffusers: tiny models of every variant (docs/fixtures.md: unet,
-autoencoder_kl, vq_model), one folder a case in models/.
+"""Generates the golden cases of models with diffusers: tiny models of every variant (docs/fixtures.md: unet,
+autoencoder_kl, vq_model), one folder per case in models/.
 
     python Tests/Fixtures/cases/make_models.py
 
-Autoencoders of the kind KL also hold the gradients of sum(moments*grad_moments) +
+Autoencoders of the kind KL also contain the gradients of sum(moments*grad_moments) +
 sum(reconstruction*grad_reconstruction): grad_moments, grad_reconstruction, grad.NAME.
 """
 
@@ -31,7 +31,7 @@ UNETS = {
     "unet_no_attention": dict(
         UNET, down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"),
         add_attention=False, in_channels=4, out_channels=2),
-    "unet_ddpm": dict(  # the choices of google/ddpm-cifar10-32
+    "unet_ddpm": dict(  # the settings of google/ddpm-cifar10-32
         UNET, time_embedding_dim=16, block_out_channels=(8, 8, 12), layers_per_block=2,
         attention_head_dim=None, downsample_padding=0, flip_sin_to_cos=False, freq_shift=1, norm_eps=1e-6,
         down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
@@ -64,7 +64,7 @@ VQ = {
 
 
 def randomized(model, seed, scale=0.1):
-    """Norms start at 1 and 0: every parameter gets noise, so that none goes untested."""
+    """Adds noise to every parameter: norms are initialized with 1 and 0, which would hide errors."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

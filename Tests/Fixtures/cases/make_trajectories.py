@@ -2,7 +2,7 @@
 # requires-python = ">=3.10"
 # dependencies = ["torch==2.15.0", "diffusers==0.42.1", "safetensors==0.8.0", "numpy==2.4.6"]
 # ///
-"""Makes the golden cases of what goes step by step (docs/fixtures.md: scheduler, ddim, training), one folder a
+"""Generates the golden cases with several steps (docs/fixtures.md: scheduler, ddim, training), one folder per
 case in schedulers/, ddim/ and training/.
 
     python Tests/Fixtures/cases/make_trajectories.py
@@ -29,7 +29,7 @@ TINY = dict(UNET, block_out_channels=(4, 8), norm_num_groups=2)
 # Folder, scheduler, num_inference_steps, eta.
 SCHEDULERS = {
     "ddim_linear": (DDIMScheduler(), 10, 0.0),
-    "ddim_ldm": (  # as CompVis/ldm-celebahq-256
+    "ddim_ldm": (  # the settings of CompVis/ldm-celebahq-256
         DDIMScheduler(
             beta_start=0.0015, beta_end=0.0195, beta_schedule="scaled_linear", clip_sample=False,
             set_alpha_to_one=False, steps_offset=1), 50, 0.0),
@@ -111,7 +111,7 @@ def make_ddim(folder, scheduler, eta, seed, config=TINY, steps=STEPS):
 
 
 def make_training(folder, case, scheduler, seed, config=TINY):
-    """A training loop as diffusers' examples have it, on latents that are a little of a picture."""
+    """A training loop like that of diffusers' examples, on latents with some image structure."""
     torch.manual_seed(seed)
     unet, generator = randomized(UNet2DModel(**config), seed)
     initial = copy.deepcopy(unet)

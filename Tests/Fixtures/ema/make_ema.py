@@ -1,9 +1,9 @@
-"""Golden values of averages by power functions, from the formulas of Karras et al. 2024 (EDM2), section 3 and appendix C:
+"""Golden values of power-function averages, from the formulas of Karras et al. 2024 (EDM2), section 3 and appendix C:
 
     python make_ema.py > ema.json
 
 Needs numpy and scipy. Inner products are integrated numerically; fits are least squares on profiles that are sampled
-on a fine grid, so neither uses the closed forms that the program has.
+on a fine grid, so neither uses the closed forms of the program.
 """
 import json
 
@@ -25,7 +25,7 @@ def product(a, b):
 
 
 def fit(wanted, stored):
-    """Least squares over midpoints of a grid; the factors sum to 1, so the last is what the others leave."""
+    """Least squares over midpoints of a grid; the factors sum to 1, so the last is 1 minus the others."""
     cells = 400_000
     tau = (np.arange(cells) + 0.5) * wanted[1] / cells
     sampled = lambda g, t: np.where(tau <= t, (g + 1) * tau**g / float(t) ** (g + 1), 0)
@@ -46,7 +46,7 @@ for sigma, steps in [(0.08, [100]), (0.08, [25, 50, 75, 100]), (0.15, [25, 50, 7
     factors, residual = fit((gamma(sigma), steps[-1]), [(gamma(s), t) for s, t in stored])
     fits.append({"sigma": sigma, "steps": steps, "factors": factors, "residual": residual})
 
-# Of weights that change in every update, what an average has after each: θ̂(t) = Σ θ(s) ∫ p over step s.
+# The average after each update, for weights that change in every update: θ̂(t) = Σ θ(s) ∫ p over step s.
 weights = np.random.default_rng(0).normal(size=12).round(3)
 averages = {}
 for sigma in (0.05, 0.2):

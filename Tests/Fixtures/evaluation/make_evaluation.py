@@ -1,9 +1,9 @@
-"""Makes the golden values of the evaluation's measures with pytorch-fid, torch-fidelity and prdc.
+"""Generates the golden values of the evaluation metrics with pytorch-fid, torch-fidelity and prdc.
 
     python Tests/Fixtures/evaluation/make_evaluation.py     (pytorch-fid, torch-fidelity, prdc)
 
 features.safetensors has samples [100, 24] and reference [130, 24]; stored.npz and deflated.npz the reference's
-statistics as numpy writes them; measures.json what the packages make of them.
+statistics as numpy writes them; measures.json the results of the packages.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ def frechet(a, b):
 
 
 def frechet_of_few(a, b):
-    """By definition where covariances are singular: the trace's root is the sum of singular values of A·Bᵀ."""
+    """By the definition, for singular covariances: the trace of the root is the sum of singular values of A·Bᵀ."""
     a, b = a.astype(numpy.float64), b.astype(numpy.float64)
     (mu, sigma), (nu, tau) = statistics(a), statistics(b)
     root = numpy.linalg.svd((a - mu) @ (b - nu).T, compute_uv=False).sum() / ((len(a) - 1) * (len(b) - 1)) ** 0.5
@@ -57,7 +57,7 @@ to_reference = distances(samples, reference)
 measures = {
     "frechet": frechet(samples, reference),
     "frechet_of_few": frechet_of_few(samples[:9], reference[:15]),
-    # The package takes as many of the one as of the other.
+    # The package requires sets of equal size.
     "mmd": float(kernel_mmd(samples.astype(numpy.float64), reference[:100].astype(numpy.float64), kid_kernel="poly")),
     "prdc": {k: float(v) for k, v in even.items()},
     "prdc_of_all": {k: float(v) for k, v in manifolds.items()},

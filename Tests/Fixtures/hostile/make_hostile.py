@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes files that must be refused: READER/KIND/NAME, KIND being the error that READER has to throw."""
+"""Writes files that must be rejected: READER/KIND/NAME, where KIND is the error that READER must throw."""
 import json
 import pathlib
 import struct
@@ -50,7 +50,7 @@ tensors("header/twice_by_accent", "{" + entry("\u00e9") + "," + entry("e" + acce
 tensors("header/dtype_twice", '{"a":{"dtype":"F32","dtype":"F32","shape":[2],"data_offsets":[0,8]}}')
 tensors("header/metadata_number", '{"__metadata__":{"x":1},' + entry() + "}")
 tensors("header/metadata_list", '{"__metadata__":["x"],' + entry() + "}")
-# Ordering the marks takes quadratic time, each time that the name is hashed.
+# Normalizing the order of the marks takes quadratic time whenever the name is hashed.
 tensors("header/marks", "{" + entry("a" + "\u0300\u0323" * 1000) + "}")
 tensors("header/marks_without_class", "{" + entry("a" + "\u0f73" * 1000) + "}")
 
@@ -105,7 +105,7 @@ index("map_is_a_list", {"weight_map": ["x.safetensors"]})
 for name, file in {
     "number": 1, "empty": "", "here": ".", "up": "..", "up_and_away": "../x.safetensors",
     "absolute": "/etc/passwd", "nul": "x.safetensors\0",
-    # A slash with an accent is one character, and no slash, to a program that compares characters.
+    # A slash with a combining accent is one character, which does not equal a slash if characters are compared.
     "slash_with_accent": f"../{accent}x.safetensors", "nul_with_accent": f"x.safetensors\0{accent}",
 }.items():
     index(name, {"weight_map": {"a": file}})

@@ -1,7 +1,7 @@
-"""Makes the image fixtures with Pillow, whose results are the goldens: python make_fixtures.py
+"""Generates the image fixtures with Pillow, whose results are the golden values: python make_fixtures.py
 
-Every image is a smooth pattern with a hard edge, 24 x 16. Beside NAME stands NAME.rgb: the raw RGB bytes that
-decoding must give (for JPEG within a level or two, since libjpeg versions differ in rounding).
+Every image is a smooth pattern with a hard edge, 24 x 16. NAME.rgb contains the raw RGB bytes that
+decoding NAME must give (for JPEG within a level or two, since libjpeg versions differ in rounding).
 """
 
 import io
@@ -53,7 +53,7 @@ def jpegs():
     data = encoded(cmyk, format="JPEG", quality=95)
     keep("cmyk.jpg", data, reopened(data))
     # The same inks as YCCK (transform 2 in Adobe's marker): R, G, B = 255 - C, M, Y stored as Y, Cb, Cr.
-    # Without an Adobe marker ink is not inverted: the marker is cut out, so the inks read are 255 - stored.
+    # Without an Adobe marker, ink is not inverted: the marker is removed, so the inks read are 255 - stored.
     at = data.index(b"\xff\xee")
     length = struct.unpack(">H", data[at + 2 : at + 4])[0]
     plain = data[:at] + data[at + 2 + length :]
@@ -110,7 +110,7 @@ def pngs():
 
 
 def coverage(n_in, n_out):
-    """The part of each input pixel in each output pixel, rows summing to one."""
+    """The weight of each input pixel in each output pixel; rows sum to one."""
     scale = n_in / n_out
     edges = np.arange(n_out)[:, None] * scale
     low, high = np.maximum(edges, np.arange(n_in)), np.minimum(edges + scale, np.arange(n_in) + 1)
@@ -129,7 +129,7 @@ def resizes():
         out = image.resize((w, h), Image.LANCZOS)
         (HERE / f"lanczos_{w}x{h}.rgb").write_bytes(out.tobytes())
     for w, h in [(30, 20), (15, 10)]:
-        # At whole ratios Pillow's BOX is the exact average.
+        # At integer ratios, Pillow's BOX is the exact average.
         (HERE / f"area_{w}x{h}.rgb").write_bytes(image.resize((w, h), Image.BOX).tobytes())
     for w, h in [(17, 13), (23, 37)]:
         out = np.einsum("ij,jkc,lk->ilc", coverage(40, h), source.astype(float), coverage(60, w))

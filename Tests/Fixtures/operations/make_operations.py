@@ -1,14 +1,14 @@
-"""Makes operations.safetensors, the golden values of every operation, with PyTorch in float64.
+"""Generates operations.safetensors, the golden values of every operation, with PyTorch in float64.
 
     python Tests/Fixtures/operations/make_operations.py        (torch, diffusers, safetensors)
 
-A case NAME holds, images in NHWC and parameters as PyTorch has them:
-  NAME/in.X          an input that takes a gradient        NAME/grad.X    its gradient
-  NAME/const.X       an input that takes none (fp32)
+A case NAME contains, with images in NHWC and parameters in PyTorch's layout:
+  NAME/in.X          an input with a gradient              NAME/grad.X    its gradient
+  NAME/const.X       an input without one (fp32)
   NAME/param.X       a parameter                           NAME/grad.X    its gradient
   NAME/out           the result                            NAME/grad_out  the gradient that flows into it
-  NAME/sums          a loss's sum over each sample         NAME/sum_weight  what each counts for, [B]
-The gradients are those of sum(out*grad_out) + sum(sums*sum_weight). Everything that goes in is rounded to bf16, so
+  NAME/sums          a loss's sum over each sample         NAME/sum_weight  its weight, [B]
+The gradients are those of sum(out*grad_out) + sum(sums*sum_weight). All inputs are rounded to bf16, so
 that both types start from the same numbers.
 """
 
@@ -67,7 +67,7 @@ def case(name, f, inputs=None, params=None, consts=None):
 # Convolutions and linear layers.
 
 def convolution(name, B, H, W, C, O, kernel=3, stride=1, pad=(1, 1, 1, 1), bias=True, addend=False):
-    """pad is F.pad's: left, right, top, bottom."""
+    """pad as in F.pad: left, right, top, bottom."""
     def f(x, p, _):
         y = F.conv2d(F.pad(nchw(x["x"]), pad), p["weight"], p.get("bias"), stride)
         return nhwc(y) + (x["addend"] if addend else 0)
@@ -124,7 +124,7 @@ def group_norm(name, shape, groups, silu, eps=1e-5):
         y = F.group_norm(x["x"].movedim(-1, 1), groups, p["weight"], p["bias"], eps).movedim(1, -1)
         return F.silu(y) if silu else y
     C = shape[-1]
-    # A mean away from zero is what cancellation would show on.
+    # A nonzero mean reveals errors by cancellation.
     x = rounded(1.5 * torch.randn(*shape) + 2)
     case(name, f, {"x": x}, {"weight": rounded(1 + 0.3 * torch.randn(C)), "bias": normal(C)})
 
@@ -156,7 +156,7 @@ attention("attention_one_token", 2, 1, 2, 8)
 attention("attention_long", 1, 67, 2, 16)
 
 
-# Moving and combining.
+# Resampling and combining.
 
 case("upsample", lambda x, *_: nhwc(F.interpolate(nchw(x["x"]), scale_factor=2, mode="nearest")),
      {"x": normal(2, 3, 5, 7)})
@@ -193,7 +193,7 @@ for name, dim, flip, shift in [
 # Losses.
 
 def apart(x, target, difference):
-    """Draws until no difference is so near zero that finite differences would straddle the kink."""
+    """Draws until no difference is so close to zero that finite differences would cross the kink."""
     while difference(x - target).abs().min() < 0.02:
         target = normal(*target.shape)
     return target
@@ -229,7 +229,7 @@ moments[0, 0, 0, 4] = -35  # below the clamp: no gradient
 case("gaussian_sample", gaussian, {"moments": moments}, consts={"noise": normal(2, 3, 5, 3)})
 
 
-# A network in which gradients are shared by residuals and activations die at different times.
+# A network in which residuals share gradients and activations have different lifetimes.
 
 def residual_network(x, p, _):
     h = F.conv2d(nchw(x["x"]), p["in.weight"], p["in.bias"], padding=1)

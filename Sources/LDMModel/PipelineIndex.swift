@@ -2,70 +2,20 @@ import FileFormats
 import Foundation
 import Support
 
-/// The kind of folder at a path.
-enum PipelinePlace {
-    /// Has a model_index.json.
-    case pipeline(String)
-    /// Has a checkpoint's manifest.json.
-    case checkpoint(String)
-    /// Has a config.json.
-    case model(String)
-
-    init(_ path: String) throws(ModelFolderError) {
-        let join = PipelineFolder.join
-        let exists = PipelineFolder.exists
-        func place(_ folder: String) -> PipelinePlace? {
-            if exists(join(folder, PipelineFolder.indexFile)) { return .pipeline(folder) }
-            if exists(join(folder, ModelFolder.configFile)) { return .model(folder) }
-            if exists(join(folder, CheckpointNote.fileName)) { return .checkpoint(folder) }
-            return nil
-        }
-        guard exists(path) else {
-            throw ModelFolderError(
-                path, "does not exist; expected a run, a checkpoint or a diffusers model's folder")
-        }
-        if let found = place(path) {
-            self = found
-        } else if let newest = Self.newestCheckpoint(in: join(path, "checkpoints")) {
-            self = .checkpoint(newest)
-        } else if let finished = place(join(path, "model")) {
-            self = finished
-        } else {
-            let isRun = exists(join(path, "config.yaml"))
-            throw ModelFolderError(
-                path,
-                isRun
-                    ? "is a run without a checkpoint yet; train on, or name another"
-                    : "is neither a run, a checkpoint, a diffusers pipeline nor a model's folder")
-        }
-    }
-
-    /// The completed checkpoint with the highest step.
-    private static func newestCheckpoint(in folder: String) -> String? {
-        let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
-        let steps = names.compactMap { name -> (step: Int, name: String)? in
-            guard name.hasPrefix("step-"), let step = Int(name.dropFirst(5)) else { return nil }
-            return (step, name)
-        }
-        return steps.sorted { $0.step > $1.step }.map { PipelineFolder.join(folder, $0.name) }
-            .first { PipelineFolder.exists(PipelineFolder.join($0, CheckpointNote.fileName)) }
-    }
-}
-
 /// `model_index.json` of a diffusers pipeline: its components and their folders.
-struct PipelineIndex {
-    static let fileName = "model_index.json"
+package struct PipelineIndex {
+    package static let fileName = "model_index.json"
 
     let folder: String
     private let node: ConfigNode
 
-    init(_ folder: String) throws(ConfigError) {
+    package init(_ folder: String) throws(ConfigError) {
         self.folder = folder
         node = try ConfigNode(jsonFile: PipelineFolder.join(folder, Self.fileName))
     }
 
     /// The U-Net's folder.
-    func unet() throws(ModelFolderError) -> ModelFolder {
+    package func unet() throws(ModelFolderError) -> ModelFolder {
         guard let path = part("unet") else {
             let name = node["_class_name"].map { ", \($0.found)," } ?? ""
             throw ModelFolderError(
@@ -76,7 +26,7 @@ struct PipelineIndex {
 
     /// The autoencoder's folder; nil in pixel space. LDMPipeline names it `vqvae` regardless of its class;
     /// other pipelines name it `vae`.
-    var autoencoder: ModelFolder? {
+    package var autoencoder: ModelFolder? {
         ["vqvae", "vae"].first(where: has).map { ModelFolder(PipelineFolder.join(folder, $0)) }
     }
 
@@ -114,10 +64,8 @@ package struct FirstStageReference: Sendable, Equatable {
     package var shiftFactor: Double
 
     package init(path: String, weightsHash: String? = nil, scalingFactor: Double, shiftFactor: Double = 0) {
-        self.path = path
-        self.weightsHash = weightsHash
-        self.scalingFactor = scalingFactor
-        self.shiftFactor = shiftFactor
+        (self.path, self.weightsHash) = (path, weightsHash)
+        (self.scalingFactor, self.shiftFactor) = (scalingFactor, shiftFactor)
     }
 
     /// Parses the value written by `json`; nil for null or anything else.
