@@ -24,7 +24,7 @@ package struct ComputeMeasurement {
 
     /// Runs the measurement. Collective.
     package func run(_ communicator: Communicator) throws -> ComputeModel {
-        let model = try UNet2DModel(unet)
+        let model = try UNet2DModel.forTraining(unet)
         try communicator.collectively("making the model") { try model.store.checkMemory() }
         model.store.initialize(seed: 0)
         let workload = StepWorkload(

@@ -101,7 +101,7 @@ extension ComputeModel {
         stepSeconds: Double, batch: Int, unet: UNet2DConfig, workload: StepWorkload,
         copyBytesPerSecond: Double
     ) throws -> ComputeModel {
-        let model = try UNet2DModel(unet)
+        let model = try UNet2DModel.forTraining(unet)
         let objective = DenoisingObjective(
             unet: model, dataset: NoiseDataset(count: 1, size: unet.timedSize, channels: unet.inChannels),
             schedule: try NoiseSchedule(SchedulerConfig()), minSNRGamma: nil, flips: false)

@@ -89,7 +89,7 @@ package struct KernelBenchmark {
         switch model {
         case .unet(let config):
             let objective = DenoisingObjective(
-                unet: try UNet2DModel(config),
+                unet: try UNet2DModel.forTraining(config),
                 dataset: NoiseDataset(count: batch, size: config.timedSize, channels: config.inChannels),
                 schedule: try NoiseSchedule(SchedulerConfig()), minSNRGamma: nil, flips: false)
             _ = objective.record(on: tape, batch: batch, globalBatch: batch)

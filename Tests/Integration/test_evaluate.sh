@@ -66,7 +66,7 @@ expect_text "docs/evaluation.md" 1
 expect_status 2 "${evaluate[@]}" --features vae
 cp "$repository/Tests/Fixtures/evaluation/stored.npz" "$scratch/other.npz"
 expect_status 3 "$disttrain" evaluate --model "$run" --reference "$scratch/other.npz" --count 20
-expect_text "24 values" 1
+expect_text "24 dimensions" 1
 expect_status 3 "$disttrain" evaluate --model "$run" --reference synthetic-faces --count 20 \
     --inception "$run/checkpoints/step-00000004/unet/diffusion_pytorch_model.safetensors"
 
