@@ -12,7 +12,7 @@ extension ReportContents {
             return [costRow(run.label, own)]
                 + (stage.map {
                     [
-                        costRow(say("first stage", "その第一段階"), $0),
+                        costRow(say("its first stage", "その第一段階"), $0),
                         costRow(say("total", "合計"), own + $0),
                     ]
                 } ?? [])
