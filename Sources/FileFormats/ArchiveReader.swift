@@ -58,11 +58,14 @@ package final class ArchiveReader {
         let status = UTF8Locale.during { archive_read_next_header(archive, &entry) }
         if status == ARCHIVE_EOF { return nil }
         guard status == ARCHIVE_OK || status == ARCHIVE_WARN, let entry else { throw failure() }
+        let size = Int(archive_entry_size(entry))
+        // libarchive returns what a pax record says.
+        if size < 0 { throw ArchiveError(detail: "a member of \(size) bytes") }
         let isRegular = archive_entry_filetype(entry) & 0o170000 == 0o100000
         let isWhole = archive_entry_hardlink(entry) == nil && archive_entry_sparse_count(entry) == 0
         return Member(
             name: archive_entry_pathname(entry).map { String(cString: $0) } ?? "",
-            size: Int(archive_entry_size(entry)), isFile: isRegular && isWhole,
+            size: size, isFile: isRegular && isWhole,
             offset: Int(archive_filter_bytes(archive, 0)))
     }
 

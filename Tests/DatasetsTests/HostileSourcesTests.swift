@@ -175,6 +175,18 @@ import TestSupport
         #expect(try absolute.image(at: 0) == patternImage())
     }
 
+    @Test("a member of negative size is refused; found by FuzzTar")
+    func negativeSize() throws {
+        let folder = try ScratchFolder()
+        let image = patternImage().pngData()
+        let size = Array(String(image.count, radix: 8).utf8)
+        let header = tarHeader(
+            name: "a.png", size: size, type: "0", gnuRealSize: [UInt8](repeating: 0xFF, count: 12))
+        let path = try folder.write(
+            "negative.tar", header + image + [UInt8](repeating: 0, count: 1536 - image.count % 512))
+        #expect(imageError { try TarSource(path) }?.kind == .badArchive)
+    }
+
     @Test("a gzip bomb is refused before it fills the disk", .timeLimit(.minutes(2)))
     func gzipBomb() throws {
         let folder = try ScratchFolder()
@@ -260,7 +272,7 @@ private func pngWithOrientation(_ image: Image, _ orientation: UInt8) -> [UInt8]
 }
 
 /// A ustar header with a correct checksum.
-func tarHeader(name: String, size: [UInt8], type: Character) -> [UInt8] {
+func tarHeader(name: String, size: [UInt8], type: Character, gnuRealSize: [UInt8]? = nil) -> [UInt8] {
     var block = [UInt8](repeating: 0, count: 512)
     func put(_ bytes: [UInt8], at: Int) { block.replaceSubrange(at..<at + bytes.count, with: bytes) }
     put(Array(name.utf8.prefix(100)), at: 0)
@@ -269,6 +281,10 @@ func tarHeader(name: String, size: [UInt8], type: Character) -> [UInt8] {
     put(Array("        ".utf8), at: 148)
     block[156] = type.asciiValue ?? 0
     put(Array("ustar\u{0}00".utf8), at: 257)
+    if let gnuRealSize {
+        put(Array("ustar  \u{0}".utf8), at: 257)
+        put(gnuRealSize, at: 483)
+    }
     let sum = block.reduce(0) { $0 + Int($1) }
     let octal = String(sum, radix: 8)
     put(Array((String(repeating: "0", count: 6 - octal.count) + octal + "\0 ").utf8), at: 148)
