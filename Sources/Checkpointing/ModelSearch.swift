@@ -20,7 +20,8 @@ extension PipelineFolder {
         case .pipeline(let folder):
             return try readPipeline(folder, asked: path, weights: weights, firstStage: firstStage)
         case .checkpoint(let folder):
-            return try readCheckpoint(folder, asked: path, weights: weights, firstStage: firstStage)
+            return try readCheckpoint(
+                CheckpointModels(folder), asked: path, weights: weights, firstStage: firstStage)
         case .model(let folder):
             return try readModel(folder, asked: path, weights: weights, firstStage: firstStage)
         }
@@ -69,9 +70,8 @@ extension PipelineFolder {
     }
 
     private static func readCheckpoint(
-        _ folder: String, asked: String, weights: String?, firstStage: String?
+        _ models: CheckpointModels, asked: String, weights: String?, firstStage: String?
     ) throws -> PipelineFolder {
-        let models = try CheckpointModels(folder)
         return try PipelineFolder(
             path: asked, unet: try models.weights(weights), scheduler: try models.scheduler(),
             firstStage: try models.firstStageFolder(firstStage),
@@ -88,9 +88,12 @@ extension PipelineFolder {
         if exists(join(parent, indexFile)), name == "unet" {
             return try readPipeline(parent, asked: asked, weights: weights, firstStage: firstStage)
         }
-        if CheckpointFormat.isCheckpoint(parent), try CheckpointModels(parent).manifest.folders.contains(name)
-        {
-            return try readCheckpoint(parent, asked: asked, weights: weights ?? name, firstStage: firstStage)
+        if CheckpointFormat.isCheckpoint(parent) {
+            let models = try CheckpointModels(parent)
+            if models.manifest.folders.contains(name) {
+                return try readCheckpoint(
+                    models, asked: asked, weights: weights ?? name, firstStage: firstStage)
+            }
         }
         try checkNoChoice(weights, folder, "is a single model")
         return try PipelineFolder(

@@ -55,15 +55,10 @@ package struct AutoencoderConfiguration: TrainingConfiguration {
                     + " and keys next to it take precedence. Without this section, the model is that of init_from.",
                 isRequired: true),
             .init(section: "loss", \.loss, "The weights of the loss terms."),
-            .init(section: "optimizer", \.optimizer, "AdamW and its learning rate."),
+            .optimizer,
             .init(section: "ema", \.ema, "Averages of the weights, used for the saved model."),
-            .init(
-                section: "train", \.train, "Duration, batch sizes, and intervals of periodic actions.",
-                isRequired: true),
-            .init(section: "checkpoint", \.checkpoint, "Which checkpoints are kept."),
-            .init(
-                section: "logging", \.logging,
-                "Outputs for metrics in addition to metrics.jsonl, which is always written."),
+            .train, .checkpoint,
+            .logging,
             .initFrom,
         ]
     }
@@ -74,7 +69,6 @@ package struct AutoencoderConfiguration: TrainingConfiguration {
 
     /// The images have the model's `sample_size`, and the other way round, if only one of the two is given.
     package mutating func complete(modelKeys: Set<String>) {
-        if data.isSynthetic { data.count = data.syntheticCount }
         if modelKeys.contains("sample_size") {
             if data.size == nil, model.sampleSize.height == model.sampleSize.width {
                 data.size = model.sampleSize.height

@@ -39,12 +39,9 @@ package struct Configuration: TrainingConfiguration {
                 section: "diffusion", \.diffusion,
                 "The forward process, the prediction target, and the loss.",
                 defaults: { DiffusionConfiguration(isLatent: $0.firstStage != nil) }),
-            .init(section: "optimizer", \.optimizer, "AdamW and its learning rate."),
+            .optimizer,
             .init(section: "ema", \.ema, "Averages of the weights, used for sampling."),
-            .init(
-                section: "train", \.train, "Duration, batch sizes, and intervals of periodic actions.",
-                isRequired: true),
-            .init(section: "checkpoint", \.checkpoint, "Which checkpoints are kept."),
+            .train, .checkpoint,
             .init(
                 section: "sampling", \.sampling,
                 "The grids made during training, and the defaults of disttrain sample.",
@@ -54,9 +51,7 @@ package struct Configuration: TrainingConfiguration {
                 "Evaluations of samples during training, as by disttrain evaluate.",
                 defaults: { EvaluationConfiguration(steps: $0.sampling.steps) },
                 omitted: { $0.evaluation.every == 0 }),
-            .init(
-                section: "logging", \.logging,
-                "Outputs for metrics in addition to metrics.jsonl, which is always written."),
+            .logging,
         ]
     }
 
@@ -66,7 +61,6 @@ package struct Configuration: TrainingConfiguration {
 
     /// Sets what follows from other sections: in pixel space, the image size is that of the model.
     package mutating func complete(modelKeys: Set<String>) {
-        if data.isSynthetic { data.count = data.syntheticCount }
         if firstStage == nil, data.isSynthetic, data.size == nil, let size = model.sampleSize,
             size.height == size.width
         {

@@ -44,6 +44,10 @@ package struct DataConfiguration: ConfigSection {
         ]
     }
 
+    package mutating func end(_ node: ConfigNode) {
+        if isSynthetic { count = syntheticCount }
+    }
+
     package func check() throws(ConfigError) {
         try require(
             isSynthetic || count == nil, "count",

@@ -14,11 +14,11 @@ package protocol TrainingConfiguration: ConfigSection {
     /// Folder of a model that provides the initial weights; nil for random weights.
     var initFrom: String? { get set }
     var data: DataConfiguration { get }
-    var optimizer: OptimizerConfiguration { get }
+    var optimizer: OptimizerConfiguration { get set }
     var ema: EMAConfiguration { get }
-    var train: TrainConfiguration { get }
-    var checkpoint: CheckpointConfiguration { get }
-    var logging: LoggingConfiguration { get }
+    var train: TrainConfiguration { get set }
+    var checkpoint: CheckpointConfiguration { get set }
+    var logging: LoggingConfiguration { get set }
     /// Steps between two evaluations; 0 for none.
     var evaluationInterval: Int { get }
 
@@ -94,7 +94,7 @@ extension TrainingConfiguration {
     }
 }
 
-/// The keys of all training runs that are not in a section.
+/// The keys and sections that all training runs share.
 extension ConfigKey where Section: TrainingConfiguration {
     static var runName: ConfigKey {
         .init(
@@ -113,6 +113,26 @@ extension ConfigKey where Section: TrainingConfiguration {
         .init(
             "seed", \.seed, .harmful("it determines the order of the data, the noise and dropout"),
             "Seed of all random numbers.")
+    }
+
+    static var optimizer: ConfigKey {
+        .init(section: "optimizer", \.optimizer, "AdamW and its learning rate.")
+    }
+
+    static var train: ConfigKey {
+        .init(
+            section: "train", \.train, "Duration, batch sizes, and intervals of periodic actions.",
+            isRequired: true)
+    }
+
+    static var checkpoint: ConfigKey {
+        .init(section: "checkpoint", \.checkpoint, "Which checkpoints are kept.")
+    }
+
+    static var logging: ConfigKey {
+        .init(
+            section: "logging", \.logging,
+            "Outputs for metrics in addition to metrics.jsonl, which is always written.")
     }
 
     // It has no effect once there is a checkpoint.

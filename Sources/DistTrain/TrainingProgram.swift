@@ -60,7 +60,6 @@ package struct TrainingProgram<Values: TrainableConfiguration> {
 
 /// A configuration of a model that can be trained.
 package protocol TrainableConfiguration: TrainingConfiguration {
-    var train: TrainConfiguration { get set }
     /// Finds the folder of a model of this kind: in a run, a checkpoint, a pipeline, or a folder of its own.
     static func locateModel(_ path: String) throws -> ModelFolder
     /// Opens the data and creates the model with its initial weights. Collective.
