@@ -162,7 +162,7 @@ let package = Package(
         .testTarget(
             name: "EvaluationTests",
             dependencies: [
-                "Support", "FileFormats", "TensorCore", "LDMModel", "Communication", "Evaluation",
+                "Support", "FileFormats", "TensorCore", "LDMModel", "Imaging", "Communication", "Evaluation",
                 "TestSupport",
             ]),
         .testTarget(

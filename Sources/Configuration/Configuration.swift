@@ -70,6 +70,12 @@ package struct Configuration: TrainingConfiguration {
 
     package func check() throws(ConfigError) {
         try checkTraining("the prediction has the channels of the input", model.inChannels, model.outChannels)
+        if diffusion.labelDropout > 0, model.numClassEmbeds == nil {
+            throw ConfigError(
+                .invalidValue, at: ["diffusion", "label_dropout"],
+                "only applies to a class-conditional model with model.num_class_embeds: the number of classes plus 1"
+            )
+        }
         for (section, steps) in [("sampling", sampling.steps), ("evaluation", evaluation.steps)]
         where steps > diffusion.timesteps {
             throw ConfigError(

@@ -80,6 +80,8 @@ package struct DiffusionConfiguration: ConfigSection {
     package var prediction = PredictionType.epsilon
     package var minSNRGamma: Double?
     package var clipSample = true
+    /// Probability with which a label is replaced by the null class.
+    package var labelDropout = 0.0
 
     package init() {}
 
@@ -106,6 +108,10 @@ package struct DiffusionConfiguration: ConfigSection {
                 "clip_sample", \.clipSample, .harmless,
                 "Whether samplers clip the predicted x₀ to [-1, 1], the range of images.",
                 defaultText: "true in pixel space, false for latents"),
+            .init(
+                "label_dropout", \.labelDropout, .from(0, below: 1), .harmless,
+                "Share of samples that a class-conditional model sees without their class, as classifier-free guidance"
+                    + " requires; 0.1 is usual.", omitted: { $0.labelDropout == 0 }),
         ]
     }
 

@@ -185,8 +185,10 @@ extension TrainConfiguration {
 extension Configuration {
     /// The settings of sample grids. The seed is fixed, so a run's grids use the same noise at every step.
     package var samplingSettings: SamplingSettings {
-        SamplingSettings(
+        var settings = SamplingSettings(
             method: sampling.sampler, steps: sampling.steps, eta: sampling.eta,
             spacing: sampling.spacing, seed: seed)
+        settings.classes.guidanceScale = sampling.guidanceScale
+        return settings
     }
 }

@@ -124,6 +124,7 @@ package struct SamplingConfiguration: ConfigSection {
     package var eta = 0.0
     package var spacing = TimestepSpacing.leading
     package var sampler = SamplerKind.ddim
+    package var guidanceScale = 1.0
 
     package init() {}
 
@@ -136,6 +137,10 @@ package struct SamplingConfiguration: ConfigSection {
             .init("eta", \.eta, .within(0...1), .harmless, "η of DDIM: 0 is deterministic, 1 is ancestral."),
             .init("spacing", \.spacing, .harmless, "Which of the training timesteps the sampler visits."),
             .init("sampler", \.sampler, .harmless, "The sampler."),
+            .init(
+                "guidance_scale", \.guidanceScale, .atLeast(0), .harmless,
+                "Scale of classifier-free guidance for a class-conditional model; 1 for none.",
+                omitted: { $0.guidanceScale == 1 }),
         ]
     }
 

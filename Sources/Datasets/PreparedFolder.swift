@@ -58,6 +58,8 @@ package final class PreparedFolder: Sendable {
     }
 
     /// The class of a sample as an index into the manifest's class names.
+    package func className(_ index: Int) -> String? { label(index).map { manifest.classNames[$0] } }
+
     package func label(_ index: Int) -> Int? { labels.isEmpty ? nil : labels[index] }
 
     /// Calls `body` with the bytes of one sample of a tensor.

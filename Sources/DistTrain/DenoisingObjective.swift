@@ -13,10 +13,11 @@ package protocol DenoisingDraws {
     var height: Int { get }
     var width: Int { get }
     var channels: Int { get }
-    /// Writes x₀ and ε of a sample, [H, W, C] each, and returns its timestep t. Throws if data cannot be read.
+    /// Writes x₀ and ε of a sample, [H, W, C] each, and returns its timestep t, and the class that a conditional
+    /// model is trained with. Throws if data cannot be read.
     func draw(
         _ item: BatchItem, clean: UnsafeMutableBufferPointer<Float>, noise: UnsafeMutableBufferPointer<Float>
-    ) throws -> Int
+    ) throws -> (timestep: Int, label: Int?)
 }
 
 /// Samples of a dataset; all random numbers are derived from the keys of the samples.
@@ -25,9 +26,13 @@ package struct KeyedDraws: DenoisingDraws {
     let flips: Bool
     /// T: timesteps are drawn uniformly from 0..<T.
     let timesteps: Int
+    let labelDropout: LabelDropout?
 
-    package init(dataset: any TrainingDataset, flips: Bool, timesteps: Int) {
+    package init(
+        dataset: any TrainingDataset, flips: Bool, timesteps: Int, labelDropout: LabelDropout? = nil
+    ) {
         (self.dataset, self.flips, self.timesteps) = (dataset, flips, timesteps)
+        self.labelDropout = labelDropout
     }
 
     package var sampleCount: Int { dataset.count }
@@ -37,12 +42,30 @@ package struct KeyedDraws: DenoisingDraws {
 
     package func draw(
         _ item: BatchItem, clean: UnsafeMutableBufferPointer<Float>, noise: UnsafeMutableBufferPointer<Float>
-    ) throws -> Int {
+    ) throws -> (timestep: Int, label: Int?) {
         try dataset.read(item.index, flipped: flips && item.key.isFlipped, key: item.key, into: clean)
         var normal = item.key.random(.noise)
         normal.fillNormal(noise)
         var uniform = item.key.random(.timestep)
-        return uniform.integer(below: timesteps)
+        var label = dataset.label(item.index)
+        if let labelDropout, labelDropout.drops(item.key) { label = labelDropout.nullClass }
+        return (uniform.integer(below: timesteps), label)
+    }
+}
+
+/// Replaces a share of the labels by the null class, so that one model learns the conditional and the
+/// unconditional prediction (Ho and Salimans, 2022, algorithm 1).
+package struct LabelDropout: Sendable {
+    let probability: Double
+    let nullClass: Int
+
+    package init(probability: Double, nullClass: Int) {
+        (self.probability, self.nullClass) = (probability, nullClass)
+    }
+
+    func drops(_ key: SampleKey) -> Bool {
+        var random = key.random(.labelDropout)
+        return Double(random.uniform(0, 1)) < probability
     }
 }
 
@@ -69,10 +92,12 @@ package final class DenoisingObjective: Objective {
     /// Trains on a dataset, with keyed draws.
     package convenience init(
         unet: UNet2DModel, dataset: any TrainingDataset, schedule: NoiseSchedule, minSNRGamma: Double?,
-        flips: Bool
+        flips: Bool, labelDropout: LabelDropout? = nil
     ) {
         self.init(
-            unet: unet, draws: KeyedDraws(dataset: dataset, flips: flips, timesteps: schedule.count),
+            unet: unet,
+            draws: KeyedDraws(
+                dataset: dataset, flips: flips, timesteps: schedule.count, labelDropout: labelDropout),
             schedule: schedule, minSNRGamma: minSNRGamma)
     }
 
@@ -84,26 +109,29 @@ package final class DenoisingObjective: Objective {
         let timestep = tape.input([batch], dtype: .float32)
         let target = tape.input(shape, dtype: .float32)
         let weight = tape.input([batch], dtype: .float32)
-        let predicted = unet(tape, sample: noisy, timestep: timestep)  // [B, H, W, C]
+        let label = unet.config.isConditional ? tape.input([batch], dtype: .float32) : nil
+        let predicted = unet(tape, sample: noisy, timestep: timestep, label: label)  // [B, H, W, C]
         let loss = tape.error(.squared, predicted, target, weight: weight)
         tape.backward(from: [(loss.output, loss.gradient)])
         return Recorded(
-            self, noisy: noisy, timestep: timestep, target: target, weight: weight, sums: loss.sums,
-            globalBatch: globalBatch)
+            self, noisy: noisy, timestep: timestep, label: label, target: target, weight: weight,
+            sums: loss.sums, globalBatch: globalBatch)
     }
 
     private final class Recorded: RecordedObjective {
         let objective: DenoisingObjective
         let noisy, timestep, target, weight: Tensor
+        let label: Tensor?
         let sums: LossSums
         let globalBatch: Int
         private let clean, noise, mixed: UnsafeMutableBufferPointer<Float>  // [B, H, W, C]
 
         init(
-            _ objective: DenoisingObjective, noisy: Tensor, timestep: Tensor, target: Tensor, weight: Tensor,
-            sums: LossSums, globalBatch: Int
+            _ objective: DenoisingObjective, noisy: Tensor, timestep: Tensor, label: Tensor?, target: Tensor,
+            weight: Tensor, sums: LossSums, globalBatch: Int
         ) {
             self.objective = objective
+            self.label = label
             (self.noisy, self.timestep, self.target, self.weight) = (noisy, timestep, target, weight)
             self.sums = sums
             self.globalBatch = globalBatch
@@ -127,7 +155,8 @@ package final class DenoisingObjective: Objective {
                     UnsafeMutableBufferPointer(rebasing: buffer[b * n..<(b + 1) * n])
                 }
                 let (clean, noise) = (part(self.clean), part(self.noise))
-                let t = try objective.draws.draw(item, clean: clean, noise: noise)
+                let (t, drawnLabel) = try objective.draws.draw(item, clean: clean, noise: noise)
+                label?.floats[b] = Float(drawnLabel ?? 0)
                 let (x0, epsilon) = (UnsafeBufferPointer(clean), UnsafeBufferPointer(noise))
                 schedule.addNoise(clean: x0, noise: epsilon, timestep: t, into: part(mixed))
                 schedule.target(clean: x0, noise: epsilon, timestep: t, into: part(target))

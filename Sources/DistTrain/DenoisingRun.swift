@@ -25,6 +25,10 @@ extension Configuration: TrainableConfiguration {
         // diffusers' pipelines draw noise of this size, so the written configuration must contain it.
         model.sampleSize = model.sampleSize ?? SpatialSize(height: dataset.height, width: dataset.width)
         try checkChannels(model, dataset)
+        if model.isConditional {
+            try checkClasses(model, dataset)
+            model.labelNames = dataset.classNames
+        }
         let unet = try UNet2DModel.forTraining(model)
         let scheduler = schedulerConfig()
         let initializedFrom = try setup.initialize(
@@ -56,6 +60,33 @@ extension Configuration: TrainableConfiguration {
     }
 }
 
+extension Configuration {
+    /// Checks that the model has an embedding for each class of the data, and one for the null class if labels
+    /// are dropped.
+    private func checkClasses(_ unet: UNet2DConfig, _ dataset: any TrainingDataset) throws {
+        let classes = dataset.classNames.count
+        guard classes > 0 else {
+            throw RunError(
+                "the model is class-conditional, but the samples of \(dataset.name) have no labels; prepare images in a "
+                    + "folder per class, or with `disttrain prepare --labels FILE.csv`, or remove model.num_class_embeds"
+            )
+        }
+        guard let embeddings = unet.numClassEmbeds else { return }
+        let expected = diffusion.labelDropout > 0 ? [classes + 1] : [classes, classes + 1]
+        guard expected.contains(embeddings) else {
+            throw RunError(
+                "model.num_class_embeds is \(embeddings), but \(dataset.name) has \(classes) classes; expected "
+                    + "\(classes + 1) with diffusion.label_dropout (one for the null class), else \(classes)")
+        }
+    }
+
+    /// The dropout of labels during training; nil for none.
+    fileprivate func labelDropout(_ unet: UNet2DConfig) -> LabelDropout? {
+        guard diffusion.labelDropout > 0, let nullClass = unet.nullClass else { return nil }
+        return LabelDropout(probability: diffusion.labelDropout, nullClass: nullClass)
+    }
+}
+
 /// A U-Net that predicts noise, or the prediction type that the configuration selects.
 private final class DenoisingTask: TrainingTask {
     let objective: any Objective
@@ -79,7 +110,8 @@ private final class DenoisingTask: TrainingTask {
             + "\(dataset.height)×\(dataset.width)×\(dataset.channels) of \(dataset.name)"
         objective = DenoisingObjective(
             unet: unet, dataset: dataset, schedule: try NoiseSchedule(scheduler),
-            minSNRGamma: c.diffusion.minSNRGamma, flips: c.data.flip)
+            minSNRGamma: c.diffusion.minSNRGamma, flips: c.data.flip,
+            labelDropout: c.labelDropout(unet.config))
         pictures = SamplePictures(
             SampleGenerator(
                 Denoiser(unet, dtype: c.train.dtype, shapes: 1), scheduler: scheduler,
@@ -104,7 +136,8 @@ private final class DenoisingTask: TrainingTask {
     func sampleImages(_ activity: RankActivity) throws -> Image? {
         let count = configuration.sampling.count
         let share = try pictures.draw(count, configuration.samplingSettings) { _ in activity.tick() }
-        return try pictures.gather(share, count: count).map { ImageGrid.square(of: $0.count).render($0) }
+        let classes = try unet.config.select(configuration.samplingSettings.classes)
+        return try pictures.gather(share, count: count).map { ImageGrid.render(samples: $0, classes) }
     }
 
     func export(to folder: String, values: UnsafePointer<Float>) throws {

@@ -10,6 +10,8 @@ package struct BatchItem: Sendable {
     package let index: Int
     /// Seed, training step, and position in the global batch.
     package let key: SampleKey
+
+    package init(index: Int, key: SampleKey) { (self.index, self.key) = (index, key) }
 }
 
 /// A model with a loss to train. Independent of ranks; the data-parallel step wraps it.

@@ -325,6 +325,7 @@ extension EvaluationResult {
             reference: (
                 evaluation.reference.name, evaluation.reference.count, evaluation.reference.fingerprint
             ), sampler: sampler, metrics: outcome.metrics, pictures: [], seconds: outcome.seconds)
+        classes = outcome.classes
         images = [("nearest", outcome.nearest), ("samples", outcome.grid)]
     }
 

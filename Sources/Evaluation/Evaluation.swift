@@ -2,6 +2,7 @@ import Communication
 import FileFormats
 import Foundation
 import Imaging
+import Records
 import Support
 
 /// The reference that samples are compared with.
@@ -76,6 +77,8 @@ package struct Evaluation {
 
     package struct Outcome {
         package var metrics: [(name: String, value: Double)]
+        /// The same comparison within each class; empty if samples or reference have no classes.
+        package var classes: [EvaluationResult.ClassResult] = []
         /// On rank 0: the samples closest to training images above those images, and a grid of the first
         /// samples.
         package var nearest: Image?
@@ -96,9 +99,18 @@ package struct Evaluation {
         let began = monotonicSeconds()
         var metrics = try distances(ours.features, theirs?.features)
         var nearest: Image?
+        var classes: [EvaluationResult.ClassResult] = []
         if let theirs {
             let (more, pairs) = try neighbours(ours, theirs.features)
             metrics += more
+            if case .images(let images) = reference,
+                let measures = try ClassMeasures(
+                    (samples, ours.features), (images, theirs.features), kind: extractor.kind, seed: seed,
+                    communicator, tick: tick)
+            {
+                classes = measures.classes
+                metrics.append(("\(extractor.kind.kernelName)_in_class", measures.meanKernelDistance))
+            }
             nearest = try communicator.collectively("drawing the picture of the nearest images") {
                 communicator.isRoot ? try picture(of: pairs, ours.file) : nil
             }
@@ -116,7 +128,7 @@ package struct Evaluation {
         }
         let seconds = ours.seconds
         return Outcome(
-            metrics: metrics, nearest: nearest, grid: grid,
+            metrics: metrics, classes: classes, nearest: nearest, grid: grid,
             seconds: (
                 seconds.images, seconds.features + (theirs.map { $0.seconds.features } ?? 0),
                 monotonicSeconds() - began

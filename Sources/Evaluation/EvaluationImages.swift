@@ -20,10 +20,13 @@ package protocol EvaluationImages {
     func images(_ range: Range<Int>, progress: (Double) throws -> Void) throws -> [Image]
     /// Estimated seconds per image on this rank, from a measurement.
     func secondsPerImage() throws -> Double
+    /// The name of an image's class; nil if the images have no classes.
+    func className(_ index: Int) -> String?
 }
 
 extension EvaluationImages {
     package var earlierFingerprint: String? { nil }
+    package func className(_ index: Int) -> String? { nil }
 
     package func secondsPerImage() throws -> Double {
         let some = 0..<min(count, 8)
@@ -55,6 +58,8 @@ struct PictureSet: EvaluationImages {
     }
 
     var count: Int { items.count }
+
+    func className(_ index: Int) -> String? { source.label(at: items[index]) }
 
     var earlierFingerprint: String? { Self.fingerprint(source.sampledFingerprint, transform, count) }
 
@@ -96,6 +101,7 @@ struct PreparedImages: EvaluationImages {
     var name: String { folder.path }
     var count: Int { folder.manifest.count }
     var fingerprint: String { contentHash([folder.fingerprint, transform.description]) }
+    func className(_ index: Int) -> String? { folder.className(index) }
 
     func images(_ range: Range<Int>, progress: (Double) throws -> Void) throws -> [Image] {
         try range.map { index in
@@ -124,6 +130,7 @@ struct Reconstructions: EvaluationImages {
     var fingerprint: String {
         contentHash(["reconstructions", folder.fingerprint, firstStage.weightsHash, transform.description])
     }
+    func className(_ index: Int) -> String? { folder.className(index) }
 
     func images(_ range: Range<Int>, progress: (Double) throws -> Void) throws -> [Image] {
         let manifest = folder.manifest
@@ -163,10 +170,15 @@ package struct GeneratedImages: EvaluationImages {
     }
 
     package var fingerprint: String {
-        contentHash([
-            identity, settings.method.rawValue, String(settings.steps), String(settings.eta),
-            settings.spacing?.rawValue ?? "", String(settings.seed), String(settings.batchSize),
-        ])
+        contentHash(
+            [
+                identity, settings.method.rawValue, String(settings.steps), String(settings.eta),
+                settings.spacing?.rawValue ?? "", String(settings.seed), String(settings.batchSize),
+            ] + (settings.classes == ClassRequest() ? [] : ["\(settings.classes)"]))
+    }
+
+    package func className(_ index: Int) -> String? {
+        try? pictures.generator.denoiser.model.config.select(settings.classes)?.name(of: index)
     }
 
     package func images(_ range: Range<Int>, progress: (Double) throws -> Void) throws -> [Image] {

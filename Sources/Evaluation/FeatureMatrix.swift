@@ -54,6 +54,14 @@ package struct FeatureMatrix: Sendable {
         }
     }
 
+    /// Some of the rows, in memory.
+    func subset(_ rows: [Int]) throws -> FeatureMatrix {
+        var values: [Float] = []
+        values.reserveCapacity(rows.count * dimension)
+        try forEachRun(of: rows) { values += $0 }
+        return FeatureMatrix(values, count: rows.count, dimension: dimension)
+    }
+
     /// Calls `body` with all rows in order, in parts of a few hundred: the index of the first row, and the
     /// values.
     func forEachPart(_ body: (Int, UnsafeBufferPointer<Float>) -> Void) throws {

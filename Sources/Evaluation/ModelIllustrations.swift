@@ -35,6 +35,8 @@ package struct ModelIllustrations {
         let strip = try pictures.denoisingStrip(
             Self.stripSamples, moments: Self.frames - 1, settings, progress: progress)
         if let strip { try write(strip, .denoising) }
+        // Interpolate between noise vectors within one class.
+        if model.unet.config.isConditional { settings.classes.names = ["0"] }
         let images = try pictures.interpolation(
             Self.pairs, frames: Self.frames, settings, progress: progress)
         if let images { try write(ImageGrid(columns: Self.frames).render(images), .interpolation) }

@@ -76,6 +76,7 @@ package final class SampleGenerator {
         _ range: Range<Int>, _ sampler: any DiffusionSampler, _ settings: SamplingSettings,
         _ initial: [Float], _ observe: ((DenoisingMoment) -> Void)?, _ progress: ((Int) throws -> Void)?
     ) throws -> [Float] {
+        let classes = try denoiser.model.config.select(settings.classes)
         var result = initial
         precondition(result.count == range.count * sampleSize, "initial noise of \(result.count) values")
         for start in stride(from: 0, to: range.count, by: settings.batchSize) {
@@ -84,7 +85,7 @@ package final class SampleGenerator {
                 let part = buffer[batch.lowerBound * sampleSize..<batch.upperBound * sampleSize]
                 try denoise(
                     UnsafeMutableBufferPointer(rebasing: part), first: range.lowerBound + start, sampler,
-                    settings, observe, progress)
+                    classes, settings, observe, progress)
             }
         }
         return result
@@ -92,7 +93,7 @@ package final class SampleGenerator {
 
     private func denoise(
         _ sample: UnsafeMutableBufferPointer<Float>, first: Int, _ sampler: any DiffusionSampler,
-        _ settings: SamplingSettings, _ observe: ((DenoisingMoment) -> Void)?,
+        _ classes: ClassSelection?, _ settings: SamplingSettings, _ observe: ((DenoisingMoment) -> Void)?,
         _ progress: ((Int) throws -> Void)?
     ) throws {
         let size = sampleSize
@@ -102,7 +103,8 @@ package final class SampleGenerator {
         for (index, timestep) in sampler.timesteps.enumerated() {
             denoiser.predict(
                 UnsafeBufferPointer(sample), height: height, width: width,
-                timesteps: Array(repeating: Float(timestep), count: count), into: predicted)
+                timesteps: Array(repeating: Float(timestep), count: count),
+                condition: classes?.condition(of: first..<first + count), into: predicted)
             observe?(
                 DenoisingMoment(
                     sampler: sampler, index: index, samples: first..<first + count,

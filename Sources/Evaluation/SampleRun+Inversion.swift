@@ -31,7 +31,7 @@ extension SampleRun {
     ///
     /// - Parameter source: a folder or archive of images; see `openImageSource`.
     package func writeInversion(of source: String, _ communicator: Communicator) throws {
-        let opened = try open(communicator)
+        let opened = try open(communicator, isOneClass: true)
         let pictures = try opened.visiblePictures(communicator)
         let trip = RoundTrip(pictures, settings)
         let sources = try SharedSources([source], skipBad: false, readsContent: false, on: communicator)

@@ -51,7 +51,8 @@ package struct SampleRun {
         let initial = try communicator.collectively("reading the initial noise") {
             try initialNoise.map { try readNoise($0, opened.unet.config) }
         }
-        let total = initial?.count ?? settings.seeds?.count ?? count ?? 64
+        let classes = try opened.unet.config.select(settings.classes)
+        let total = initial?.count ?? settings.seeds?.count ?? count ?? Self.usualCount(classes)
         let pictures =
             latents == nil
             ? try opened.visiblePictures(size: initial?.size, communicator)
@@ -62,13 +63,27 @@ package struct SampleRun {
         try write(share, pictures, total, opened, communicator)
     }
 
+    /// 64, or the nearest smaller multiple of the number of classes.
+    private static func usualCount(_ classes: ClassSelection?) -> Int {
+        guard let classes = classes?.classes.count, classes < 64 else { return 64 }
+        return 64 / classes * classes
+    }
+
     /// Opens the model and creates the output folder.
-    func open(_ communicator: Communicator) throws -> SamplingModel {
+    ///
+    /// - Parameter isOneClass: require that the user selects one class of a class-conditional model.
+    func open(_ communicator: Communicator, isOneClass: Bool = false) throws -> SamplingModel {
         try communicator.collectively("opening \(model)") {
-            if communicator.isRoot { try makeOutputFolder(output) }
             let opened = try SamplingModel(
                 model, weights: weights, firstStage: firstStage, dtype: dtype
             ) { if communicator.isRoot { printLine("Note: \($0)") } }
+            if let selection = try opened.unet.config.select(settings.classes), isOneClass,
+                selection.classes.count > 1
+            {
+                throw RunError(
+                    "\(model): is class-conditional; specify one class, as --class \(selection.names[0])")
+            }
+            if communicator.isRoot { try makeOutputFolder(output) }
             if opened.folder.scheduler == nil, communicator.isRoot {
                 printLine(
                     "Note: \(model) has no scheduler configuration; sampling uses DDIMScheduler's defaults")
@@ -124,22 +139,24 @@ package struct SampleRun {
     /// - Returns: a description of the files written, for display.
     private func write(_ images: [Image], _ opened: SamplingModel) throws -> [String] {
         var written: [String] = []
+        let classes = try opened.unet.config.select(settings.classes)
         if formats.contains(.png) {
             for (index, image) in images.enumerated() {
                 let key = settings.key(of: index)
                 let name =
                     settings.seeds == nil
                     ? "sample_\(padded(index, digits: 5))" : "seed_\(padded(key.seed, digits: 5))"
+                let condition = classes.map { [("class", $0.name(of: index))] } ?? []
                 let noise =
                     initialNoise.map { [("init_noise", $0), ("index", String(index))] }
                     ?? [("seed", String(key.seed)), ("index", String(key.sample))]
-                try image.write(to: "\(output)/\(name).png", text: noise + parameters(opened))
+                try image.write(to: "\(output)/\(name).png", text: noise + condition + parameters(opened))
             }
             written.append("PNG files")
         }
         if formats.contains(.grid) {
             let seeds = settings.seeds.map { "\($0.first ?? 0) and \($0.count - 1) more" }
-            try ImageGrid.square(of: images.count).render(images).write(
+            try ImageGrid.render(samples: images, classes).write(
                 to: "\(output)/grid.png",
                 text: [("seed", seeds ?? String(settings.seed))] + parameters(opened))
             written.append("grid.png")
@@ -160,6 +177,9 @@ package struct SampleRun {
         if let step = opened.folder.step { text.append(("step", String(step))) }
         text += [("method", settings.method.rawValue), ("steps", String(settings.steps))]
         if settings.method == .ddim { text.append(("eta", String(settings.eta))) }
+        if settings.classes.guidanceScale != 1 {
+            text.append(("guidance_scale", String(settings.classes.guidanceScale)))
+        }
         let spacing = settings.spacing ?? opened.scheduler.timestepSpacing
         return text + [("spacing", spacing.rawValue), ("program", "disttrain \(Program.version)")]
     }

@@ -101,7 +101,7 @@ extension SampleRun {
     package func writeInterpolation(
         _ pairs: [(UInt64, UInt64)], frames: Int, _ communicator: Communicator
     ) throws {
-        let opened = try open(communicator)
+        let opened = try open(communicator, isOneClass: true)
         let pictures = try opened.visiblePictures(communicator)
         let steps = pictures.share(of: pairs.count * frames).count * settings.steps
         let images = try withProgress(steps, communicator) {

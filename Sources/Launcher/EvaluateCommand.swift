@@ -29,6 +29,7 @@ struct EvaluateCommand: ParsableCommand {
     )
     var model: String?
     @OptionGroup var sampler: SamplerOptions
+    @OptionGroup var condition: ClassOptions
     @Option(
         help: ArgumentHelp("Evaluate these images instead of the model's samples.", valueName: "folder"))
     var samples: String?
@@ -104,6 +105,7 @@ struct EvaluateCommand: ParsableCommand {
             settings: sampler.settings(), dtype: try ComputeType.dtype(named: sampler.precision),
             output: output, cache: cache,
             keepsFeatures: keepFeatures)
+        request.settings.classes = condition.request
         request.skipBad = images.skipBad
         request.limits = images.limits
         request.size = size

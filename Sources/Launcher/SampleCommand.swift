@@ -18,6 +18,7 @@ struct SampleCommand: ParsableCommand {
                 --output samples
               disttrain launch -n 2 -- sample --model runs/quickstart --count 50000 --format npz --output samples
               disttrain sample --model runs/quickstart --seeds 0-63 --output samples
+              disttrain sample --model runs/cifar10 --class cat,dog --guidance-scale 2 --output samples
 
             Instead of samples, visualize the sampling process:
 
@@ -32,6 +33,7 @@ struct SampleCommand: ParsableCommand {
     )
     var model: String
     @OptionGroup var sampler: SamplerOptions
+    @OptionGroup var condition: ClassOptions
     @Option(
         help: ArgumentHelp(
             "Number of samples. Default: 64, or as many as in --init-noise; 4 with --progress.",
@@ -151,7 +153,8 @@ struct SampleCommand: ParsableCommand {
     }
 
     func run() throws {
-        let settings = sampler.settings(seeds: try seedList())
+        var settings = sampler.settings(seeds: try seedList())
+        settings.classes = condition.request
         let pairs = try pairs()
         try onAllRanks(watchedBy: WatchLimits()) { communicator, watcher in
             watcher.activity.enter(.work)

@@ -49,8 +49,8 @@ private final class DigestedDraws: DenoisingDraws {
 
     func draw(
         _ item: BatchItem, clean: UnsafeMutableBufferPointer<Float>, noise: UnsafeMutableBufferPointer<Float>
-    ) throws -> Int {
-        let timestep = try draws.draw(item, clean: clean, noise: noise)
+    ) throws -> (timestep: Int, label: Int?) {
+        let (timestep, label) = try draws.draw(item, clean: clean, noise: noise)
         var checksum = CRC32C()
         [UInt64(item.index), item.key.step, item.key.sample, UInt64(timestep)].withUnsafeBytes {
             checksum.update($0)
@@ -58,7 +58,7 @@ private final class DigestedDraws: DenoisingDraws {
         checksum.update(UnsafeRawBufferPointer(clean))
         checksum.update(UnsafeRawBufferPointer(noise))
         digest += Int(checksum.value)
-        return timestep
+        return (timestep, label)
     }
 }
 

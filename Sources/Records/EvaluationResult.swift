@@ -8,6 +8,18 @@ import Support
 package struct EvaluationResult {
     package static let formatVersion = 1
 
+    /// The metrics of one class.
+    package struct ClassResult: Sendable {
+        package let name: String
+        /// Number of samples.
+        package let count: Int
+        package let metrics: [(name: String, value: Double)]
+
+        package init(name: String, count: Int, metrics: [(name: String, value: Double)]) {
+            (self.name, self.count, self.metrics) = (name, count, metrics)
+        }
+    }
+
     /// Optimizer updates made; nil if the model does not record the number.
     package var step: Int?
     /// "unet" or "ema-0.9999"; "samples" if the evaluated images came from a folder instead of a model.
@@ -17,6 +29,8 @@ package struct EvaluationResult {
     package var reference: (path: String, count: Int, fingerprint: String)
     package var sampler: SamplingSettings?
     package var metrics: [(name: String, value: Double)]
+    /// Metrics within each class, for samples and references with classes.
+    package var classes: [ClassResult] = []
     /// Illustrations of the metrics, such as nearest neighbours. Only one rank has them.
     package var images: [(name: String, image: Image?)] = []
     /// Paths relative to the run folder, or to the folder given by `--output`.
@@ -41,7 +55,13 @@ package struct EvaluationResult {
         var files = JSONObject()
         for picture in pictures { files[picture.name] = .string(picture.path) }
         func rounded(_ seconds: Double) -> JSONValue { .number((seconds * 100).rounded() / 100) }
-        return [
+        var byClass = JSONObject()
+        for result in classes {
+            var values: JSONObject = ["count": .integer(result.count)]
+            for metric in result.metrics { values[metric.name] = .finite(metric.value) }
+            byClass[result.name] = .object(values)
+        }
+        var object: JSONObject = [
             "format_version": .integer(Self.formatVersion),
             "step": step.map { .integer($0) } ?? .null,
             "weights": .string(weights),
@@ -64,6 +84,8 @@ package struct EvaluationResult {
                 "measures": rounded(seconds.measures),
             ],
         ]
+        if !byClass.isEmpty { object["classes"] = .object(byClass) }
+        return .object(object)
     }
 
     /// `step-00001000-vae`, or `evaluation-vae` if the step is unknown. The name contains the features
@@ -82,6 +104,9 @@ package struct EvaluationResult {
             "kid": ("KID", "lower is better"),
             "kd_vae": ("kernel distance of latents (not KID)", "lower is better"),
             "kd_pixel": ("kernel distance of pixels (not KID)", "lower is better"),
+            "kid_in_class": ("KID within classes", "mean over classes, lower is better"),
+            "kd_vae_in_class": ("kernel distance within classes", "mean over classes, lower is better"),
+            "kd_pixel_in_class": ("kernel distance within classes", "mean over classes, lower is better"),
             "precision": ("precision", "of the samples, look real"),
             "recall": ("recall", "of the reference, is reached"),
             "density": ("density", "1 as dense as the reference"),
@@ -110,7 +135,18 @@ package struct EvaluationResult {
         return rows.map { row in
             padded(row.0, width) + "  " + String(repeating: " ", count: digits - row.1.count) + row.1 + "  "
                 + row.2
-        }.joined(separator: "\n")
+        }.joined(separator: "\n") + classTable
+    }
+
+    /// The classes from the best to the worst, in one line.
+    private var classTable: String {
+        guard !classes.isEmpty else { return "" }
+        let ordered = classes.sorted { ($0.metrics.first?.value ?? 0) < ($1.metrics.first?.value ?? 0) }
+        let shown = ordered.map { "\($0.name) \(Self.text($0.metrics.first?.value ?? 0))" }
+        return "\n\(features.kernelName) by class: "
+            + (shown.count <= 20
+                ? shown.joined(separator: ", ")
+                : "\(shown.prefix(5).joined(separator: ", ")), ..., \(shown.suffix(5).joined(separator: ", "))")
     }
 
     /// Prints integers without a fraction and other values with five significant digits.

@@ -73,6 +73,9 @@ package struct ReportedEvaluation {
         case "kid": return "KID ↓"
         case "kd_vae": return say("kernel distance, VAE ↓", "カーネル距離 (VAE) ↓")
         case "kd_pixel": return say("kernel distance, pixels ↓", "カーネル距離 (画素) ↓")
+        case "kid_in_class": return say("KID within classes ↓", "クラス内の KID ↓")
+        case "kd_vae_in_class", "kd_pixel_in_class":
+            return say("kernel distance within classes ↓", "クラス内のカーネル距離 ↓")
         case "precision": return say("precision ↑", "適合率 ↑")
         case "recall": return say("recall ↑", "再現率 ↑")
         case "density": return say("density ↑", "密度 ↑")

@@ -21,6 +21,7 @@ package struct CounterRandom {
         case syntheticImage = 10
         case test = 11
         case evaluation = 12
+        case labelDropout = 13
     }
 
     private let key: (UInt32, UInt32)

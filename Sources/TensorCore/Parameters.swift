@@ -63,6 +63,8 @@ package enum Initializer: Sendable {
     case uniform(fanIn: Int)
     /// Uniform in ±bound.
     case uniformBound(Float)
+    /// Standard normal: PyTorch's default for embeddings.
+    case normal
 }
 
 /// All parameters of a model in one flat fp32 buffer. Gradient buckets, the sharding of optimizer state,
@@ -187,6 +189,7 @@ package final class ParameterStore {
                 for i in values.indices { values[i] = random.uniform(-bound, bound) }
             case .uniformBound(let bound):
                 for i in values.indices { values[i] = random.uniform(-bound, bound) }
+            case .normal: random.fillNormal(values)
             }
         }
         valuesChanged()

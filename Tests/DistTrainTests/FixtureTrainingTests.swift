@@ -36,7 +36,7 @@ private struct RecordedDraws: DenoisingDraws {
 
     func draw(
         _ item: BatchItem, clean: UnsafeMutableBufferPointer<Float>, noise: UnsafeMutableBufferPointer<Float>
-    ) throws -> Int {
+    ) throws -> (timestep: Int, label: Int?) {
         let (step, sample) = (Int(item.key.step), Int(item.key.sample))
         for (source, destination) in [(latents, clean), (noises, noise)] {
             let values = channelsLast(try source.floats(step), batch: batch, channels: channels)
@@ -44,7 +44,7 @@ private struct RecordedDraws: DenoisingDraws {
             _ = destination.update(fromContentsOf: values[sample * size..<(sample + 1) * size])
         }
         let t = try timesteps.integers(step)
-        return t.count == 1 ? t[0] : t[sample]
+        return (t.count == 1 ? t[0] : t[sample], nil)
     }
 }
 

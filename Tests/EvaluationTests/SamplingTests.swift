@@ -9,14 +9,7 @@ import TestSupport
 
 /// A U-Net with a few hundred randomly initialized parameters.
 private func generator() throws -> SampleGenerator {
-    var config = UNet2DConfig()
-    config.sampleSize = SpatialSize(8)
-    config.blockOutChannels = [8, 8]
-    config.layersPerBlock = 1
-    config.downBlockTypes = [.plain, .plain]
-    config.upBlockTypes = [.plain, .plain]
-    config.normNumGroups = 4
-    let unet = try UNet2DModel(config)
+    let unet = try UNet2DModel(tinyUNetConfig())
     unet.store.initialize(seed: 5)
     return SampleGenerator(Denoiser(unet), scheduler: SchedulerConfig(), height: 8, width: 8)
 }

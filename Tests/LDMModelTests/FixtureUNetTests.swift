@@ -25,7 +25,8 @@ struct RecordedUNet {
         context = RunContext(seed: 7, batch: shape[0])
         sample = tape.input(shape, gradient: true)
         let timestep = tape.input([shape[0]], dtype: .float32)
-        output = model(tape, sample: sample, timestep: timestep)
+        let label = model.config.isConditional ? tape.input([shape[0]], dtype: .float32) : nil
+        output = model(tape, sample: sample, timestep: timestep, label: label)
         tape.keep(output)
         let gradOutput = tape.input(seedShape)
         tape.backward(from: [(output, gradOutput)])
@@ -34,6 +35,7 @@ struct RecordedUNet {
         tape.plan()
         sample.write(values)
         timestep.write(timesteps)
+        try label?.write(fixture.tensor(["class_labels"]).floats())
         gradOutput.write(seed)
         tape.run(context)
     }
@@ -74,17 +76,21 @@ extension FixtureCase {
 
     @Test("the denoiser alternates between shapes", arguments: FixtureCase.all(.unet))
     func denoiser(fixture: FixtureCase) throws {
-        let denoiser = Denoiser(try fixture.model("unet").loadUNet(), shapes: 1)
+        let unet = try fixture.model("unet").loadUNet()
+        let denoiser = Denoiser(unet, shapes: 1)
+        let classes =
+            unet.config.isConditional ? try fixture.tensor(["class_labels"]).floats().map { Int($0) } : nil
         let (sample, shape) = try fixture.tensor(["sample"]).nhwc()
         let expected = try fixture.tensor(["output"]).nhwc().values
         let timesteps = try fixture.timesteps(batch: shape[0])
         let last = shape[0] - 1
         for _ in 0..<2 {
-            let all = denoiser.predict(sample, height: shape[1], width: shape[2], timesteps: timesteps)
+            let all = denoiser.predict(
+                sample, height: shape[1], width: shape[2], timesteps: timesteps, classes: classes)
             #expect(relativeNorm(all, expected) < 1e-5)
             let one = denoiser.predict(
                 Array(sample[(sample.count / shape[0] * last)...]), height: shape[1], width: shape[2],
-                timesteps: [timesteps[last]])
+                timesteps: [timesteps[last]], classes: classes.map { [$0[last]] })
             #expect(relativeNorm(one, Array(expected[(expected.count / shape[0] * last)...])) < 1e-5)
         }
     }

@@ -8,7 +8,7 @@ import TestSupport
     }
 
     @Test func everyKindIsCommitted() {
-        #expect(FixtureCase.committed(.unet).count == 7)
+        #expect(FixtureCase.committed(.unet).count == 9)
         #expect(FixtureCase.committed(.autoencoderKL).count == 3)
         for kind in FixtureKind.allCases { #expect(!FixtureCase.committed(kind).isEmpty, "\(kind)") }
     }

@@ -27,6 +27,11 @@ def unet(random):
         attn_norm_num_groups=random.choice([None, groups]),
         resnet_time_scale_shift=random.choice(["default", "scale_shift"]),
         add_attention=random.random() < 0.7)
+    conditioning = random.choice([None, "table", "timestep"])
+    if conditioning == "table":
+        config["num_class_embeds"] = random.randint(1, 12)
+    elif conditioning == "timestep":
+        config["class_embed_type"] = "timestep"
     return config
 
 

@@ -147,6 +147,10 @@ import TestSupport
         }
     }
 
+    @Test func embedding() throws {
+        try checkOperation("embedding") { tape, x in tape.embedding(x["labels"], x.parameter("table")) }
+    }
+
     // MARK: Losses
 
     @Test func errors() throws {

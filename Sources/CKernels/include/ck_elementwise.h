@@ -40,6 +40,15 @@ void ck_dropout(ck_dtype dtype, long B, long perSample, float p, uint64_t seed, 
 void ck_timestep_embedding(
     ck_dtype dtype, long B, long dim, const float *t, int flip_sin_to_cos, float freq_shift, void *y);
 
+/// y[b] = table[labels[b]]: table [N, D], labels [B] (whole numbers in 0..<N), y [B, D].
+void ck_embedding_forward(
+    ck_dtype table_type, ck_dtype dtype, long B, long N, long D, const float *labels, const void *table, void *y);
+
+/// The gradient of the table [N, D] in fp32: entry n is the sum of gy[b] over the samples b with label n. It replaces
+/// the gradient, or is added to it if accumulates is set.
+void ck_embedding_backward(
+    ck_dtype dtype, long B, long N, long D, const float *labels, const void *gy, float *gradient, int accumulates);
+
 #ifdef __cplusplus
 }
 #endif

@@ -23,6 +23,12 @@ package enum TimeScaleShift: String, ConfigChoice {
     case scaleShift = "scale_shift"
 }
 
+/// How a class-conditional U-Net embeds a class, if not by a learned vector for each class.
+package enum ClassEmbeddingType: String, ConfigChoice {
+    /// The class is a number, embedded like a timestep.
+    case timestep
+}
+
 /// The configuration of diffusers' `UNet2DModel`, with the same keys, defaults and semantics; `keys` describes
 /// them.
 ///
@@ -50,6 +56,11 @@ package struct UNet2DConfig: DiffusersConfig {
     package var normEps = 1e-5
     package var resnetTimeScaleShift = TimeScaleShift.add
     package var addAttention = true
+    package var classEmbedType: ClassEmbeddingType?
+    /// Number of class embeddings; one more than the classes if the model has a null class for guidance.
+    package var numClassEmbeds: Int?
+    /// Names of the classes that the model was trained on; diffusers ignores the key.
+    package var labelNames: [String] = []
 
     package init() {}
 
@@ -72,7 +83,9 @@ package struct UNet2DConfig: DiffusersConfig {
             .init(
                 "center_input_sample", \.centerInputSample, .otherModel,
                 "Map the input from [0, 1] to [-1, 1]."),
-            .fixed("class_embed_type", .null, .otherTensors, expected: "null (no class conditioning)"),
+            .init(
+                "class_embed_type", \.classEmbedType, .otherTensors,
+                "null: a learned vector for each class; timestep: the class is embedded like a timestep."),
             .init(
                 "down_block_types", \.downBlockTypes, .otherTensors,
                 "Block type of each down level; the name says whether it has attention."),
@@ -98,7 +111,10 @@ package struct UNet2DConfig: DiffusersConfig {
                 "mid_block_type", \.midBlockType, .otherTensors, "The middle block; null for none."),
             .init("norm_eps", \.normEps, .above(0), .otherModel, "Added to the variance in norms."),
             .init("norm_num_groups", \.normNumGroups, .channels, .otherModel, "Groups of GroupNorm."),
-            .fixed("num_class_embeds", .null, .otherTensors, expected: "null (no class conditioning)"),
+            .init(
+                "num_class_embeds", \.numClassEmbeds, .channels, .otherTensors,
+                "Learned class vectors of a class-conditional model: the number of classes, plus 1 for the null class with"
+                    + " diffusion.label_dropout. null for an unconditional model."),
             // diffusers uses it for its learned timestep embedding only.
             .ineffective("num_train_timesteps", Int?.none, .otherTensors),
             .init(
@@ -119,6 +135,10 @@ package struct UNet2DConfig: DiffusersConfig {
                 "up_block_types", \.upBlockTypes, .otherTensors,
                 "Block type of each up level; the name says whether it has attention."),
             .fixed("upsample_type", .string("conv"), .otherTensors),
+            .init(
+                "_label_names", \.labelNames, .harmless,
+                "Names of the classes in the order of their embeddings; set from the training data.",
+                omitted: { $0.labelNames.isEmpty }),
         ]
     }
 }
@@ -126,6 +146,16 @@ package struct UNet2DConfig: DiffusersConfig {
 extension UNet2DConfig {
     /// Width of the timestep embedding: `time_embedding_dim`, or four times the first level's channels.
     package var timeEmbedDim: Int { timeEmbeddingDim ?? blockOutChannels[0] * 4 }
+
+    /// Whether the model's prediction depends on a class.
+    package var isConditional: Bool { classEmbedType != nil || numClassEmbeds != nil }
+
+    /// Index of the embedding that stands for no class, which classifier-free guidance requires: the one after
+    /// the classes. nil if there is none, or if the number of classes is unknown.
+    package var nullClass: Int? {
+        guard let numClassEmbeds, !labelNames.isEmpty, numClassEmbeds > labelNames.count else { return nil }
+        return labelNames.count
+    }
 
     /// Groups of the norm before the middle block's attention; nil for no norm, as in diffusers for
     /// `scale_shift` without `attn_norm_num_groups`.
@@ -147,6 +177,7 @@ extension UNet2DConfig {
         config.activation = .silu
         config.timeEmbeddingDim = timeEmbedDim
         config.attnNormNumGroups = midAttentionNumGroups
+        config.labelNames = []
         return config
     }
 
@@ -157,6 +188,12 @@ extension UNet2DConfig {
         try ModelChecks.levels(
             channels: blockOutChannels, down: downBlockTypes.count, up: upBlockTypes.count,
             groups: normNumGroups)
+        try require(
+            classEmbedType == nil || numClassEmbeds == nil, "num_class_embeds",
+            "only applies to class_embed_type: null")
+        try require(
+            numClassEmbeds.map { $0 >= labelNames.count } ?? true, "num_class_embeds",
+            "found \(numClassEmbeds ?? 0), expected at least \(labelNames.count), the number of classes")
         let width = blockOutChannels[0]
         try require(
             width % 2 == 0, "block_out_channels",

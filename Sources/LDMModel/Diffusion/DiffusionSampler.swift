@@ -136,6 +136,8 @@ package struct SamplingSettings: Sendable {
     package var batchSize: Int
     /// Overrides the scheduler's `clip_sample` unless nil.
     package var clips: Bool?
+    /// Classes and guidance of a class-conditional model.
+    package var classes = ClassRequest()
 
     package init(
         method: SamplerKind = .ddim, steps: Int = 50, eta: Double = 0, spacing: TimestepSpacing? = nil,

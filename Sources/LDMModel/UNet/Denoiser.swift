@@ -15,6 +15,7 @@ package final class Denoiser {
         let context: RunContext
         let sample: Tensor
         let timestep: Tensor
+        let label: Tensor?
         let output: Tensor
     }
 
@@ -34,28 +35,33 @@ package final class Denoiser {
     /// - Parameters:
     ///   - sample: [B, height, width, in] fp32
     ///   - timesteps: [B]
+    ///   - classes: [B], for a class-conditional model only
     ///   - output: [B, height, width, out] fp32; may be the same memory as `sample`
     package func predict(
         _ sample: UnsafeBufferPointer<Float>, height: Int, width: Int, timesteps: [Float],
-        into output: UnsafeMutableBufferPointer<Float>
+        classes: [Int]? = nil, into output: UnsafeMutableBufferPointer<Float>
     ) {
+        precondition((classes?.count ?? timesteps.count) == timesteps.count, "expected one class a sample")
         let pass = passes.value(for: [timesteps.count, height, width]) {
             record(batch: timesteps.count, height: height, width: width)
         }
         precondition(output.count == pass.output.count, "output of \(output.count) values")
         pass.sample.write(sample)
         pass.timestep.write(timesteps)
+        if let classes { pass.label?.write(classes.map(Float.init)) }
         pass.tape.run(pass.context)
         pass.output.readFloats().withUnsafeBufferPointer { _ = output.update(from: $0) }
     }
 
     /// The model's output [B, height, width, out] for a batch of samples [B, height, width, in].
-    package func predict(_ sample: [Float], height: Int, width: Int, timesteps: [Float]) -> [Float] {
+    package func predict(
+        _ sample: [Float], height: Int, width: Int, timesteps: [Float], classes: [Int]? = nil
+    ) -> [Float] {
         let count = timesteps.count * height * width * model.config.outChannels
         return [Float](unsafeUninitializedCapacity: count) { output, initialized in
             sample.withUnsafeBufferPointer {
                 predict(
-                    $0, height: height, width: width, timesteps: timesteps,
+                    $0, height: height, width: width, timesteps: timesteps, classes: classes,
                     into: UnsafeMutableBufferPointer(rebasing: output[..<count]))
             }
             initialized = count
@@ -69,10 +75,12 @@ package final class Denoiser {
         let tape = Tape(dtype: dtype, backend: backend, recordsGradients: false, arena: arena)
         let sample = tape.input([batch, height, width, model.config.inChannels])
         let timestep = tape.input([batch], dtype: .float32)
-        let output = model(tape, sample: sample, timestep: timestep)
+        let label = model.config.isConditional ? tape.input([batch], dtype: .float32) : nil
+        let output = model(tape, sample: sample, timestep: timestep, label: label)
         tape.keep(output)
         tape.plan()
         return Pass(
-            tape: tape, context: RunContext(batch: batch), sample: sample, timestep: timestep, output: output)
+            tape: tape, context: RunContext(batch: batch), sample: sample, timestep: timestep, label: label,
+            output: output)
     }
 }

@@ -11,6 +11,7 @@ package final class UNet2DModel {
     package let store: ParameterStore
 
     private let timeEmbedding: TimestepEmbedding
+    private let classEmbedding: ClassEmbedding?
     private let convIn: Conv2D
     private let downBlocks: [DownBlock]
     private let midBlock: UNetMidBlock2D?
@@ -35,6 +36,7 @@ package final class UNet2DModel {
         timeEmbedding = TimestepEmbedding(
             root["time_embedding"], channels: first, timeChannels: config.timeEmbedDim,
             flipSinToCos: config.flipSinToCos, freqShift: Float(config.freqShift))
+        classEmbedding = ClassEmbedding(root, config)
         convIn = Conv2D(root["conv_in"], config.inChannels, first)
 
         downBlocks = channels.indices.map { level in
@@ -76,8 +78,11 @@ package final class UNet2DModel {
     /// - Parameters:
     ///   - sample: [B, H, W, in], of the tape's type; H and W are multiples of `config.downsamplingFactor`
     ///   - timestep: [B], fp32
+    ///   - label: [B], fp32: the class of each sample, for a class-conditional model only
     /// - Returns: [B, H, W, out], of the tape's type
-    package func callAsFunction(_ tape: Tape, sample: Tensor, timestep: Tensor) -> Tensor {
+    package func callAsFunction(
+        _ tape: Tape, sample: Tensor, timestep: Tensor, label: Tensor? = nil
+    ) -> Tensor {
         let (shape, factor) = (sample.shape, config.downsamplingFactor)
         precondition(
             shape.count == 4 && shape[3] == config.inChannels && shape[1] % factor == 0
@@ -86,7 +91,10 @@ package final class UNet2DModel {
         precondition(timestep.shape == [shape[0]], "timestep \(timestep.shape): expected one a sample")
 
         let x = config.centerInputSample ? tape.affine(sample, scale: 2, shift: -1) : sample
-        let time = tape.silu(timeEmbedding(tape, timestep))
+        precondition((label != nil) == config.isConditional, "a class-conditional model requires labels")
+        var embedding = timeEmbedding(tape, timestep)  // [B, time]
+        if let classEmbedding, let label { embedding = tape.add(embedding, classEmbedding(tape, label)) }
+        let time = tape.silu(embedding)
         var h = convIn(tape, x)
         var skips = [h]
         for block in downBlocks {

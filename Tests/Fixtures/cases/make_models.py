@@ -43,6 +43,8 @@ UNETS = {
         time_embedding_dim=20, mid_block_scale_factor=2.0, sample_size=(8, 6)),
     "unet_no_mid_block": dict(UNET, mid_block_type=None),
     "unet_old_names": dict(UNET, resnet_time_scale_shift="scale_shift", attn_norm_num_groups=2),
+    "unet_classes": dict(UNET, num_class_embeds=5),
+    "unet_class_timestep": dict(UNET, class_embed_type="timestep", resnet_time_scale_shift="scale_shift"),
 }
 KL = dict(
     block_out_channels=(8, 12), layers_per_block=1, latent_channels=3, norm_num_groups=4, sample_size=16,
@@ -99,13 +101,17 @@ def make_unet(folder, config, seed, timesteps=(3, 871), scale=0.1, dtype=torch.f
     sample = torch.randn(len(timesteps), model.config.in_channels, *size_of(config), generator=generator)
     sample.requires_grad_()
     timestep = torch.tensor(timesteps)
-    output = model(sample, timestep).sample
+    labels = {}
+    if model.class_embedding is not None:
+        classes = config.get("num_class_embeds") or 10
+        labels = dict(class_labels=torch.randint(classes, timestep.shape, generator=generator))
+    output = model(sample, timestep, **labels).sample
     grad_output = torch.randn(output.shape, generator=generator)
     output.backward(grad_output)
     write(
         folder, "unet", model,
         dict(
-            sample=sample, timestep=timestep, output=output, grad_output=grad_output,
+            sample=sample, timestep=timestep, **labels, output=output, grad_output=grad_output,
             grad_sample=sample.grad, **gradients(model)),
         dtype, **stored)
 

@@ -190,6 +190,12 @@ for name, dim, flip, shift in [
     case(name, lambda *_: embedding, consts={"t": t})
 
 
+generator_state = torch.get_rng_state()
+labels = torch.tensor([2.0, 0, 2, 3])  # a repeated one, and an entry without a sample
+case("embedding", lambda _, p, c: p["table"][c["labels"].long()], params={"table": normal(5, 6)}, consts={"labels": labels})
+torch.set_rng_state(generator_state)  # the following cases keep their values
+
+
 # Losses.
 
 def apart(x, target, difference):
