@@ -60,7 +60,7 @@ struct Architecture {
             }
             switch name {
             case "conv_in": return ("", side, channels[0])
-            case "time_embedding": return ("", nil, config.timeEmbedDim)
+            case "time_embedding", "class_embedding": return ("", nil, config.timeEmbedDim)
             case "mid_block": return ("UNetMidBlock2D", size(channels.count - 1), channels.last)
             case "conv_norm_out": return ("", side, channels[0])
             case "conv_out": return ("", side, config.outChannels)

@@ -118,7 +118,7 @@ extension ReportContents {
                     "評価はまだありません。`disttrain evaluate --model \(example) --reference DATASET` で測定できます。"))
         return ReportSection(
             id: "evaluation", title: say("Evaluation", "評価"),
-            blocks: blocks.isEmpty ? [missing] : blocks + distanceCharts + evaluationPictures)
+            blocks: blocks.isEmpty ? [missing] : blocks + classTables + distanceCharts + evaluationPictures)
     }
 
     /// One table per kind of features: the last six evaluations of a single run, or the last evaluation of
@@ -177,6 +177,33 @@ extension ReportContents {
                 head: labels.isEmpty ? steps : [""] + labels,
                 rows: (labels.isEmpty ? [] : [steps]) + about + rows, numeric: Set(1...shown.count),
                 caption: labels.isEmpty ? conditions(shown.last) : conditions(columns)))
+    }
+
+    /// The newest evaluation by class of each run: the 20 classes with the largest distances.
+    private var classTables: [ReportBlock] {
+        runs.compactMap { run in
+            guard let evaluation = run.evaluations.last(where: { !$0.classes.isEmpty }),
+                let metric = evaluation.classes[0].metrics.first?.name
+            else { return nil }
+            func value(_ index: Int) -> Double { evaluation.classes[index].metrics.first?.value ?? .nan }
+            let order = evaluation.classes.indices.sorted { value($0) > value($1) }
+            let label = isComparison ? "\(run.label), " : ""
+            return .table(
+                ReportTable(
+                    head: [
+                        say("class", "クラス"), say("samples", "標本数"), ReportedEvaluation.title(of: metric, say),
+                    ],
+                    rows: order.prefix(20).map { index in
+                        let result = evaluation.classes[index]
+                        return [
+                            result.name, result.count.map { say.whole($0) } ?? "–", say.number(value(index)),
+                        ]
+                    }, numeric: [1, 2],
+                    caption: label
+                        + say(
+                            "step \(say.whole(evaluation.step)): samples compared with the reference images of their class",
+                            "ステップ \(say.whole(evaluation.step)): 各クラスの標本と基準画像の比較")))
+        }
     }
 
     /// The settings of several runs' evaluations; listed once if they are equal.

@@ -213,6 +213,18 @@ extension ReportContents {
                         }
                     }
                 ),
+                (
+                    say("classes", "クラス"),
+                    { run in
+                        guard let c = run.configuration, c.model.isConditional else { return nil }
+                        let count =
+                            c.model.numClassEmbeds.map { say("\($0) embeddings, ", "埋め込み \($0)、") } ?? ""
+                        return count
+                            + say(
+                                "label dropout \(c.diffusion.labelDropout), guidance scale \(c.sampling.guidanceScale)",
+                                "ラベル脱落率 \(c.diffusion.labelDropout)、ガイダンス係数 \(c.sampling.guidanceScale)")
+                    }
+                ),
                 (say("sampler for sample grids", "標本の生成"), { run in run.configuration.map { sampler($0) } }),
                 (
                     say("loss", "損失"),

@@ -1,5 +1,6 @@
 import FileFormats
 import Foundation
+import Support
 
 /// An `evaluation/step-00001000-inception.json` file. Reading is lenient, since other versions may have
 /// written fewer or more fields.
@@ -15,6 +16,8 @@ package struct ReportedEvaluation {
     let seed: String?
     /// Metrics in the order of the file.
     let metrics: [(name: String, value: Double)]
+    /// Count and metrics of each class, in the order of the file.
+    let classes: [(name: String, count: Int?, metrics: [(name: String, value: Double)])]
     /// Paths of the pictures by name.
     let pictures: [(name: String, path: String)]
 
@@ -45,8 +48,10 @@ package struct ReportedEvaluation {
         samplerSteps = json["sampler"]?["steps"]?.intValue
         eta = json["sampler"]?["eta"]?.doubleValue
         seed = json["sampler"]?["seed"].flatMap { $0.stringValue ?? $0.intValue.map(String.init) }
-        self.metrics = metrics.members.compactMap { member in
-            member.value.doubleValue.map { (member.key, $0) }
+        self.metrics = Self.numbers(metrics)
+        classes = (json["classes"]?.objectValue?.members ?? []).map { member in
+            let metrics = Self.numbers(member.value.objectValue ?? JSONObject())
+            return (member.key, member.value["count"]?.intValue, metrics.filter { $0.name != "count" })
         }
         pictures = (json["pictures"]?.objectValue?.members ?? []).compactMap { member in
             guard let name = member.value.stringValue else { return nil }
@@ -54,6 +59,10 @@ package struct ReportedEvaluation {
             let inside = !name.hasPrefix("/") && !name.split(separator: "/").contains("..")
             return inside ? (member.key, "\(run)/\(name)") : nil
         }
+    }
+
+    private static func numbers(_ object: JSONObject) -> [(name: String, value: Double)] {
+        object.members.compactMap { member in member.value.doubleValue.map { (member.key, $0) } }
     }
 
     /// The distance to the reference, whatever its features; smaller is better.
