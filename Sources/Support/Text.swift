@@ -86,3 +86,21 @@ private func editDistance(_ a: [Character], _ b: [Character]) -> Int {
     }
     return last[b.count]
 }
+
+extension String {
+    /// Whether at most 30 combining marks follow one another, as in the Unicode standard's stream-safe text
+    /// format (UAX #15, section 13). Comparing and hashing strings sorts such marks in quadratic time: each
+    /// lookup of a 100 KB name would take ten seconds.
+    package var isStreamSafe: Bool {
+        if utf8.allSatisfy({ $0 < 0x80 }) { return true }
+        var run = 0
+        for scalar in unicodeScalars {
+            switch scalar.properties.generalCategory {
+            case .nonspacingMark, .spacingMark, .enclosingMark: run += 1
+            default: run = 0
+            }
+            if run > 30 { return false }
+        }
+        return true
+    }
+}
