@@ -42,7 +42,7 @@ let package = Package(
         // Files, errors, clocks, locks: what every program needs.
         .target(name: "Support", dependencies: ["COpenSSL", "CKernels"]),
         // Safetensors, NumPy's archives, trees of configuration.
-        .target(name: "FileFormats", dependencies: ["CArchive", "Support"]),
+        .target(name: "FileFormats", dependencies: ["CArchive", "CZlib", "Support"]),
 
         // Models, on one process.
         .target(name: "TensorCore", dependencies: ["CKernels", "Support"]),

@@ -31,6 +31,18 @@ archive("ustar.tar", tarfile.USTAR_FORMAT, plain)
 archive("gnu.tar", tarfile.GNU_FORMAT, plain[:1] + deep)
 archive("pax.tar", tarfile.PAX_FORMAT, [("\u00e9" * 60 + ".png", picture)] + deep)
 (folder / "small.tgz").write_bytes(gzip.compress((folder / "ustar.tar").read_bytes()))
+labelled = [("a/1.png", picture), ("b.png", b"no image"), ("dataset.json", b'{"labels": [["a/1.png", 3], ["b.png", 4]]}')]
+sidecars = [("1.png", picture), ("1.cls", b"7"), ("1.txt", b"text")]
+archive("sidecars.tar", tarfile.USTAR_FORMAT, sidecars)
+for name, method in [("stored", zipfile.ZIP_STORED), ("deflated", zipfile.ZIP_DEFLATED)]:
+    for kind, members in [("", labelled), ("_sidecars", sidecars)]:
+        with zipfile.ZipFile(folder / f"{name}{kind}.zip", "w", method) as file:
+            for member, content in members:
+                file.writestr(member, content)
+pixels = b"{'descr': '|u1', 'fortran_order': False, 'shape': (2, 8, 8, 3), }\n"
+(folder / "images.npy.bin").write_bytes(
+    b"\x93NUMPY\1\0" + struct.pack("<H", len(pixels)) + pixels + bytes(range(192)) * 2
+)
 
 
 def array(dtype, shape, values, version=(1, 0), order=False):

@@ -40,7 +40,7 @@ seed FuzzWatcher seeds/*.watcher
 seed FuzzYAML ../configs/*.yaml seeds/*.yaml
 inputs=$scratch/inputs
 ./make_seeds.py "$inputs"
-seed FuzzTar "$inputs"/*.tar "$inputs"/*.tgz
+seed FuzzTar "$inputs"/*.tar "$inputs"/*.tgz "$inputs"/*.zip "$inputs"/*.npy.bin
 seed FuzzNPZ "$inputs"/*.npz "$inputs"/*.npy ../Tests/Fixtures/evaluation/*.npz
 seed FuzzEXIF "$inputs"/*.tiff ../Tests/Fixtures/images/*.{png,jpg}
 seed FuzzConfig "${configs[@]}" seeds/*config.json "$hostile"/config/*/*

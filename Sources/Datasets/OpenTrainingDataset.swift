@@ -8,8 +8,7 @@ import TensorCore
 /// The training data, from the `data` section of a run's configuration.
 package struct DataOptions: Equatable, Sendable {
     /// A folder written by `prepare`; in pixel space, alternatively a source as in
-    /// ``openImageSource(_:size:seed:skipBad:)``: a folder of images, a tar archive, CIFAR-10 batches, or
-    /// `synthetic-faces:COUNT[:SEED]`.
+    /// ``openImageSource(_:size:seed:skipBad:limits:)``, or `synthetic-faces:COUNT:SEED`.
     package var path: String
     /// Side of a training image, to which the source's images are resized when they are loaded.
     package var imageSize: Int
@@ -58,7 +57,9 @@ private func openTrainingDataset(
     guard PreparedManifest.isIn(path) else {
         let unfinished = FileManager.default.fileExists(atPath: "\(path)/\(PrepareRecord.folderName)")
         let isDrawn = path.hasPrefix("synthetic-faces")
-        if unfinished || firstStage != nil && !isDrawn && !FileManager.default.fileExists(atPath: path) {
+        let isPattern = SourcePattern.recognizes(path)
+        let isMissing = !isDrawn && !isPattern && !FileManager.default.fileExists(atPath: path)
+        if unfinished || firstStage != nil && isMissing {
             // Throws an error that the folder is missing or unfinished.
             _ = try PreparedManifest.read(folder: path)
         }

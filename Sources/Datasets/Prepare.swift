@@ -15,7 +15,7 @@ package struct PrepareOptions: Sendable {
         case bf16
     }
 
-    /// A folder, a tar archive, a folder of CIFAR-10 batches, or `synthetic-faces:COUNT[:SEED]`.
+    /// See ``openImageSource(_:size:seed:skipBad:limits:)``, or `synthetic-faces:COUNT:SEED`.
     package var source: String
     package var output: String
     /// Side of an image in pixels.
@@ -34,6 +34,7 @@ package struct PrepareOptions: Sendable {
     /// Use only the first images.
     package var limit: Int?
     package var precision = Precision.auto
+    package var labels = LabelChoice.automatic
 
     package init(source: String, output: String, size: Int) {
         (self.source, self.output, self.size) = (source, output, size)
@@ -111,7 +112,7 @@ private func openMaker(_ options: PrepareOptions, _ communicator: Communicator) 
 
     let sources = try SharedSources(
         [options.source], skipBad: options.skipBad, limits: options.limits, readsContent: false,
-        on: communicator)
+        allowsStandardInput: true, on: communicator)
     var maker = try communicator.collectively("opening source and first stage") {
         try asDatasetError {
             let firstStage = try options.firstStage.map {
@@ -137,20 +138,22 @@ private func openMaker(_ options: PrepareOptions, _ communicator: Communicator) 
                 precision: firstStage == nil ? nil : usesBFloat16 ? "bf16" : "fp32")
             return ShardMaker(
                 sourceName: options.source, job: job, source: source, transform: transform,
-                firstStage: firstStage,
-                classNames: classNames(of: source, count: count), folder: options.output,
-                batch: options.batch,
+                firstStage: firstStage, labels: .none, folder: options.output, batch: options.batch,
                 skipBad: options.skipBad)
         }
     }
     maker.job.sourceFingerprint = try sourceFingerprint(maker, communicator)
-    let identity = UInt64(contentHash([try maker.job.json.text()]), radix: 16) ?? 0
+    let identity =
+        UInt64(contentHash([try maker.job.json.text(), maker.source.labelOrigin.text]), radix: 16) ?? 0
     guard try communicator.allEqual(identity) else {
         throw DatasetError(
             .mismatch,
             "\(options.source): the ranks see different images or first stages under the same path; use "
                 + "paths on a file system that all hosts share")
     }
+    maker.labels = try ClassLabels.read(
+        options.labels, of: maker.source, count: maker.job.itemCount, on: communicator)
+    maker.job.labelsHash = maker.labels.hash
     return maker
 }
 
@@ -164,16 +167,6 @@ private func sourceFingerprint(_ maker: ShardMaker, _ communicator: Communicator
     }
     try maker.source.readContent(on: communicator)
     return maker.source.fingerprint
-}
-
-/// The class names, sorted bytewise, if every image has a class and there are at least two classes.
-private func classNames(of source: any ImageSource, count: Int) -> [String] {
-    var names = Set<String>()
-    for index in 0..<count {
-        guard let label = source.label(at: index) else { return [] }
-        names.insert(label)
-    }
-    return names.count < 2 ? [] : names.sorted(by: ItemNames.precedes)
 }
 
 extension PrepareOptions {
@@ -277,7 +270,7 @@ private func writeManifest(_ maker: ShardMaker, to path: String) throws {
     let manifest = PreparedManifest(
         job: job, sourceName: maker.sourceName, height: shape.height, width: shape.width,
         channels: shape.channels, hasPosterior: maker.firstStage?.hasPosterior ?? false,
-        firstStage: maker.firstStage?.record, statistics: statistics, classNames: maker.classNames,
+        firstStage: maker.firstStage?.record, statistics: statistics, classNames: maker.labels.names,
         shards: shards, skipped: skipped)
     guard manifest.count > 0 else {
         throw DatasetError(

@@ -22,6 +22,8 @@ package struct PrepareJob: Equatable, Sendable {
     package var flip: Bool
     /// The compute precision of the first stage, fp32 or bf16; nil for pixels.
     package var precision: String?
+    /// See ``ClassLabels/hash``.
+    package var labelsHash: String?
 
     package init(
         kind: Kind, sourceFingerprint: String, itemCount: Int, imageSize: Int, transform: String,
@@ -58,11 +60,11 @@ package struct PrepareJob: Equatable, Sendable {
         ("kind", "kind"), ("source_fingerprint", "source content"), ("items", "number of images"),
         ("size", "--size"), ("transform", "transform"), ("first_stage_hash", "first stage"),
         ("flip", "--flip"),
-        ("precision", "precision"),
+        ("precision", "precision"), ("labels", "class labels"),
     ]
 
     var json: JSONValue {
-        [
+        var job: JSONObject = [
             "kind": .string(kind.rawValue),
             "source_fingerprint": .string(sourceFingerprint),
             "items": .integer(itemCount),
@@ -72,6 +74,9 @@ package struct PrepareJob: Equatable, Sendable {
             "flip": .bool(flip),
             "precision": precision.map { .string($0) } ?? .null,
         ]
+        // Absent where earlier versions stored the same labels.
+        if let labelsHash { job["labels"] = .string(labelsHash) }
+        return .object(job)
     }
 
     init(json: JSONValue, in file: String) throws(DatasetError) {
@@ -86,6 +91,7 @@ package struct PrepareJob: Equatable, Sendable {
             transform: try fields.string("transform"), firstStageHash: json["first_stage_hash"]?.stringValue,
             flip: try fields.bool("flip"),
             precision: json["precision"]?.stringValue)
+        labelsHash = json["labels"]?.stringValue
         guard (1...PreparedManifest.Limits.samples).contains(itemCount),
             (1...Self.maximumImageSize).contains(imageSize)
         else {

@@ -17,7 +17,7 @@ struct ShardMaker {
     let source: any ImageSource
     let transform: ImageTransform
     let firstStage: FirstStage?
-    let classNames: [String]
+    var labels: ClassLabels
     let folder: String
     /// Images per decoder and encoder pass.
     let batch: Int
@@ -125,11 +125,7 @@ struct ShardMaker {
 
     private func encode(_ images: [(index: Int, image: Image)], into content: inout ShardContent) throws {
         content.count += images.count
-        if !classNames.isEmpty {
-            content.labels += images.map { item in
-                source.label(at: item.index).flatMap { classNames.firstIndex(of: $0) } ?? 0
-            }
-        }
+        if !labels.names.isEmpty { content.labels += images.map { Int(labels.indices[$0.index]) } }
         guard let firstStage else {
             for item in images {
                 item.image.floats().withUnsafeBufferPointer { content.statistics.add($0) }
@@ -167,7 +163,7 @@ struct ShardMaker {
         let shape = try sampleShape()
         let entries = PreparedManifest.tensors(
             kind: job.kind, posterior: firstStage?.hasPosterior ?? false, flip: job.flip,
-            labels: !classNames.isEmpty,
+            labels: !labels.names.isEmpty,
             shape: [content.count, shape.height, shape.width, shape.channels])
         do {
             var writer = try SafetensorsWriter(

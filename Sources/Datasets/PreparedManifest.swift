@@ -59,7 +59,7 @@ package struct PreparedManifest: Sendable {
     package var hasPosterior: Bool
     package var firstStage: FirstStageRecord?
     package var statistics: LatentStatistics
-    /// Sorted; empty if the source has no classes.
+    /// In the order of the labels; empty if there are no classes. See ``ClassLabels/names``.
     package var classNames: [String]
     package var shards: [Shard]
     package var skipped: [Skipped]

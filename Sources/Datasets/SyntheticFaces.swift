@@ -193,6 +193,5 @@ package struct SyntheticFacesSource: ImageSource {
     package var content: SourceContent? { nil }
     package func size(at index: Int) throws(ImageError) -> (width: Int, height: Int)? { (size, size) }
     package func itemName(at index: Int) -> String { "face-\(index)" }
-    package func label(at index: Int) -> String? { nil }
     package func image(at index: Int) throws(ImageError) -> Image { faces.draw(index, size: size) }
 }

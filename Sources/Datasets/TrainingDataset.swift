@@ -23,7 +23,7 @@ package protocol TrainingDataset: Sendable {
     var earlierFingerprint: EarlierFingerprint? { get }
     /// The prepared folder that the samples come from, if any.
     var preparedFolder: PreparedFolder? { get }
-    /// The sorted class names; empty if the source has no classes.
+    /// The class names in the order of the labels; empty if there are no classes.
     var classNames: [String] { get }
 
     /// Writes one training sample.

@@ -292,7 +292,7 @@ extension EvaluationReference {
         _ path: String, _ extractor: FeatureExtractor, firstStage: FirstStage?, sources: SharedSources,
         note: (String) -> Void
     ) throws {
-        guard path.hasSuffix(".npz") else {
+        guard FeatureStatistics.areIn(path) else {
             self = .images(
                 try openReferenceImages(
                     path, side: extractor.side, firstStage: firstStage, sources: sources, note: note))
@@ -303,7 +303,7 @@ extension EvaluationReference {
             throw StatisticsError(
                 path,
                 "statistics have \(statistics.dimension) dimensions, but \(extractor.kind.rawValue) features have "
-                    + "\(extractor.dimension); .npz files are for --features inception")
+                    + "\(extractor.dimension); .npz files with mu and sigma are for --features inception")
         }
         var hash = SourceFingerprint()
         for value in statistics.mean + statistics.covariance {

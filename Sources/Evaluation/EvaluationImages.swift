@@ -249,7 +249,7 @@ func openReferenceImages(
 /// The sources from which the images of a reference may be read: the path itself, or the source of a folder
 /// of latents.
 package func referenceSources(_ path: String) -> [String] {
-    if path.hasSuffix(".npz") { return [] }
+    if FeatureStatistics.areIn(path) { return [] }
     guard PreparedManifest.isIn(path) else { return [path] }
     guard let manifest = try? PreparedManifest.read(folder: path), manifest.job.kind == .latents else {
         return []

@@ -1,5 +1,6 @@
 import Communication
 import FileFormats
+import Foundation
 import TensorCore
 
 // N: images, D: feature dimension.
@@ -127,6 +128,12 @@ extension FeatureStatistics {
 }
 
 extension FeatureStatistics {
+    /// Whether a path is an .npz file of statistics, or a damaged one, rather than of images.
+    package static func areIn(_ path: String) -> Bool {
+        guard path.hasSuffix(".npz"), FileManager.default.fileExists(atPath: path) else { return false }
+        return (try? NumpyArchive(path))?.isStatistics ?? true
+    }
+
     /// Reads `mu` [D] and `sigma` [D, D] from an .npz file, as written by pytorch-fid (`--save-stats`) and
     /// clean-fid. The file does not contain the number of images.
     ///

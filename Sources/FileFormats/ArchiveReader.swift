@@ -6,9 +6,14 @@ package struct ArchiveError: Error {
     package let detail: String
 }
 
-/// Reads the members of a tar or zip archive in their order, with libarchive.
+/// Reads the members of a tar archive in their order, or decompresses a file, with libarchive.
 package final class ArchiveReader {
-    package enum Format { case tar, zip }
+    package enum Format {
+        /// An uncompressed tar archive.
+        case tar
+        /// A file compressed with zstd, xz or bzip2: an archive of one member.
+        case compressed
+    }
 
     package struct Member: Equatable {
         package let name: String
@@ -24,7 +29,7 @@ package final class ArchiveReader {
 
     /// - Parameters:
     ///   - size: of the archive in bytes.
-    ///   - read: returns as many bytes at an offset as asked for; its errors are rethrown by `next` and `data`.
+    ///   - read: returns as many bytes at an offset as asked for; its errors are rethrown by `next` and `read`.
     package init(
         _ format: Format, size: Int, read: @escaping (_ offset: Int, _ count: Int) throws -> [UInt8]
     ) throws {
@@ -32,7 +37,11 @@ package final class ArchiveReader {
         source = Source(size: size, read: read)
         switch format {
         case .tar: archive_read_support_format_tar(archive)
-        case .zip: archive_read_support_format_zip(archive)
+        case .compressed:
+            archive_read_support_format_raw(archive)
+            archive_read_support_filter_zstd(archive)
+            archive_read_support_filter_xz(archive)
+            archive_read_support_filter_bzip2(archive)
         }
         archive_read_set_read_callback(archive) { _, context, out in
             let source = Source.of(context)
@@ -69,19 +78,13 @@ package final class ArchiveReader {
             offset: Int(archive_filter_bytes(archive, 0)))
     }
 
-    /// The bytes of the member that `next` returned last, verified against its checksum if it has one.
+    /// Reads the next bytes of the member that `next` returned last.
     ///
-    /// - Parameter limit: a longer member is an error.
-    package func data(limit: Int) throws -> [UInt8] {
-        var bytes: [UInt8] = []
-        var piece = [UInt8](repeating: 0, count: 1 << 16)
-        while true {
-            let count = archive_read_data(archive, &piece, piece.count)
-            if count < 0 { throw failure() }
-            if count == 0 { return bytes }
-            bytes += piece[..<count]
-            if bytes.count > limit { throw ArchiveError(detail: "a member of more than \(limit) bytes") }
-        }
+    /// - Returns: the number of bytes; 0 at the end.
+    package func read(into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
+        let count = archive_read_data(archive, buffer.baseAddress, buffer.count)
+        if count < 0 { throw failure() }
+        return count
     }
 
     private func failure() -> any Error {

@@ -11,47 +11,51 @@ package struct StatisticsError: ReportableError, Equatable {
 /// An .npz file: a zip archive of .npy files, as written by numpy's `savez` and `savez_compressed`.
 package struct NumpyArchive {
     let path: String
-    private let bytes: [UInt8]
-    /// Names of the arrays.
-    private var names: [String] = []
+    private let zip: ZipFile
+    /// The arrays by their names.
+    private let arrays: [String: ZipFile.Member]
 
     /// Limit in bytes on the archive and on each array in it. Statistics of 8,192 features take half of it.
     private static let maximumBytes = 1 << 30
 
     package init(_ path: String) throws {
         self.path = path
-        bytes = try readWholeFile(path, limit: Self.maximumBytes)
-        guard bytes.starts(with: [0x50, 0x4B]) else {
+        let file = try PositionedFile(path)
+        guard try ZipFile.recognizes(file.read(at: 0, count: min(4, file.size))) else {
             throw StatisticsError(path, "is not a zip archive, expected an .npz file from NumPy")
         }
-        let reader = try open()
-        while let member = try readable("its directory", reader.next) {
-            if member.name.hasSuffix(".npy") { names.append(String(member.name.dropLast(4))) }
+        zip = try Self.readable(path, "its directory") {
+            try ZipFile(size: file.size) { try file.read(at: $0, count: $1) }
         }
-        names.sort()
+        arrays = Dictionary(
+            zip.members.filter { $0.name.hasSuffix(".npy") }.map { (String($0.name.dropLast(4)), $0) },
+            uniquingKeysWith: { $1 })
     }
+
+    /// Whether it has the mean and the covariance of features, rather than images.
+    package var isStatistics: Bool { arrays["mu"] != nil && arrays["sigma"] != nil }
 
     /// An array's shape and its values in row-major order. A matrix in Fortran order is returned transposed.
     package func array(_ name: String) throws -> (shape: [Int], values: [Double]) {
-        let reader = try open()
-        while let member = try readable("its directory", reader.next) {
-            guard member.name == "\(name).npy" else { continue }
-            let content = try readable(name) { try reader.data(limit: Self.maximumBytes) }
-            return try NumpyArray(content, "\(path): \(name)").doubles()
+        guard let member = arrays[name] else {
+            let names = arrays.keys.sorted()
+            throw StatisticsError(
+                path,
+                "has no array '\(name)', but \(names.isEmpty ? "none" : names.joined(separator: ", ").oneLine()); "
+                    + "expected mu and sigma, as pytorch-fid and clean-fid save them")
         }
-        throw StatisticsError(
-            path,
-            "has no array '\(name)', but \(names.isEmpty ? "none" : names.joined(separator: ", ").oneLine()); "
-                + "expected mu and sigma, as pytorch-fid and clean-fid save them")
+        let content = try Self.readable(path, name) {
+            guard member.size <= Self.maximumBytes else {
+                throw ArchiveError(detail: "a member of more than \(Self.maximumBytes) bytes")
+            }
+            return try zip.content(of: member)
+        }
+        return try NumpyArray(content, "\(path): \(name)").doubles()
     }
 
-    private func open() throws -> ArchiveReader {
-        try readable("its directory") {
-            try ArchiveReader(.zip, size: bytes.count) { [bytes] in Array(bytes[$0..<$0 + $1]) }
-        }
-    }
-
-    private func readable<Value>(_ what: String, _ body: () throws -> Value) throws -> Value {
+    private static func readable<Value>(
+        _ path: String, _ what: String, _ body: () throws -> Value
+    ) throws -> Value {
         do {
             return try body()
         } catch let error as ArchiveError {
@@ -64,8 +68,6 @@ package struct NumpyArchive {
 }
 
 /// An fp32 or fp64 array of an .npy file.
-///
-/// - Source: numpy.lib.format, versions 1.0 to 3.0.
 struct NumpyArray {
     private let bytes: [UInt8]
     /// The name in error messages.
@@ -74,38 +76,18 @@ struct NumpyArray {
     init(_ bytes: [UInt8], _ name: String) { (self.bytes, self.name) = (bytes, name) }
 
     func doubles() throws -> (shape: [Int], values: [Double]) {
-        let isLong = bytes.count > 6 && bytes[6] >= 2
-        let prefix = isLong ? 12 : 10
-        guard bytes.count >= prefix, bytes.starts(with: [0x93] + Array("NUMPY".utf8)),
-            (1...3).contains(bytes[6])
-        else { throw StatisticsError(name, "is not an .npy array") }
-        let length = (8..<prefix).reduce(0) { $0 | Int(bytes[$1]) << (8 * ($1 - 8)) }
-        guard length <= bytes.count - prefix else { throw StatisticsError(name, "is truncated") }
-        let header = String(decoding: bytes[prefix..<prefix + length], as: UTF8.self)
+        let header = try NumpyHeader(bytes, name)
         let size: Int
-        if header.contains("'<f8'") {
-            size = 8
-        } else if header.contains("'<f4'") {
-            size = 4
-        } else {
-            throw StatisticsError(name, "expected little-endian fp32 or fp64, found \(header.oneLine())")
+        switch header.type {
+        case "<f8": size = 8
+        case "<f4": size = 4
+        default:
+            throw StatisticsError(
+                name, "expected little-endian fp32 or fp64, found \(header.text.oneLine())")
         }
-        guard let open = header.firstIndex(of: "("), let close = header[open...].firstIndex(of: ")") else {
-            throw StatisticsError(name, "has no shape: \(header.oneLine())")
-        }
-        let fields = header[header.index(after: open)..<close].split(separator: ",")
-        let shape = fields.compactMap { Int($0.trimmingCharacters(in: .whitespaces)) }
-        var count = 1
-        for side in shape {
-            let (product, overflows) = count.multipliedReportingOverflow(by: side)
-            guard side >= 0, !overflows, product <= bytes.count else {
-                throw StatisticsError(name, "its shape \(shape) is larger than its \(bytes.count) bytes")
-            }
-            count = product
-        }
-        let start = prefix + length
-        guard shape.count == fields.count, count * size == bytes.count - start else {
-            throw StatisticsError(name, "its shape \(shape) does not match its \(bytes.count) bytes")
+        let start = header.size
+        guard let count = header.count(limit: bytes.count), count * size == bytes.count - start else {
+            throw StatisticsError(name, "its shape \(header.shape) does not match its \(bytes.count) bytes")
         }
         let values = bytes.withUnsafeBytes { raw in
             (0..<count).map { index in
@@ -121,6 +103,6 @@ struct NumpyArray {
                                     fromByteOffset: start + 4 * index, as: UInt32.self))))
             }
         }
-        return (shape, values)
+        return (header.shape, values)
     }
 }

@@ -61,29 +61,28 @@ package struct ImageLimits: Equatable, Sendable {
     /// remainder.
     package var maximumFileBytes: Int { 8 * maximumPixels + 64 << 20 }
 
+    /// Throws if a file is larger than an image may be.
+    ///
+    /// - Parameter name: the image's name in the error.
+    package func check(fileBytes: Int, name: String) throws(ImageError) {
+        guard fileBytes > maximumFileBytes else { return }
+        throw ImageError(
+            .tooLarge, name: name,
+            "\(fileBytes) bytes; expected at most \(maximumFileBytes) (8 per pixel of \(text), plus 64 MiB); if it "
+                + "is an image, raise the limit with --max-megapixels")
+    }
+
     /// The limit as it is formatted in messages.
     var text: String { "\(maximumPixels / 1_000_000) megapixels" }
 }
 
 extension ReadOnlyFile {
-    /// Reads the bytes of an image: the whole file, or a part of it. If the first bytes are not those of an
-    /// image, only they are returned, which suffices for `Image.decode` to describe the file.
-    ///
-    /// - Parameter name: the image's name in errors; nil for the file's name.
-    package func image(_ range: Range<Int>? = nil, name: String? = nil, limits: ImageLimits)
-        throws(ImageError)
-        -> [UInt8]
-    {
-        let range = range ?? 0..<size
-        guard range.count <= limits.maximumFileBytes else {
-            throw ImageError(
-                .tooLarge, name: name ?? self.name,
-                "\(range.count) bytes; expected at most \(limits.maximumFileBytes) (8 per pixel of "
-                    + "\(limits.text), plus 64 MiB); if it is an image, raise the limit with --max-megapixels"
-            )
-        }
-        let head = try read(at: range.lowerBound, count: min(16, range.count))
+    /// Reads the bytes of an image. If the first bytes are not those of an image, only they are returned, which
+    /// suffices for `Image.decode` to describe the file.
+    package func image(limits: ImageLimits) throws(ImageError) -> [UInt8] {
+        try limits.check(fileBytes: size, name: name)
+        let head = try read(at: 0, count: min(16, size))
         guard Image.Format(head) != nil else { return head }
-        return try read(at: range.lowerBound, count: range.count)
+        return try read(at: 0, count: size)
     }
 }

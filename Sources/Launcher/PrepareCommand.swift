@@ -16,8 +16,13 @@ struct PrepareCommand: ParsableCommand {
             encoded and their posteriors are stored, from which training draws samples; without it, pixels are stored.
 
               disttrain prepare photos/ --output data/photos_256 --size 256 --first-stage models/vae --flip
-              disttrain prepare cifar-10-batches-bin/ --output data/cifar10 --size 32
-              mpirun -np 8 disttrain prepare celeba.tar --output data/celeba --size 256 --first-stage models/vae
+              disttrain prepare cifar-10-python.tar.gz --output data/cifar10 --size 32
+              disttrain prepare CelebAMask-HQ.zip/CelebAMask-HQ/CelebA-HQ-img --output data/celeba --size 256
+              mpirun -np 8 disttrain prepare 'shards/{000..127}.tar' --output data/wds --size 256
+              python3 export.py | disttrain prepare - --output data/exported --size 256
+
+            Class labels come from CIFAR's batches, arrays of labels (arr_1 of an .npz file), .cls files next to the \
+            images, dataset.json, or the names of folders, or from a table with --labels (docs/data.md).
 
             An interrupted run resumes where it stopped when the same command is repeated, on any number of ranks. \
             The output folder contains manifest.json, the shards, and preview.png with the first images.
@@ -26,8 +31,8 @@ struct PrepareCommand: ParsableCommand {
     @Argument(
         help: ArgumentHelp(
             """
-            Folder or tar archive of PNG and JPEG files, folder of CIFAR-10 batches, or \
-            synthetic-faces:COUNT[:SEED].
+            Folder or archive (tar, zip) of PNG and JPEG files, folder or pattern of archives, .npy or .npz arrays, \
+            CIFAR-10 or CIFAR-100, - for a tar archive from standard input, or synthetic-faces:COUNT[:SEED].
             """, valueName: "source"))
     var source: String
 
@@ -51,6 +56,14 @@ struct PrepareCommand: ParsableCommand {
 
     @OptionGroup var images: ImageReadingOptions
 
+    @Option(
+        help: ArgumentHelp(
+            """
+            CSV file with the class of each image, in rows of file name and class, or `none` to store no labels. \
+            Default: the labels of the source.
+            """, valueName: "file"))
+    var labels: String?
+
     @Option(help: ArgumentHelp("Number of images to encode at once.", valueName: "images"))
     var batch = 8
 
@@ -73,6 +86,7 @@ struct PrepareCommand: ParsableCommand {
         options.batch = batch
         options.limit = limit
         options.precision = precision
+        options.labels = LabelChoice(labels)
         let status = runOnAllRanks(watchedBy: WatchLimits()) { communicator, watcher in
             watcher.activity.enter(.work)
             let summary = try prepare(options, on: communicator)

@@ -95,11 +95,10 @@ private func generator() throws -> SampleGenerator {
         defer { try? FileManager.default.removeItem(atPath: path) }
         try NPZFile.write(images, to: path)
         let bytes = [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
-        let reader = try ArchiveReader(.zip, size: bytes.count) { Array(bytes[$0..<$0 + $1]) }
-        let member = try #require(try reader.next())
-        #expect(member.name == "arr_0.npy" && member.isFile)
-        let array = try reader.data(limit: 1 << 20)
-        #expect(try reader.next() == nil && array.count == member.size)
+        let zip = try ZipFile(size: bytes.count) { Array(bytes[$0..<$0 + $1]) }
+        let member = try #require(zip.members.first)
+        #expect(zip.members.count == 1 && member.name == "arr_0.npy" && member.isFile)
+        let array = try zip.content(of: member)
         #expect(array.starts(with: [0x93] + Array("NUMPY".utf8) + [1, 0]))
         let length = Int(array[8]) + 256 * Int(array[9])
         #expect((10 + length) % 64 == 0)

@@ -27,11 +27,14 @@ if [[ $(id -u) == 0 ]]; then
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
 
-ranks() {
+ranks() { ranks_with_input "$@" </dev/null; }
+
+# The same, with the standard input on rank 0.
+ranks_with_input() {
     local count=$1
     shift
     mpirun -q -n "$count" --host "localhost:$count" --mca plm isolated --mca ras '^slurm,tm,gridengine,lsf' \
-        --oversubscribe --bind-to none --mca mpi_yield_when_idle 1 "$@" </dev/null
+        --oversubscribe --bind-to none --mca mpi_yield_when_idle 1 "$@"
 }
 
 fail() {

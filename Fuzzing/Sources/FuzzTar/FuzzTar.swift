@@ -5,18 +5,23 @@ import Imaging
 
 private let file = ScratchFile()
 
-/// An archive of images: every member is listed, decoded and hashed.
+/// An archive of images (tar or zip), or an array: every member is listed, decoded and hashed.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     file.set(start, count)
-    let isCompressed = count > 1 && start?[0] == 0x1F && start?[1] == 0x8B
+    let input = UnsafeBufferPointer(start: start, count: count)
+    // Other archives and arrays have more images than blocks of 512 bytes.
+    let isTar = ![[0x1F, 0x8B], [0x50, 0x4B], [0x93], [0x28, 0xB5], [0xFD], [0x42, 0x5A]].contains {
+        input.starts(with: $0)
+    }
     for skipBad in [false, true] {
         expectCleanly(knows: { $0 is ImageError }) {
-            let source = try TarSource(file.path, skipBad: skipBad, limits: ImageLimits(megapixels: 1))
+            let source = try openImageSource(
+                file.path, skipBad: skipBad, limits: ImageLimits(megapixels: 1))
             precondition(source.count > 0)
-            precondition(isCompressed || source.count <= count / 512, "more members than blocks")
+            precondition(!isTar || source.count <= count / 512, "more members than blocks")
             for index in 0..<source.count {
-                _ = source.label(at: index)
+                expectCleanly(knows: { $0 is ImageError }) { _ = try source.label(at: index) }
                 precondition(!source.itemName(at: index).hasPrefix("/"))
                 expectCleanly(knows: { $0 is ImageError }) {
                     let image = try source.image(at: index)

@@ -25,22 +25,30 @@ package protocol ImageSource: Sendable {
     func itemName(at index: Int) -> String
     /// Width and height of the decoded image, from its header only; nil if it cannot be decoded.
     func size(at index: Int) throws(ImageError) -> (width: Int, height: Int)?
-    /// The class: the name of the folder that contains the item, or the record's label; nil at the top level.
-    func label(at index: Int) -> String?
+    /// The item's class by the source's own labels; nil if it has none.
+    ///
+    /// - Throws: if the label is in a file that cannot be read.
+    func label(at index: Int) throws(ImageError) -> String?
+    /// What the labels come from.
+    var labelOrigin: LabelOrigin { get }
 }
 
 extension ImageSource {
     package var skipped: [String] { [] }
     package var fingerprint: String { content?.fingerprint ?? "" }
     package var sampledFingerprint: String { content?.sampledFingerprint ?? fingerprint }
+    package func label(at index: Int) throws(ImageError) -> String? { nil }
+    package var labelOrigin: LabelOrigin { .none }
 }
 
 /// Opens an image source as specified by the user.
 ///
 /// - `synthetic-faces` or `synthetic-faces:COUNT`: generated faces;
-/// - a folder with CIFAR-10's `data_batch_*.bin` (or only `test_batch.bin`);
-/// - any other folder: the PNG and JPEG files in it and its subfolders;
-/// - a `.tar`, `.tar.gz` or `.tgz` file of PNG and JPEG files.
+/// - a folder of images, of archives, of `.npy` arrays, or of CIFAR's batches;
+/// - a tar archive, compressed or not, or a zip archive, or a folder inside one: `faces.zip/images`;
+/// - an `.npy` or `.npz` file;
+/// - several files by braces and wildcards: `shards/{00..07}.tar`;
+/// - `-`: a tar archive from standard input, with ``SharedSources`` alone.
 ///
 /// - Parameters:
 ///   - size: side of generated faces in pixels; real images keep their own size.
@@ -51,18 +59,34 @@ package func openImageSource(
     _ specification: String, size: Int = 64, seed: UInt64 = 0, skipBad: Bool = false,
     limits: ImageLimits = .standard
 ) throws(ImageError) -> any ImageSource {
-    try openImageSource(
-        specification, size: size, seed: seed, skipBad: skipBad, limits: limits, inflated: nil)
+    if let faces = try SyntheticFacesSource.open(specification, size: size, seed: seed) { return faces }
+    let input = try SourceInput(specification, allowsStandardInput: false)
+    let spool = input.spooled.isEmpty ? nil : try Spool(input.spooled)
+    return try openImageSource(input, spool, skipBad: skipBad, limits: limits)
 }
 
-/// - Parameter inflated: the decompressed archive, if the caller has it.
+/// - Parameter spool: contains the input's spooled parts.
 func openImageSource(
-    _ specification: String, size: Int, seed: UInt64, skipBad: Bool, limits: ImageLimits,
-    inflated: ReadOnlyFile?
+    _ input: SourceInput, _ spool: Spool?, skipBad: Bool, limits: ImageLimits
 ) throws(ImageError) -> any ImageSource {
-    let parts = specification.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
-    if parts[0] == "synthetic-faces" {
-        guard let count = parts.count == 1 ? SyntheticFacesSource.defaultCount : Int(parts[1]), count > 0
+    let files = try input.open(spool, skipBad: skipBad)
+    if let batches = try CIFARBatches.open(files, name: input.name) { return batches }
+    if !files.entries.contains(where: { ItemNames.isImage($0.name) }),
+        files.entries.contains(where: { $0.name.hasSuffix(".npy") })
+    {
+        return try openArrays(files, spool, name: input.name, limits: limits, skipBad: skipBad)
+    }
+    return try ImageFiles(consume files, name: input.name, skipBad: skipBad, limits: limits)
+}
+
+extension SyntheticFacesSource {
+    /// Faces by their specification, `synthetic-faces:COUNT`; nil if it names something else.
+    fileprivate static func open(
+        _ specification: String, size: Int, seed: UInt64
+    ) throws(ImageError) -> SyntheticFacesSource? {
+        let parts = specification.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
+        guard parts[0] == "synthetic-faces" else { return nil }
+        guard let count = parts.count == 1 ? defaultCount : Int(parts[1]), count > 0
         else {
             throw ImageError(
                 .unknownSource, name: specification,
@@ -76,19 +100,6 @@ func openImageSource(
         }
         return SyntheticFacesSource(count: count, size: size, seed: seed)
     }
-    var status = stat()
-    guard stat(specification, &status) == 0 else {
-        let code = errno
-        throw ImageError(
-            .inaccessible, name: specification,
-            "\(String(cString: strerror(code))); expected a folder or tar archive of PNG and JPEG files, a folder "
-                + "of CIFAR-10 batches, or synthetic-faces:COUNT", code: code)
-    }
-    if status.st_mode & S_IFMT == S_IFDIR {
-        if CIFAR10BinarySource.recognizes(specification) { return try CIFAR10BinarySource(specification) }
-        return try FolderSource(specification, skipBad: skipBad, limits: limits)
-    }
-    return try TarSource(specification, skipBad: skipBad, limits: limits, inflated: inflated)
 }
 
 /// Rules shared by folders and archives: which names are images, and how other files are handled.
@@ -97,6 +108,37 @@ enum ItemNames {
         let name = path.utf8.suffix(5).map { $0 | 0x20 }
         return [".png", ".jpg"].contains { name.suffix(4).elementsEqual($0.utf8) }
             || name.elementsEqual(".jpeg".utf8)
+    }
+
+    /// Whether a file is an archive of images by its name.
+    static func isArchive(_ path: String) -> Bool {
+        let name = file(path).lowercased()
+        let compressed = ["", ".gz", ".zst", ".xz", ".bz2"]
+        return compressed.contains { name.hasSuffix(".tar" + $0) }
+            || [".tgz", ".tzst", ".txz", ".zip", ".npz"].contains { name.hasSuffix($0) }
+    }
+
+    /// Whether a file describes archives next to it, as written by WebDataset and img2dataset.
+    static func isDescription(_ path: String) -> Bool {
+        [".json", ".txt", ".md", ".csv", ".parquet", ".idx", ".index"].contains { path.hasSuffix($0) }
+    }
+
+    /// The part of a path after its last slash.
+    static func file(_ path: String) -> String {
+        path.utf8.lastIndex(of: UInt8(ascii: "/")).map { String(path[path.utf8.index(after: $0)...]) } ?? path
+    }
+
+    /// A path without the extension of the file.
+    static func stem(_ path: String) -> Substring {
+        let start = path.utf8.lastIndex(of: UInt8(ascii: "/")) ?? path.startIndex
+        return path[..<(path.utf8[start...].lastIndex(of: UInt8(ascii: ".")) ?? path.endIndex)]
+    }
+
+    /// Whether a member of an archive is the file or in the folder `inner`; true if that is nil. An array of an
+    /// .npz file is also named without `.npy`.
+    static func isInside(_ name: String, _ inner: String?) -> Bool {
+        guard let inner else { return true }
+        return name == inner || name.hasPrefix(inner + "/") || name == inner + ".npy"
     }
 
     /// Whether a file or folder belongs to an operating system or storage server rather than the dataset:
@@ -123,10 +165,12 @@ enum ItemNames {
     /// Throws if the source has no images, or if it has other files and `skipBad` is false.
     static func check(name: String, images: Int, others: [String], skipBad: Bool) throws(ImageError) {
         let examples = others.prefix(3).joined(separator: ", ") + (others.count > 3 ? ", ..." : "")
+        let conversion = conversion(of: others)
         if images == 0 {
             let found = others.isEmpty ? "nothing" : "\(others.count) other files (\(examples))"
             throw ImageError(
-                .empty, name: name, "no images: found \(found); expected .png, .jpg or .jpeg files")
+                .empty, name: name,
+                "no images: found \(found); " + (conversion ?? "expected .png, .jpg or .jpeg files"))
         }
         if !others.isEmpty && !skipBad {
             let files =
@@ -134,8 +178,29 @@ enum ItemNames {
                 ? "1 file that is not an image" : "\(others.count) files that are not images"
             throw ImageError(
                 .mixed, name: name,
-                "\(files) among \(images) images (\(examples)); remove them, or skip them with --skip-bad"
+                "\(files) among \(images) images (\(examples)); \(conversion.map { "\($0), or" } ?? "remove them, or") "
+                    + "skip them with --skip-bad"
             )
         }
+    }
+
+    /// The command that converts files of other image formats, if the files have the names of such a format.
+    private static func conversion(of files: [String]) -> String? {
+        for (endings, command) in [
+            (
+                [".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".psd", ".tga"],
+                "mogrify"
+            ),
+            ([".pgm", ".ppm", ".pnm"], "mogrify"), ([".jxl"], "djxl"),
+        ] {
+            for file in files {
+                guard let ending = endings.first(where: { file.lowercased().hasSuffix($0) }) else { continue }
+                let pattern = "*" + file.suffix(ending.count)
+                return command == "djxl"
+                    ? "convert them, for example with `for f in \(pattern); do djxl \"$f\" \"${f%.*}.png\"; done`"
+                    : "convert them, for example with ImageMagick's `mogrify -format png \(pattern)`"
+            }
+        }
+        return nil
     }
 }

@@ -4,13 +4,10 @@ import Imaging
 
 /// A regular file in a tar archive.
 struct TarMember {
-    /// Without a leading `./` or `/`.
     let name: String
     /// Offset of its bytes in the uncompressed archive.
     let offset: Int
     let size: Int
-
-    var range: Range<Int> { offset..<offset + size }
 }
 
 /// Lists the regular files of a tar archive with their places, so that they can be read in any order.
@@ -18,7 +15,7 @@ struct TarMember {
 /// - Parameter skipBad: for a truncated archive, return the complete members and describe the error in
 ///   `cutShort`.
 func listTar(
-    _ file: ReadOnlyFile, skipBad: Bool
+    _ file: Volume, skipBad: Bool
 ) throws(ImageError) -> (members: [TarMember], cutShort: String?) {
     var members: [TarMember] = []
     /// The end of the last member, where the next header or the end-of-archive mark begins.
@@ -41,7 +38,7 @@ func listTar(
             }
             end = member.offset + (member.size + 511) / 512 * 512
             guard member.isFile, !member.name.isEmpty else { continue }
-            members.append(TarMember(name: relative(member.name), offset: member.offset, size: member.size))
+            members.append(TarMember(name: member.name, offset: member.offset, size: member.size))
         }
         guard end + 512 <= file.size, try file.read(at: end, count: 512).allSatisfy({ $0 == 0 }) else {
             return try cutShort("no end-of-archive mark at byte \(file.size)")
@@ -53,7 +50,8 @@ func listTar(
         if members.isEmpty, end == 0 {
             throw ImageError(
                 .badArchive, name: file.name,
-                "not a tar archive (\(error.detail)); expected a folder, .tar, .tar.gz or .tgz of images")
+                "not a tar archive (\(error.detail)); expected a folder, a .tar or .zip archive, or .npy or .npz arrays"
+            )
         }
         if end + 512 > file.size { return try cutShort("no end-of-archive mark at byte \(file.size)") }
         throw ImageError(
@@ -62,8 +60,4 @@ func listTar(
     } catch {
         throw ImageError(.badArchive, name: file.name, "\(error)")
     }
-}
-
-private func relative(_ name: String) -> String {
-    name.split(separator: "/").filter { $0 != "." }.joined(separator: "/")
 }

@@ -1,55 +1,11 @@
 import Foundation
 import Imaging
 
-/// The PNG and JPEG files of a folder and its subfolders, in bytewise order of their paths.
-///
-/// Links are followed. Hidden files and folders are ignored. Other files without an image extension are an
-/// error, or with `skipBad` are skipped and listed in ``skipped``.
-package struct FolderSource: ImageSource {
-    package let name: String
-    package let skipped: [String]
-    package let content: SourceContent?
-    private let paths: [String]
-    private let limits: ImageLimits
-
-    package init(
-        _ folder: String, skipBad: Bool = false, limits: ImageLimits = .standard
-    ) throws(ImageError) {
-        var listing = FolderListing(root: folder)
-        try listing.add("")
-        let images = listing.images.sorted { ItemNames.precedes($0.path, $1.path) }
-        let others = listing.others.sorted(by: ItemNames.precedes)
-        try ItemNames.check(name: folder, images: images.count, others: others, skipBad: skipBad)
-        name = folder
-        skipped = others
-        paths = images.map(\.path)
-        self.limits = limits
-        content = SourceContent(
-            count: images.count, name: { images[$0].path }, size: { images[$0].size },
-            read: { index, body throws(ImageError) in
-                let file = try ReadOnlyFile("\(folder)/\(images[index].path)")
-                // Larger files are rejected when they are decoded.
-                if file.size <= limits.maximumFileBytes { try file.readPieces(of: 0..<file.size, body) }
-            })
-    }
-
-    package var count: Int { paths.count }
-    package func itemName(at index: Int) -> String { paths[index] }
-    package func label(at index: Int) -> String? { ItemNames.label(paths[index]) }
-    package func image(at index: Int) throws(ImageError) -> Image {
-        try Image.read("\(name)/\(paths[index])", limits: limits)
-    }
-
-    package func size(at index: Int) throws(ImageError) -> (width: Int, height: Int)? {
-        Image.size(of: try ReadOnlyFile("\(name)/\(paths[index])").image(limits: limits))
-    }
-}
-
-/// Traverses a folder and its subfolders.
-private struct FolderListing {
+/// Lists the files of a folder and its subfolders. Links are followed; hidden files and folders are ignored.
+struct FolderListing {
     let root: String
-    var images: [(path: String, size: Int)] = []
-    var others: [String] = []
+    /// In no particular order.
+    private(set) var files: [FileSet.Entry] = []
     /// The ancestors of the current folder, to detect link cycles.
     private var open: [Identity] = []
     /// Folders that have been traversed.
@@ -67,9 +23,12 @@ private struct FolderListing {
         let inode: UInt64
     }
 
-    init(root: String) { self.root = root }
+    init(_ root: String) throws(ImageError) {
+        self.root = root
+        try add("")
+    }
 
-    mutating func add(_ relative: String) throws(ImageError) {
+    private mutating func add(_ relative: String) throws(ImageError) {
         let folder = relative.isEmpty ? root : "\(root)/\(relative)"
         var status = stat()
         guard let directory = opendir(folder) else { throw Self.failure(folder, "cannot be listed") }
@@ -105,10 +64,10 @@ private struct FolderListing {
             let found = stat("\(root)/\(path)", &status) == 0
             if found && status.st_mode & S_IFMT == S_IFDIR {
                 try add(path)
-            } else if ItemNames.isImage(file) {
-                images.append((path, found ? Int(status.st_size) : 0))
             } else {
-                others.append(path)
+                files.append(
+                    FileSet.Entry(
+                        name: path, size: found ? Int(status.st_size) : 0, place: 0, container: 0))
             }
         }
     }
