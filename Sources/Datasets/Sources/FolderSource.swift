@@ -1,7 +1,7 @@
 import Foundation
 import Imaging
 
-/// The PNG and JPEG files of a folder and its subfolders, in bytewise order of their paths.
+/// The PNG, JPEG and WebP files of a folder and its subfolders, in bytewise order of their paths.
 ///
 /// Links are followed. Hidden files and folders are ignored. Other files without an image extension are an
 /// error, or with `skipBad` are skipped and listed in ``skipped``.

@@ -39,8 +39,8 @@ extension ImageSource {
 ///
 /// - `synthetic-faces` or `synthetic-faces:COUNT`: generated faces;
 /// - a folder with CIFAR-10's `data_batch_*.bin` (or only `test_batch.bin`);
-/// - any other folder: the PNG and JPEG files in it and its subfolders;
-/// - a `.tar`, `.tar.gz` or `.tgz` file of PNG and JPEG files.
+/// - any other folder: the PNG, JPEG and WebP files in it and its subfolders;
+/// - a `.tar`, `.tar.gz` or `.tgz` file of PNG, JPEG and WebP files.
 ///
 /// - Parameters:
 ///   - size: side of generated faces in pixels; real images keep their own size.
@@ -81,8 +81,8 @@ func openImageSource(
         let code = errno
         throw ImageError(
             .inaccessible, name: specification,
-            "\(String(cString: strerror(code))); expected a folder or tar archive of PNG and JPEG files, a folder "
-                + "of CIFAR-10 batches, or synthetic-faces:COUNT", code: code)
+            "\(String(cString: strerror(code))); expected a folder or tar archive of PNG, JPEG and WebP files, "
+                + "a folder of CIFAR-10 batches, or synthetic-faces:COUNT", code: code)
     }
     if status.st_mode & S_IFMT == S_IFDIR {
         if CIFAR10BinarySource.recognizes(specification) { return try CIFAR10BinarySource(specification) }
@@ -96,7 +96,7 @@ enum ItemNames {
     static func isImage(_ path: String) -> Bool {
         let name = path.utf8.suffix(5).map { $0 | 0x20 }
         return [".png", ".jpg"].contains { name.suffix(4).elementsEqual($0.utf8) }
-            || name.elementsEqual(".jpeg".utf8)
+            || [".jpeg", ".webp"].contains { name.elementsEqual($0.utf8) }
     }
 
     /// Whether a file or folder belongs to an operating system or storage server rather than the dataset:
@@ -123,10 +123,12 @@ enum ItemNames {
     /// Throws if the source has no images, or if it has other files and `skipBad` is false.
     static func check(name: String, images: Int, others: [String], skipBad: Bool) throws(ImageError) {
         let examples = others.prefix(3).joined(separator: ", ") + (others.count > 3 ? ", ..." : "")
+        let remedy = ForeignFormat.conversion(of: others).map { "; \($0)" } ?? ""
         if images == 0 {
             let found = others.isEmpty ? "nothing" : "\(others.count) other files (\(examples))"
             throw ImageError(
-                .empty, name: name, "no images: found \(found); expected .png, .jpg or .jpeg files")
+                .empty, name: name,
+                "no images: found \(found); expected .png, .jpg, .jpeg or .webp files\(remedy)")
         }
         if !others.isEmpty && !skipBad {
             let files =
@@ -134,7 +136,7 @@ enum ItemNames {
                 ? "1 file that is not an image" : "\(others.count) files that are not images"
             throw ImageError(
                 .mixed, name: name,
-                "\(files) among \(images) images (\(examples)); remove them, or skip them with --skip-bad"
+                "\(files) among \(images) images (\(examples)); remove them, or skip them with --skip-bad\(remedy)"
             )
         }
     }

@@ -1,7 +1,7 @@
 import Foundation
 import Imaging
 
-/// The PNG and JPEG files of a `.tar`, `.tar.gz` or `.tgz`, in bytewise order of their names.
+/// The PNG, JPEG and WebP files of a `.tar`, `.tar.gz` or `.tgz`, in bytewise order of their names.
 ///
 /// A compressed archive is decompressed once to an unlinked temporary file (in $TMPDIR, or /tmp), so that
 /// items can be read in any order; ranks of one host share it, see ``SharedSources``. Compression is detected
