@@ -18,7 +18,8 @@ package final class PixelDataset: PreparedDataset {
         _ index: Int, flipped: Bool, key: SampleKey, into out: UnsafeMutableBufferPointer<Float>
     ) throws {
         try folder.withSample("image", index) {
-            writePixels($0.bindMemory(to: UInt8.self), width: width, flipped: flipped, into: out)
+            writePixels(
+                $0.bindMemory(to: UInt8.self), width: width, channels: channels, flipped: flipped, into: out)
         }
     }
 }
@@ -45,7 +46,7 @@ package final class ImageDataset: TrainingDataset {
         self.source = source
         self.transform = transform
         count = min(source.count, limit ?? source.count)
-        cachedCount = cacheBytes / (3 * transform.size * transform.size)
+        cachedCount = cacheBytes / transform.byteCount
         cache = Mutex([:])
     }
 
@@ -65,17 +66,17 @@ package final class ImageDataset: TrainingDataset {
 
     package var height: Int { transform.size }
     package var width: Int { transform.size }
-    package var channels: Int { 3 }
+    package var channels: Int { transform.channels }
 
     package func read(
         _ index: Int, flipped: Bool, key: SampleKey, into out: UnsafeMutableBufferPointer<Float>
     ) throws {
         try pixels(index).withUnsafeBufferPointer {
-            writePixels($0, width: width, flipped: flipped, into: out)
+            writePixels($0, width: width, channels: channels, flipped: flipped, into: out)
         }
     }
 
-    /// The image's bytes, [H, W, 3].
+    /// The image's bytes, [H, W, C].
     private func pixels(_ index: Int) throws(DatasetError) -> [UInt8] {
         precondition((0..<count).contains(index), "sample \(index) of \(count)")
         if let known = cache.withLock({ $0[index] }) { return known }
@@ -102,9 +103,9 @@ extension ImageDataset {
     }
 }
 
-/// Converts bytes [H, W, 3] to floats in [-1, 1], optionally mirrored.
+/// Converts bytes [H, W, C] to floats in [-1, 1], optionally mirrored.
 private func writePixels(
-    _ pixels: UnsafeBufferPointer<UInt8>, width: Int, flipped: Bool,
+    _ pixels: UnsafeBufferPointer<UInt8>, width: Int, channels C: Int, flipped: Bool,
     into out: UnsafeMutableBufferPointer<Float>
 ) {
     precondition(out.count == pixels.count, "\(out.count) values for a sample of \(pixels.count)")
@@ -112,10 +113,10 @@ private func writePixels(
         for i in pixels.indices { out[i] = Float(pixels[i]) / 127.5 - 1 }
         return
     }
-    for row in stride(from: 0, to: pixels.count, by: 3 * width) {
+    for row in stride(from: 0, to: pixels.count, by: C * width) {
         for x in 0..<width {
-            let (to, from) = (row + 3 * x, row + 3 * (width - 1 - x))
-            for c in 0..<3 { out[to + c] = Float(pixels[from + c]) / 127.5 - 1 }
+            let (to, from) = (row + C * x, row + C * (width - 1 - x))
+            for c in 0..<C { out[to + c] = Float(pixels[from + c]) / 127.5 - 1 }
         }
     }
 }

@@ -37,9 +37,8 @@ extension Configuration: TrainableConfiguration {
     private func checkChannels(_ unet: UNet2DConfig, _ dataset: any TrainingDataset) throws {
         guard unet.inChannels == dataset.channels else {
             throw RunError(
-                "model.in_channels is \(unet.inChannels), but the samples of \(dataset.name) have "
-                    + "\(dataset.channels) channels; set model.in_channels and out_channels to \(dataset.channels)"
-            )
+                channelMismatch(
+                    dataset, inChannels: unet.inChannels, canConvert: firstStage == nil, what: "samples"))
         }
         guard unet.outChannels == unet.inChannels else {
             throw RunError(

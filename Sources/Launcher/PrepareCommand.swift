@@ -17,6 +17,7 @@ struct PrepareCommand: ParsableCommand {
 
               disttrain prepare photos/ --output data/photos_256 --size 256 --first-stage models/vae --flip
               disttrain prepare cifar-10-batches-bin/ --output data/cifar10 --size 32
+              disttrain prepare scans/ --output data/scans --size 128 --channels 1
               mpirun -np 8 disttrain prepare celeba.tar --output data/celeba --size 256 --first-stage models/vae
 
             An interrupted run resumes where it stopped when the same command is repeated, on any number of ranks. \
@@ -26,7 +27,7 @@ struct PrepareCommand: ParsableCommand {
     @Argument(
         help: ArgumentHelp(
             """
-            Folder or tar archive of PNG and JPEG files, folder of CIFAR-10 batches, or \
+            Folder or tar archive of PNG, JPEG and WebP files, folder of CIFAR-10 batches, or \
             synthetic-faces:COUNT[:SEED].
             """, valueName: "source"))
     var source: String
@@ -36,6 +37,14 @@ struct PrepareCommand: ParsableCommand {
 
     @Option(help: ArgumentHelp("Width and height of the images in pixels.", valueName: "pixels"))
     var size: Int
+
+    @Option(
+        help: ArgumentHelp(
+            """
+            3, or 1 for grayscale: colors become luma (ITU-R BT.601). Default: the channels of the first stage's \
+            images, or 3.
+            """, valueName: "channels"))
+    var channels: Int?
 
     @Option(
         help: ArgumentHelp(
@@ -66,6 +75,7 @@ struct PrepareCommand: ParsableCommand {
     func run() throws {
         var options = PrepareOptions(source: source, output: output, size: size)
         options.filter = filter
+        options.channels = channels
         options.firstStage = firstStage
         options.flip = flip
         options.skipBad = images.skipBad
