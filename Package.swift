@@ -20,6 +20,7 @@ let package = Package(
         .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
         .systemLibrary(name: "CPNG", pkgConfig: "libpng", providers: [.apt(["libpng-dev"])]),
         .systemLibrary(name: "CJPEG", pkgConfig: "libjpeg", providers: [.apt(["libjpeg-dev"])]),
+        .systemLibrary(name: "CWebP", pkgConfig: "libwebp", providers: [.apt(["libwebp-dev"])]),
         .systemLibrary(name: "CArchive", pkgConfig: "libarchive", providers: [.apt(["libarchive-dev"])]),
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
         // Hashes and message authentication: the system's, because swift-crypto compiles BoringSSL first.
@@ -27,7 +28,7 @@ let package = Package(
 
         // Thin C and C++ shims.
         .target(name: "MPIShim", dependencies: ["COpenMPI"]),
-        .target(name: "CImageFiles", dependencies: ["CPNG", "CJPEG"]),
+        .target(name: "CImageFiles", dependencies: ["CPNG", "CJPEG", "CWebP"]),
         .target(
             name: "CKernels",
             dependencies: ["COpenBLAS"],

@@ -42,7 +42,7 @@ inputs=$scratch/inputs
 ./make_seeds.py "$inputs"
 seed FuzzTar "$inputs"/*.tar "$inputs"/*.tgz "$inputs"/*.zip "$inputs"/*.npy.bin
 seed FuzzNPZ "$inputs"/*.npz "$inputs"/*.npy ../Tests/Fixtures/evaluation/*.npz
-seed FuzzEXIF "$inputs"/*.tiff ../Tests/Fixtures/images/*.{png,jpg}
+seed FuzzEXIF "$inputs"/*.tiff ../Tests/Fixtures/images/*.{png,jpg,webp}
 seed FuzzConfig "${configs[@]}" seeds/*config.json "$hostile"/config/*/*
 
 # Swift's own backtraces would hide which line failed behind a fault of AddressSanitizer.

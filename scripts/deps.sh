@@ -38,6 +38,7 @@ check() {
     need_module openblas libopenblas-dev
     need_module libpng libpng-dev
     need_module libjpeg libjpeg-dev
+    need_module libwebp libwebp-dev
     need_module libarchive libarchive-dev
     need_module zlib zlib1g-dev
     need_module libcrypto libssl-dev

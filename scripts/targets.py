@@ -20,7 +20,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs/images/targets.svg"
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 128, 34, 22, 40, 12
-WRAPPERS = {"MPIShim": "Open MPI", "CImageFiles": "libpng, libjpeg", "CKernels": "OpenBLAS, oneDNN",
+WRAPPERS = {"MPIShim": "Open MPI", "CImageFiles": "libpng, libjpeg, libwebp", "CKernels": "OpenBLAS, oneDNN",
             "RecordProtocols": "swift-protobuf"}
 
 

@@ -1,3 +1,4 @@
+#include "alpha.h"
 #include "cimagefiles.h"
 
 #include <png.h>
@@ -30,17 +31,6 @@ static void read_bytes(png_structp png, png_bytep into, size_t count) {
     memcpy(into, from->next, count);
     from->next += count;
     from->left -= count;
-}
-
-// Converts RGBA to RGB on white in place: the write position never passes the read position.
-static void composite_on_white(uint8_t *pixels, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        const uint8_t *from = pixels + 4 * i;
-        uint32_t alpha = from[3];
-        for (int c = 0; c < 3; c++) {
-            pixels[3 * i + c] = (uint8_t)((from[c] * alpha + 255 * (255 - alpha) + 127) / 255);
-        }
-    }
 }
 
 cimg_status cimg_decode_png(const uint8_t *bytes, size_t count, uint64_t max_pixels, cimg_picture *out) {
@@ -118,8 +108,8 @@ static void write_bytes(png_structp png, png_bytep from, size_t count) {
 static void flush_nothing(png_structp png) { (void)png; }
 
 cimg_status cimg_encode_png(
-    const uint8_t *pixels, uint32_t width, uint32_t height, const char *const *keys, const char *const *values,
-    size_t text_count, cimg_file *out) {
+    const uint8_t *pixels, uint32_t width, uint32_t height, int channels, const char *const *keys,
+    const char *const *values, size_t text_count, cimg_file *out) {
     memset(out, 0, sizeof *out);
     png_infop info = NULL;
     png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, out->message, fail, ignore_warning);
@@ -137,8 +127,8 @@ cimg_status cimg_encode_png(
     }
     png_set_write_fn(png, out, write_bytes, flush_nothing);
     png_set_IHDR(
-        png, info, width, height, 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT,
-        PNG_FILTER_TYPE_DEFAULT);
+        png, info, width, height, 8, channels == 1 ? PNG_COLOR_TYPE_GRAY : PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
+        PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
     for (size_t i = 0; i < text_count; i++) {
         int ascii = 1;
         for (const char *c = values[i]; *c; c++) ascii &= (unsigned char)*c < 128;
@@ -150,7 +140,7 @@ cimg_status cimg_encode_png(
         png_set_text(png, info, &text, 1);
     }
     png_write_info(png, info);
-    for (uint32_t y = 0; y < height; y++) png_write_row(png, pixels + (size_t)3 * width * y);
+    for (uint32_t y = 0; y < height; y++) png_write_row(png, pixels + (size_t)channels * width * y);
     png_write_end(png, info);
     png_destroy_write_struct(&png, &info);
     return CIMG_OK;

@@ -80,6 +80,7 @@ package struct AutoencoderConfiguration: TrainingConfiguration {
 
     package func check() throws(ConfigError) {
         try checkTraining("it is trained to reconstruct its input", model.inChannels, model.outChannels)
+        try checkImageChannels(model.inChannels)
         guard let size = data.size else {
             throw ConfigError(
                 .missingKey, at: ["data", "size"],

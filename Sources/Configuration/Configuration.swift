@@ -83,6 +83,7 @@ package struct Configuration: TrainingConfiguration {
                 "found \(steps), expected 1 to diffusion.timesteps (\(diffusion.timesteps))")
         }
         guard firstStage == nil else { return }
+        try checkImageChannels(model.inChannels)
         guard let size = data.size else {
             if !data.isSynthetic { return }
             throw ConfigError(

@@ -14,6 +14,8 @@ package struct DataConfiguration: ConfigSection {
     package var path = "data/photos"
     package var flip = false
     package var size: Int?
+    /// nil for the channels of prepared data, or 3.
+    package var channels: Int?
     /// nil for a folder, which determines the number of its images.
     package var count: Int?
 
@@ -38,6 +40,10 @@ package struct DataConfiguration: ConfigSection {
             .init(
                 "size", \.size, .within(1...16384), .otherData, "Side of the square images in pixels.",
                 defaultText: "that of prepared data, or model.sample_size"),
+            .init(
+                "channels", \.channels, .where("3, or 1 for grayscale") { $0 == 1 || $0 == 3 }, .otherData,
+                "Channels of the images: 3, or 1 for their luma (ITU-R BT.601).",
+                defaultText: "those of prepared data, or 3", omitted: { $0.channels == nil }),
             .init(
                 "count", \.count, .atLeast(1), .otherData, "Number of images that synthetic-faces generates.",
                 defaultText: "10000 for synthetic-faces", omitted: { $0.count == nil }),

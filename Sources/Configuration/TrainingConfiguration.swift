@@ -86,6 +86,14 @@ extension TrainingConfiguration {
         }
     }
 
+    func checkImageChannels(_ inChannels: Int) throws(ConfigError) {
+        guard let channels = data.channels, channels != inChannels else { return }
+        throw ConfigError(
+            .invalidValue, at: ["data", "channels"],
+            "found \(channels), expected model.in_channels (\(inChannels)), because the model's input is images"
+        )
+    }
+
     func checkImageSize(_ size: Int, _ factor: Int) throws(ConfigError) {
         if size % factor == 0 { return }
         throw ConfigError(

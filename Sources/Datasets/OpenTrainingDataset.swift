@@ -13,9 +13,16 @@ package struct DataOptions: Equatable, Sendable {
     /// Side of a training image, to which the source's images are resized when they are loaded.
     package var imageSize: Int
     package var filter: ResizeFilter
+    /// Channels of a training image, 3 or 1; nil for those of a prepared folder, or 3.
+    package var channels: Int?
+    /// Whether the labels of images are read. A prepared folder always has its labels.
+    package var needsLabels = false
 
-    package init(path: String, imageSize: Int, filter: ResizeFilter = .lanczos) {
+    package init(
+        path: String, imageSize: Int, filter: ResizeFilter = .lanczos, channels: Int? = nil
+    ) {
         (self.path, self.imageSize, self.filter) = (path, imageSize, filter)
+        self.channels = channels
     }
 }
 
@@ -35,6 +42,9 @@ package func openTrainingDataset(
         isPrepared ? [] : [options.path], skipBad: false, on: communicator)
     let dataset = try communicator.collectively("opening the data") {
         try openTrainingDataset(options, firstStage: firstStage, sources)
+    }
+    if options.needsLabels, let images = dataset as? ImageDataset {
+        return try images.labelled(on: communicator)
     }
     let isRoot = communicator.isRoot
     dataset.preparedFolder?.verifyInBackground { line in if isRoot { printLine(line) } }
@@ -82,10 +92,20 @@ private func openTrainingDataset(
             throw DatasetError(.inaccessible, error.description, code: error.code)
         }
         return ImageDataset(
-            source, transform: ImageTransform(size: options.imageSize, filter: options.filter))
+            source,
+            transform: ImageTransform(
+                size: options.imageSize, filter: options.filter, channels: options.channels ?? 3))
     }
 
     let folder = try PreparedFolder(path)
+    let prepared = folder.manifest.job.channels
+    guard options.channels ?? prepared == prepared else {
+        throw DatasetError(
+            .mismatch,
+            "\(path): was prepared from images of \(prepared) \(prepared == 1 ? "channel" : "channels"), but "
+                + "data.channels is \(options.channels ?? 3); remove data.channels, or prepare the images again with "
+                + "--channels \(options.channels ?? 3)")
+    }
     switch (folder.manifest.firstStage, firstStage) {
     case (nil, nil):
         return try PixelDataset(folder)
@@ -146,6 +166,19 @@ extension ParameterStore {
 }
 
 extension FirstStage {
+    /// The channels of the images that the first stage encodes and decodes: 1 or 3.
+    ///
+    /// - Parameter path: its folder, for errors.
+    package func pictureChannels(_ path: String) throws(DatasetError) -> Int {
+        guard imageChannels == outputChannels, Image.channelCounts.contains(imageChannels) else {
+            throw DatasetError(
+                .mismatch,
+                "\(path): encodes images of \(imageChannels) channels and decodes to \(outputChannels); expected 3 "
+                    + "(RGB) or 1 (grayscale) for both")
+        }
+        return imageChannels
+    }
+
     /// A hash of the weights; see `ParameterStore.contentHash`.
     package var weightsHash: String { model.store.contentHash }
 

@@ -1,3 +1,4 @@
+import Communication
 import Foundation
 import Imaging
 import Support
@@ -18,7 +19,8 @@ package final class PixelDataset: PreparedDataset {
         _ index: Int, flipped: Bool, key: SampleKey, into out: UnsafeMutableBufferPointer<Float>
     ) throws {
         try folder.withSample("image", index) {
-            writePixels($0.bindMemory(to: UInt8.self), width: width, flipped: flipped, into: out)
+            writePixels(
+                $0.bindMemory(to: UInt8.self), width: width, channels: channels, flipped: flipped, into: out)
         }
     }
 }
@@ -32,25 +34,30 @@ package final class ImageDataset: TrainingDataset {
     package let source: any ImageSource
     package let transform: ImageTransform
     package let count: Int
+    private let labels: ClassLabels
     private let cachedCount: Int
     private let cache: Mutex<[Int: [UInt8]]>
 
     /// - Parameters:
+    ///   - labels: the classes of the source's items, for a class-conditional model.
     ///   - limit: use only the first images.
     ///   - cacheBytes: memory for decoded images, in bytes.
     package init(
-        _ source: any ImageSource, transform: ImageTransform, limit: Int? = nil,
-        cacheBytes: Int = ImageDataset.defaultCacheBytes
+        _ source: any ImageSource, transform: ImageTransform, labels: ClassLabels = .none,
+        limit: Int? = nil, cacheBytes: Int = ImageDataset.defaultCacheBytes
     ) {
         self.source = source
         self.transform = transform
+        self.labels = labels
         count = min(source.count, limit ?? source.count)
-        cachedCount = cacheBytes / (3 * transform.size * transform.size)
+        cachedCount = cacheBytes / transform.byteCount
         cache = Mutex([:])
     }
 
     package var name: String { source.name }
-    package var fingerprint: String { Self.fingerprint(source.fingerprint, transform, count) }
+    package var fingerprint: String {
+        Self.fingerprint(source.fingerprint + (labels.hash ?? ""), transform, count)
+    }
     package var earlierFingerprint: EarlierFingerprint? {
         EarlierFingerprint { [source, transform, count] in
             Self.fingerprint(source.sampledFingerprint, transform, count)
@@ -63,19 +70,29 @@ package final class ImageDataset: TrainingDataset {
         return prefix + contentHash([source, transform.description, String(count)])
     }
 
+    package var classNames: [String] { labels.names }
+    package func label(_ index: Int) -> Int? { labels.indices.isEmpty ? nil : Int(labels.indices[index]) }
+
+    /// The same images with the source's labels. Collective: each rank reads a share of them.
+    func labelled(on communicator: Communicator) throws -> ImageDataset {
+        ImageDataset(
+            source, transform: transform,
+            labels: try ClassLabels.read(.automatic, of: source, count: source.count, on: communicator))
+    }
+
     package var height: Int { transform.size }
     package var width: Int { transform.size }
-    package var channels: Int { 3 }
+    package var channels: Int { transform.channels }
 
     package func read(
         _ index: Int, flipped: Bool, key: SampleKey, into out: UnsafeMutableBufferPointer<Float>
     ) throws {
         try pixels(index).withUnsafeBufferPointer {
-            writePixels($0, width: width, flipped: flipped, into: out)
+            writePixels($0, width: width, channels: channels, flipped: flipped, into: out)
         }
     }
 
-    /// The image's bytes, [H, W, 3].
+    /// The image's bytes, [H, W, C].
     private func pixels(_ index: Int) throws(DatasetError) -> [UInt8] {
         precondition((0..<count).contains(index), "sample \(index) of \(count)")
         if let known = cache.withLock({ $0[index] }) { return known }
@@ -102,9 +119,9 @@ extension ImageDataset {
     }
 }
 
-/// Converts bytes [H, W, 3] to floats in [-1, 1], optionally mirrored.
+/// Converts bytes [H, W, C] to floats in [-1, 1], optionally mirrored.
 private func writePixels(
-    _ pixels: UnsafeBufferPointer<UInt8>, width: Int, flipped: Bool,
+    _ pixels: UnsafeBufferPointer<UInt8>, width: Int, channels C: Int, flipped: Bool,
     into out: UnsafeMutableBufferPointer<Float>
 ) {
     precondition(out.count == pixels.count, "\(out.count) values for a sample of \(pixels.count)")
@@ -112,10 +129,10 @@ private func writePixels(
         for i in pixels.indices { out[i] = Float(pixels[i]) / 127.5 - 1 }
         return
     }
-    for row in stride(from: 0, to: pixels.count, by: 3 * width) {
+    for row in stride(from: 0, to: pixels.count, by: C * width) {
         for x in 0..<width {
-            let (to, from) = (row + 3 * x, row + 3 * (width - 1 - x))
-            for c in 0..<3 { out[to + c] = Float(pixels[from + c]) / 127.5 - 1 }
+            let (to, from) = (row + C * x, row + C * (width - 1 - x))
+            for c in 0..<C { out[to + c] = Float(pixels[from + c]) / 127.5 - 1 }
         }
     }
 }

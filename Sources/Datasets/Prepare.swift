@@ -21,6 +21,8 @@ package struct PrepareOptions: Sendable {
     /// Side of an image in pixels.
     package var size: Int
     package var filter = ResizeFilter.lanczos
+    /// 3, or 1 to convert the images to luma; nil for the channels of the first stage's images, or 3.
+    package var channels: Int?
     /// A diffusers folder of an AutoencoderKL or VQModel; nil to prepare pixels.
     package var firstStage: String?
     /// Also store latents of the mirrored images.
@@ -118,24 +120,15 @@ private func openMaker(_ options: PrepareOptions, _ communicator: Communicator) 
             let firstStage = try options.firstStage.map {
                 try FirstStage(folder: ModelFolder($0), dtype: usesBFloat16 ? .bfloat16 : .float32)
             }
-            if let firstStage {
-                _ = try firstStage.latentSize(height: options.size, width: options.size)
-                guard firstStage.imageChannels == 3 else {
-                    throw DatasetError(
-                        .mismatch,
-                        "\(options.firstStage ?? ""): takes images with \(firstStage.imageChannels) "
-                            + "channels, expected 3"
-                    )
-                }
-            }
+            let channels = try options.imageChannels(firstStage)
             let source = try sources.open(options.source, size: options.size)
-            let transform = ImageTransform(size: options.size, filter: options.filter)
+            let transform = ImageTransform(size: options.size, filter: options.filter, channels: channels)
             let count = min(source.count, options.limit ?? source.count)
             let job = PrepareJob(
                 kind: firstStage == nil ? .pixels : .latents, sourceFingerprint: "",
                 itemCount: count, imageSize: options.size, transform: transform.description,
                 firstStageHash: firstStage?.weightsHash, flip: firstStage != nil && options.flip,
-                precision: firstStage == nil ? nil : usesBFloat16 ? "bf16" : "fp32")
+                precision: firstStage == nil ? nil : usesBFloat16 ? "bf16" : "fp32", channels: channels)
             return ShardMaker(
                 sourceName: options.source, job: job, source: source, transform: transform,
                 firstStage: firstStage, labels: .none, folder: options.output, batch: options.batch,
@@ -178,8 +171,28 @@ extension PrepareOptions {
         guard (1...4096).contains(batch) else {
             throw DatasetError(.usage, "--batch \(batch): expected 1 to 4096")
         }
+        if let channels, !Image.channelCounts.contains(channels) {
+            throw DatasetError(.usage, "--channels \(channels): expected 3, or 1 for grayscale")
+        }
         if let limit, limit < 1 { throw DatasetError(.usage, "--limit \(limit): expected 1 or more") }
         if output.isEmpty { throw DatasetError(.usage, "--output: expected the name of a folder") }
+    }
+}
+
+extension PrepareOptions {
+    /// The channels of the prepared images, which are those that the first stage takes.
+    fileprivate func imageChannels(_ firstStage: FirstStage?) throws -> Int {
+        guard let firstStage, let path = self.firstStage else { return channels ?? 3 }
+        _ = try firstStage.latentSize(height: size, width: size)
+        let expected = try firstStage.pictureChannels(path)
+        guard channels ?? expected == expected else {
+            throw DatasetError(
+                .mismatch,
+                "--channels \(channels ?? 3): the first stage \(path) takes images of \(expected) "
+                    + "\(expected == 1 ? "channel" : "channels"); omit --channels, or choose another first stage"
+            )
+        }
+        return expected
     }
 }
 

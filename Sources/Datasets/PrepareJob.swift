@@ -1,3 +1,4 @@
+import Imaging
 import Support
 
 /// All inputs that determine the bytes of a prepared folder, independent of the number of ranks. It is stored
@@ -18,6 +19,8 @@ package struct PrepareJob: Equatable, Sendable {
     package var transform: String
     /// Hash of the first stage's weights; nil for pixels.
     package var firstStageHash: String?
+    /// Channels of a transformed image: 3, or 1 for luma.
+    package var channels: Int
     /// Whether latents of the mirrored images are also stored.
     package var flip: Bool
     /// The compute precision of the first stage, fp32 or bf16; nil for pixels.
@@ -27,18 +30,19 @@ package struct PrepareJob: Equatable, Sendable {
 
     package init(
         kind: Kind, sourceFingerprint: String, itemCount: Int, imageSize: Int, transform: String,
-        firstStageHash: String?, flip: Bool, precision: String?
+        firstStageHash: String?, flip: Bool, precision: String?, channels: Int = 3
     ) {
         (self.kind, self.sourceFingerprint, self.itemCount) = (kind, sourceFingerprint, itemCount)
         (self.imageSize, self.transform) = (imageSize, transform)
         (self.firstStageHash, self.flip, self.precision) = (firstStageHash, flip, precision)
+        self.channels = channels
     }
 
     /// Items per shard, except for the last one. At most 256; small enough that 256 images already make 32
     /// shards for as many ranks, and that a shard of pixels stays below 128 MiB. A multiple of 8, independent
     /// of the number of ranks.
     package var shardSize: Int {
-        let most = kind == .pixels ? min(256, (128 << 20) / (3 * imageSize * imageSize)) : 256
+        let most = kind == .pixels ? min(256, (128 << 20) / (channels * imageSize * imageSize)) : 256
         return max(8, min(most / 8 * 8, (itemCount + 511) / 512 * 8))
     }
     package var shardCount: Int { (itemCount + shardSize - 1) / shardSize }
@@ -58,11 +62,13 @@ package struct PrepareJob: Equatable, Sendable {
     /// The keys and their display names, in order.
     private static let titles = [
         ("kind", "kind"), ("source_fingerprint", "source content"), ("items", "number of images"),
-        ("size", "--size"), ("transform", "transform"), ("first_stage_hash", "first stage"),
+        ("size", "--size"), ("channels", "--channels"), ("transform", "transform"),
+        ("first_stage_hash", "first stage"),
         ("flip", "--flip"),
         ("precision", "precision"), ("labels", "class labels"),
     ]
 
+    /// Folders of earlier versions have no key `channels` and 3 channels; it is only written for 1.
     var json: JSONValue {
         var job: JSONObject = [
             "kind": .string(kind.rawValue),
@@ -76,6 +82,7 @@ package struct PrepareJob: Equatable, Sendable {
         ]
         // Absent where earlier versions stored the same labels.
         if let labelsHash { job["labels"] = .string(labelsHash) }
+        if channels != 3 { job["channels"] = .integer(channels) }
         return .object(job)
     }
 
@@ -90,13 +97,16 @@ package struct PrepareJob: Equatable, Sendable {
             itemCount: try fields.int("items"), imageSize: try fields.int("size"),
             transform: try fields.string("transform"), firstStageHash: json["first_stage_hash"]?.stringValue,
             flip: try fields.bool("flip"),
-            precision: json["precision"]?.stringValue)
+            precision: json["precision"]?.stringValue,
+            channels: json["channels"] == nil ? 3 : try fields.int("channels"))
         labelsHash = json["labels"]?.stringValue
         guard (1...PreparedManifest.Limits.samples).contains(itemCount),
-            (1...Self.maximumImageSize).contains(imageSize)
+            (1...Self.maximumImageSize).contains(imageSize), Image.channelCounts.contains(channels)
         else {
             throw DatasetError(
-                .damaged, "\(file): \(itemCount) items of \(imageSize) pixels are out of range")
+                .damaged,
+                "\(file): \(itemCount) items of \(imageSize) pixels with \(channels) channels are out of range"
+            )
         }
     }
 
@@ -106,8 +116,11 @@ package struct PrepareJob: Equatable, Sendable {
     /// Describes the differences for the user: `transform was "…", now "…"`.
     func difference(from earlier: PrepareJob) -> String {
         func show(_ value: JSONValue?) -> String { (try? value?.text()) ?? "absent" }
+        func value(_ key: String, of job: PrepareJob) -> JSONValue? {
+            key == "channels" ? .integer(job.channels) : job.json[key]
+        }
         let parts = Self.titles.compactMap { key, title -> String? in
-            let (now, before) = (json[key], earlier.json[key])
+            let (now, before) = (value(key, of: self), value(key, of: earlier))
             return now == before ? nil : "\(title) was \(show(before)), now \(show(now))"
         }
         return parts.joined(separator: "; ")

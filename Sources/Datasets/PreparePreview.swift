@@ -2,7 +2,7 @@ import Communication
 import Imaging
 import LDMModel
 
-// B: images; H, W: image; h, w, c: latent.
+// B: images; H, W, C: image; h, w, c: latent.
 
 /// Writes a preview of the first decodable images, up to 8 by 8, as they are used in training; for latents,
 /// next to their reconstructions by the first stage. All ranks decode a share; rank 0 writes.
@@ -43,9 +43,10 @@ func writePreview(_ maker: ShardMaker, to path: String, _ communicator: Communic
         var rebuilt = originals
         for (rank, bytes) in gathered.enumerated() where maker.firstStage != nil {
             for (turn, place) in stride(from: rank, to: originals.count, by: communicator.size).enumerated() {
-                let start = turn * 3 * size * size
+                let count = maker.transform.byteCount
                 rebuilt[place] = Image(
-                    width: size, height: size, pixels: Array(bytes[start..<start + 3 * size * size]))
+                    width: size, height: size, channels: maker.transform.channels,
+                    pixels: Array(bytes[turn * count..<(turn + 1) * count]))
             }
         }
         let grids = (maker.firstStage == nil ? [originals] : [originals, rebuilt]).map { images in
@@ -58,7 +59,7 @@ func writePreview(_ maker: ShardMaker, to path: String, _ communicator: Communic
     }
 }
 
-/// Encodes and decodes an image: [H, W, 3] to [h, w, c] to [H, W, 3].
+/// Encodes and decodes an image: [H, W, C] to [h, w, c] to [H, W, C].
 private func rebuild(_ image: Image, _ firstStage: FirstStage) throws -> Image {
     let encoded = try image.floats().withUnsafeBufferPointer {
         try firstStage.encode($0, batch: 1, height: image.height, width: image.width)

@@ -7,7 +7,7 @@ import Support
 import Synchronization
 import TensorCore
 
-// n: images of a shard; b: images per encoder pass; H, W: image; h, w, c: latent.
+// n: images of a shard; b: images per encoder pass; H, W, C: image; h, w, c: latent.
 
 /// Makes the shards of one rank: decodes, transforms and encodes images, and writes the files.
 struct ShardMaker {
@@ -34,7 +34,7 @@ struct ShardMaker {
 
     /// Shape of a sample: [height, width, channels].
     func sampleShape() throws -> (height: Int, width: Int, channels: Int) {
-        guard let firstStage else { return (job.imageSize, job.imageSize, 3) }
+        guard let firstStage else { return (job.imageSize, job.imageSize, job.channels) }
         let size = try firstStage.latentSize(height: job.imageSize, width: job.imageSize)
         return (size.height, size.width, firstStage.latentChannels)
     }
@@ -150,7 +150,7 @@ struct ShardMaker {
 
     /// - Returns: latents [b, h, w, c]
     private func encode(_ firstStage: FirstStage, _ images: [Image]) throws -> EncodedImages {
-        let pixels = images.flatMap { $0.floats() }  // [b, H, W, 3]
+        let pixels = images.flatMap { $0.floats() }  // [b, H, W, C]
         return try pixels.withUnsafeBufferPointer {
             try firstStage.encode($0, batch: images.count, height: job.imageSize, width: job.imageSize)
         }
@@ -199,7 +199,7 @@ private struct ShardContent {
     var count = 0
     /// [n, h, w, c] by tensor name.
     var latents: [String: [Float]] = [:]
-    /// [n, H, W, 3]
+    /// [n, H, W, C]
     var pixels: [UInt8] = []
     /// [n]
     var labels: [Int] = []

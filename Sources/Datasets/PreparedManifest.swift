@@ -184,7 +184,8 @@ package struct PreparedManifest: Sendable {
         }
         guard (1...Limits.side).contains(height), (1...Limits.side).contains(width),
             (1...Limits.channels).contains(channels), count > 0, statistics.channels == channels,
-            count == (try fields.int("count")), (firstStage != nil) == (job.kind == .latents)
+            count == (try fields.int("count")), (firstStage != nil) == (job.kind == .latents),
+            job.kind == .latents || channels == job.channels
         else {
             throw DatasetError(
                 .damaged, "\(file): its numbers contradict each other; prepare the folder again")

@@ -2,7 +2,7 @@ import Datasets
 import LDMModel
 import TensorCore
 
-// B micro-batch, [H, W, 3] an image, [h, w, c] its latent.
+// B micro-batch, [H, W, C] an image, [h, w, c] its latent.
 
 /// The loss of an AutoencoderKL: l1·mean|x̂ − x| + mse·mean(x̂ − x)² + kl·mean KL(q(z|x) ‖ N(0, 1)) +
 /// edge·(mean absolute error of the differences between neighbouring pixels, which sharpens edges at low cost).
@@ -44,7 +44,7 @@ package final class AutoencoderObjective: Objective {
         let latentCount = latentShape.dropFirst().reduce(1, *)
         let (latent, divergence) = tape.gaussianSample(
             moments, noise: noise, klWeight: weights.kl / Float(globalBatch * latentCount))
-        let reconstruction = model.decode(tape, latent)  // [B, H, W, 3]
+        let reconstruction = model.decode(tape, latent)  // [B, H, W, C]
 
         let recorded = Recorded(
             self, image: image, target: target, noise: noise, divergence: divergence,

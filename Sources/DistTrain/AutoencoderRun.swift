@@ -18,8 +18,7 @@ extension AutoencoderConfiguration: TrainableConfiguration {
         let dataset = try setup.openData(data.options, firstStage: nil)
         guard model.inChannels == dataset.channels else {
             throw RunError(
-                "model.in_channels is \(model.inChannels), but \(dataset.name) has \(dataset.channels) channels"
-            )
+                channelMismatch(dataset, inChannels: model.inChannels, canConvert: true, what: "images"))
         }
         let autoencoder = try AutoencoderKL(model)
         let initializedFrom = try setup.initialize(
@@ -122,7 +121,7 @@ private final class AutoencoderTask: TrainingTask {
         return 1 / (statistics.squares / statistics.count - mean * mean).squareRoot()
     }
 
-    /// Images `range`, [B, H, W, 3] in [-1, 1].
+    /// Images `range`, [B, H, W, C] in [-1, 1].
     private func images(_ range: Range<Int>) throws -> [Float] {
         try range.flatMap { try dataset.sample($0, key: SampleKey(seed: 0, step: 0, sample: 0)) }
     }

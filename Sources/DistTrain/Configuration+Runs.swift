@@ -5,8 +5,27 @@ import Datasets
 extension DataConfiguration {
     /// The location of the samples, and how images are read.
     var options: DataOptions {
-        DataOptions(path: isSynthetic ? "\(path):\(syntheticCount)" : path, imageSize: size ?? 64)
+        DataOptions(
+            path: isSynthetic ? "\(path):\(syntheticCount)" : path, imageSize: size ?? 64,
+            channels: channels)
     }
+}
+
+/// The error of a model whose input has other channels than the data.
+///
+/// - Parameter canConvert: whether the samples are images, which can be read with 1 or 3 channels.
+func channelMismatch(
+    _ dataset: any TrainingDataset, inChannels: Int, canConvert: Bool, what: String
+) -> String {
+    let found = dataset.channels
+    var remedies = ["set model.in_channels and out_channels to \(found)"]
+    if canConvert, inChannels == 1 || inChannels == 3 {
+        remedies.append(
+            dataset.preparedFolder == nil
+                ? "data.channels to \(inChannels)" : "prepare the images with --channels \(inChannels)")
+    }
+    return "model.in_channels is \(inChannels), but the \(what) of \(dataset.name) have \(found) "
+        + "\(found == 1 ? "channel" : "channels"); \(remedies.joined(separator: ", or "))"
 }
 
 extension TrainingConfiguration {

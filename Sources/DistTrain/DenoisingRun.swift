@@ -20,7 +20,9 @@ extension Configuration: TrainableConfiguration {
         let firstStage = try setup.communicator.collectively("opening the first stage") {
             try firstStagePath.map { try FirstStage(folder: ModelFolder($0), dtype: train.dtype) }
         }
-        let dataset = try setup.openData(data.options, firstStage: firstStage)
+        var dataOptions = data.options
+        dataOptions.needsLabels = model.isConditional
+        let dataset = try setup.openData(dataOptions, firstStage: firstStage)
         var model = model
         // diffusers' pipelines draw noise of this size, so the written configuration must contain it.
         model.sampleSize = model.sampleSize ?? SpatialSize(height: dataset.height, width: dataset.width)
@@ -41,9 +43,8 @@ extension Configuration: TrainableConfiguration {
     private func checkChannels(_ unet: UNet2DConfig, _ dataset: any TrainingDataset) throws {
         guard unet.inChannels == dataset.channels else {
             throw RunError(
-                "model.in_channels is \(unet.inChannels), but the samples of \(dataset.name) have "
-                    + "\(dataset.channels) channels; set model.in_channels and out_channels to \(dataset.channels)"
-            )
+                channelMismatch(
+                    dataset, inChannels: unet.inChannels, canConvert: firstStage == nil, what: "samples"))
         }
         guard unet.outChannels == unet.inChannels else {
             throw RunError(

@@ -44,7 +44,7 @@ package struct TrainingEvaluation {
             let extractor = try FeatureExtractor(
                 c.evaluation.features, inception: c.evaluation.inception, firstStage: firstStage, side: side)
             let reference = try EvaluationReference(
-                path, extractor, firstStage: firstStage, sources: sources
+                path, extractor, channels: pictures.channels, firstStage: firstStage, sources: sources
             ) { if communicator.isRoot { printLine("Note: evaluation: \($0)") } }
             guard reference.count == 0 || reference.count >= EvaluationConfiguration.minimumCount else {
                 throw RunError(

@@ -44,6 +44,9 @@ package struct EvaluationRequest: Sendable {
     /// Height and width to which the images in `samples` are resized; nil: the model's size, or their common
     /// size.
     package var size: Int?
+    /// Channels to which the images in `samples` and the reference are converted; nil: the model's, those of a
+    /// prepared reference, or 3.
+    package var channels: Int?
 
     package init(
         model: String?, weights: String?, firstStage: String?, samples: String?, reference: String,
@@ -120,8 +123,8 @@ package struct EvaluateRun {
     private struct Opened {
         var pictures: SamplePictures?
         var firstStage: FirstStage?
-        /// Height and width of the images.
-        var side: Int
+        /// Height, width and channels of the images.
+        var transform: ImageTransform
         var step: Int?
         var weights: String
         /// Hash of the weights and everything else that the samples depend on.
@@ -160,7 +163,10 @@ package struct EvaluateRun {
                 try FirstStage(folder: .verifiedAutoencoder($0))
             }
             return Opened(
-                firstStage: stage, side: sampleSize, step: nil, weights: "samples",
+                firstStage: stage,
+                transform: ImageTransform(
+                    size: sampleSize, channels: request.channels ?? referenceChannels ?? 3),
+                step: nil, weights: "samples",
                 identity: "", output: output, base: output)
         }
         let folder = try PipelineFolder.open(
@@ -177,9 +183,11 @@ package struct EvaluateRun {
                 exitStatus: ExitStatus.refused)
         }
         let side = sampleSize ?? size.height * (firstStage?.downsamplingFactor ?? 1)
+        let ownChannels = firstStage?.imageChannels ?? folder.unetConfig.inChannels
+        let channels = request.channels ?? (Image.channelCounts.contains(ownChannels) ? ownChannels : 3)
         var opened = Opened(
-            pictures: nil, firstStage: firstStage, side: side, step: folder.step, weights: folder.weightsName,
-            identity: "", output: output,
+            pictures: nil, firstStage: firstStage, transform: ImageTransform(size: side, channels: channels),
+            step: folder.step, weights: folder.weightsName, identity: "", output: output,
             base: request.output ?? (output as NSString).deletingLastPathComponent)
         guard request.samples == nil else { return opened }
         let unet = try folder.loadUNet()
@@ -211,6 +219,12 @@ package struct EvaluateRun {
         return opened
     }
 
+    /// The channels of a reference that `prepare` wrote.
+    private var referenceChannels: Int? {
+        PreparedManifest.isIn(request.reference)
+            ? try? PreparedManifest.read(folder: request.reference).job.channels : nil
+    }
+
     /// The run folder RUN for the path RUN/checkpoints/step-N/WEIGHTS, the same in its snapshots, or
     /// RUN/model/unet; nil for any other path.
     private static func run(of unet: String) -> String? {
@@ -231,7 +245,7 @@ package struct EvaluateRun {
         let samples: any EvaluationImages
         if let path = request.samples {
             samples = PictureSet(
-                try sources.open(path, size: opened.side), name: path, side: opened.side,
+                try sources.open(path, size: opened.transform.size), name: path, opened.transform,
                 limit: request.count, omitted: Self.grid)
         } else if let pictures = opened.pictures {
             samples = GeneratedImages(
@@ -245,9 +259,10 @@ package struct EvaluateRun {
         }
         let extractor = try FeatureExtractor(
             request.features, inception: request.inception, firstStage: featureStage ?? opened.firstStage,
-            side: opened.side)
+            side: opened.transform.size)
         let reference = try EvaluationReference(
-            request.reference, extractor, firstStage: opened.firstStage, sources: sources, note: note)
+            request.reference, extractor, channels: opened.transform.channels, firstStage: opened.firstStage,
+            sources: sources, note: note)
         for (what, images) in [("--samples", samples.count), ("--reference", reference.count)]
         where images < EvaluationConfiguration.minimumCount && !(images == 0 && what == "--reference") {
             throw RunError(
@@ -288,14 +303,17 @@ extension FeatureExtractor {
 
 extension EvaluationReference {
     /// Opens images, or an .npz file of statistics.
+    ///
+    /// - Parameter channels: those of the samples, to which the images are converted.
     package init(
-        _ path: String, _ extractor: FeatureExtractor, firstStage: FirstStage?, sources: SharedSources,
-        note: (String) -> Void
+        _ path: String, _ extractor: FeatureExtractor, channels: Int, firstStage: FirstStage?,
+        sources: SharedSources, note: (String) -> Void
     ) throws {
         guard FeatureStatistics.areIn(path) else {
             self = .images(
                 try openReferenceImages(
-                    path, side: extractor.side, firstStage: firstStage, sources: sources, note: note))
+                    path, ImageTransform(size: extractor.side, channels: channels), firstStage: firstStage,
+                    sources: sources, note: note))
             return
         }
         let statistics = try FeatureStatistics(npz: path)

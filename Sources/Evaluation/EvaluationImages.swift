@@ -45,21 +45,26 @@ struct PictureSet: EvaluationImages {
     let fingerprint: String
     /// Indices of the used items of the source, in order.
     private let items: [Int]
+    /// The classes of all items of the source, if it stores them in one table.
+    private let table: [String?]?
 
     /// - Parameter omitted: name of an item to leave out, such as the grid of all samples in the same folder.
     init(
-        _ source: any ImageSource, name: String, side: Int, limit: Int? = nil, omitted: String? = nil
+        _ source: any ImageSource, name: String, _ transform: ImageTransform, limit: Int? = nil,
+        omitted: String? = nil
     ) {
-        (self.source, self.name) = (source, name)
-        transform = ImageTransform(size: side)
+        (self.source, self.name, self.transform) = (source, name, transform)
         let all = (0..<source.count).filter { omitted == nil || source.itemName(at: $0) != omitted }
         items = Array(all.prefix(limit ?? all.count))
+        if case .table(_, let read) = source.labelOrigin { table = try? read() } else { table = nil }
         fingerprint = Self.fingerprint(source.fingerprint, transform, items.count)
     }
 
     var count: Int { items.count }
 
-    func className(_ index: Int) -> String? { source.label(at: items[index]) }
+    func className(_ index: Int) -> String? {
+        table?[items[index]] ?? (try? source.label(at: items[index]))
+    }
 
     var earlierFingerprint: String? { Self.fingerprint(source.sampledFingerprint, transform, count) }
 
@@ -93,11 +98,6 @@ struct PreparedImages: EvaluationImages {
     let folder: PreparedFolder
     let transform: ImageTransform
 
-    init(_ folder: PreparedFolder, side: Int) {
-        self.folder = folder
-        transform = ImageTransform(size: side)
-    }
-
     var name: String { folder.path }
     var count: Int { folder.manifest.count }
     var fingerprint: String { contentHash([folder.fingerprint, transform.description]) }
@@ -108,7 +108,8 @@ struct PreparedImages: EvaluationImages {
             try folder.withSample("image", index) {
                 transform.apply(
                     Image(
-                        width: folder.manifest.width, height: folder.manifest.height, pixels: [UInt8]($0)))
+                        width: folder.manifest.width, height: folder.manifest.height,
+                        channels: folder.manifest.channels, pixels: [UInt8]($0)))
             }
         }
     }
@@ -119,11 +120,6 @@ struct Reconstructions: EvaluationImages {
     let folder: PreparedFolder
     let firstStage: FirstStage
     let transform: ImageTransform
-
-    init(_ folder: PreparedFolder, _ firstStage: FirstStage, side: Int) {
-        (self.folder, self.firstStage) = (folder, firstStage)
-        transform = ImageTransform(size: side)
-    }
 
     var name: String { folder.path }
     var count: Int { folder.manifest.count }
@@ -210,7 +206,7 @@ package struct GeneratedImages: EvaluationImages {
     }
 }
 
-/// Opens the reference images at a size of `side` × `side`.
+/// Opens the reference images as the transform returns them: of the samples' size and channels.
 ///
 /// - Parameters:
 ///   - path: a source that `prepare` can read, or a folder that it wrote. For latents, the original images
@@ -218,20 +214,27 @@ package struct GeneratedImages: EvaluationImages {
 ///   - sources: the sources that the ranks have opened together: those of ``referenceSources(_:)``.
 ///   - note: called with one line if the reference differs from what the path suggests.
 func openReferenceImages(
-    _ path: String, side: Int, firstStage: FirstStage?, sources: SharedSources, note: (String) -> Void
+    _ path: String, _ transform: ImageTransform, firstStage: FirstStage?, sources: SharedSources,
+    note: (String) -> Void
 ) throws -> any EvaluationImages {
     try asDatasetError {
         guard PreparedManifest.isIn(path) else {
-            return PictureSet(try sources.open(path, size: side), name: path, side: side)
+            return PictureSet(try sources.open(path, size: transform.size), name: path, transform)
         }
         let folder = try PreparedFolder(path)
         let manifest = folder.manifest
-        if manifest.job.kind == .pixels { return PreparedImages(folder, side: side) }
+        guard manifest.job.channels >= transform.channels else {
+            throw DatasetError(
+                .mismatch,
+                "\(path): was prepared with 1 channel, but the samples have \(transform.channels); use a reference of "
+                    + "\(transform.channels) channels")
+        }
+        if manifest.job.kind == .pixels { return PreparedImages(folder: folder, transform: transform) }
         let original = try? sources.open(manifest.sourceName, size: manifest.job.imageSize)
         if let original, original.hasFingerprint(manifest.job.sourceFingerprint),
             !manifest.skipped.contains(where: { $0.reason != PreparedManifest.Skipped.noImageName })
         {
-            return PictureSet(original, name: path, side: side, limit: manifest.job.itemCount)
+            return PictureSet(original, name: path, transform, limit: manifest.job.itemCount)
         }
         guard let firstStage, firstStage.weightsHash == manifest.firstStage?.weightsHash else {
             throw DatasetError(
@@ -242,7 +245,7 @@ func openReferenceImages(
         note(
             "\(manifest.sourceName) does not exist: the reference consists of the first stage's reconstructions of the "
                 + "latents in \(path), so the results do not include its reconstruction error")
-        return Reconstructions(folder, firstStage, side: side)
+        return Reconstructions(folder: folder, firstStage: firstStage, transform: transform)
     }
 }
 

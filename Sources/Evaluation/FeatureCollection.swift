@@ -172,7 +172,9 @@ struct FeatureCollection {
         try writer.append(FeatureMatrix.tensor, floats: features)
         if mirrors { try writer.append(FeatureMatrix.mirrored, floats: mirrored) }
         if let side = thumbnailSide {
-            let bytes = pictures.flatMap { $0.resized(width: side, height: side, filter: .area).pixels }
+            let bytes = pictures.flatMap {
+                $0.resized(width: side, height: side, filter: .area).converted(toChannels: 3).pixels
+            }
             try bytes.withUnsafeBytes { try writer.append(Self.thumbnails, bytes: $0) }
         }
         try writer.finish()

@@ -44,9 +44,10 @@ package final class FeatureExtractor {
     /// `maximumDimension` values.
     package init(_ firstStage: FirstStage, side: Int) throws {
         let (height, width) = try firstStage.latentSize(height: side, width: side)
-        guard firstStage.imageChannels == 3 else {
+        guard Image.channelCounts.contains(firstStage.imageChannels) else {
             throw RunError(
-                "the first stage takes images of \(firstStage.imageChannels) channels, expected 3; use --features pixel",
+                "the first stage takes images of \(firstStage.imageChannels) channels, expected 3 or 1; use "
+                    + "--features pixel",
                 exitStatus: ExitStatus.refused)
         }
         var block = 1
@@ -74,14 +75,17 @@ package final class FeatureExtractor {
     }
 
     /// Features [images.count, D] of images of `side` × `side`.
+    ///
+    /// Networks and pixels take three channels, so a grayscale image has its channel replicated: distances are
+    /// the same as those of RGB files with its gray levels. A first stage takes as many as it encodes.
     func callAsFunction(_ images: [Image]) throws -> [Float] {
         precondition(images.allSatisfy { $0.width == side && $0.height == side })
         switch model {
         case .inception(let extract):
-            let pixels = images.flatMap { $0.pixels.map { Float($0) / 255 } }
+            let pixels = images.flatMap { $0.converted(toChannels: 3).pixels.map { Float($0) / 255 } }
             return extract(pixels, count: images.count, height: side, width: side)
         case .firstStage(let stage, let height, let width, let block):
-            let pixels = images.flatMap { $0.floats() }
+            let pixels = images.flatMap { $0.converted(toChannels: stage.imageChannels).floats() }
             let latents = try pixels.withUnsafeBufferPointer {
                 try stage.encode($0, batch: images.count, height: side, width: side)
             }
@@ -93,7 +97,8 @@ package final class FeatureExtractor {
             }
         case .pixels:
             return images.flatMap {
-                $0.resized(width: Self.pixelSide, height: Self.pixelSide, filter: .area).floats()
+                $0.resized(width: Self.pixelSide, height: Self.pixelSide, filter: .area)
+                    .converted(toChannels: 3).floats()
             }
         }
     }

@@ -1,3 +1,4 @@
+import Datasets
 import FileFormats
 import Foundation
 import Imaging
@@ -8,9 +9,12 @@ import TensorCore
 /// `disttrain vae encode` and `decode`: encodes or decodes images with a first stage, one at a time.
 package struct FirstStagePass {
     let stage: FirstStage
+    /// The folder as the user gave it.
+    private let folder: String
 
     /// - Parameter folder: a diffusers AutoencoderKL or VQModel, or a run or pipeline that contains one.
     package init(folder: String, dtype: DType) throws {
+        self.folder = folder
         stage = try FirstStage(folder: .verifiedAutoencoder(folder), dtype: dtype)
     }
 
@@ -19,7 +23,7 @@ package struct FirstStagePass {
     /// Encodes pictures, cropped to their central square and resized to `size`; see `encode(imagesOf:)`.
     package func encode(_ pictures: [String], size: Int, to output: String) throws {
         guard !pictures.isEmpty else { throw RunError("no pictures given, expected at least one") }
-        let transform = ImageTransform(size: size)
+        let transform = ImageTransform(size: size, channels: try stage.pictureChannels(folder))
         try encode(count: pictures.count, height: size, width: size, to: output) {
             transform.apply(try Image.read(pictures[$0])).floats()
         }
@@ -103,6 +107,7 @@ package struct FirstStagePass {
             }
             try writer.finish()
         } else {
+            _ = try stage.pictureChannels(folder)
             try makeOutputFolder(output)
             try images { index, image in
                 try Image(width: size.width, height: size.height, samples: image)
@@ -121,18 +126,16 @@ extension FirstStage {
 }
 
 extension Image {
-    /// An image of samples [height, width, C] in [-1, 1]; C is 3, or 1 for greyscale.
+    /// An image of samples [height, width, C] in [-1, 1]; C is 3, or 1 for grayscale.
     ///
     /// - Throws: `RunError` for any other number of channels.
     init(width: Int, height: Int, samples: [Float]) throws {
-        switch samples.count {
-        case 3 * width * height: self.init(width: width, height: height, floats: samples)
-        case width * height:
-            self.init(width: width, height: height, floats: samples.flatMap { [$0, $0, $0] })
-        case let count:
+        let channels = samples.count / (width * height)
+        guard Image.channelCounts.contains(channels) else {
             throw RunError(
-                "samples with \(count / (width * height)) channels are not pictures; expected 3 channels, or 1",
+                "samples with \(channels) channels are not pictures; expected 3 channels, or 1",
                 exitStatus: ExitStatus.refused)
         }
+        self.init(width: width, height: height, floats: samples)
     }
 }

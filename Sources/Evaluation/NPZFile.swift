@@ -4,7 +4,7 @@ import Imaging
 import Support
 
 /// Writes images in the format of diffusion model evaluators: a NumPy archive with `arr_0`, uint8 [N, H, W,
-/// 3], which guided-diffusion's evaluator (`evaluator.py`) and NVlabs' tools read.
+/// C] with C of 3 or, for grayscale, 1, which guided-diffusion's evaluator (`evaluator.py`) and NVlabs' tools read.
 ///
 /// Source: NumPy, "NEP 1: a simple file format for NumPy arrays", version 1.0.
 package enum NPZFile {
@@ -13,10 +13,11 @@ package enum NPZFile {
     /// - Throws: `ImageError` if it cannot be written.
     package static func write(_ images: [Image], to path: String) throws(ImageError) {
         precondition(!images.isEmpty, "an archive has at least one picture")
-        let (width, height) = (images[0].width, images[0].height)
+        let (width, height, channels) = (images[0].width, images[0].height, images[0].channels)
         precondition(
-            images.allSatisfy { $0.width == width && $0.height == height }, "pictures of different sizes")
-        let head = arrayHeader(shape: [images.count, height, width, 3])
+            images.allSatisfy { $0.width == width && $0.height == height && $0.channels == channels },
+            "pictures of different sizes")
+        let head = arrayHeader(shape: [images.count, height, width, channels])
         let temporary = "\(path).\(getpid()).tmp"
 
         let archive = archive_write_new()
@@ -28,7 +29,7 @@ package enum NPZFile {
         archive_write_set_format_zip(archive)
         archive_write_zip_set_compression_store(archive)
         archive_entry_set_pathname(entry, "arr_0.npy")
-        archive_entry_set_size(entry, Int64(head.count + images.count * 3 * width * height))
+        archive_entry_set_size(entry, Int64(head.count + images.count * channels * width * height))
         archive_entry_set_filetype(entry, 0o100000)  // AE_IFREG, a macro that Swift does not import
         archive_entry_set_perm(entry, 0o644)
         // 1 January 1980, the first date of zip files: the same images give the same file.

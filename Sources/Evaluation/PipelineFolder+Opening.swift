@@ -1,4 +1,5 @@
 import Checkpointing
+import Datasets
 import Foundation
 import LDMModel
 import Support
@@ -55,6 +56,7 @@ extension PipelineFolder {
     /// - Parameter isGiven: whether the user named it with --first-stage.
     package func openFirstStage(dtype: DType, isGiven: Bool) throws -> FirstStage? {
         guard let stage = try loadFirstStage(dtype: dtype), let firstStage else { return nil }
+        _ = try stage.pictureChannels(firstStage.path)
         if let expected = firstStageReference?.weightsHash, expected != stage.weightsHash {
             let fault =
                 "\(firstStage.path): has different weights than the first stage that \(path) was trained with"

@@ -48,7 +48,10 @@ package final class SamplePictures {
 
     /// Whether samples can be displayed: a first stage's images, or pixels. Latents without their first stage
     /// cannot.
-    package var areVisible: Bool { firstStage != nil || [1, 3].contains(generator.channels) }
+    package var areVisible: Bool { Image.channelCounts.contains(channels) }
+
+    /// Channels of the images.
+    package var channels: Int { firstStage?.outputChannels ?? generator.channels }
 
     /// Decodes scaled latents [B, H, W, C] of the U-Net to images; empty if they cannot be displayed.
     package func decode(_ latents: [Float], count: Int) throws -> [Image] {
@@ -78,11 +81,12 @@ package final class SamplePictures {
         guard let everyone = try communicator.gather(bytes, root: 0), let first = images.first else {
             return communicator.isRoot ? [] : nil
         }
-        let (width, height) = (first.width, first.height)
+        let size = first.pixels.count
         return everyone.flatMap { bytes in
-            stride(from: 0, to: bytes.count, by: width * height * 3).map { start in
+            stride(from: 0, to: bytes.count, by: size).map { start in
                 Image(
-                    width: width, height: height, pixels: Array(bytes[start..<start + width * height * 3]))
+                    width: first.width, height: first.height, channels: first.channels,
+                    pixels: Array(bytes[start..<start + size]))
             }
         }
     }

@@ -43,7 +43,8 @@ extension SampleRun {
         let total = min(count ?? 64, images.count)
         let range = pictures.share(of: total)
         let originals = try communicator.collectively("reading the pictures of \(source)") {
-            try range.map { ImageTransform(size: trip.side).apply(try images.image(at: $0)) }
+            let transform = ImageTransform(size: trip.side, channels: pictures.channels)
+            return try range.map { transform.apply(try images.image(at: $0)) }
         }
         let result = try withProgress(2 * range.count * settings.steps, communicator) {
             try trip(originals, progress: $0)
@@ -153,15 +154,8 @@ private struct RoundTrip {
 
     /// The input of the U-Net: the scaled mean of the posterior, or pixels.
     private func encode(_ images: [Image]) throws -> [Float] {
-        guard let stage = pictures.firstStage else {
-            guard pictures.generator.channels == 3 else {
-                throw RunError(
-                    "samples have \(pictures.generator.channels) channels: --invert requires a model with 3 channels",
-                    exitStatus: ExitStatus.refused)
-            }
-            return images.flatMap { $0.floats() }
-        }
         let pixels = images.flatMap { $0.floats() }
+        guard let stage = pictures.firstStage else { return pixels }
         let encoded = try pixels.withUnsafeBufferPointer {
             try stage.encode($0, batch: images.count, height: side, width: side)
         }

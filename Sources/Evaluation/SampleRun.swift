@@ -162,7 +162,8 @@ package struct SampleRun {
             written.append("grid.png")
         }
         if formats.contains(.npz) {
-            let name = "samples_\(images.count)x\(images[0].height)x\(images[0].width)x3.npz"
+            let shape = [images.count, images[0].height, images[0].width, images[0].channels]
+            let name = "samples_\(shape.map(String.init).joined(separator: "x")).npz"
             try NPZFile.write(images, to: "\(output)/\(name)")
             written.append(name)
         }

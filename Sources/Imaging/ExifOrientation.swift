@@ -1,7 +1,7 @@
 import CZlib
 
-/// The orientation in the EXIF metadata of a JPEG (APP1 segment) or PNG (eXIf chunk): 1 (upright, or no
-/// metadata) to 8.
+/// The orientation in the EXIF metadata of a JPEG (APP1 segment), PNG (eXIf chunk) or WebP (EXIF chunk): 1
+/// (upright, or no metadata) to 8.
 ///
 /// It is parsed here rather than with a library because it is a single number at a well-defined place. Each
 /// step checks its bounds, and malformed metadata is ignored.
@@ -10,6 +10,7 @@ package func exifOrientation(of bytes: [UInt8]) -> Int {
     switch Image.Format(bytes) {
     case .jpeg: exifBlock(jpeg: bytes).flatMap(tiffOrientation) ?? 1
     case .png: exifBlock(png: bytes).flatMap(tiffOrientation) ?? 1
+    case .webp: WebPHeader.exif(bytes).flatMap(tiffOrientation) ?? 1
     case nil: 1
     }
 }
@@ -97,8 +98,8 @@ private func tiffOrientation(_ tiff: ArraySlice<UInt8>) -> Int? {
 }
 
 extension Image {
-    /// Width and height of a PNG or JPEG after its EXIF orientation is applied, from its header and metadata
-    /// only; nil if it has no valid header. The rest of the file may still be damaged.
+    /// Width and height of a PNG, JPEG or WebP after its EXIF orientation is applied, from its header and
+    /// metadata only; nil if it has no valid header. The rest of the file may still be damaged.
     package static func size(of bytes: [UInt8]) -> (width: Int, height: Int)? {
         var size: (width: Int, height: Int)?
         switch Format(bytes) {
@@ -115,6 +116,7 @@ extension Image {
                 if sides.count == 4 { size = (sides[2] << 8 | sides[3], sides[0] << 8 | sides[1]) }
                 return false
             }
+        case .webp: size = WebPHeader(bytes).map { ($0.width, $0.height) }
         case nil: return nil
         }
         guard let size, size.width > 0, size.height > 0 else { return nil }

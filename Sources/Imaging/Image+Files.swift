@@ -5,20 +5,22 @@ import Support
 extension Image {
     /// The supported file formats, detected by their first bytes.
     enum Format {
-        case png, jpeg
+        case png, jpeg, webp
 
         init?(_ bytes: [UInt8]) {
             if bytes.starts(with: [0x89, 0x50, 0x4E, 0x47]) {
                 self = .png
             } else if bytes.starts(with: [0xFF, 0xD8]) {
                 self = .jpeg
+            } else if WebPHeader.recognizes(bytes) {
+                self = .webp
             } else {
                 return nil
             }
         }
     }
 
-    /// Decodes a PNG or JPEG to upright 8-bit RGB.
+    /// Decodes a PNG, JPEG or still WebP to upright 8-bit RGB.
     ///
     /// Grayscale and palette images are expanded, alpha is composited on white, 16 bits are scaled to 8, CMYK
     /// is converted, and the EXIF orientation is applied. A truncated image throws an error and is never
@@ -33,14 +35,28 @@ extension Image {
     ) throws(ImageError) -> Image {
         var picture = cimg_picture()
         guard let format = Format(bytes) else {
+            let found = ForeignFormat.describe(bytes)
+            let remedy = found.remedy.map { "; \($0)" } ?? ""
             throw ImageError(
-                .notAnImage, name: name, "not an image: \(describe(bytes)); expected PNG or JPEG")
+                .notAnImage, name: name, "not an image: \(found.kind); expected PNG, JPEG or WebP\(remedy)")
+        }
+        if format == .webp {
+            guard let header = WebPHeader(bytes) else {
+                throw ImageError(.corrupt, name: name, "damaged or truncated image: invalid WebP header")
+            }
+            guard !header.isAnimated else {
+                throw ImageError(
+                    .animated, name: name,
+                    "an animated WebP; expected a still image; extract a frame: webpmux -get frame 1 IN.webp "
+                        + "-o OUT.webp, or with ImageMagick: convert 'IN.webp[0]' OUT.png")
+            }
         }
         let orientation = exifOrientation(of: bytes)
         let status =
             switch format {
             case .png: cimg_decode_png(bytes, bytes.count, UInt64(limits.maximumPixels), &picture)
             case .jpeg: cimg_decode_jpeg(bytes, bytes.count, UInt64(limits.maximumPixels), &picture)
+            case .webp: cimg_decode_webp(bytes, bytes.count, UInt64(limits.maximumPixels), &picture)
             }
         defer { cimg_free(picture.pixels) }
         let (width, height) = (Int(picture.width), Int(picture.height))
@@ -68,7 +84,7 @@ extension Image {
         return Image(width: width, height: height, pixels: pixels).upright(orientation: orientation)
     }
 
-    /// Reads and decodes a PNG or JPEG file; see ``decode(_:name:minimumSide:limits:)``.
+    /// Reads and decodes a PNG, JPEG or WebP file; see ``decode(_:name:minimumSide:limits:)``.
     package static func read(
         _ path: String, minimumSide: Int = Image.minimumSide, limits: ImageLimits = .standard
     ) throws(ImageError) -> Image {
@@ -76,7 +92,7 @@ extension Image {
             ReadOnlyFile(path).image(limits: limits), name: path, minimumSide: minimumSide, limits: limits)
     }
 
-    /// The image as a PNG file with text chunks, which `exiftool` and image viewers show.
+    /// The image as a PNG file, RGB or grayscale, with text chunks, which `exiftool` and image viewers show.
     ///
     /// - Parameter text: keys are 1 to 79 ASCII characters; values are any text.
     package func pngData(text: KeyValuePairs<String, String> = [:]) -> [UInt8] {
@@ -93,9 +109,8 @@ extension Image {
         defer { for string in keys + values { free(string) } }
         var file = cimg_file()
         let status = cimg_encode_png(
-            pixels, UInt32(width), UInt32(height), keys.map { UnsafePointer($0) },
-            values.map { UnsafePointer($0) },
-            text.count, &file)
+            pixels, UInt32(width), UInt32(height), Int32(channels), keys.map { UnsafePointer($0) },
+            values.map { UnsafePointer($0) }, text.count, &file)
         precondition(status == CIMG_OK, "libpng could not encode: out of memory")
         defer { cimg_free(file.bytes) }
         return [UInt8](UnsafeBufferPointer(start: file.bytes, count: file.count))
@@ -146,16 +161,5 @@ extension Image {
             at += 12 + length
         }
         return found
-    }
-
-    /// Describes a file that is not a supported image, for its error.
-    private static func describe(_ bytes: [UInt8]) -> String {
-        if bytes.isEmpty { return "the file is empty" }
-        if bytes.starts(with: Array("GIF8".utf8)) { return "a GIF" }
-        if bytes.starts(with: Array("BM".utf8)) { return "a BMP" }
-        if bytes.starts(with: Array("RIFF".utf8)) { return "a WebP or another RIFF file" }
-        if bytes.starts(with: Array("<".utf8)) { return "HTML, XML or SVG text" }
-        let head = bytes.prefix(8).map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }
-        return "it starts with \(head.joined(separator: " "))"
     }
 }

@@ -1,22 +1,27 @@
-/// An 8-bit RGB image [height, width, 3]: rows from top to bottom, without padding.
+/// An 8-bit image, RGB or grayscale: [height, width, channels], rows from top to bottom, without padding.
 package struct Image: Equatable, Sendable {
     package let width: Int
     package let height: Int
-    /// [height, width, 3] in row-major order.
+    /// 3 for RGB, 1 for grayscale.
+    package let channels: Int
+    /// [height, width, channels] in row-major order.
     package var pixels: [UInt8]
 
     /// Default limit on the number of pixels, checked before memory is allocated (134 megapixels).
     package static let maximumPixels = 1 << 27
     /// Images with a shorter side are rejected, because they have no content to learn.
     package static let minimumSide = 8
+    /// The supported numbers of channels.
+    package static let channelCounts = [1, 3]
 
-    package init(width: Int, height: Int, pixels: [UInt8]) {
+    package init(width: Int, height: Int, channels: Int = 3, pixels: [UInt8]) {
         precondition(width > 0 && height > 0, "an image has at least one pixel")
-        precondition(pixels.count == 3 * width * height, "an RGB image has 3 bytes a pixel")
-        (self.width, self.height, self.pixels) = (width, height, pixels)
+        precondition(Image.channelCounts.contains(channels), "an image has 1 or 3 channels")
+        precondition(pixels.count == channels * width * height, "an image has a byte for each channel")
+        (self.width, self.height, self.channels, self.pixels) = (width, height, channels, pixels)
     }
 
-    /// An image of one color.
+    /// An RGB image of one color.
     package init(width: Int, height: Int, red: UInt8, green: UInt8, blue: UInt8) {
         var pixels = [UInt8](repeating: red, count: 3 * width * height)
         if green != red || blue != red {
@@ -28,18 +33,50 @@ package struct Image: Equatable, Sendable {
         self.init(width: width, height: height, pixels: pixels)
     }
 
-    /// The color of a pixel.
+    /// The color of a pixel of an RGB image.
     package subscript(x: Int, y: Int) -> (red: UInt8, green: UInt8, blue: UInt8) {
         get {
+            precondition(channels == 3, "a grayscale image has no color")
             let index = 3 * (y * width + x)
             return (pixels[index], pixels[index + 1], pixels[index + 2])
         }
         set {
+            precondition(channels == 3, "a grayscale image has no color")
             let index = 3 * (y * width + x)
             pixels[index] = newValue.red
             pixels[index + 1] = newValue.green
             pixels[index + 2] = newValue.blue
         }
+    }
+}
+
+// MARK: Channels
+
+extension Image {
+    /// The image with 1 or 3 channels: the luma of its colors, or its gray level in all three channels.
+    ///
+    /// Luma is L = 0.299·R + 0.587·G + 0.114·B in fixed point, rounded: bit-identical to Pillow's mode "L". The
+    /// weights sum to 1, so a gray image that was read as RGB keeps its levels.
+    ///
+    /// - Source: ITU-R BT.601, section 2.5.1; Pillow, src/libImaging/Convert.c (L24).
+    package func converted(toChannels count: Int) -> Image {
+        precondition(Image.channelCounts.contains(count), "an image has 1 or 3 channels")
+        if count == channels { return self }
+        if count == 3 {
+            return Image(width: width, height: height, pixels: pixels.flatMap { [$0, $0, $0] })
+        }
+        let luma = [UInt8](unsafeUninitializedCapacity: width * height) { out, written in
+            pixels.withUnsafeBufferPointer { from in
+                for index in 0..<width * height {
+                    let red = 19_595 * UInt32(from[3 * index])
+                    let green = 38_470 * UInt32(from[3 * index + 1])
+                    let blue = 7_471 * UInt32(from[3 * index + 2])
+                    out[index] = UInt8((red + green + blue + 0x8000) >> 16)
+                }
+            }
+            written = width * height
+        }
+        return Image(width: width, height: height, channels: 1, pixels: luma)
     }
 }
 
@@ -56,12 +93,12 @@ extension Image {
         precondition(x >= 0 && y >= 0 && x + width <= self.width && y + height <= self.height)
         if width == self.width && height == self.height { return self }
         var out = [UInt8]()
-        out.reserveCapacity(3 * width * height)
+        out.reserveCapacity(channels * width * height)
         for row in y..<y + height {
-            let start = 3 * (row * self.width + x)
-            out.append(contentsOf: pixels[start..<start + 3 * width])
+            let start = channels * (row * self.width + x)
+            out.append(contentsOf: pixels[start..<start + channels * width])
         }
-        return Image(width: width, height: height, pixels: out)
+        return Image(width: width, height: height, channels: channels, pixels: out)
     }
 
     /// The largest centered square; for an odd margin, the extra line is cut at the right or bottom.
@@ -87,27 +124,28 @@ extension Image {
 
     /// An image whose pixel (x, y) is this image's pixel `source(x, y)`.
     private func rearranged(width: Int, height: Int, from source: (Int, Int) -> (Int, Int)) -> Image {
-        let out = [UInt8](unsafeUninitializedCapacity: 3 * width * height) { out, count in
+        let C = channels
+        let out = [UInt8](unsafeUninitializedCapacity: C * width * height) { out, count in
             pixels.withUnsafeBufferPointer { from in
                 for y in 0..<height {
                     for x in 0..<width {
                         let (fromX, fromY) = source(x, y)
-                        for c in 0..<3 {
-                            out[3 * (y * width + x) + c] = from[3 * (fromY * self.width + fromX) + c]
+                        for c in 0..<C {
+                            out[C * (y * width + x) + c] = from[C * (fromY * self.width + fromX) + c]
                         }
                     }
                 }
             }
-            count = 3 * width * height
+            count = C * width * height
         }
-        return Image(width: width, height: height, pixels: out)
+        return Image(width: width, height: height, channels: C, pixels: out)
     }
 }
 
 // MARK: Floats
 
 extension Image {
-    /// The pixels as model input: [height, width, 3] in [-1, 1], value / 127.5 - 1.
+    /// The pixels as model input: [height, width, channels] in [-1, 1], value / 127.5 - 1.
     package func floats() -> [Float] {
         [Float](unsafeUninitializedCapacity: pixels.count) { out, count in
             writeFloats(to: out)
@@ -115,7 +153,7 @@ extension Image {
         }
     }
 
-    /// Writes the pixels to one image of a batch: [height, width, 3] in [-1, 1].
+    /// Writes the pixels to one image of a batch: [height, width, channels] in [-1, 1].
     package func writeFloats(to out: UnsafeMutableBufferPointer<Float>) {
         precondition(out.count >= pixels.count, "the destination is smaller than the image")
         pixels.withUnsafeBufferPointer { pixels in
@@ -123,42 +161,51 @@ extension Image {
         }
     }
 
-    /// Converts a model's output, [height, width, 3], clamped to [-1, 1] and rounded; NaN becomes black.
+    /// Converts a model's output, [height, width, C] with C of 1 or 3, clamped to [-1, 1] and rounded; NaN
+    /// becomes black.
     package init(width: Int, height: Int, floats: UnsafeBufferPointer<Float>) {
-        precondition(floats.count == 3 * width * height, "an RGB image has 3 values a pixel")
         let pixels = floats.map { value -> UInt8 in
             let scaled = (value + 1) * 127.5
             return scaled >= 0 ? UInt8(min(scaled, 255).rounded()) : 0
         }
-        self.init(width: width, height: height, pixels: pixels)
+        self.init(width: width, height: height, channels: floats.count / (width * height), pixels: pixels)
     }
 
-    /// Converts a model's output, [height, width, 3], clamped to [-1, 1] and rounded; NaN becomes black.
+    /// Converts a model's output, [height, width, C] with C of 1 or 3, clamped to [-1, 1] and rounded; NaN
+    /// becomes black.
     package init(width: Int, height: Int, floats: [Float]) {
         self = floats.withUnsafeBufferPointer { Image(width: width, height: height, floats: $0) }
     }
 }
 
-/// Converts a dataset image to a training image: center crop to a square, then resize.
+/// Converts a dataset image to a training image: center crop to a square, luma if it has one channel, then
+/// resize.
 package struct ImageTransform: Equatable, Sendable, CustomStringConvertible {
     /// Side of the result in pixels.
     package let size: Int
     package let filter: ResizeFilter
+    /// Channels of the result: 3, or 1 for luma.
+    package let channels: Int
 
-    package init(size: Int, filter: ResizeFilter = .lanczos) {
+    package init(size: Int, filter: ResizeFilter = .lanczos, channels: Int = 3) {
         precondition(size > 0, "an image has at least one pixel")
-        self.size = size
-        self.filter = filter
+        precondition(Image.channelCounts.contains(channels), "an image has 1 or 3 channels")
+        (self.size, self.filter, self.channels) = (size, filter, channels)
     }
 
     /// A stable description: equal descriptions imply equal pixels, so a manifest can store it for
     /// comparison.
     package var description: String {
-        "center-crop square, resize \(size)x\(size) \(filter.rawValue) antialias"
+        let luma = channels == 1 ? "luma BT.601, " : ""
+        return "center-crop square, \(luma)resize \(size)x\(size) \(filter.rawValue) antialias"
     }
+
+    /// Number of bytes of a result.
+    package var byteCount: Int { size * size * channels }
 
     /// Returns an image of `size` by `size` pixels.
     package func apply(_ image: Image) -> Image {
-        image.centerCroppedToSquare().resized(width: size, height: size, filter: filter)
+        image.centerCroppedToSquare().converted(toChannels: channels)
+            .resized(width: size, height: size, filter: filter)
     }
 }

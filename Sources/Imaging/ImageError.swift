@@ -5,10 +5,12 @@ package struct ImageError: ReportableError, Equatable, Sendable {
     package enum Kind: Equatable, Sendable {
         /// The file or folder is missing or cannot be read or written.
         case inaccessible
-        /// The first bytes are neither those of a PNG nor of a JPEG.
+        /// The first bytes are not those of a PNG, a JPEG or a WebP.
         case notAnImage
-        /// PNG or JPEG, but damaged or truncated.
+        /// A supported format, but damaged or truncated.
         case corrupt
+        /// Several frames, of which none is the image.
+        case animated
         /// A side is below the minimum for training.
         case tooSmall
         /// More pixels than allowed, by mistake or in an attack.

@@ -18,7 +18,8 @@ package struct ImageGrid: Sendable {
         return ImageGrid(columns: columns, padding: padding)
     }
 
-    /// Tiles the images row by row. All cells have the size of the largest image; unused cells stay empty.
+    /// Tiles the images row by row. All cells have the size of the largest image; unused cells stay empty. The
+    /// grid is grayscale if all images are.
     package func render(_ images: [Image]) -> Image {
         precondition(!images.isEmpty, "a grid has at least one picture")
         let cellWidth = images.map(\.width).max() ?? 1
@@ -27,17 +28,19 @@ package struct ImageGrid: Sendable {
         let down = (images.count + columns - 1) / columns
         let width = across * (cellWidth + padding) + padding
         let height = down * (cellHeight + padding) + padding
-        var pixels = [UInt8](repeating: background, count: 3 * width * height)
+        let channels = images.map(\.channels).max() ?? 3
+        var pixels = [UInt8](repeating: background, count: channels * width * height)
         for (index, image) in images.enumerated() {
+            let image = image.converted(toChannels: channels)
             let x = padding + index % columns * (cellWidth + padding)
             let y = padding + index / columns * (cellHeight + padding)
             for row in 0..<image.height {
-                let to = 3 * ((y + row) * width + x)
-                let from = 3 * row * image.width
+                let to = channels * ((y + row) * width + x)
+                let count = channels * image.width
                 pixels.replaceSubrange(
-                    to..<to + 3 * image.width, with: image.pixels[from..<from + 3 * image.width])
+                    to..<to + count, with: image.pixels[row * count..<(row + 1) * count])
             }
         }
-        return Image(width: width, height: height, pixels: pixels)
+        return Image(width: width, height: height, channels: channels, pixels: pixels)
     }
 }

@@ -27,39 +27,59 @@ extension Image {
 
     private func resampledRows(_ weights: ResampleWeights) -> Image {
         let outWidth = weights.spans.count
-        let out = [UInt8](unsafeUninitializedCapacity: 3 * outWidth * height) { out, count in
+        let C = channels
+        let out = [UInt8](unsafeUninitializedCapacity: C * outWidth * height) { out, count in
             pixels.withUnsafeBufferPointer { pixels in
                 weights.values.withUnsafeBufferPointer { values in
                     for y in 0..<height {
                         for x in 0..<outWidth {
                             let span = weights.spans[x]
-                            var (red, green, blue) = (
-                                ResampleWeights.half, ResampleWeights.half, ResampleWeights.half
-                            )
-                            var from = 3 * (y * width + span.first)
-                            for tap in span.weights {
-                                let weight = values[tap]
-                                red &+= weight &* Int32(pixels[from])
-                                green &+= weight &* Int32(pixels[from + 1])
-                                blue &+= weight &* Int32(pixels[from + 2])
-                                from += 3
+                            let from = pixels.baseAddress! + C * (y * width + span.first)
+                            let to = out.baseAddress! + C * (y * outWidth + x)
+                            let taps = UnsafeBufferPointer(rebasing: values[span.weights])
+                            if C == 3 {
+                                Self.mixRGB(from, taps, to)
+                            } else {
+                                Self.mixGray(from, taps, to)
                             }
-                            let to = 3 * (y * outWidth + x)
-                            out[to] = ResampleWeights.byte(red)
-                            out[to + 1] = ResampleWeights.byte(green)
-                            out[to + 2] = ResampleWeights.byte(blue)
                         }
                     }
                 }
             }
-            count = 3 * outWidth * height
+            count = C * outWidth * height
         }
-        return Image(width: outWidth, height: height, pixels: out)
+        return Image(width: outWidth, height: height, channels: C, pixels: out)
+    }
+
+    /// One output pixel from neighbouring pixels of a row. All three channels at once are faster than a loop
+    /// over them.
+    private static func mixRGB(
+        _ from: UnsafePointer<UInt8>, _ taps: UnsafeBufferPointer<Int32>, _ to: UnsafeMutablePointer<UInt8>
+    ) {
+        var (red, green, blue) = (ResampleWeights.half, ResampleWeights.half, ResampleWeights.half)
+        var from = from
+        for weight in taps {
+            red &+= weight &* Int32(from[0])
+            green &+= weight &* Int32(from[1])
+            blue &+= weight &* Int32(from[2])
+            from += 3
+        }
+        to[0] = ResampleWeights.byte(red)
+        to[1] = ResampleWeights.byte(green)
+        to[2] = ResampleWeights.byte(blue)
+    }
+
+    private static func mixGray(
+        _ from: UnsafePointer<UInt8>, _ taps: UnsafeBufferPointer<Int32>, _ to: UnsafeMutablePointer<UInt8>
+    ) {
+        var sum = ResampleWeights.half
+        for (tap, weight) in taps.enumerated() { sum &+= weight &* Int32(from[tap]) }
+        to[0] = ResampleWeights.byte(sum)
     }
 
     private func resampledColumns(_ weights: ResampleWeights) -> Image {
         let outHeight = weights.spans.count
-        let row = 3 * width
+        let row = channels * width
         var sums = [Int32](repeating: 0, count: row)
         let out = [UInt8](unsafeUninitializedCapacity: row * outHeight) { out, count in
             pixels.withUnsafeBufferPointer { pixels in
@@ -80,7 +100,7 @@ extension Image {
             }
             count = row * outHeight
         }
-        return Image(width: width, height: outHeight, pixels: out)
+        return Image(width: width, height: outHeight, channels: channels, pixels: out)
     }
 }
 

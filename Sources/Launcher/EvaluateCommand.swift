@@ -77,6 +77,13 @@ struct EvaluateCommand: ParsableCommand {
             "Size to which the images of --samples are cropped and resized. Default: the model's, or the common size "
                 + "of all images.", valueName: "pixels"))
     var size: Int?
+    @Option(
+        help: ArgumentHelp(
+            """
+            Channels to which the images of --samples and the reference are converted: 3, or 1 for grayscale. Default: \
+            the model's, or those of a prepared reference, or 3.
+            """, valueName: "channels"))
+    var channels: Int?
     @Flag(
         help:
             "Also save the features of the samples, a tensor [N, D], as a safetensors file next to the result."
@@ -89,6 +96,12 @@ struct EvaluateCommand: ParsableCommand {
             guard samples != nil else { throw ValidationError("--size: requires --samples") }
             guard (8...8192).contains(size) else {
                 throw ValidationError("--size \(size): expected 8 to 8192")
+            }
+        }
+        if let channels {
+            guard samples != nil else { throw ValidationError("--channels: requires --samples") }
+            guard channels == 1 || channels == 3 else {
+                throw ValidationError("--channels \(channels): expected 3, or 1 for grayscale")
             }
         }
         if model == nil, samples == nil { throw ValidationError("expected --model or --samples") }
@@ -109,6 +122,7 @@ struct EvaluateCommand: ParsableCommand {
         request.skipBad = images.skipBad
         request.limits = images.limits
         request.size = size
+        request.channels = channels
         try onAllRanks(watchedBy: WatchLimits()) { communicator, watcher in
             watcher.activity.enter(.work)
             request.dtype = try ComputeType.dtype(named: sampler.precision, communicator)

@@ -17,6 +17,7 @@ struct PrepareCommand: ParsableCommand {
 
               disttrain prepare photos/ --output data/photos_256 --size 256 --first-stage models/vae --flip
               disttrain prepare cifar-10-python.tar.gz --output data/cifar10 --size 32
+              disttrain prepare scans/ --output data/scans --size 128 --channels 1
               disttrain prepare CelebAMask-HQ.zip/CelebAMask-HQ/CelebA-HQ-img --output data/celeba --size 256
               mpirun -np 8 disttrain prepare 'shards/{000..127}.tar' --output data/wds --size 256
               python3 export.py | disttrain prepare - --output data/exported --size 256
@@ -31,7 +32,7 @@ struct PrepareCommand: ParsableCommand {
     @Argument(
         help: ArgumentHelp(
             """
-            Folder or archive (tar, zip) of PNG and JPEG files, folder or pattern of archives, .npy or .npz arrays, \
+            Folder or archive (tar, zip) of PNG, JPEG and WebP files, folder or pattern of archives, .npy or .npz arrays, \
             CIFAR-10 or CIFAR-100, - for a tar archive from standard input, or synthetic-faces:COUNT[:SEED].
             """, valueName: "source"))
     var source: String
@@ -41,6 +42,14 @@ struct PrepareCommand: ParsableCommand {
 
     @Option(help: ArgumentHelp("Width and height of the images in pixels.", valueName: "pixels"))
     var size: Int
+
+    @Option(
+        help: ArgumentHelp(
+            """
+            3, or 1 for grayscale: colors become luma (ITU-R BT.601). Default: the channels of the first stage's \
+            images, or 3.
+            """, valueName: "channels"))
+    var channels: Int?
 
     @Option(
         help: ArgumentHelp(
@@ -79,6 +88,7 @@ struct PrepareCommand: ParsableCommand {
     func run() throws {
         var options = PrepareOptions(source: source, output: output, size: size)
         options.filter = filter
+        options.channels = channels
         options.firstStage = firstStage
         options.flip = flip
         options.skipBad = images.skipBad

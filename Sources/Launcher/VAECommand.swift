@@ -54,8 +54,8 @@ struct VAEEncodeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "encode", abstract: "Encode images into a safetensors file of latents.",
         discussion: """
-            Reads image files, or one safetensors file with the tensor "image" [N, 3, H, W] in [-1, 1], which is encoded \
-            unchanged. Writes latent_mean and latent_logvar [N, c, h, w] (for a VQ model: latent), unscaled, in NCHW as \
+            Reads image files, or one safetensors file with the tensor "image" [N, C, H, W] in [-1, 1], which is encoded \
+            unchanged. Image files become grayscale for a first stage of one channel. Writes latent_mean and latent_logvar [N, c, h, w] (for a VQ model: latent), unscaled, in NCHW as \
             in diffusers.
 
               disttrain vae encode --model runs/vae/model --size 64 photo1.jpg photo2.png --output latents.safetensors
@@ -67,7 +67,7 @@ struct VAEEncodeCommand: ParsableCommand {
     var size: Int?
     @Option(help: ArgumentHelp("Output file.", valueName: "file"))
     var output: String
-    @Argument(help: ArgumentHelp("PNG or JPEG files, or one .safetensors file.", valueName: "images"))
+    @Argument(help: ArgumentHelp("PNG, JPEG or WebP files, or one .safetensors file.", valueName: "images"))
     var images: [String]
 
     private var isTensorFile: Bool { images.contains { $0.hasSuffix(".safetensors") } }
@@ -107,7 +107,7 @@ struct VAEDecodeCommand: ParsableCommand {
             Reads the file's tensor latent_mean, latent or latents [N, c, h, w], or its only tensor: unscaled, as the \
             encoder writes them. Latents that a U-Net works on, such as those from `sample --dump-latents`, are scaled: \
             with --scaled they are first divided by scaling_factor, and shift_factor is added. --output \
-            FILE.safetensors writes image [N, 3, H, W] in about [-1, 1]; --output FOLDER writes PNG files.
+            FILE.safetensors writes image [N, C, H, W] in about [-1, 1]; --output FOLDER writes PNG files.
 
               disttrain vae decode --model runs/vae/model latents.safetensors --output images.safetensors
               disttrain vae decode --model runs/faces/model --scaled out.safetensors --output pictures

@@ -97,7 +97,9 @@ package final class TensorBoardLog {
                 TBSummary.Value.with {
                     $0.tag = name
                     $0.image = TBSummary.Image.with {
-                        ($0.width, $0.height, $0.colorspace) = (Int32(width), Int32(height), 3)
+                        ($0.width, $0.height) = (Int32(width), Int32(height))
+                        // The color type in the PNG's header, 0 for grayscale; here 1 is grayscale, 3 is RGB.
+                        $0.colorspace = png.count > 25 && png[25] == 0 ? 1 : 3
                         $0.encodedImageString = Data(png)
                     }
                 }

@@ -53,6 +53,18 @@ private func failure(_ yaml: String, _ overrides: [String] = []) throws -> Confi
         #expect(try read(minimal, ["diffusion.clip_sample=false"]).diffusion.clipSample == false)
     }
 
+    @Test func theChannelsOfImagesAreThoseOfTheModelInPixelSpace() throws {
+        let gray = ["model.in_channels=1", "model.out_channels=1", "data.channels=1"]
+        #expect(try read(minimal, gray).data.channels == 1)
+        let mismatch = try failure(minimal, ["data.channels=1"])
+        #expect(mismatch.description.contains("data.channels: found 1, expected model.in_channels (3)"))
+        let two = try failure(minimal, ["data.channels=2"])
+        #expect(two.description.contains("data.channels: found 2, expected 3, or 1 for grayscale"))
+        #expect(try read(minimal, ["data.channels=1", "first_stage.path=vae"]).data.channels == 1)
+        // Configurations without the key keep their text and hash.
+        #expect(try !read(minimal).resolvedYAML().contains("    channels:"))
+    }
+
     @Test func theImageSizeFollowsTheModelInPixelSpace() throws {
         #expect(try read(minimal, ["data={path: synthetic-faces}"]).data.size == 16)
         let mismatch = try failure(minimal, ["data.size=32"])

@@ -26,8 +26,13 @@ func writeFaces(_ count: Int, to folder: String, size: Int = 24, classes: Int = 
 }
 
 /// Writes a tiny AutoencoderKL with f = 2 and two latent channels, in diffusers' layout.
-func writeAutoencoder(to folder: String, seed: UInt64 = 0, scalingFactor: Double = 0.5) throws {
+///
+/// - Parameter channels: those of the images.
+func writeAutoencoder(
+    to folder: String, seed: UInt64 = 0, scalingFactor: Double = 0.5, channels: Int = 3
+) throws {
     var config = AutoencoderKLConfig()
+    (config.inChannels, config.outChannels) = (channels, channels)
     config.blockOutChannels = [8, 8]
     config.downBlockTypes = [.plain, .plain]
     config.upBlockTypes = [.plain, .plain]

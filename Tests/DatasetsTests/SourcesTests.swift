@@ -39,6 +39,28 @@ import TestSupport
         #expect(try openImageSource("\(two.path)/set").fingerprint != changed)
     }
 
+    @Test func otherImageFormatsAreRefusedWithAConversion() throws {
+        let folder = try classFolders()
+        try folder.write("set/cats/z.TIFF", [1])
+        let mixed = imageError { try openImageSource("\(folder.path)/set") }
+        #expect(mixed?.kind == .mixed && mixed?.detail.contains("mogrify -format png *.tiff") == true)
+    }
+
+    @Test func webpFilesAreImages() throws {
+        let folder = try ScratchFolder()
+        try folder.write("set/a.webp", imageFixture("lossless.webp"))
+        try folder.write("set/b.WEBP", imageFixture("exif6.webp"))
+        try folder.run("tar", "-cf", "set.tar", "set")
+        for source in [
+            try openImageSource("\(folder.path)/set"), try openImageSource("\(folder.path)/set.tar"),
+        ] {
+            #expect(source.count == 2)
+            #expect(try source.image(at: 0).pixels == imageFixture("lossless.webp.rgb"))
+            let size = try source.size(at: 1)
+            #expect(size?.width == 16 && size?.height == 24)
+        }
+    }
+
     @Test func emptyAndMixedFoldersAreRefused() throws {
         let folder = try classFolders()
         try folder.write("empty/.hidden", [])

@@ -89,8 +89,11 @@ private func generator() throws -> SampleGenerator {
         }
     }
 
-    @Test func anArchiveIsAsNumPyReadsIt() throws {
-        let images = (0..<3).map { patternImage(width: 6, height: 5, seed: $0) }
+    @Test(arguments: [1, 3])
+    func anArchiveIsAsNumPyReadsIt(channels: Int) throws {
+        let images = (0..<3).map {
+            patternImage(width: 6, height: 5, seed: $0).converted(toChannels: channels)
+        }
         let path = NSTemporaryDirectory() + "samples-\(UUID().uuidString).npz"
         defer { try? FileManager.default.removeItem(atPath: path) }
         try NPZFile.write(images, to: path)
@@ -103,7 +106,7 @@ private func generator() throws -> SampleGenerator {
         let length = Int(array[8]) + 256 * Int(array[9])
         #expect((10 + length) % 64 == 0)
         let head = String(decoding: array[10..<10 + length], as: UTF8.self)
-        #expect(head.hasPrefix("{'descr': '|u1', 'fortran_order': False, 'shape': (3, 5, 6, 3), }"))
+        #expect(head.hasPrefix("{'descr': '|u1', 'fortran_order': False, 'shape': (3, 5, 6, \(channels)), }"))
         #expect(head.hasSuffix("\n"))
         #expect(Array(array[(10 + length)...]) == images.flatMap(\.pixels))
     }

@@ -24,10 +24,42 @@ import TestSupport
         #expect(try largestDifference(image.pixels, imageFixture("\(name).rgb")) <= 2)
     }
 
-    @Test func quarterTurnInExifSwapsTheSides() throws {
-        let image = try Image.decode(imageFixture("exif6.jpg"), name: "exif6.jpg")
+    @Test(arguments: [
+        ("lossless.webp", 0), ("lossless_alpha.webp", 0), ("lossy.webp", 2), ("lossy_alpha.webp", 2),
+    ])
+    func webpMatchesPillow(name: String, tolerance: Int) throws {
+        let image = try Image.decode(imageFixture(name), name: name)
+        #expect(image.width == 24 && image.height == 16)
+        #expect(try largestDifference(image.pixels, imageFixture("\(name).rgb")) <= tolerance)
+    }
+
+    @Test(arguments: ["exif6.jpg", "exif6.webp"])
+    func quarterTurnInExifSwapsTheSides(name: String) throws {
+        let image = try Image.decode(imageFixture(name), name: name)
         #expect(image.width == 16 && image.height == 24)
-        #expect(try largestDifference(image.pixels, imageFixture("exif6.jpg.rgb")) <= 2)
+        #expect(try largestDifference(image.pixels, imageFixture("\(name).rgb")) <= 2)
+    }
+
+    @Test(arguments: [
+        ("lossless.webp", 24, 16), ("lossless_alpha.webp", 24, 16), ("lossy.webp", 24, 16),
+        ("lossy_alpha.webp", 24, 16), ("exif6.webp", 16, 24), ("bomb.webp", 16383, 16383),
+        ("animated.webp", 24, 16),
+    ])
+    func sizeOfAWebPIsInItsHeader(name: String, width: Int, height: Int) throws {
+        let bytes = try imageFixture(name)
+        let size = Image.size(of: bytes)
+        #expect(size?.width == width && size?.height == height)
+        for count in 0..<30 { #expect(Image.size(of: Array(bytes[..<count])) == nil) }
+    }
+
+    @Test(arguments: [
+        ([0x49, 0x49, 0x2A, 0], "a TIFF", "*.tif"), (Array("BM1234".utf8), "a BMP", "*.bmp"),
+        (Array("....ftypavif".utf8), "an AVIF", "*.avif"), (Array("....ftypheic".utf8), "a HEIC", "*.heic"),
+    ])
+    func otherFormatsAreNamedWithAConversion(bytes: [UInt8], kind: String, files: String) {
+        let error = imageError { try Image.decode(bytes, name: "a") }
+        #expect(error?.kind == .notAnImage && error?.detail.contains(kind) == true)
+        #expect(error?.detail.hasSuffix("mogrify -format png \(files)") == true)
     }
 
     @Test(arguments: [
@@ -35,6 +67,8 @@ import TestSupport
         ("notanimage.jpg", .notAnImage, "GIF"),
         ("onepixel.png", .tooSmall, "1x1"),
         ("bomb.png", .tooLarge, "60000x60000"),
+        ("bomb.webp", .tooLarge, "16383x16383"),
+        ("animated.webp", .animated, "webpmux -get frame 1"),
     ])
     func badImageIsRefusedByName(name: String, kind: ImageError.Kind, found: String) throws {
         let bytes = try imageFixture(name)
@@ -57,7 +91,7 @@ import TestSupport
 
     @Test(arguments: [
         "rgb.png", "palette.png", "rgb16.png", "interlaced.png", "rgb.jpg", "progressive.jpg", "cmyk.jpg",
-        "exif6.jpg",
+        "exif6.jpg", "lossless.webp", "lossless_alpha.webp", "lossy.webp", "lossy_alpha.webp", "exif6.webp",
     ])
     func everyTruncationThrows(name: String) throws {
         let bytes = try imageFixture(name)
@@ -69,7 +103,10 @@ import TestSupport
     }
 
     /// Decoding damaged files must return an image or throw ``ImageError``, and must never crash.
-    @Test(arguments: ["palette.png", "interlaced.png", "rgb.jpg", "progressive.jpg", "ycck.jpg", "exif6.jpg"])
+    @Test(arguments: [
+        "palette.png", "interlaced.png", "rgb.jpg", "progressive.jpg", "ycck.jpg", "exif6.jpg",
+        "lossless.webp", "lossy_alpha.webp", "exif6.webp", "animated.webp",
+    ])
     func damagedBytesNeverCrash(name: String) throws {
         let bytes = try imageFixture(name)
         var random = CounterRandom(seed: 4, purpose: .test)
@@ -82,6 +119,8 @@ import TestSupport
             do {
                 let image = try Image.decode(damaged, name: name, minimumSide: 1)
                 #expect(image.pixels.count == 3 * image.width * image.height)
+                let size = Image.size(of: damaged)
+                #expect(size?.width == image.width && size?.height == image.height)
             } catch { refused += 1 }
         }
         #expect(refused > 0)
@@ -106,6 +145,70 @@ import TestSupport
         let error = imageError { try patternImage().write(to: "\(folder.path)/missing/a.png") }
         #expect(error?.kind == .inaccessible)
         #expect(error?.description.contains("missing/a.png") == true)
+    }
+}
+
+@Suite struct PicturesGrayTests {
+    /// A grayscale image and the same in RGB.
+    private func pair(width: Int = 23, height: Int = 17) -> (gray: Image, rgb: Image) {
+        let gray = patternImage(width: width, height: height).converted(toChannels: 1)
+        return (gray, gray.converted(toChannels: 3))
+    }
+
+    @Test func lumaIsPillows() throws {
+        let bytes = try imageFixture("luma.bin")  // R, G, B, L of 256 colors
+        let colors = stride(from: 0, to: bytes.count, by: 4).flatMap { bytes[$0..<$0 + 3] }
+        let expected = stride(from: 3, to: bytes.count, by: 4).map { bytes[$0] }
+        let luma = Image(width: 16, height: 16, pixels: Array(colors)).converted(toChannels: 1)
+        #expect(luma.channels == 1 && luma.pixels == expected)
+    }
+
+    @Test func aGrayImageThroughRGBKeepsItsLevels() {
+        let (gray, rgb) = pair()
+        #expect(gray.channels == 1 && gray.pixels.count == 23 * 17)
+        #expect(rgb.channels == 3 && rgb.converted(toChannels: 1) == gray)
+        let levels = Image(width: 256, height: 1, channels: 1, pixels: Array(0...255))
+        #expect(levels.converted(toChannels: 3).converted(toChannels: 1) == levels)
+    }
+
+    @Test func geometryIsThatOfEachChannel() {
+        let (gray, rgb) = pair()
+        func same(_ change: (Image) -> Image) -> Bool { change(rgb) == change(gray).converted(toChannels: 3) }
+        #expect(same { $0.flippedHorizontally() })
+        #expect(same { $0.cropped(x: 3, y: 2, width: 11, height: 9) })
+        #expect(same { $0.centerCroppedToSquare() })
+        for filter in ResizeFilter.allCases {
+            for (width, height) in [(9, 12), (40, 31), (23, 5), (1, 1)] {
+                #expect(same { $0.resized(width: width, height: height, filter: filter) })
+            }
+        }
+    }
+
+    @Test func transformToOneChannel() {
+        let image = patternImage(width: 31, height: 20)
+        let transform = ImageTransform(size: 16, channels: 1)
+        #expect(transform.description == "center-crop square, luma BT.601, resize 16x16 lanczos antialias")
+        let expected = image.centerCroppedToSquare().converted(toChannels: 1).resized(width: 16, height: 16)
+        #expect(transform.apply(image) == expected && expected.channels == 1)
+        #expect(expected.floats().count == 16 * 16)
+        #expect(Image(width: 16, height: 16, floats: expected.floats()) == expected)
+    }
+
+    @Test func pngOfOneChannelIsGrayscale() throws {
+        let (gray, rgb) = pair()
+        let bytes = gray.pngData(text: ["step": "1"])
+        #expect(bytes[25] == 0 && rgb.pngData()[25] == 2)  // the color type in the header
+        #expect(try Image.decode(bytes, name: "gray") == rgb)
+        #expect(Image.pngText(bytes).map(\.key) == ["step"])
+    }
+
+    @Test func gridIsGrayscaleIfAllImagesAre() {
+        let (gray, rgb) = pair()
+        let grid = ImageGrid(columns: 2).render([gray, gray, gray])
+        #expect(grid.channels == 1)
+        #expect(grid.cropped(x: 2, y: 2, width: 23, height: 17) == gray)
+        let mixed = ImageGrid(columns: 2).render([gray, rgb])
+        #expect(mixed.channels == 3 && mixed.cropped(x: 2, y: 2, width: 23, height: 17) == rgb)
     }
 }
 

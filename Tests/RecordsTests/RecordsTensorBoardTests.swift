@@ -33,6 +33,17 @@ import TestSupport
         #expect(bytes.map { String(format: "%02x", $0) }.joined() == golden)
     }
 
+    /// 1: grayscale, 3: RGB; from the color type in the header of a PNG.
+    @Test(arguments: [(0, 1), (2, 3)])
+    func theColorspaceIsThatOfThePNG(colorType: UInt8, colorspace: Int32) throws {
+        let scratch = try ScratchFolder(in: "/dev/shm")
+        let log = try open(scratch.file("tensorboard"))
+        let header = [UInt8](repeating: 0, count: 25) + [colorType]
+        log.append(picture: header, width: 1, height: 1, name: "samples", step: 1)
+        let (events, _) = try RecordFiles.events(log.path)
+        #expect(events.last?.summary.value.first?.image.colorspace == colorspace)
+    }
+
     @Test func eventsSayWhatTensorBoardExpects() throws {
         let scratch = try ScratchFolder(in: "/dev/shm")
         let log = try open(scratch.file("tensorboard"))

@@ -1,14 +1,14 @@
 import Harness
 import Imaging
 
-/// A PNG or JPEG; or, where the input begins as TIFF does, that as the EXIF metadata of both.
+/// A PNG, JPEG or WebP; or, where the input begins as TIFF does, that as the EXIF metadata of all three.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     let input = Array(UnsafeBufferPointer(start: start, count: count))
     guard let first = input.first else { return 0 }
     if first == 0x49 || first == 0x4D {
-        let (a, b) = (exifOrientation(of: jpeg(input)), exifOrientation(of: png(input)))
-        precondition(a == b && (1...8).contains(a), "\(a) in a JPEG, \(b) in a PNG")
+        let found = [jpeg(input), png(input), webp(input)].map { exifOrientation(of: $0) }
+        precondition(Set(found).count == 1 && (1...8).contains(found[0]), "\(found) in JPEG, PNG and WebP")
         return 0
     }
     precondition((1...8).contains(exifOrientation(of: input)))
@@ -31,6 +31,14 @@ private func png(_ tiff: [UInt8]) -> [UInt8] {
     let content = Array("eXIf".utf8) + tiff.prefix(65_000)
     return [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A] + bigEndian(content.count - 4, 4) + content
         + bigEndian(Int(crc32(content)), 4)
+}
+
+/// The container, and one EXIF chunk.
+private func webp(_ tiff: [UInt8]) -> [UInt8] {
+    let body = tiff.prefix(65_000)
+    let chunk =
+        Array("EXIF".utf8) + bigEndian(body.count, 4).reversed() + body + (body.count % 2 == 0 ? [] : [0])
+    return Array("RIFF".utf8) + bigEndian(4 + chunk.count, 4).reversed() + Array("WEBP".utf8) + chunk
 }
 
 private func bigEndian(_ value: Int, _ count: Int) -> [UInt8] {

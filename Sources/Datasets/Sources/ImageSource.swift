@@ -107,7 +107,7 @@ enum ItemNames {
     static func isImage(_ path: String) -> Bool {
         let name = path.utf8.suffix(5).map { $0 | 0x20 }
         return [".png", ".jpg"].contains { name.suffix(4).elementsEqual($0.utf8) }
-            || name.elementsEqual(".jpeg".utf8)
+            || [".jpeg", ".webp"].contains { name.elementsEqual($0.utf8) }
     }
 
     /// Whether a file is an archive of images by its name.
@@ -165,12 +165,12 @@ enum ItemNames {
     /// Throws if the source has no images, or if it has other files and `skipBad` is false.
     static func check(name: String, images: Int, others: [String], skipBad: Bool) throws(ImageError) {
         let examples = others.prefix(3).joined(separator: ", ") + (others.count > 3 ? ", ..." : "")
-        let conversion = conversion(of: others)
+        let conversion = ForeignFormat.conversion(of: others)
         if images == 0 {
             let found = others.isEmpty ? "nothing" : "\(others.count) other files (\(examples))"
             throw ImageError(
                 .empty, name: name,
-                "no images: found \(found); " + (conversion ?? "expected .png, .jpg or .jpeg files"))
+                "no images: found \(found); \(conversion ?? "expected .png, .jpg, .jpeg or .webp files")")
         }
         if !others.isEmpty && !skipBad {
             let files =
@@ -178,29 +178,9 @@ enum ItemNames {
                 ? "1 file that is not an image" : "\(others.count) files that are not images"
             throw ImageError(
                 .mixed, name: name,
-                "\(files) among \(images) images (\(examples)); \(conversion.map { "\($0), or" } ?? "remove them, or") "
-                    + "skip them with --skip-bad"
+                "\(files) among \(images) images (\(examples)); \(conversion ?? "remove them"), or skip them with "
+                    + "--skip-bad"
             )
         }
-    }
-
-    /// The command that converts files of other image formats, if the files have the names of such a format.
-    private static func conversion(of files: [String]) -> String? {
-        for (endings, command) in [
-            (
-                [".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".psd", ".tga"],
-                "mogrify"
-            ),
-            ([".pgm", ".ppm", ".pnm"], "mogrify"), ([".jxl"], "djxl"),
-        ] {
-            for file in files {
-                guard let ending = endings.first(where: { file.lowercased().hasSuffix($0) }) else { continue }
-                let pattern = "*" + file.suffix(ending.count)
-                return command == "djxl"
-                    ? "convert them, for example with `for f in \(pattern); do djxl \"$f\" \"${f%.*}.png\"; done`"
-                    : "convert them, for example with ImageMagick's `mogrify -format png \(pattern)`"
-            }
-        }
-        return nil
     }
 }

@@ -109,6 +109,41 @@ def pngs():
     keep("bomb.png", png + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b""), None)
 
 
+def webps():
+    rgb = Image.fromarray(RGB)
+    rgba = np.concatenate([RGB, (x * 11).astype(np.uint8)[..., None]], -1)
+
+    def on_white(pixels):
+        a = pixels[..., 3:].astype(float)
+        return np.floor((pixels[..., :3] * a + 255 * (255 - a)) / 255 + 0.5)
+
+    # Alpha as in rgba.png; `exact` keeps the colors of invisible pixels.
+    data = encoded(rgb, format="WEBP", lossless=True)
+    keep("lossless.webp", data, RGB)
+    keep("lossless_alpha.webp", encoded(Image.fromarray(rgba), format="WEBP", lossless=True, exact=True), on_white(rgba))
+    # 16383 x 16383 pixels, the largest size that the format has, in the header of an otherwise small file.
+    sides = struct.pack("<I", 0x3FFE | 0x3FFE << 14)
+    keep("bomb.webp", data[:21] + sides + data[25:], None)
+    data = encoded(rgb, format="WEBP", quality=90)
+    keep("lossy.webp", data, reopened(data))
+    data = encoded(Image.fromarray(rgba), format="WEBP", quality=90, exact=True)
+    keep("lossy_alpha.webp", data, on_white(np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(rgb, format="WEBP", quality=90, exif=exif)
+    keep("exif6.webp", data, np.asarray(Image.open(io.BytesIO(data)).transpose(Image.ROTATE_270)))
+    frames = [rgb, rgb.transpose(Image.ROTATE_180)]
+    keep("animated.webp", encoded(frames[0], format="WEBP", save_all=True, append_images=frames[1:], duration=100), None)
+
+
+def lumas():
+    """The luma of random colors as Pillow's mode "L": 3 bytes R, G, B, then 1 byte L, for each."""
+    colors = np.random.default_rng(5).integers(0, 256, (1, 256, 3), np.uint8)
+    colors[0, :4] = [[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 0, 255]]
+    gray = np.asarray(Image.fromarray(colors).convert("L"))
+    (HERE / "luma.bin").write_bytes(np.concatenate([colors[0], gray[0][:, None]], -1).tobytes())
+
+
 def coverage(n_in, n_out):
     """The weight of each input pixel in each output pixel; rows sum to one."""
     scale = n_in / n_out
@@ -138,5 +173,7 @@ def resizes():
 
 jpegs()
 pngs()
+webps()
+lumas()
 resizes()
 (HERE / "notanimage.jpg").write_bytes(b"GIF89a is not supported here")
