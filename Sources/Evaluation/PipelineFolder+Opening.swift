@@ -57,6 +57,12 @@ extension PipelineFolder {
     package func openFirstStage(dtype: DType, isGiven: Bool) throws -> FirstStage? {
         guard let stage = try loadFirstStage(dtype: dtype), let firstStage else { return nil }
         _ = try stage.pictureChannels(firstStage.path)
+        guard stage.latentChannels == unetConfig.inChannels else {
+            throw RunError(
+                "\(firstStage.path): its latents have \(stage.latentChannels) channels, but the U-Net of \(path) works on "
+                    + "\(unetConfig.inChannels); choose the first stage that it was trained with, or omit "
+                    + "--first-stage if it was trained on pixels", exitStatus: ExitStatus.refused)
+        }
         if let expected = firstStageReference?.weightsHash, expected != stage.weightsHash {
             let fault =
                 "\(firstStage.path): has different weights than the first stage that \(path) was trained with"

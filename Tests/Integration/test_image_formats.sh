@@ -215,3 +215,5 @@ mismatch 3 "takes images of 1 channel; omit --channels" \
 mismatch 3 "was prepared with 1 channel, but the samples have 3" "$disttrain" evaluate --samples "$digits" --channels 3 \
     --reference "$scratch/gray" --output "$scratch/never"
 mismatch 2 "--channels: requires --samples" "$disttrain" evaluate --model "$run" --channels 1 --reference "$digits"
+mismatch 3 "its latents have 2 channels, but the U-Net of $run works on 1" \
+    "$disttrain" sample --model "$run" --first-stage "$stage" --count 2 --steps 2 --output "$scratch/never"

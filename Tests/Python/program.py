@@ -73,6 +73,6 @@ def predict(unet, noise, timestep, scratch, precision="fp32"):
 
 
 def pictures(folder):
-    """The samples' PNG files [N, 3, H, W], levels 0 to 255."""
-    files = sorted(folder.glob("sample_*.png"))
-    return torch.stack([torch.from_numpy(numpy.array(Image.open(f))).permute(2, 0, 1) for f in files])
+    """The samples' PNG files [N, C, H, W], levels 0 to 255; C is 1 for grayscale files."""
+    levels = [numpy.atleast_3d(numpy.array(Image.open(file))) for file in sorted(folder.glob("sample_*.png"))]
+    return torch.stack([torch.from_numpy(image).permute(2, 0, 1) for image in levels])

@@ -39,6 +39,11 @@ def ldm(autoencoder, channels, seed):
 
 def make_pipeline(name, seed):
     torch.manual_seed(seed)
+    if name == "DDIMPipeline, grayscale":
+        return DDIMPipeline(unet(1, seed), DDIMScheduler(**STABLE))
+    if name == "LDMPipeline, grayscale":
+        model = AutoencoderKL(**ENCODER, in_channels=1, out_channels=1, latent_channels=2, scaling_factor=0.6)
+        return ldm(model, 2, seed)
     if name == "DDPMPipeline":
         scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", variance_type="fixed_large", **STABLE)
         return DDPMPipeline(unet(3, seed), scheduler)
@@ -52,7 +57,9 @@ def make_pipeline(name, seed):
     return ldm(AutoencoderKL(**ENCODER, latent_channels=4, scaling_factor=0.4), 4, seed)
 
 
-NAMES = ["DDPMPipeline", "DDIMPipeline", "LDMPipeline with VQModel", "LDMPipeline with AutoencoderKL"]
+NAMES = [
+    "DDPMPipeline", "DDIMPipeline", "LDMPipeline with VQModel", "LDMPipeline with AutoencoderKL",
+    "DDIMPipeline, grayscale", "LDMPipeline, grayscale"]
 FILES = ["fp32", "fp16", "fp16 variant", "bf16", "sharded", "old attention names"]
 
 

@@ -39,12 +39,12 @@ cimg_status cimg_decode_png(const uint8_t *bytes, size_t count, uint64_t max_pix
 // libjpeg would otherwise fill the missing part with grey and report success. The EXIF orientation is not applied.
 cimg_status cimg_decode_jpeg(const uint8_t *bytes, size_t count, uint64_t max_pixels, cimg_picture *out);
 
-// Decodes a still WebP, lossy or lossless, to RGB8. Alpha is composited on white as for PNG. A file that is shorter than
-// its RIFF header states is CIMG_CORRUPT, and so is an animation. The EXIF orientation is not applied.
+// Decodes a still WebP, lossy or lossless, to RGB8. Alpha is composited on white as for PNG. A file that is shorter
+// than its RIFF header states is CIMG_CORRUPT, and so is an animation. The EXIF orientation is not applied.
 cimg_status cimg_decode_webp(const uint8_t *bytes, size_t count, uint64_t max_pixels, cimg_picture *out);
 
-// Encodes RGB8 (channels = 3) or gray (channels = 1) as PNG with `text_count` text chunks. Keys are Latin-1 with 1 to 79
-// bytes; values are UTF-8.
+// Encodes RGB8 (channels = 3) or gray (channels = 1) as PNG with `text_count` text chunks. Keys are Latin-1 with 1 to
+// 79 bytes; values are UTF-8.
 cimg_status cimg_encode_png(
     const uint8_t *pixels, uint32_t width, uint32_t height, int channels, const char *const *keys,
     const char *const *values, size_t text_count, cimg_file *out);
