@@ -59,7 +59,7 @@ struct PictureSet: EvaluationImages {
 
     var count: Int { items.count }
 
-    func className(_ index: Int) -> String? { source.label(at: items[index]) }
+    func className(_ index: Int) -> String? { try? source.label(at: items[index]) }
 
     var earlierFingerprint: String? { Self.fingerprint(source.sampledFingerprint, transform, count) }
 
