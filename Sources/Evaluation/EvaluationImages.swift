@@ -45,8 +45,6 @@ struct PictureSet: EvaluationImages {
     let fingerprint: String
     /// Indices of the used items of the source, in order.
     private let items: [Int]
-    /// The classes of all items of the source, if it stores them in one table.
-    private let table: [String?]?
 
     /// - Parameter omitted: name of an item to leave out, such as the grid of all samples in the same folder.
     init(
@@ -56,15 +54,12 @@ struct PictureSet: EvaluationImages {
         (self.source, self.name, self.transform) = (source, name, transform)
         let all = (0..<source.count).filter { omitted == nil || source.itemName(at: $0) != omitted }
         items = Array(all.prefix(limit ?? all.count))
-        if case .table(_, let read) = source.labelOrigin { table = try? read() } else { table = nil }
         fingerprint = Self.fingerprint(source.fingerprint, transform, items.count)
     }
 
     var count: Int { items.count }
 
-    func className(_ index: Int) -> String? {
-        table?[items[index]] ?? (try? source.label(at: items[index]))
-    }
+    func className(_ index: Int) -> String? { try? source.label(at: items[index]) }
 
     var earlierFingerprint: String? { Self.fingerprint(source.sampledFingerprint, transform, count) }
 

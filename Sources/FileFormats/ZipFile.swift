@@ -186,7 +186,8 @@ package struct ZipFile: Sendable {
             return bytes
         }
         var bytes: [UInt8] = []
-        bytes.reserveCapacity(member.size)
+        // The size is only what the directory claims.
+        bytes.reserveCapacity(min(member.size, Self.piece))
         try readPieces(of: member) { bytes.append(contentsOf: $0) }
         return bytes
     }

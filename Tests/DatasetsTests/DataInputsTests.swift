@@ -211,6 +211,7 @@ import TestSupport
             let (names, labels) = try classes(name)
             #expect(names == ["cats", "dogs"] && labels == [0, 0, 0, 1, 1, 1])
         }
+        #expect(try openImageSource(path("edm.zip")).label(at: 5) == "8")
         let edm = try classes("edm.zip")
         #expect(edm.names == ["8", "9", "10"] && edm.labels == [2, 2, 1, 1, 0, 0])
         let shards = try classes("shards")

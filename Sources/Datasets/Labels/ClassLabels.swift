@@ -2,6 +2,7 @@ import Communication
 import Foundation
 import Imaging
 import Support
+import Synchronization
 import TensorCore
 
 /// What the labels of a source come from.
@@ -12,7 +13,22 @@ package enum LabelOrigin: Sendable {
     /// A label of each item, read with the item. The text describes them in messages: "the .cls files".
     case items(String)
     /// A table with the labels of all items, which is read at once.
-    case table(String, @Sendable () throws(ImageError) -> [String?])
+    case table(String, LabelTable)
+}
+
+/// The labels of all items of a source, read on first use.
+package final class LabelTable: Sendable {
+    private let read: @Sendable () throws(ImageError) -> [String?]
+    private let known = Mutex<[String?]?>(nil)
+
+    init(_ read: @escaping @Sendable () throws(ImageError) -> [String?]) { self.read = read }
+
+    func labels() throws(ImageError) -> [String?] {
+        if let labels = known.withLock({ $0 }) { return labels }
+        let labels = try read()
+        known.withLock { $0 = labels }
+        return labels
+    }
 }
 
 /// Which labels `prepare` stores.
@@ -223,9 +239,9 @@ struct LabelList: Codable {
     ) throws -> LabelList {
         switch source.labelOrigin {
         case .none: return .absent
-        case .table(let name, let read):
+        case .table(let name, let table):
             return try communicator.fromRoot("reading \(name)") {
-                LabelList(try asDatasetError { try read() }.prefix(count))
+                LabelList(try asDatasetError { try table.labels() }.prefix(count))
             }
         case .folders, .items: break
         }

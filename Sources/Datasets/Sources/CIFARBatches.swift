@@ -42,8 +42,11 @@ enum CIFARBatches {
 
     /// Whether a file is one batch, by its name.
     static func isBatch(_ path: String) -> Bool {
-        let name = ItemNames.file(path)
-        return name.hasPrefix("data_batch_") || name == "test_batch" || name == "test_batch.bin"
+        let file = ItemNames.file(path)
+        let name = file.hasSuffix(".bin") ? file.dropLast(4) : file[...]
+        let number = name.dropFirst("data_batch_".count)
+        return name == "test_batch"
+            || name.hasPrefix("data_batch_") && !number.isEmpty && number.allSatisfy(\.isNumber)
     }
 
     /// Opens the batches if the files are those of CIFAR. The training batches are used, or the test batch if it

@@ -27,6 +27,7 @@ struct PartialSource: ImageSource {
     func size(at index: Int) throws(ImageError) -> (width: Int, height: Int)? {
         try base.size(at: items[index])
     }
+    func label(at index: Int) throws(ImageError) -> String? { try base.label(at: items[index]) }
 
     private func identify(_ fingerprint: String) -> String {
         contentHash([fingerprint, "without"] + omitted.map(String.init))

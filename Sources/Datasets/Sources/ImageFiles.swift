@@ -48,9 +48,9 @@ struct ImageFiles: ImageSource {
         }
         let tables = parts.tables
         if hasTable {
-            labelOrigin = .table(Self.table) { () throws(ImageError) in
-                try Self.readTables(tables, files, images)
-            }
+            labelOrigin = .table(
+                Self.table,
+                LabelTable { () throws(ImageError) in try Self.readTables(tables, files, images) })
         } else {
             labelOrigin = classFiles.isEmpty ? .folders : .items("the .cls files")
         }
@@ -90,7 +90,8 @@ struct ImageFiles: ImageSource {
             let text = String(decoding: try files.content(file), as: UTF8.self)
                 .trimmingCharacters(in: .whitespacesAndNewlines)
             return text.isEmpty ? nil : text
-        case .none, .table: return nil
+        case .table(_, let table): return try table.labels()[index]
+        case .none: return nil
         }
     }
 
