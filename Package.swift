@@ -42,7 +42,7 @@ let package = Package(
 
         // Files, errors, clocks, locks: what every program needs.
         .target(name: "Support", dependencies: ["COpenSSL", "CKernels"]),
-        // Safetensors, NumPy's archives, trees of configuration.
+        // Safetensors, pickles, archives, trees of configuration.
         .target(name: "FileFormats", dependencies: ["CArchive", "CZlib", "Support"]),
 
         // Models, on one process.
@@ -190,7 +190,7 @@ if Context.environment["DISTTRAIN_FUZZING"] != nil {
     let fuzzers: [(String, Target.Dependency)] = [
         ("JSON", "Support"), ("Safetensors", "FileFormats"), ("Index", "FileFormats"), ("Config", "LDMModel"),
         ("YAML", "Configuration"), ("Tar", "Datasets"), ("NPZ", "Evaluation"), ("EXIF", "Imaging"),
-        ("Watcher", "Records"),
+        ("Watcher", "Records"), ("Pickle", "FileFormats"), ("Torch", "FileFormats"),
     ]
     for (name, module) in fuzzers {
         package.targets.append(

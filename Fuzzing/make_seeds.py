@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes small archives, arrays and TIFF headers to start from: make_seeds.py FOLDER."""
+"""Writes small archives, arrays, pickles and TIFF headers to start from: make_seeds.py FOLDER."""
 import gzip
 import io
 import pathlib
@@ -68,3 +68,10 @@ for mark, order in [(b"II", "<"), (b"MM", ">")]:
         packed = struct.pack(order + "HH", value, 0) if kind == 3 else struct.pack(order + "I", value)
         body += struct.pack(order + "HHI", tag, kind, count) + packed
     (folder / f"{mark.decode()}.tiff").write_bytes(mark + body + b"\0\0\0\0")
+
+# The pickles inside of PyTorch's files.
+for path in sorted((images.parent / "torch").glob("*")):
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            name = next(name for name in file.namelist() if name.endswith("/data.pkl"))
+            (folder / f"{path.stem}.pkl").write_bytes(file.read(name))

@@ -9,7 +9,8 @@ seconds=${1:-600}
 shift || true
 targets=("$@")
 [ ${#targets[@]} -gt 0 ] ||
-    targets=(FuzzJSON FuzzSafetensors FuzzIndex FuzzConfig FuzzYAML FuzzTar FuzzNPZ FuzzEXIF FuzzWatcher)
+    targets=(FuzzJSON FuzzSafetensors FuzzIndex FuzzConfig FuzzYAML FuzzTar FuzzNPZ FuzzEXIF FuzzWatcher
+        FuzzPickle FuzzTorch)
 fixtures=(../Tests/Fixtures)
 hostile=../Tests/Fixtures/hostile
 
@@ -42,6 +43,8 @@ inputs=$scratch/inputs
 ./make_seeds.py "$inputs"
 seed FuzzTar "$inputs"/*.tar "$inputs"/*.tgz "$inputs"/*.zip "$inputs"/*.npy.bin
 seed FuzzNPZ "$inputs"/*.npz "$inputs"/*.npy ../Tests/Fixtures/evaluation/*.npz
+seed FuzzPickle ../Tests/Fixtures/pickles/*.pkl
+seed FuzzTorch ../Tests/Fixtures/torch/*.{pt,ckpt,bin} "$inputs"/*.pkl
 seed FuzzEXIF "$inputs"/*.tiff ../Tests/Fixtures/images/*.{png,jpg,webp}
 seed FuzzConfig "${configs[@]}" seeds/*config.json "$hostile"/config/*/*
 

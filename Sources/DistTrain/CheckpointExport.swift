@@ -11,6 +11,15 @@ package struct CheckpointExport {
     let firstStage: String?
     let format: WeightFormat
     let output: String
+    let card: Card?
+
+    /// A README.md for the Hugging Face hub beside the model.
+    package struct Card {
+        /// The hub's identifier of a license; nil if none is stated.
+        let license: String?
+
+        package init(license: String?) { self.license = license }
+    }
 
     /// - Parameters:
     ///   - model: a run, a checkpoint, or anything else that `PipelineFolder.read` opens.
@@ -21,10 +30,11 @@ package struct CheckpointExport {
     ///   - format: the format of the trained model's weights; files of a first stage are copied unchanged.
     package init(
         model: String, weights: String?, average: (sigmaRel: Double, step: Int?)? = nil, firstStage: String?,
-        format: WeightFormat, output: String
+        format: WeightFormat, output: String, card: Card? = nil
     ) {
         (self.model, self.weights, self.average) = (model, weights, average)
         (self.firstStage, self.format, self.output) = (firstStage, format, output)
+        self.card = card
     }
 
     /// Writes the folder completely or not at all, with one tensor of the model in memory at a time. Does not
@@ -42,6 +52,10 @@ package struct CheckpointExport {
         if let average { printLine("Note: \(average.summary)") }
         let (place, weights) = average?.newest ?? (model, self.weights)
         if let folder = try PipelineFolder.trainedAutoencoder(place, weights: weights) {
+            guard card == nil else {
+                throw RunError(
+                    "--model-card: only for diffusion models, but \(model) is a run of `vae train`")
+            }
             try verify(folder, average)
             return try write(autoencoder: folder, average?.mixture)
         }
@@ -53,7 +67,9 @@ package struct CheckpointExport {
         try verify(pipeline.unet, average)
         // Open it only to verify that it is the right one; its files are copied.
         _ = try pipeline.openFirstStage(dtype: .float32, isGiven: firstStage != nil)
-        try pipeline.write(to: output, format)
+        try pipeline.write(to: output, format) { draft in
+            try card.map { ModelCard(of: pipeline, output: output, license: $0.license) }?.write(to: draft)
+        }
         let step = pipeline.step.map { " of step \($0)" } ?? ""
         let source = average == nil ? pipeline.unet.path : pipeline.weightsName
         printLine("Wrote the pipeline of \(source)\(step) to \(output)")

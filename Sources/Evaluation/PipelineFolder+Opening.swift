@@ -32,7 +32,8 @@ extension PipelineFolder {
     /// Opens the same paths as `read`. Also accepts weights such as "sigma-rel-0.08", which are reconstructed
     /// from a run's snapshots, and verifies weights that are in checkpoints.
     ///
-    /// - Parameter note: called with one line that describes how such weights were reconstructed.
+    /// - Parameter note: called with one line that describes how such weights were reconstructed, or what is
+    ///   ignored.
     static func open(
         _ path: String, weights: String?, firstStage: String?, note: (String) -> Void
     ) throws -> PipelineFolder {
@@ -40,6 +41,7 @@ extension PipelineFolder {
             let pipeline = try read(path, weights: weights, firstStage: firstStage)
             try pipeline.unet.verifyWeights()
             try pipeline.firstStage?.verifyWeights()
+            if let ignored = try pipeline.unet.ignoredSettings() { note(ignored) }
             return pipeline
         }
         let average = try AverageReconstruction(sigmaRel: sigmaRel, of: path)

@@ -5,7 +5,7 @@ import Support
 ///
 /// The whole header is validated before use, so a hostile or damaged file is rejected with a one-line error.
 /// Truncation or a disk failure while the file is open also throws an error.
-package final class SafetensorsFile: Sendable {
+package final class SafetensorsFile: NamedTensors {
     package let path: String
     /// The tensors in the order of their bytes.
     package let tensors: [SafetensorsInfo]
@@ -27,6 +27,7 @@ package final class SafetensorsFile: Sendable {
     }
 
     package init(_ file: PositionedFile) throws(SafetensorsError) {
+        try LargeFilePointer.check(file)
         let header = try SafetensorsHeader(head: Self.head(of: file), fileSize: file.size, path: file.path)
         self.file = file
         path = file.path
@@ -58,8 +59,7 @@ package final class SafetensorsFile: Sendable {
     /// Type, shape and byte range of a tensor.
     package func info(of name: String) throws(SafetensorsError) -> SafetensorsInfo {
         if let position = index[name] { return tensors[position] }
-        let hint = nearestName(to: name, among: names).map { "; did you mean '\($0)'?" } ?? ""
-        throw SafetensorsError(.missing, path, "has no tensor '\(name)'\(hint)")
+        throw missing(name)
     }
 
     /// Calls `body` with a copy of the tensor's bytes as stored in the file (little-endian), valid only
@@ -76,14 +76,17 @@ package final class SafetensorsFile: Sendable {
         return try body(UnsafeRawBufferPointer(buffer))
     }
 
-    /// The tensor as fp32 in row-major order, converted from F16, BF16 or F64 if necessary.
-    package func floats(of name: String) throws(SafetensorsError) -> [Float] {
-        try floats(of: info(of: name), rows: nil)
-    }
-
     /// Rows `rows` of the first dimension as fp32: `[rows.count, shape[1], …]`. Reads only their bytes.
     package func floats(of name: String, rows: Range<Int>) throws(SafetensorsError) -> [Float] {
-        try floats(of: info(of: name), rows: rows)
+        let info = try info(of: name)
+        let count = try byteRange(of: info, rows: rows).count / info.dtype.size
+        var values = [Float](repeating: 0, count: count)
+        var failure: SafetensorsError?
+        values.withUnsafeMutableBufferPointer { buffer in
+            do throws(SafetensorsError) { try copy(info, rows: rows, into: buffer) } catch { failure = error }
+        }
+        if let failure { throw failure }
+        return values
     }
 
     /// Converts the tensor to fp32 into `destination`, whose count must equal the number of elements.
@@ -174,51 +177,15 @@ extension SafetensorsFile {
         }
     }
 
-    private func floats(of info: SafetensorsInfo, rows: Range<Int>?) throws(SafetensorsError) -> [Float] {
-        let count = try byteRange(of: info, rows: rows).count / info.dtype.size
-        var failure: SafetensorsError?
-        let result = [Float](unsafeUninitializedCapacity: count) { buffer, initialized in
-            do throws(SafetensorsError) {
-                try copy(info, rows: rows, into: UnsafeMutableBufferPointer(rebasing: buffer[..<count]))
-                initialized = count
-            } catch {
-                failure = error
-            }
-        }
-        if let failure { throw failure }
-        return result
-    }
-
-    /// Reads fp32 directly into `destination`; other types are converted through a small buffer.
     private func copy(
         _ info: SafetensorsInfo, rows: Range<Int>?, into destination: UnsafeMutableBufferPointer<Float>
     ) throws(SafetensorsError) {
         let range = try byteRange(of: info, rows: rows)
-        let count = range.count / info.dtype.size
-        guard destination.count == count else {
-            throw mismatch(info, "\(count) elements do not fit a buffer of \(destination.count)")
+        try checkFloats(info, range.count / info.dtype.size, fit: destination.count)
+        do throws(FileError) {
+            try file.readFloats(at: range.lowerBound, as: info.dtype, into: destination)
+        } catch {
+            throw SafetensorsError(error)
         }
-        guard info.dtype.isFloatingPoint else { throw mismatch(info, "expected F32, F16, BF16 or F64") }
-        if info.dtype == .f32 { return try read(range, into: UnsafeMutableRawBufferPointer(destination)) }
-        let block = min(count, Self.blockElements)
-        let buffer = UnsafeMutableRawBufferPointer.allocate(
-            byteCount: block * info.dtype.size, alignment: 64)
-        defer { buffer.deallocate() }
-        for start in stride(from: 0, to: count, by: Self.blockElements) {
-            let elements = min(block, count - start)
-            let bytes = UnsafeMutableRawBufferPointer(rebasing: buffer[..<(elements * info.dtype.size)])
-            let first = range.lowerBound + start * info.dtype.size
-            try read(first..<first + bytes.count, into: bytes)
-            FloatConversion.decode(
-                UnsafeRawBufferPointer(bytes), as: info.dtype,
-                into: UnsafeMutableBufferPointer(rebasing: destination[start..<start + elements]))
-        }
-    }
-
-    private static let blockElements = 1 << 18
-
-    private func mismatch(_ info: SafetensorsInfo, _ what: String) -> SafetensorsError {
-        SafetensorsError(
-            .mismatch, path, "tensor '\(info.name)' is \(info.dtype.rawValue) \(info.shapeText): \(what)")
     }
 }

@@ -38,7 +38,8 @@ package struct SafetensorsInfo: Sendable, Equatable {
     package let name: String
     package let dtype: SafetensorsDType
     package let shape: [Int]
-    /// Byte range relative to the first byte after the header.
+    /// Byte range relative to the first byte after the header of a safetensors file. For other files only its
+    /// length is defined.
     package let byteRange: Range<Int>
 
     package init(name: String, dtype: SafetensorsDType, shape: [Int], byteRange: Range<Int>) {
@@ -55,7 +56,7 @@ package struct SafetensorsInfo: Sendable, Equatable {
     package var shapeText: String { "[\(shape.map(String.init).joined(separator: ", "))]" }
 }
 
-/// Why a safetensors file cannot be read or written; the message is one line.
+/// Why a file of tensors cannot be read or written; the message is one line.
 package struct SafetensorsError: ReportableError, Equatable, Sendable {
     /// The category of a failure.
     package enum Kind: Sendable, Equatable {

@@ -1,7 +1,7 @@
 import Foundation
 import Support
 
-/// The index of a sharded model, which maps each tensor to its file (`….safetensors.index.json`).
+/// The index of a sharded model, which maps each tensor to its file (`….safetensors.index.json`, `….bin.index.json`).
 package struct SafetensorsIndex: Sendable, Equatable {
     /// The file of each tensor, as a name in the index's folder.
     package var weightMap: [String: String]
@@ -58,46 +58,48 @@ package struct SafetensorsIndex: Sendable, Equatable {
     }
 }
 
-/// A model's weights by name, from one safetensors file or from shards with an index.
-package final class WeightFiles: Sendable {
+/// A model's weights by name, from one file or from shards with an index, in safetensors or PyTorch's format.
+package final class WeightFiles: NamedTensors {
     /// The file, index or folder that was opened.
     package let path: String
     /// The open files.
-    package let files: [SafetensorsFile]
-    private let owner: [String: SafetensorsFile]
+    package let files: [any NamedTensors]
+    private let owner: [String: any NamedTensors]
 
     /// Base names of weight files in diffusers and transformers, tried in this order.
-    package static let baseNames = ["diffusion_pytorch_model", "model"]
+    package static let baseNames = ["diffusion_pytorch_model", "model", "pytorch_model"]
 
     /// Variants of a base name, tried in this order: full precision first, then the closest to it.
     static let variants = ["", ".fp32", ".fp16", ".bf16"]
 
-    /// Opens a `.safetensors` file, a `.safetensors.index.json`, or a folder. A folder must contain either of
-    /// them under a name from `baseNames`, plain or as a variant (`….fp16.safetensors`,
-    /// `….safetensors.index.fp16.json`), or exactly one of them under any name.
+    /// Extensions of files that PyTorch writes.
+    package static let torchExtensions = ["bin", "pt", "pth", "ckpt"]
+
+    /// Opens a file of weights, an index, or a folder. A folder must contain weights under a name from
+    /// `baseNames`, plain or as a variant (`….fp16.safetensors`, `….safetensors.index.fp16.json`), or exactly
+    /// one file or index under any name. Safetensors take precedence over PyTorch's format, as in diffusers.
     package init(path: String) throws(SafetensorsError) {
         self.path = path
         let file = try Self.locate(path)
         if !file.hasSuffix(".json") {
-            let single = try SafetensorsFile(path: file)
+            let single = try Self.open(file)
             files = [single]
             owner = Dictionary(uniqueKeysWithValues: single.names.map { ($0, single) })
             return
         }
         let index = try SafetensorsIndex(contentsOf: file)
         let folder = (file as NSString).deletingLastPathComponent
-        var opened: [String: SafetensorsFile] = [:]
+        var opened: [String: any NamedTensors] = [:]
         for name in Set(index.weightMap.values).sorted() {
-            opened[name] = try SafetensorsFile(path: (folder as NSString).appendingPathComponent(name))
+            opened[name] = try Self.open((folder as NSString).appendingPathComponent(name))
         }
-        var owner: [String: SafetensorsFile] = [:]
         var wrong: [String] = []
-        for (tensor, name) in index.weightMap {
-            owner[tensor] = opened[name]
-            if opened[name]?.contains(tensor) != true { wrong.append("\(tensor) is not in \(name)") }
+        let held = opened.mapValues { Set($0.names) }
+        for (tensor, name) in index.weightMap where held[name]?.contains(tensor) != true {
+            wrong.append("\(tensor) is not in \(name)")
         }
-        for (name, shard) in opened {
-            wrong += shard.names.filter { owner[$0] !== shard }.map {
+        for (name, tensors) in held {
+            wrong += tensors.filter { index.weightMap[$0] != name }.map {
                 "\($0) is in \(name), but not in weight_map"
             }
         }
@@ -107,7 +109,7 @@ package final class WeightFiles: Sendable {
                 "does not match its shards in \(wrong.count) tensors: \(shortList(wrong.sorted()))")
         }
         files = opened.keys.sorted().compactMap { opened[$0] }
-        self.owner = owner
+        owner = index.weightMap.compactMapValues { opened[$0] }
     }
 
     /// All names, sorted.
@@ -116,35 +118,50 @@ package final class WeightFiles: Sendable {
     /// Whether a tensor of this name exists.
     package func contains(_ name: String) -> Bool { owner[name] != nil }
 
-    /// The file that holds a tensor.
-    package func file(of name: String) throws(SafetensorsError) -> SafetensorsFile {
-        if let file = owner[name] { return file }
-        let hint = nearestName(to: name, among: names).map { "; did you mean '\($0)'?" } ?? ""
-        throw SafetensorsError(.missing, path, "has no tensor '\(name)'\(hint)")
-    }
-
     /// Type and shape of a tensor.
     package func info(of name: String) throws(SafetensorsError) -> SafetensorsInfo {
         try file(of: name).info(of: name)
     }
 
-    /// The tensor as fp32.
-    package func floats(of name: String) throws(SafetensorsError) -> [Float] {
-        try file(of: name).floats(of: name)
-    }
-
-    /// Converts the tensor to fp32 into `destination`, whose count must equal the number of elements.
     package func copyFloats(
         of name: String, into destination: UnsafeMutableBufferPointer<Float>
     ) throws(SafetensorsError) {
         try file(of: name).copyFloats(of: name, into: destination)
     }
 
-    /// Calls `body` with the tensor's bytes, valid only inside `body`.
-    package func withBytes<Result>(
-        of name: String, _ body: (UnsafeRawBufferPointer) throws -> Result
-    ) throws -> Result {
-        try file(of: name).withBytes(of: name, body)
+    private func file(of name: String) throws(SafetensorsError) -> any NamedTensors {
+        if let file = owner[name] { return file }
+        throw missing(name)
+    }
+
+    // MARK: Files
+
+    /// Opens a file in the format that its first bytes show.
+    private static func open(_ path: String) throws(SafetensorsError) -> any NamedTensors {
+        let file: PositionedFile
+        let start: [UInt8]
+        do throws(FileError) {
+            file = try PositionedFile(path)
+            start = try file.read(at: 0, count: min(16, file.size))
+        } catch {
+            throw SafetensorsError(error)
+        }
+        if ZipFile.recognizes(start) { return try TorchFile(file) }
+        try LargeFilePointer.check(file)
+        // In a safetensors file, the last four of these bytes are zero.
+        if start.count == 16, start[0] == 0x80, (2...5).contains(start[1]), start[4..<8] != [0, 0, 0, 0] {
+            throw SafetensorsError(
+                .header, path,
+                "is a pickle in another format than that of PyTorch 1.6 and later; if you trust the file,"
+                    + " convert it: python3 -c \"import torch; torch.save(torch.load('\(path)', 'cpu',"
+                    + " weights_only=False), 'weights.ckpt')\"")
+        }
+        if torchExtensions.contains((path as NSString).pathExtension) {
+            throw SafetensorsError(
+                .header, path,
+                "is not a zip archive, expected a file from torch.save; truncated, or a web page?")
+        }
+        return try SafetensorsFile(file)
     }
 
     private static func locate(_ path: String) throws(SafetensorsError) -> String {
@@ -159,27 +176,33 @@ package final class WeightFiles: Sendable {
         } catch {
             throw SafetensorsError(.file, path, "cannot be listed")
         }
-        let indexes = entries.filter { $0.contains(".safetensors.index.") && $0.hasSuffix(".json") }.sorted()
-        let singles = entries.filter { $0.hasSuffix(".safetensors") }.sorted()
-        for base in baseNames {
-            for variant in variants {
-                let names = ["\(base).safetensors.index\(variant).json", "\(base)\(variant).safetensors"]
-                if let found = names.first(where: entries.contains) {
-                    return (path as NSString).appendingPathComponent(found)
+        let folder = path as NSString
+        let formats = [["safetensors"], torchExtensions]
+        for extensions in formats {
+            for base in baseNames {
+                for variant in variants {
+                    let names = extensions.flatMap {
+                        ["\(base).\($0).index\(variant).json", "\(base)\(variant).\($0)"]
+                    }
+                    if let found = names.first(where: entries.contains) {
+                        return folder.appendingPathComponent(found)
+                    }
                 }
             }
         }
-        let candidates = indexes.isEmpty ? singles : indexes
-        if candidates.count == 1 { return (path as NSString).appendingPathComponent(candidates[0]) }
-        if candidates.isEmpty {
-            let pickles = entries.filter {
-                $0.hasSuffix(".bin") || $0.hasSuffix(".pt") || $0.hasSuffix(".ckpt")
-            }.sorted()
-            let hint = pickles.first.map { "; '\($0)' is a PyTorch pickle, convert it to safetensors" } ?? ""
-            throw SafetensorsError(.file, path, "holds no .safetensors file\(hint)")
+        for extensions in formats {
+            let indexes = entries.filter { name in
+                name.hasSuffix(".json") && extensions.contains { name.contains(".\($0).index.") }
+            }
+            let singles = entries.filter { name in extensions.contains { name.hasSuffix(".\($0)") } }
+            let candidates = (indexes.isEmpty ? singles : indexes).sorted()
+            if candidates.count == 1 { return folder.appendingPathComponent(candidates[0]) }
+            if candidates.isEmpty { continue }
+            throw SafetensorsError(
+                .file, path,
+                "holds several weight files (\(candidates.prefix(5).joined(separator: ", "))); choose one")
         }
         throw SafetensorsError(
-            .file, path,
-            "holds several weight files (\(candidates.prefix(5).joined(separator: ", "))); choose one")
+            .file, path, "holds no weights: no .safetensors, .bin, .pt, .pth or .ckpt file")
     }
 }

@@ -97,7 +97,7 @@ package struct ModelFolder: Sendable {
     private func readConfigNode() throws -> ConfigNode {
         let manager = FileManager.default
         guard !manager.fileExists(atPath: file(Self.configFile)) else {
-            return try ConfigNode(jsonFile: file(Self.configFile))
+            return Self.withoutAverageSettings(try ConfigNode(jsonFile: file(Self.configFile)))
         }
         guard manager.fileExists(atPath: path) else {
             throw ModelFolderError(
@@ -108,6 +108,30 @@ package struct ModelFolder: Sendable {
                 path, "is a whole pipeline; use the folder of one of its models, such as \(file("unet"))")
         }
         throw ModelFolderError(path, "has no \(Self.configFile); expected a diffusers model folder")
+    }
+
+    /// The keys that diffusers' `EMAModel.save_pretrained` adds to the configuration of an averaged model.
+    private static let averageSettings: Set<String> = [
+        "decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step",
+        "use_ema_warmup",
+    ]
+
+    /// A model's configuration without the settings of its average, which diffusers also ignores when it loads
+    /// the model. Without `optimization_step`, which diffusers always writes, none of them is expected.
+    private static func withoutAverageSettings(_ node: ConfigNode) -> ConfigNode {
+        guard node["optimization_step"] != nil, let entries = node.entries else { return node }
+        return ConfigNode(
+            .mapping(entries.filter { !averageSettings.contains($0.key) }), at: node.location)
+    }
+
+    /// What diffusers ignores in the configuration, for a note; nil if there is nothing of the kind.
+    package func ignoredSettings() throws -> String? {
+        guard PipelineFolder.exists(file(Self.configFile)) else { return nil }
+        let node = try ConfigNode(jsonFile: file(Self.configFile))
+        guard node["optimization_step"] != nil else { return nil }
+        let keys = (node.entries ?? []).map(\.key).filter(Self.averageSettings.contains)
+        return
+            "\(file(Self.configFile)): \(keys.joined(separator: ", ")) describe diffusers' average and are ignored"
     }
 
     // MARK: Whole models

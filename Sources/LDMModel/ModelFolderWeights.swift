@@ -23,7 +23,7 @@ extension ModelFolder {
     }
 }
 
-/// Matches the tensors of weight files with a model's parameters, and copies them in.
+/// Matches named tensors with a model's parameters, and copies them in.
 package enum WeightLoading {
     /// Names of attention layers before and after diffusers 0.14.
     private static let renamed = [
@@ -41,7 +41,7 @@ package enum WeightLoading {
     }
 
     /// Loads all parameters of a store; see `ModelFolder.loadWeights`.
-    package static func load(_ files: WeightFiles, into store: ParameterStore) throws {
+    package static func load(_ files: some NamedTensors, into store: ParameterStore) throws {
         let sources = try match(files, store)
         try store.checkMemory(of: files.path)
         for parameter in store.parameters {
@@ -53,7 +53,7 @@ package enum WeightLoading {
     /// Maps each of a store's parameters, by name, to the file's tensor.
     ///
     /// - Throws: `ModelFolderError` that lists all mismatched tensors.
-    static func match(_ files: WeightFiles, _ store: ParameterStore) throws -> [String: String] {
+    static func match(_ files: some NamedTensors, _ store: ParameterStore) throws -> [String: String] {
         let expected = Dictionary(uniqueKeysWithValues: store.parameters.map { ($0.name, $0) })
         var sources: [String: String] = [:]  // parameter name to tensor name in the file
         var error = ModelFolderError(files.path)

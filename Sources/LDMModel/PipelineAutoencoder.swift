@@ -1,12 +1,13 @@
 import FileFormats
 import Foundation
 import Support
+import TensorCore
 
 // Writing the first stage of a pipeline.
 
 extension ModelFolder {
-    /// Copies an autoencoder into a pipeline: the weight files unchanged, and the configuration with the
-    /// scaling that the diffusion model was trained with.
+    /// Copies an autoencoder into a pipeline: safetensors files unchanged, files of PyTorch as safetensors, and
+    /// the configuration with the scaling that the diffusion model was trained with.
     ///
     /// diffusers' LDMPipeline divides latents by `scaling_factor` but ignores `shift_factor`, so a shift is
     /// folded into the weights; see `AutoencoderKL.absorbingShift`.
@@ -28,20 +29,27 @@ extension ModelFolder {
                 try target.save(shiftless.config, shiftless.store)
             } else {
                 config.shiftFactor = nil
-                try copyFiles(to: target, config)
+                try copyFiles(to: target, config) { try AutoencoderKL(config).store }
             }
             return config.className
         case .vqModel(var config):
             if let trained { config.scalingFactor = trained.scalingFactor }
-            try copyFiles(to: target, config)
+            try copyFiles(to: target, config) { try VQModel(config).store }
             return config.className
         }
     }
 
-    private func copyFiles(to target: ModelFolder, _ config: some DiffusersConfig) throws {
+    /// - Parameter store: creates the model's parameters, for weights that are not copied unchanged.
+    private func copyFiles(
+        to target: ModelFolder, _ config: some DiffusersConfig, store: () throws -> ParameterStore
+    ) throws {
+        let weights = try WeightFiles(path: path)
+        guard weights.files.allSatisfy({ $0 is SafetensorsFile }) else {
+            let source = try WeightSource(WeightMixture(of: self), fitting: store())
+            return try target.save(config, source, WeightFormat())
+        }
         try target.make()
         try config.write(to: target.file(Self.configFile))
-        let weights = try WeightFiles(path: path)
         // A single file gets the standard name; shards keep the names in their index.
         let names =
             weights.files.count == 1

@@ -30,18 +30,24 @@ extension PipelineFolder {
 
     /// Writes this pipeline to a new folder, see `write`, with one tensor of the U-Net in memory at a time.
     ///
-    /// - Parameter format: of the U-Net's weights; an autoencoder's files are copied unchanged.
-    package func write(to path: String, _ format: WeightFormat = WeightFormat()) throws {
+    /// - Parameters:
+    ///   - format: of the U-Net's weights; an autoencoder's files are copied unchanged.
+    ///   - adding: writes further files to the folder before it gets its name.
+    package func write(
+        to path: String, _ format: WeightFormat = WeightFormat(),
+        adding: (_ draft: String) throws -> Void = { _ in }
+    ) throws {
         let weights = try WeightSource(
             mixture ?? WeightMixture(of: unet), fitting: UNet2DModel(unetConfig).store)
         try Self.write(
             path, unetConfig, weights, format, scheduler ?? SchedulerConfig(), firstStage: firstStage,
-            trained: firstStageReference)
+            trained: firstStageReference, adding: adding)
     }
 
-    private static func write(
+    static func write(
         _ path: String, _ config: UNet2DConfig, _ weights: WeightSource, _ format: WeightFormat,
-        _ scheduler: SchedulerConfig, firstStage: ModelFolder?, trained: FirstStageReference?
+        _ scheduler: SchedulerConfig, firstStage: ModelFolder?, trained: FirstStageReference?,
+        adding: (_ draft: String) throws -> Void = { _ in }
     ) throws {
         try WholeFolder.write(path, replacing: indexFile) { draft in
             try ModelFolder(join(draft, "unet")).save(config, weights, format)
@@ -63,6 +69,7 @@ extension PipelineFolder {
             try AtomicFile.write(
                 Array((try JSONValue.object(index).text(pretty: true) + "\n").utf8),
                 to: join(draft, indexFile))
+            try adding(draft)
         }
     }
 }

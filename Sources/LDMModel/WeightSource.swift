@@ -62,6 +62,16 @@ struct WeightSource {
         }
     }
 
+    /// Named tensors, which must be all parameters of `store`; the store itself remains empty.
+    ///
+    /// - Throws: `ModelFolderError` that lists all mismatched tensors.
+    init(_ source: some NamedTensors, fitting store: ParameterStore) throws {
+        let names = try WeightLoading.match(source, store)
+        tensors = Self.table(store)
+        path = source.path
+        copy = { name, destination in try source.copyFloats(of: names[name] ?? name, into: destination) }
+    }
+
     /// Copies all tensors into the store.
     func load(into store: ParameterStore) throws {
         try store.checkMemory(of: path)

@@ -51,9 +51,30 @@ struct CheckpointExportCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Output folder; an existing pipeline is replaced.", valueName: "folder"))
     var output: String
 
+    @Flag(
+        help:
+            "Also write README.md for the Hugging Face hub, with the training facts and the newest sample grid."
+    )
+    var modelCard = false
+
+    @Option(
+        help: ArgumentHelp(
+            "License for --model-card: an identifier of the hub, such as mit.", valueName: "name"))
+    var license: String?
+
     func validate() throws {
         guard sigmaRel == nil || weights == nil else {
             throw ValidationError("--sigma-rel and --weights: expected one of them")
+        }
+        guard license == nil || modelCard else {
+            throw ValidationError("--license: requires --model-card")
+        }
+        if let license,
+            !license.allSatisfy({ $0.isASCII && ($0.isLetter || $0.isNumber || "-.".contains($0)) })
+        {
+            throw ValidationError(
+                "--license: found '\(license)', expected an identifier of the hub, such as apache-2.0 or other"
+            )
         }
         guard sigmaRel != nil || atStep == nil else {
             throw ValidationError(
@@ -69,7 +90,7 @@ struct CheckpointExportCommand: ParsableCommand {
                     model: model, weights: weights, average: sigmaRel.map { ($0, atStep) },
                     firstStage: firstStage,
                     format: WeightFormat(dtype: dtype.stored, maxShardBytes: maxShardSize?.bytes),
-                    output: output
+                    output: output, card: modelCard ? CheckpointExport.Card(license: license) : nil
                 ).run()
             }
         }

@@ -20,7 +20,8 @@ import Communication
         subcommands: [
             TrainCommand.self, VAECommand.self, ConfigCommand.self, PrepareCommand.self, SampleCommand.self,
             EvaluateCommand.self,
-            CheckpointCommand.self, VerifyResumeCommand.self, LaunchCommand.self, StatusCommand.self,
+            CheckpointCommand.self, ConvertCommand.self, VerifyResumeCommand.self, LaunchCommand.self,
+            StatusCommand.self,
             ReportCommand.self,
             PlanCommand.self, DoctorCommand.self,
             HostReportCommand.self, LinkReportCommand.self, LaunchGuardCommand.self,

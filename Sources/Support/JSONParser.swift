@@ -4,14 +4,19 @@ extension JSONValue {
     /// - Parameters:
     ///   - text: the document.
     ///   - maximumDepth: the limit on nested arrays and objects.
+    ///   - nonFinite: whether to accept the numbers Infinity, -Infinity and NaN, which Python writes.
     /// - Throws: `JSONError` with line and column.
-    package init(parsing text: String, maximumDepth: Int = 64) throws(JSONError) {
-        try self.init(parsing: Array(text.utf8)[...], maximumDepth: maximumDepth)
+    package init(
+        parsing text: String, maximumDepth: Int = 64, nonFinite: Bool = false
+    ) throws(JSONError) {
+        try self.init(parsing: Array(text.utf8)[...], maximumDepth: maximumDepth, nonFinite: nonFinite)
     }
 
-    /// Parses one JSON document from bytes; see `init(parsing:maximumDepth:)`.
-    package init(parsing bytes: ArraySlice<UInt8>, maximumDepth: Int = 64) throws(JSONError) {
-        var parser = JSONParser(bytes: bytes, maximumDepth: maximumDepth)
+    /// Parses one JSON document from bytes; see `init(parsing:maximumDepth:nonFinite:)`.
+    package init(
+        parsing bytes: ArraySlice<UInt8>, maximumDepth: Int = 64, nonFinite: Bool = false
+    ) throws(JSONError) {
+        var parser = JSONParser(bytes: bytes, maximumDepth: maximumDepth, nonFinite: nonFinite)
         self = try parser.document()
     }
 }
@@ -20,12 +25,13 @@ extension JSONValue {
 private struct JSONParser {
     let bytes: ArraySlice<UInt8>
     let maximumDepth: Int
+    let nonFinite: Bool
     var position: Int
     var depth = 0
 
-    init(bytes: ArraySlice<UInt8>, maximumDepth: Int) {
+    init(bytes: ArraySlice<UInt8>, maximumDepth: Int, nonFinite: Bool) {
         self.bytes = bytes
-        self.maximumDepth = maximumDepth
+        (self.maximumDepth, self.nonFinite) = (maximumDepth, nonFinite)
         position = bytes.startIndex
     }
 
@@ -47,6 +53,10 @@ private struct JSONParser {
         case UInt8(ascii: "t"): return try word("true", .bool(true))
         case UInt8(ascii: "f"): return try word("false", .bool(false))
         case UInt8(ascii: "n"): return try word("null", .null)
+        case UInt8(ascii: "I") where nonFinite: return try word("Infinity", .number(.infinity))
+        case UInt8(ascii: "N") where nonFinite: return try word("NaN", .number(.nan))
+        case UInt8(ascii: "-") where nonFinite && bytes[position...].dropFirst().first == UInt8(ascii: "I"):
+            return try word("-Infinity", .number(-.infinity))
         case .some(let byte) where byte == UInt8(ascii: "-") || isDigit(byte): return try number()
         default: throw syntax("expected a value, found \(found())")
         }

@@ -150,6 +150,27 @@ import TestSupport
         #expect(results.count == 100 && results.allSatisfy { $0.isSame(as: results[0]) })
     }
 
+    /// Every byte changed: an error in one line, or a value.
+    @Test(arguments: ["values_0", "values_5", "arrays_2", "arrays_5", "python2_batch_2"])
+    func refusesDamagedPickles(_ name: String) throws {
+        let whole = try readWholeFile(fixturePath("pickles/\(name).pkl"), limit: 1 << 20)
+        for index in 0..<whole.count {
+            for mask in [1, 0x20, 0x80, 0xFF] as [UInt8] {
+                var bytes = whole
+                bytes[index] ^= mask
+                do {
+                    let root = try Self.read(bytes, limits: PickleLimits(values: 1000, opcodes: 2000)).root
+                    for entry in root.entries ?? [] where entry.value.object != nil {
+                        let array = try PickledArray(entry.value, name: "array")
+                        #expect(array.shape.reduce(array.itemSize, *) == array.bytes.count)
+                    }
+                } catch {
+                    #expect(error is PickleError && !"\(error)".contains("\n"))
+                }
+            }
+        }
+    }
+
     /// Names in a hostile file must not take minutes to compare.
     @Test func longRunsOfAccentsAreNoNames() throws {
         let accents = "a" + String(repeating: "\u{301}", count: 100)

@@ -52,6 +52,33 @@ expect_status 0 "$disttrain" checkpoint export --model "$step" --dtype bf16 --ma
 [[ -e $scratch/raw/unet/$unet ]] && fail "the earlier export is still there"
 expect_status 0 "${sample[@]}" --model "$scratch/raw"
 
+# A model card for the hub. The run has no sample grid, so there is one only when a picture is there.
+expect_status 0 "$disttrain" checkpoint export --model "$step" --model-card --license mit --output "$scratch/card"
+diff <(head -n 9 "$scratch/card/README.md") - <<'END' || fail "other metadata in the model card"
+---
+library_name: diffusers
+license: mit
+pipeline_tag: unconditional-image-generation
+tags:
+- unconditional-image-generation
+- diffusers
+- ddpm
+- disttrain
+END
+for fact in "| steps | 2 |" "| batch size | 4 |" "| images seen | 8 |" "| resolution | 32×32 |" "| weights | ema-0.99 |"; do
+    grep -qxF "$fact" "$scratch/card/README.md" || fail "no '$fact' in $(cat "$scratch/card/README.md")"
+done
+[[ -e $scratch/card/samples.png ]] && fail "a sample grid of a run without one"
+mkdir -p "$scratch/run/samples"
+cp "$repository/Tests/Fixtures/images/rgb.png" "$scratch/run/samples/samples_00000001.png"
+expect_status 0 "$disttrain" checkpoint export --model "$scratch/run" --model-card --output "$scratch/card"
+cmp "$scratch/card/samples.png" "$repository/Tests/Fixtures/images/rgb.png" || fail "not the run's grid"
+grep -qF '![Samples](samples.png)' "$scratch/card/README.md" || fail "the model card does not show the grid"
+rm "$scratch/run/samples/samples_00000001.png"
+refused 2 "--license: found 'a b'" "$disttrain" checkpoint export --model "$step" --model-card --license "a b" \
+    --output "$scratch/none"
+refused 2 "requires --model-card" "$disttrain" checkpoint export --model "$step" --license mit --output "$scratch/none"
+
 refused 3 "expected unet or ema-0.9 or ema-0.99" "$disttrain" checkpoint export --model "$step" \
     --weights ema-0.5 --output "$scratch/none"
 refused 3 "expected unet or ema-0.9 or ema-0.99" "${sample[@]}" --model "$scratch/run" --weights ema-0.5

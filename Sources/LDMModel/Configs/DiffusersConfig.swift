@@ -70,7 +70,7 @@ extension ConfigNode {
         }
     }
 
-    /// Reads a JSON file of at most 16 MB.
+    /// Reads a JSON file of at most 16 MB, as diffusers writes it: numbers may be infinite or NaN.
     package init(jsonFile path: String) throws(ConfigError) {
         let location = Location(source: path)
         let bytes: [UInt8]
@@ -80,7 +80,7 @@ extension ConfigNode {
             throw ConfigError(.file, error.detail, location: location)
         }
         do {
-            self.init(try JSONValue(parsing: bytes[...]), source: path)
+            self.init(try JSONValue(parsing: bytes[...], nonFinite: true), source: path)
         } catch {
             throw ConfigError(.syntax, error.description, location: location)
         }
