@@ -187,6 +187,6 @@ extension Configuration {
     package var samplingSettings: SamplingSettings {
         SamplingSettings(
             method: sampling.sampler, steps: sampling.steps, eta: sampling.eta,
-            spacing: sampling.spacing, seed: seed)
+            spacing: sampling.spacing, karras: sampling.karras ? true : nil, seed: seed)
     }
 }

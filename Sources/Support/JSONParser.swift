@@ -10,8 +10,13 @@ extension JSONValue {
     }
 
     /// Parses one JSON document from bytes; see `init(parsing:maximumDepth:)`.
-    package init(parsing bytes: ArraySlice<UInt8>, maximumDepth: Int = 64) throws(JSONError) {
-        var parser = JSONParser(bytes: bytes, maximumDepth: maximumDepth)
+    ///
+    /// - Parameter allowsNonFinite: accepts NaN, Infinity and -Infinity, which Python writes.
+    package init(
+        parsing bytes: ArraySlice<UInt8>, maximumDepth: Int = 64, allowsNonFinite: Bool = false
+    ) throws(JSONError) {
+        var parser = JSONParser(
+            bytes: bytes, maximumDepth: maximumDepth, allowsNonFinite: allowsNonFinite)
         self = try parser.document()
     }
 }
@@ -20,12 +25,14 @@ extension JSONValue {
 private struct JSONParser {
     let bytes: ArraySlice<UInt8>
     let maximumDepth: Int
+    let allowsNonFinite: Bool
     var position: Int
     var depth = 0
 
-    init(bytes: ArraySlice<UInt8>, maximumDepth: Int) {
+    init(bytes: ArraySlice<UInt8>, maximumDepth: Int, allowsNonFinite: Bool) {
         self.bytes = bytes
         self.maximumDepth = maximumDepth
+        self.allowsNonFinite = allowsNonFinite
         position = bytes.startIndex
     }
 
@@ -47,6 +54,8 @@ private struct JSONParser {
         case UInt8(ascii: "t"): return try word("true", .bool(true))
         case UInt8(ascii: "f"): return try word("false", .bool(false))
         case UInt8(ascii: "n"): return try word("null", .null)
+        case UInt8(ascii: "N") where allowsNonFinite: return try word("NaN", .number(.nan))
+        case UInt8(ascii: "I") where allowsNonFinite: return try word("Infinity", .number(.infinity))
         case .some(let byte) where byte == UInt8(ascii: "-") || isDigit(byte): return try number()
         default: throw syntax("expected a value, found \(found())")
         }
@@ -175,7 +184,10 @@ private struct JSONParser {
     mutating func number() throws(JSONError) -> JSONValue {
         let start = position
         var isWhole = true
-        _ = take("-")
+        let isNegative = take("-")
+        if isNegative, allowsNonFinite, current == UInt8(ascii: "I") {
+            return try word("Infinity", .number(-.infinity))
+        }
         if take("0") {
             if let byte = current, isDigit(byte) { throw syntax("a number may not start with 0") }
         } else {
