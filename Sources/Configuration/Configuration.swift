@@ -45,7 +45,10 @@ package struct Configuration: TrainingConfiguration {
             .init(
                 section: "sampling", \.sampling,
                 "The grids made during training, and the defaults of disttrain sample.",
-                defaults: { SamplingConfiguration(timesteps: $0.diffusion.timesteps) }),
+                defaults: {
+                    SamplingConfiguration(
+                        timesteps: $0.diffusion.timesteps, endsInNoise: $0.diffusion.rescaleBetasZeroSNR)
+                }),
             .init(
                 section: "evaluation", \.evaluation,
                 "Evaluations of samples during training, as by disttrain evaluate.",
@@ -76,12 +79,8 @@ package struct Configuration: TrainingConfiguration {
                 "only applies to a class-conditional model with model.num_class_embeds: the number of classes plus 1"
             )
         }
-        for (section, steps) in [("sampling", sampling.steps), ("evaluation", evaluation.steps)]
-        where steps > diffusion.timesteps {
-            throw ConfigError(
-                .invalidValue, at: [section, "steps"],
-                "found \(steps), expected 1 to diffusion.timesteps (\(diffusion.timesteps))")
-        }
+        try checkSampler(sampling.steps, of: "sampling")
+        try checkSampler(evaluation.steps, of: "evaluation")
         guard firstStage == nil else { return }
         try checkImageChannels(model.inChannels)
         guard let size = data.size else {
@@ -100,13 +99,31 @@ package struct Configuration: TrainingConfiguration {
 }
 
 extension Configuration {
+    /// Checks the sampler before training, rather than when the first samples are due.
+    private func checkSampler(_ steps: Int, of section: String) throws(ConfigError) {
+        guard steps <= diffusion.timesteps else {
+            throw ConfigError(
+                .invalidValue, at: [section, "steps"],
+                "found \(steps), expected 1 to diffusion.timesteps (\(diffusion.timesteps))")
+        }
+        do throws(ConfigError) {
+            _ = try schedulerConfig().sampler(steps: steps, eta: sampling.eta)
+        } catch {
+            guard error.path != ["steps"] else {
+                throw ConfigError(error.kind, at: [section, "steps"], error.detail)
+            }
+            throw ConfigError(
+                error.kind, at: ["sampling", "sampler"], "\(sampling.sampler.rawValue): \(error.message)")
+        }
+    }
+
     /// Folder of the autoencoder (diffusers layout); nil for training in pixel space.
     package var firstStagePath: String? { firstStage?.path }
 
     /// The scheduler configuration for the run's model folder.
     package func schedulerConfig() -> SchedulerConfig {
-        var config = SchedulerConfig()
-        config.schedulerClass = sampling.sampler.schedulerClass
+        var config = SchedulerConfig(sampling.sampler.schedulerClass).with(sampling.sampler)
+        config.useKarrasSigmas = sampling.karras
         config.numTrainTimesteps = diffusion.timesteps
         config.betaSchedule = diffusion.schedule
         config.betaStart = diffusion.betaStart
@@ -114,7 +131,8 @@ extension Configuration {
         config.predictionType = diffusion.prediction
         config.clipSample = diffusion.clipSample
         config.timestepSpacing = sampling.spacing
-        return config
+        config.rescaleBetasZeroSNR = diffusion.rescaleBetasZeroSNR
+        return config.withBetasWrittenOut
     }
 
     /// The noise schedule of training and sampling.

@@ -88,6 +88,7 @@ package struct DiffusionConfiguration: ConfigSection {
     package var clipSample = true
     /// Probability with which a label is replaced by the null class.
     package var labelDropout = 0.0
+    package var rescaleBetasZeroSNR = false
 
     package init() {}
 
@@ -100,7 +101,8 @@ package struct DiffusionConfiguration: ConfigSection {
                 "timesteps", \.timesteps, .within(1...1_000_000), .otherNoise, "T, the number of timesteps."),
             .init(
                 "schedule", \.schedule, .otherNoise,
-                "How β increases over the timesteps; squaredcos_cap_v2 is the cosine schedule."),
+                "How β increases over the timesteps; squaredcos_cap_v2 is the cosine schedule, sigmoid that of GeoDiff."
+            ),
             .init("beta_start", \.betaStart, .above(0, below: 1), .otherNoise, "β of the first timestep."),
             .init("beta_end", \.betaEnd, .above(0, below: 1), .otherNoise, "β of the last timestep."),
             .init(
@@ -108,7 +110,8 @@ package struct DiffusionConfiguration: ConfigSection {
                 "What the model predicts: the noise, the velocity, or the clean sample."),
             .init(
                 "min_snr_gamma", \.minSNRGamma, .above(0), .otherLoss,
-                "γ of min-SNR loss weighting; null weights all timesteps equally."),
+                "γ of min-SNR loss weighting, in the form for the prediction; null weights all timesteps equally."
+            ),
             // Only samplers clip.
             .init(
                 "clip_sample", \.clipSample, .harmless,
@@ -118,6 +121,10 @@ package struct DiffusionConfiguration: ConfigSection {
                 "label_dropout", \.labelDropout, .from(0, below: 1), .harmless,
                 "Share of samples that a class-conditional model sees without their class, as classifier-free guidance"
                     + " requires; 0.1 is usual.", omitted: { $0.labelDropout == 0 }),
+            .init(
+                "rescale_betas_zero_snr", \.rescaleBetasZeroSNR, .otherNoise,
+                "Rescale β so that the last timestep is pure noise (Lin et al. 2023); for v_prediction and sample.",
+                omitted: { !$0.rescaleBetasZeroSNR }),
         ]
     }
 
@@ -125,6 +132,12 @@ package struct DiffusionConfiguration: ConfigSection {
         try require(
             betaEnd >= betaStart, "beta_end",
             "found \(betaEnd), expected beta_start (\(betaStart)) or more and less than 1")
+        guard rescaleBetasZeroSNR else { return }
+        try require(
+            prediction != .epsilon, "rescale_betas_zero_snr",
+            "found true with prediction epsilon, which cannot predict x0 from pure noise;"
+                + " choose v_prediction or sample")
+        try require(timesteps > 1, "rescale_betas_zero_snr", "needs two timesteps or more")
     }
 }
 

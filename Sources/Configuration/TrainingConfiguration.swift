@@ -195,7 +195,7 @@ extension Configuration {
     package var samplingSettings: SamplingSettings {
         var settings = SamplingSettings(
             method: sampling.sampler, steps: sampling.steps, eta: sampling.eta,
-            spacing: sampling.spacing, seed: seed)
+            spacing: sampling.spacing, karras: sampling.karras ? true : nil, seed: seed)
         settings.classes.guidanceScale = sampling.guidanceScale
         return settings
     }

@@ -125,27 +125,40 @@ package struct SamplingConfiguration: ConfigSection {
     package var spacing = TimestepSpacing.leading
     package var sampler = SamplerKind.ddim
     package var guidanceScale = 1.0
+    package var karras = false
 
     package init() {}
 
-    init(timesteps: Int) { steps = min(steps, timesteps) }
+    /// - Parameter endsInNoise: whether the last timestep is pure noise, from which sampling must then start.
+    init(timesteps: Int, endsInNoise: Bool) {
+        steps = min(steps, timesteps)
+        if endsInNoise { spacing = .trailing }
+    }
 
     package static var keys: [ConfigKey<SamplingConfiguration>] {
         [
             .init("count", \.count, .atLeast(1), .harmless, "Number of samples in a grid."),
             .init("steps", \.steps, .atLeast(1), .harmless, "Denoising steps."),
             .init("eta", \.eta, .within(0...1), .harmless, "η of DDIM: 0 is deterministic, 1 is ancestral."),
-            .init("spacing", \.spacing, .harmless, "Which of the training timesteps the sampler visits."),
+            .init(
+                "spacing", \.spacing, .harmless, "Which of the training timesteps the sampler visits.",
+                defaultText: "trailing with diffusion.rescale_betas_zero_snr, otherwise leading"),
             .init("sampler", \.sampler, .harmless, "The sampler."),
             .init(
                 "guidance_scale", \.guidanceScale, .atLeast(0), .harmless,
                 "Scale of classifier-free guidance for a class-conditional model; 1 for none.",
                 omitted: { $0.guidanceScale == 1 }),
+            .init(
+                "karras", \.karras, .harmless,
+                "Space the noise levels as Karras et al. (2022); for dpmpp, unipc, heun and euler.",
+                omitted: { !$0.karras }),
         ]
     }
 
     package func check() throws(ConfigError) {
         try require(sampler == .ddim || eta == 0, "eta", "only applies to sampler: ddim")
+        try require(
+            !karras || sampler.hasKarrasSigmas, "karras", "does not apply to sampler: \(sampler.rawValue)")
     }
 }
 

@@ -108,7 +108,7 @@ package struct EvaluateRun {
             guard communicator.isRoot else { return }
             let result = try EvaluationResult(
                 outcome, of: evaluation, step: opened.step, weights: opened.weights,
-                sampler: request.samples == nil ? request.settings : nil
+                sampler: (evaluation.samples as? GeneratedImages)?.settings
             ).write(to: opened.output, in: opened.base)
             printLine("\(result.result.table)\nWrote \(result.path)")
         }

@@ -156,16 +156,18 @@ package struct GeneratedImages: EvaluationImages {
     package init(
         name: String, pictures: SamplePictures, settings: SamplingSettings, count: Int, identity: String
     ) {
-        (self.name, self.pictures, self.settings) = (name, pictures, settings)
+        (self.name, self.pictures) = (name, pictures)
+        self.settings = settings.resolved(for: pictures.generator.scheduler)
         (self.count, self.identity) = (count, identity)
     }
 
     package var fingerprint: String {
         contentHash(
             [
-                identity, settings.method.rawValue, String(settings.steps), String(settings.eta),
+                identity, settings.method?.rawValue ?? "", String(settings.steps), String(settings.eta),
                 settings.spacing?.rawValue ?? "", String(settings.seed), String(settings.batchSize),
-            ] + (settings.classes == ClassRequest() ? [] : ["\(settings.classes)"]))
+            ] + (settings.karras.map { ["karras \($0)"] } ?? [])
+                + (settings.classes == ClassRequest() ? [] : ["\(settings.classes)"]))
     }
 
     package func className(_ index: Int) -> String? {
@@ -174,7 +176,7 @@ package struct GeneratedImages: EvaluationImages {
 
     package func images(_ range: Range<Int>, progress: (Double) throws -> Void) throws -> [Image] {
         var done = 0
-        let steps = Double(max(1, settings.steps))
+        let steps = Double(try pictures.generator.evaluations(settings))
         return try withoutActuallyEscaping(progress) { progress in
             let latents = try pictures.generator.generate(
                 range, settings,
@@ -197,7 +199,8 @@ package struct GeneratedImages: EvaluationImages {
         let step = monotonicSeconds() - began
         began = monotonicSeconds()
         _ = try pictures.decode(latents, count: batch.count)
-        return (Double(settings.steps) * step + monotonicSeconds() - began) / Double(batch.count)
+        let steps = Double(try pictures.generator.evaluations(settings))
+        return (steps * step + monotonicSeconds() - began) / Double(batch.count)
     }
 }
 

@@ -52,11 +52,16 @@ package final class SampleGenerator {
         _ range: Range<Int>, _ settings: SamplingSettings, initial: [Float]? = nil,
         observe: ((DenoisingMoment) -> Void)? = nil, progress: ((Int) throws -> Void)? = nil
     ) throws -> [Float] {
-        try run(
-            range,
-            try settings.method.make(makeSchedule(settings), steps: settings.steps, eta: settings.eta),
-            settings, initial ?? initialNoise(range, settings),
-            observe, progress)
+        let sampler = try settings.sampler(of: scheduler)
+        var sample = initial ?? initialNoise(range, settings)
+        let scale = sampler.initialNoiseScale
+        if scale != 1 { for i in sample.indices { sample[i] *= scale } }
+        return try run(range, sampler, settings, sample, observe, progress)
+    }
+
+    /// Model evaluations for each sample; see `DiffusionSampler.timesteps`.
+    package func evaluations(_ settings: SamplingSettings) throws -> Int {
+        try settings.sampler(of: scheduler).timesteps.count
     }
 
     /// The noise from which deterministic DDIM would generate the given samples; see `DDIMInversion`.
@@ -66,10 +71,12 @@ package final class SampleGenerator {
     package func invert(
         _ samples: [Float], _ settings: SamplingSettings, progress: ((Int) throws -> Void)? = nil
     ) throws -> [Float] {
-        try run(
-            0..<samples.count / sampleSize,
-            try DDIMInversion(schedule: try makeSchedule(settings), steps: settings.steps), settings,
-            samples, nil, progress)
+        var settings = settings
+        settings.method = .ddim
+        let schedule = try NoiseSchedule(settings.scheduler(of: scheduler))
+        return try run(
+            0..<samples.count / sampleSize, try DDIMInversion(schedule: schedule, steps: settings.steps),
+            settings, samples, nil, progress)
     }
 
     private func run(
@@ -99,18 +106,26 @@ package final class SampleGenerator {
         let size = sampleSize
         let count = sample.count / size
         let predicted = UnsafeMutableBufferPointer<Float>.allocate(capacity: sample.count)
-        defer { predicted.deallocate() }
+        let input = UnsafeMutableBufferPointer<Float>.allocate(capacity: sample.count)
+        defer {
+            predicted.deallocate()
+            input.deallocate()
+        }
+        var history = SamplerHistory()
         for (index, timestep) in sampler.timesteps.enumerated() {
+            let scale = sampler.inputScale(at: index)
+            for i in sample.indices { input[i] = scale * sample[i] }
             denoiser.predict(
-                UnsafeBufferPointer(sample), height: height, width: width,
-                timesteps: Array(repeating: Float(timestep), count: count),
+                UnsafeBufferPointer(input), height: height, width: width,
+                timesteps: Array(repeating: timestep, count: count),
                 condition: classes?.condition(of: first..<first + count), into: predicted)
             observe?(
                 DenoisingMoment(
                     sampler: sampler, index: index, samples: first..<first + count,
-                    noisy: UnsafeBufferPointer(sample), output: UnsafeBufferPointer(predicted)))
+                    sample: UnsafeBufferPointer(sample), noisy: UnsafeBufferPointer(input),
+                    output: UnsafeBufferPointer(predicted)))
             sampler.step(
-                modelOutput: UnsafeBufferPointer(predicted), sample: sample, index: index
+                modelOutput: UnsafeBufferPointer(predicted), sample: sample, index: index, history: &history
             ) { noise in
                 for b in 0..<count {
                     let key = settings.key(of: first + b)
@@ -123,28 +138,23 @@ package final class SampleGenerator {
             try progress?(count)
         }
     }
-
-    private func makeSchedule(_ settings: SamplingSettings) throws -> NoiseSchedule {
-        var config = scheduler
-        if let spacing = settings.spacing { config.timestepSpacing = spacing }
-        if let clips = settings.clips { config.clipSample = clips }
-        return try NoiseSchedule(config)
-    }
 }
 
 /// A denoising step in progress, of one batch. Valid only during the call that receives it.
 package struct DenoisingMoment {
     let sampler: any DiffusionSampler
-    /// Index of the step, from 0.
+    /// Index of the model evaluation, from 0.
     package let index: Int
     /// Indices of the samples.
     package let samples: Range<Int>
-    /// x_t before the step, [B, H, W, C].
+    /// x_t before the step, as the sampler scales it.
+    let sample: UnsafeBufferPointer<Float>
+    /// x_t as the model's input, [B, H, W, C].
     package let noisy: UnsafeBufferPointer<Float>
     let output: UnsafeBufferPointer<Float>
 
     /// The model's estimate of x₀, [B, H, W, C].
     package var clean: [Float] {
-        sampler.cleanEstimate(modelOutput: output, sample: noisy, index: index)
+        sampler.cleanEstimate(modelOutput: output, sample: sample, index: index)
     }
 }

@@ -122,7 +122,7 @@ private struct RoundTrip {
     init(_ pictures: SamplePictures, _ settings: SamplingSettings) {
         self.pictures = pictures
         var settings = settings
-        settings.clips = false
+        (settings.method, settings.clips) = (.ddim, false)
         self.settings = settings
         side = pictures.generator.height * (pictures.firstStage?.downsamplingFactor ?? 1)
     }

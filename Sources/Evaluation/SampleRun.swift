@@ -57,7 +57,9 @@ package struct SampleRun {
             latents == nil
             ? try opened.visiblePictures(size: initial?.size, communicator)
             : try opened.pictures(size: initial?.size, communicator)
-        let share = try withProgress(pictures.share(of: total).count * settings.steps, communicator) {
+        let share = try withProgress(
+            pictures.share(of: total).count * pictures.generator.evaluations(settings), communicator
+        ) {
             try pictures.draw(total, settings, initial: initial?.values, progress: $0)
         }
         try write(share, pictures, total, opened, communicator)
@@ -176,11 +178,14 @@ package struct SampleRun {
             ("model", model), ("weights", opened.folder.weightsName),
         ]
         if let step = opened.folder.step { text.append(("step", String(step))) }
-        text += [("method", settings.method.rawValue), ("steps", String(settings.steps))]
+        let settings = settings.resolved(for: opened.scheduler)
+        text += [("method", settings.method?.rawValue ?? ""), ("steps", String(settings.steps))]
         if settings.method == .ddim { text.append(("eta", String(settings.eta))) }
         if settings.classes.guidanceScale != 1 {
             text.append(("guidance_scale", String(settings.classes.guidanceScale)))
         }
+        let hasLevels = settings.method?.hasKarrasSigmas == true
+        if hasLevels, settings.karras ?? opened.scheduler.useKarrasSigmas { text.append(("karras", "true")) }
         let spacing = settings.spacing ?? opened.scheduler.timestepSpacing
         return text + [("spacing", spacing.rawValue), ("program", "disttrain \(Program.version)")]
     }

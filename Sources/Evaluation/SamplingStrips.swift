@@ -18,10 +18,11 @@ extension SamplePictures {
         _ count: Int, moments: Int, _ settings: SamplingSettings, progress: ((Int) throws -> Void)? = nil
     ) throws -> Image? {
         let size = generator.sampleSize
-        let columns = max(1, min(moments, settings.steps))
+        let evaluations = try generator.evaluations(settings)
+        let columns = max(1, min(moments, evaluations))
         // The selection includes the first and the last step.
         let indices = (0..<columns).map { column in
-            columns == 1 ? 0 : column * (settings.steps - 1) / (columns - 1)
+            columns == 1 ? 0 : column * (evaluations - 1) / (columns - 1)
         }
         let range = share(of: count)
         // For each of this rank's samples x_t, then x₀, column by column: [sample, 2, columns + 1, H, W, C].
@@ -57,8 +58,8 @@ extension SamplePictures {
     /// - Parameters:
     ///   - pairs: pairs of seeds.
     ///   - frames: images per row, including both ends; at least 2.
-    ///   - settings: deterministic DDIM, since noise added during sampling would hide the effect of the
-    ///     initial noise.
+    ///   - settings: of a deterministic sampler, since noise added during sampling would hide the effect of
+    ///     the initial noise.
     /// - Returns: all images on rank 0, row by row; nil on other ranks.
     package func interpolation(
         _ pairs: [(UInt64, UInt64)], frames: Int, _ settings: SamplingSettings,
@@ -84,7 +85,9 @@ extension SampleRun {
         let opened = try open(communicator)
         let pictures = try opened.visiblePictures(communicator)
         let total = settings.seeds?.count ?? count ?? 4
-        let strip = try withProgress(pictures.share(of: total).count * settings.steps, communicator) {
+        let strip = try withProgress(
+            pictures.share(of: total).count * pictures.generator.evaluations(settings), communicator
+        ) {
             try pictures.denoisingStrip(total, moments: moments, settings, progress: $0)
         }
         try communicator.collectively("writing \(output)") {
@@ -102,8 +105,15 @@ extension SampleRun {
         _ pairs: [(UInt64, UInt64)], frames: Int, _ communicator: Communicator
     ) throws {
         let opened = try open(communicator, isOneClass: true)
+        let settings = settings.resolved(for: opened.scheduler)
+        guard settings.isDeterministic else {
+            throw RunError(
+                "--interpolate: requires deterministic sampling, but the model's sampler "
+                    + "\(settings.method?.rawValue ?? "") adds noise; choose --sampler ddim")
+        }
         let pictures = try opened.visiblePictures(communicator)
-        let steps = pictures.share(of: pairs.count * frames).count * settings.steps
+        let steps =
+            pictures.share(of: pairs.count * frames).count * (try pictures.generator.evaluations(settings))
         let images = try withProgress(steps, communicator) {
             try pictures.interpolation(pairs, frames: frames, settings, progress: $0)
         }

@@ -290,6 +290,22 @@ extension ConfigKey where Section: ConfigSection {
     }
 }
 
+extension ConfigKey {
+    /// The key for the sections to which it applies. Other sections do not write it, and ignore a value that
+    /// is not valid.
+    package func applying(to applies: @escaping (Section) -> Bool) -> ConfigKey {
+        ConfigKey(
+            name: name, isRequired: isRequired,
+            read: { node, path, section throws(ConfigError) in
+                do throws(ConfigError) {
+                    try read(node, path, &section)
+                } catch {
+                    if applies(section) { throw error }
+                }
+            }, prepare: prepare, write: { applies($0) ? write($0) : nil }, describe: describe)
+    }
+}
+
 extension ConfigRange {
     fileprivate func check(_ value: Value, _ node: ConfigNode, _ path: [String]) throws(ConfigError) {
         if contains(value) { return }

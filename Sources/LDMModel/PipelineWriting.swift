@@ -6,8 +6,9 @@ extension PipelineFolder {
     /// Writes a folder that diffusers' `DiffusionPipeline.from_pretrained` can load, from the store's current
     /// values.
     ///
-    /// In pixel space it is a DDIMPipeline or DDPMPipeline, depending on the scheduler's class. With a first
-    /// stage it is an LDMPipeline, whose autoencoder is named `vqvae` regardless of its class: for an
+    /// In pixel space it is a DDPMPipeline if that pipeline can use the scheduler as it is. A DDIMPipeline
+    /// converts any scheduler to DDIM: diffusers has no unconditional pipeline in pixel space that scales a
+    /// model's input, as Euler's and Heun's methods require. With a first stage it is an LDMPipeline, whose autoencoder is named `vqvae` regardless of its class: for an
     /// AutoencoderKL, diffusers warns that it expected a VQModel, but works. diffusers has no other pipeline
     /// with a UNet2DModel and an autoencoder.
     ///
@@ -56,7 +57,9 @@ extension PipelineFolder {
             try scheduler.write(to: schedulerFolder.file("scheduler_config.json"))
 
             var index: JSONObject = [
-                "_class_name": .string(scheduler.schedulerClass == .ddpm ? "DDPMPipeline" : "DDIMPipeline")
+                "_class_name": .string(
+                    scheduler.schedulerClass == .ddim || !scheduler.schedulerClass.preservesVariance
+                        ? "DDIMPipeline" : "DDPMPipeline")
             ]
             index["scheduler"] = ["diffusers", .string(scheduler.className)]
             index["unet"] = ["diffusers", .string(config.className)]

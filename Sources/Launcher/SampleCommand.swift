@@ -13,7 +13,8 @@ struct SampleCommand: ParsableCommand {
             clipping and timestep spacing are read from the model's scheduler_config.json.
 
               disttrain sample --model runs/quickstart --count 64 --steps 50 --output samples
-              disttrain launch -n 2 -- sample --model runs/quickstart --method ddpm --steps 1000 --output samples
+              disttrain launch -n 2 -- sample --model runs/quickstart --sampler ddpm --steps 1000 --output samples
+              disttrain sample --model runs/quickstart --sampler dpmpp-2m --karras --steps 20 --output samples
               disttrain sample --model runs/quickstart --init-noise noise.safetensors --dump-latents out.safetensors \\
                 --output samples
               disttrain launch -n 2 -- sample --model runs/quickstart --count 50000 --format npz --output samples
@@ -113,8 +114,12 @@ struct SampleCommand: ParsableCommand {
             throw ValidationError("\(kind): omit --format, --init-noise and --dump-latents")
         }
         guard kind != "--progress" else { return }
-        guard sampler.method == .ddim, sampler.eta == 0 else {
-            throw ValidationError("\(kind): requires deterministic sampling, --method ddim and --eta 0")
+        if kind == "--invert", let method = sampler.sampler, method != .ddim {
+            throw ValidationError("--invert: requires --sampler ddim, found \(method.rawValue)")
+        }
+        guard sampler.sampler?.isDeterministic != false, sampler.eta == 0 else {
+            throw ValidationError(
+                "\(kind): requires deterministic sampling, such as --sampler ddim, and --eta 0")
         }
         if seeds != nil { throw ValidationError("\(kind): omit --seeds") }
     }

@@ -19,8 +19,16 @@ struct SamplerOptions: ParsableArguments {
     var steps = 50
     @Option(help: "0: deterministic DDIM; 1: as much noise as DDPM.")
     var eta = 0.0
-    @Option(help: "Sampling method: ddim or ddpm (ancestral).")
-    var method = SamplerKind.ddim
+    @Option(
+        name: [.long, .customLong("method")],
+        help: ArgumentHelp(
+            "Sampler. Default: that of the model's scheduler; ddim for a DDIMScheduler or DDPMScheduler.",
+            valueName: "name"))
+    var sampler: SamplerKind?
+    @Flag(
+        inversion: .prefixedNo,
+        help: "Space the noise levels as Karras et al. (2022). Default: as the model's scheduler does.")
+    var karras: Bool?
     @Option(
         help: "Timestep spacing: leading, trailing or linspace. Default: the model's own."
     )
@@ -40,8 +48,8 @@ struct SamplerOptions: ParsableArguments {
 
     func settings(seeds: [UInt64]? = nil) -> SamplingSettings {
         SamplingSettings(
-            method: method, steps: steps, eta: eta, spacing: spacing, seed: seed, seeds: seeds,
-            batchSize: batch)
+            method: sampler, steps: steps, eta: eta, spacing: spacing, karras: karras, seed: seed,
+            seeds: seeds, batchSize: batch)
     }
 }
 

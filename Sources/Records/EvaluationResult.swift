@@ -73,7 +73,7 @@ package struct EvaluationResult {
             ],
             "sampler": sampler.map {
                 [
-                    "method": .string($0.method.rawValue), "steps": .integer($0.steps),
+                    "method": $0.method.map { .string($0.rawValue) } ?? .null, "steps": .integer($0.steps),
                     "eta": .number($0.eta), "seed": .integer(Int(clamping: $0.seed)),
                 ]
             } ?? .null,

@@ -243,7 +243,8 @@ extension ReportContents {
     func sampler(_ configuration: Configuration) -> String {
         let sampling = configuration.sampling
         let eta = sampling.sampler == .ddim ? ", η = \(say.number(sampling.eta))" : ""
-        return "\(sampling.sampler.rawValue.uppercased()), "
+        let karras = sampling.karras ? " (Karras)" : ""
+        return "\(sampling.sampler.rawValue.uppercased())\(karras), "
             + say("\(sampling.steps) steps", "\(sampling.steps) ステップ") + eta
     }
 }

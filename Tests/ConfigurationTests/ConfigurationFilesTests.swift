@@ -28,8 +28,7 @@ private let folder = repositoryPath("configs")
                 #expect(configuration.name == stem)
                 #expect(try Configuration(yaml: configuration.resolvedYAML(), source: name) == configuration)
                 let sampling = configuration.sampling
-                let sampler = try sampling.sampler.make(
-                    configuration.noiseSchedule(), steps: sampling.steps, eta: sampling.eta)
+                let sampler = try configuration.samplingSettings.sampler(of: configuration.schedulerConfig())
                 #expect(sampler.timesteps.count == sampling.steps)
             }
         }

@@ -120,6 +120,28 @@ private func failure(_ yaml: String, _ overrides: [String] = []) throws -> Confi
         #expect(configuration.schedulerConfig().predictionType == .velocity)
     }
 
+    @Test func theSchedulerFollowsTheSampler() throws {
+        let plain = try read(minimal)
+        #expect(plain.schedulerConfig().schedulerClass == .ddim && plain.sampling.spacing == .leading)
+        // Keys of later versions are omitted at their defaults: the configuration keeps its hash.
+        #expect(!plain.resolvedYAML().contains("karras") && !plain.resolvedYAML().contains("zero_snr"))
+        let solver = try read(minimal + "\nsampling: {sampler: dpmpp-3m-sde, karras: true}")
+            .schedulerConfig()
+        #expect(solver.schedulerClass == .dpmSolver && solver.solverOrder == 3)
+        #expect(solver.algorithmType == .sde && solver.useKarrasSigmas)
+        let rescaled = try read(
+            minimal + "\ndiffusion: {rescale_betas_zero_snr: true, prediction: sample, min_snr_gamma: 5}")
+        #expect(rescaled.schedulerConfig().rescaleBetasZeroSNR && rescaled.sampling.spacing == .trailing)
+        #expect(try rescaled.noiseSchedule().alphasCumprod.last == 0)
+        // Only DDPMScheduler has the sigmoid schedule; the others are given its β.
+        for (sampler, isWrittenOut) in [("ddpm", false), ("ddim", true)] {
+            let scheduler = try read(
+                minimal + "\ndiffusion: {schedule: sigmoid}\nsampling: {sampler: \(sampler)}"
+            ).schedulerConfig()
+            #expect((scheduler.trainedBetas != nil) == isWrittenOut && scheduler.betaSchedule == .sigmoid)
+        }
+    }
+
     @Test(arguments: [
         ("train.stps=5", "--set train.stps=5: train.stps: unknown key; did you mean 'steps'?"),
         (
@@ -186,6 +208,25 @@ private func failure(_ yaml: String, _ overrides: [String] = []) throws -> Confi
         ("diffusion: {prediction: x0}", "expected one of epsilon, v_prediction, sample"),
         ("sampling: {eta: 1.1}", "sampling.eta: found 1.1"),
         ("sampling: {sampler: ddpm, eta: 1}", "only applies to sampler: ddim"),
+        ("sampling: {sampler: dpm}", "expected one of ddim, ddpm, dpmpp-1m"),
+        ("sampling: {sampler: euler-a, karras: true}", "sampling.karras: does not apply to sampler: euler-a"),
+        (
+            "diffusion: {prediction: sample}\nsampling: {sampler: euler-a}",
+            "sampling.sampler: euler-a: prediction_type: found sample"
+        ),
+        (
+            "diffusion: {prediction: sample, rescale_betas_zero_snr: true}\nsampling: {sampler: heun}",
+            "sampling.sampler: heun: rescale_betas_zero_snr: found true"
+        ),
+        (
+            "diffusion: {timesteps: 10}\nsampling: {sampler: unipc, steps: 10}",
+            "sampling.steps: found 10 sampling steps, expected 1 to 9"
+        ),
+        ("diffusion: {rescale_betas_zero_snr: true}", "diffusion.rescale_betas_zero_snr: found true with"),
+        (
+            "diffusion: {rescale_betas_zero_snr: true, prediction: sample, timesteps: 1}",
+            "needs two timesteps or more"
+        ),
         ("checkpoint: {keep_last: 0}", "checkpoint.keep_last: found 0"),
         ("checkpoint: {keep_best: -1}", "checkpoint.keep_best: found -1"),
         ("logging: {tensorboard: 1}", "logging.tensorboard: found 1, expected true or false"),

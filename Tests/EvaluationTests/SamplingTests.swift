@@ -49,6 +49,21 @@ private func generator() throws -> SampleGenerator {
         }
     }
 
+    /// Samplers keep what they need of previous steps for each batch, and draw noise for each sample.
+    @Test(arguments: SamplerKind.allCases)
+    func samplesDoNotDependOnTheBatch(kind: SamplerKind) throws {
+        let generator = try generator()
+        func settings(_ batch: Int) -> SamplingSettings {
+            SamplingSettings(method: kind, steps: 5, spacing: .trailing, seed: 3, batchSize: batch)
+        }
+        let together = try generator.generate(0..<3, settings(3))
+        #expect(try generator.generate(0..<3, settings(2)) == together)
+        let size = generator.sampleSize
+        #expect(try generator.generate(2..<3, settings(1)) == Array(together[(2 * size)...]))
+        #expect(together.allSatisfy { $0.isFinite })
+        #expect(try generator.evaluations(settings(1)) == (kind == .heun ? 9 : 5))
+    }
+
     @Test func momentsAreShownInOrderAndEndWithTheSample() throws {
         let generator = try generator()
         let settings = SamplingSettings(steps: 5, seed: 2, batchSize: 2)

@@ -62,10 +62,43 @@ expect_status 0 "${sample[@]}" --init-noise "$scratch/inverted1/noise.safetensor
 expect_status 0 "${sample[@]}" --invert "$scratch/seeds1" --count 2 --output "$scratch/inverted3"
 expect_text "Inverted 2 pictures" 1
 
+# Every sampler, on any number of ranks; noise that a sampler adds is keyed by sample and step.
+for sampler in dpmpp-2m dpmpp-2m-sde dpmpp-3m unipc heun euler euler-a; do
+    options=(--sampler "$sampler" --count 3 --batch 2)
+    [[ $sampler == euler-a ]] || options+=(--karras)
+    expect_status 0 "${sample[@]}" "${options[@]}" --format png --output "$scratch/$sampler-1"
+    expect_status 0 ranks 2 "${sample[@]}" "${options[@]}" --format png --output "$scratch/$sampler-2"
+    same_pictures "$scratch/$sampler-1" "$scratch/$sampler-2"
+    grep -qaE "method.$sampler" "$scratch/$sampler-1/sample_00000.png" || fail "no text 'method.$sampler' in the PNG"
+done
+expect_status 0 "${sample[@]}" --sampler heun --progress 3 --count 2 --output "$scratch/progress3"
+expect_status 0 "${sample[@]}" --sampler unipc --interpolate 3:11 --frames 3 --output "$scratch/between4"
+# --method is its old name.
+expect_status 0 "${sample[@]}" --method dpmpp-2m --karras --count 3 --batch 2 --format png --output "$scratch/method"
+same_pictures "$scratch/dpmpp-2m-1" "$scratch/method"
+
+# A run's own sampler: its class survives in the exported pipeline, and samples with it by default.
+expect_status 0 "$disttrain" train --config "$repository/configs/tiny.yaml" --output "$scratch/solver" \
+    --set train.steps=2 --set train.batch_size=4 --set train.sample_every=2 --set optimizer.warmup_steps=0 \
+    --set sampling.sampler=dpmpp-3m --set sampling.karras=true --set sampling.steps=4 --set sampling.count=2 \
+    --set diffusion.prediction=sample --set diffusion.schedule=sigmoid --set diffusion.min_snr_gamma=5 \
+    --set diffusion.rescale_betas_zero_snr=true
+expect_status 0 "$disttrain" checkpoint export --model "$scratch/solver" --output "$scratch/exported"
+for model in "$scratch/solver/model" "$scratch/exported"; do
+    grep -q '"solver_order": 3' "$model/scheduler/scheduler_config.json" || fail "$model has another scheduler"
+    grep -q '"_class_name": "DPMSolverMultistepScheduler"' "$model/scheduler/scheduler_config.json" || fail "no class"
+done
+expect_status 0 "$disttrain" sample --model "$scratch/exported" --steps 4 --count 2 --format png --output "$scratch/own"
+grep -qa 'method.dpmpp-3m' "$scratch/own/sample_00000.png" || fail "the model's class did not select the sampler"
+expect_status 0 "$disttrain" sample --model "$scratch/exported" --steps 4 --count 2 --format png --sampler dpmpp-3m \
+    --karras --output "$scratch/named"
+same_pictures "$scratch/own" "$scratch/named"
+
 # Invalid combinations are rejected with one line.
 for wrong in "--seeds 5-3" "--seeds 1,1" "--seeds 0-2000000" "--seeds x" "--seeds 1-2 --count 2" "--interpolate 3" \
     "--interpolate 1:2 --eta 1" "--progress 2 --format npz" "--progress 2 --invert x" "--frames 1" "--format gif" \
-    "--invert x --method ddpm"; do
+    "--invert x --method ddpm" "--invert x --sampler euler" "--interpolate 1:2 --sampler euler-a" "--sampler dpm" \
+    "--sampler euler-a --karras" "--sampler dpmpp-2m --eta 1" "--sampler dpmpp-2m --steps 1000"; do
     # shellcheck disable=SC2086
     expect_status 2 "${sample[@]}" $wrong --output "$scratch/wrong"
 done

@@ -2,6 +2,7 @@ import FileFormats
 import LDMModel
 import Support
 import Testing
+import TestSupport
 
 @Suite struct DiffusionSchedulerConfigTests {
     private func decode(_ json: String) throws -> SchedulerConfig {
@@ -28,34 +29,40 @@ import Testing
         #expect(latent.setAlphaToOne)
     }
 
-    @Test func defaultsAreThoseOfDiffusers() throws {
-        // inspect.signature(DDIMScheduler.__init__) and DDPMScheduler's of diffusers 0.42, as JSON.
-        let common = """
-            "num_train_timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear",
-            "trained_betas": null, "clip_sample": true, "prediction_type": "epsilon", "thresholding": false,
-            "dynamic_thresholding_ratio": 0.995, "clip_sample_range": 1.0, "sample_max_value": 1.0,
-            "timestep_spacing": "leading", "steps_offset": 0, "rescale_betas_zero_snr": false
-            """
-        for (name, own) in [
-            ("DDIMScheduler", #""set_alpha_to_one": true"#),
-            ("DDPMScheduler", #""variance_type": "fixed_small""#),
-        ] {
-            let full = "{\"_class_name\": \"\(name)\", \(common), \(own)}"
-            let config = try decode(full)
-            #expect(try config == decode("{\"_class_name\": \"\(name)\"}"))
-            let keys = try #require(JSONValue(parsing: full).objectValue).keys.filter { $0 != "_class_name" }
-            #expect(Set(config.node.entries?.map(\.key) ?? []) == Set(keys))
-        }
+    /// The defaults of diffusers 0.42, as `save_pretrained` writes them, except keys that are only noted.
+    @Test(arguments: SchedulerClass.allCases)
+    func defaultsAreThoseOfDiffusers(schedulerClass: SchedulerClass) throws {
+        let path = fixturePath("schedules/defaults/\(schedulerClass.rawValue).json")
+        let file = try ConfigNode(jsonFile: path)
+        let config = try SchedulerConfig(config: file)
+        #expect(config == SchedulerConfig(schedulerClass))
+        #expect(config == (try decode("{\"_class_name\": \"\(schedulerClass.rawValue)\"}")))
+        let keys = (file.entries ?? []).map(\.key).filter { !$0.hasPrefix("_") }
+        let written = Set(config.node.entries?.map(\.key) ?? [])
+        // Omitted at their default.
+        #expect(Set(keys).subtracting(written).isSubset(of: ["lambda_min_clipped", "variance_type"]))
+        #expect(written.isSubset(of: keys))
     }
 
     @Test func keysOfOtherSchedulersHaveNoEffect() throws {
         let config = try decode(
             """
             {"_class_name": "DDIMScheduler", "_use_default_values": ["sample_max_value"], "skip_prk_steps": true,
-             "algorithm_type": "dpmsolver++", "solver_order": 2, "use_karras_sigmas": false,
-             "interpolation_type": "linear", "lower_order_final": true, "steps_offset": 1}
+             "solver_order": 2, "use_karras_sigmas": false,
+             "interpolation_type": "linear", "lower_order_final": true, "use_beta_sigmas": true,
+             "algorithm_type": "dpmsolver", "steps_offset": 1}
             """)
         #expect(config.stepsOffset == 1)
+        #expect(config.node["algorithm_type"] == nil)
+        // They take effect with the sampler that has them.
+        let solver = try decode(
+            #"{"_class_name": "UniPCMultistepScheduler", "euler_at_final": true, "clip_sample": true, "solver_order": 3}"#
+        )
+        #expect(solver.usualSampler == .uniPC)
+        let other = solver.with(.dpm2)
+        #expect(other.eulerAtFinal && other.solverOrder == 2 && other.solverType == .midpoint)
+        #expect(other.usualSampler == .dpm2)
+        #expect(solver.with(.ddim).clipSample)
     }
 
     @Test func noiseDifferences() {
@@ -75,13 +82,27 @@ import Testing
         #expect(here.noiseDifferences(from: there).count == 1)
     }
 
+    /// Only DDPMScheduler has the sigmoid schedule.
+    @Test func otherClassesReadTheSigmoidScheduleFromItsBetas() throws {
+        var config = SchedulerConfig(.ddpm)
+        config.betaSchedule = .sigmoid
+        #expect(config.withBetasWrittenOut == config)
+        let other = config.with(.dpm2).withBetasWrittenOut
+        #expect(other.trainedBetas?.count == 1000)
+        #expect(try decode(other.jsonText()).trainedBetas == other.trainedBetas)
+        #expect(try NoiseSchedule(other).alphasCumprod == NoiseSchedule(config).alphasCumprod)
+        #expect(config.noiseDifferences(from: other) == [])
+        var third = other
+        third.trainedBetas?[3] = 0.5
+        #expect(config.noiseDifferences(from: third).count == 1)
+    }
+
     @Test func writesWhatItReads() throws {
         for className in SchedulerClass.allCases {
-            var config = SchedulerConfig()
-            config.schedulerClass = className
+            var config = SchedulerConfig(className)
             config.betaSchedule = .squaredCosine
             config.predictionType = .velocity
-            config.rescaleBetasZeroSNR = true
+            config.rescaleBetasZeroSNR = className != .heun
             config.trainedBetas = nil
             let text = try config.jsonText()
             #expect(try decode(text) == config)
@@ -92,8 +113,29 @@ import Testing
     @Test(arguments: [
         (#"{"thresholding": true}"#, "thresholding"),
         (#"{"beta_schedul": "linear"}"#, "did you mean 'beta_schedule'?"),
-        (#"{"beta_schedule": "sigmoid"}"#, "expected one of linear, scaled_linear, squaredcos_cap_v2"),
-        (#"{"variance_type": "learned"}"#, "fixed_small"), (#"{"beta_start": 0.5}"#, "beta_end"),
+        (
+            #"{"beta_schedule": "laplace"}"#,
+            "expected one of linear, scaled_linear, squaredcos_cap_v2, sigmoid"
+        ),
+        (#"{"variance_type": "learned"}"#, "models that also predict the variance are not supported"),
+        (#"{"variance_type": "learned_range"}"#, "fixed_small"),
+        (#"{"variance_type": "fixed_large_log"}"#, "use fixed_large"),
+        (#"{"variance_type": "fixed"}"#, "expected one of fixed_small"),
+        (#"{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"}"#, "dpmsolver++"),
+        (#"{"_class_name": "DPMSolverMultistepScheduler", "solver_order": 4}"#, "expected 1 to 3"),
+        (#"{"_class_name": "DPMSolverMultistepScheduler", "use_lu_lambdas": true}"#, "use_lu_lambdas"),
+        (#"{"_class_name": "DPMSolverMultistepScheduler", "use_flow_sigmas": true}"#, "flow matching"),
+        (#"{"_class_name": "UniPCMultistepScheduler", "predict_x0": false}"#, "sigma_min"),
+        (#"{"_class_name": "UniPCMultistepScheduler", "solver_p": {}}"#, "solver_p"),
+        (#"{"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}"#, "'discrete'"),
+        (
+            #"{"_class_name": "EulerAncestralDiscreteScheduler", "prediction_type": "sample"}"#,
+            "another sampler"
+        ),
+        (
+            #"{"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": true, "sigma_min": 2, "sigma_max": 1}"#,
+            "expected less than sigma_max"
+        ), (#"{"beta_start": 0.5}"#, "beta_end"),
         (#"{"trained_betas": [0.1]}"#, "num_train_timesteps"),
         (#"{"_class_name": "PNDMScheduler"}"#, "DDIMScheduler"),
         (#"{"num_train_timesteps": 1.5}"#, "expected a whole number"),

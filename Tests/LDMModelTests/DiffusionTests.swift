@@ -182,6 +182,12 @@ private func expectClose(
         #expect(schedule.alphasCumprod[999] == 0)
         #expect(schedule.snr(999) == 0)
         #expect(schedule.lossWeight(999, minSNRGamma: 5) == 0)
+        // All weights are finite, whatever is predicted.
+        config.predictionType = .sample
+        for config in [config, schedule.config] {
+            let schedule = try NoiseSchedule(config)
+            #expect((0..<1000).allSatisfy { schedule.lossWeight($0, minSNRGamma: 5).isFinite })
+        }
     }
 }
 
@@ -239,7 +245,8 @@ private func expectClose(
         let sampler = try DDIMSampler(schedule: schedule, steps: 50)
         let clean: Float = 0.37
         var sample = [schedule.signalScale(999) * clean + schedule.noiseScale(999) * 0.8]
-        for (index, t) in sampler.timesteps.enumerated() {
+        for (index, timestep) in sampler.timesteps.enumerated() {
+            let t = Int(timestep)
             let epsilon = (sample[0] - schedule.signalScale(t) * clean) / schedule.noiseScale(t)
             sampler.step(modelOutput: [epsilon], sample: &sample, index: index)
         }

@@ -6,21 +6,14 @@ import TestSupport
 private let stepNames = ["num_inference_steps", "steps"]
 
 extension FixtureCase {
-    /// The sampler in the case's settings: DDIM with its η, or DDPM.
+    /// The sampler of the case's scheduler, with its η for DDIM.
     fileprivate func sampler() throws -> any DiffusionSampler {
-        let config = try scheduler()
-        let schedule = try NoiseSchedule(config)
-        let steps = try settings.integer(stepNames)
-        switch config.schedulerClass {
-        case .ddim:
-            return try DDIMSampler(
-                schedule: schedule, steps: steps, eta: try settings.number(["eta"], default: 0))
-        case .ddpm: return try DDPMSampler(schedule: schedule, steps: steps)
-        }
+        try scheduler().sampler(
+            steps: try settings.integer(stepNames), eta: try settings.number(["eta"], default: 0))
     }
 
-    /// Runs a sampler's steps with the case's own noise. `output` returns a step's model output, and `result`
-    /// receives its sample.
+    /// Runs a sampler's steps with the case's own noise. `output` returns the model's output for a step's input,
+    /// and `result` receives its sample.
     ///
     /// - Parameter shape: set if the noise is [B, C, …] and `sample` is [B, …, C]; nil if they have the same
     ///   layout.
@@ -29,6 +22,7 @@ extension FixtureCase {
         output: (Int, [Float]) throws -> [Float], result: (Int, inout [Float]) throws -> Void
     ) throws {
         let count = sampler.timesteps.count
+        var history = SamplerHistory()
         for index in 0..<count {
             var noise: [Float] = []
             if sampler.needsNoise(at: index) {
@@ -41,7 +35,10 @@ extension FixtureCase {
                         path, "'variance_noise' has \(noise.count) values a step, expected \(sample.count)")
                 }
             }
-            sampler.step(modelOutput: try output(index, sample), sample: &sample, index: index) { buffer in
+            let input = sample.map { sampler.inputScale(at: index) * $0 }
+            sampler.step(
+                modelOutput: try output(index, input), sample: &sample, index: index, history: &history
+            ) { buffer in
                 for i in buffer.indices { buffer[i] = noise[i] }
             }
             try result(index, &sample)
@@ -71,7 +68,10 @@ extension FixtureCase {
         let sampler = try fixture.sampler()
         let alphas = try fixture.tensor(["alphas_cumprod"]).floats()
         #expect(relativeNorm(sampler.schedule.alphasCumprod, alphas) < 1e-6)
-        #expect(sampler.timesteps == (try fixture.tensor(["timesteps"]).integers()))
+        let timesteps = try fixture.tensor(["timesteps"]).floats()
+        try #require(sampler.timesteps.count == timesteps.count)
+        // Timesteps of Karras noise levels lie between whole ones.
+        #expect(zip(sampler.timesteps, timesteps).allSatisfy { abs($0 - $1) < 1e-3 })
 
         let count = sampler.timesteps.count
         let chain = try chain(fixture, count: count)
@@ -98,13 +98,13 @@ extension FixtureCase {
         let (B, H, W, C) = (noise.shape[0], noise.shape[1], noise.shape[2], noise.shape[3])
         // Optional in a case: the sample after each step.
         let samples = try fixture.findSteps(["samples"])
-        var sample = noise.values
+        var sample = noise.values.map { sampler.initialNoiseScale * $0 }
         try fixture.run(
             sampler, &sample, shape: (B, C),
             output: { index, sample in
                 denoiser.predict(
                     sample, height: H, width: W,
-                    timesteps: Array(repeating: Float(sampler.timesteps[index]), count: B))
+                    timesteps: Array(repeating: sampler.timesteps[index], count: B))
             },
             result: { index, sample in
                 guard let samples else { return }

@@ -31,10 +31,9 @@ enum Hostile {
         switch node["_class_name"]?.value {
         case .string("AutoencoderKL"): _ = try AutoencoderKL(AutoencoderKLConfig(config: node))
         case .string("VQModel"): _ = try VQModel(VQModelConfig(config: node))
-        case .string("DDIMScheduler"), .string("DDPMScheduler"):
-            let schedule = try NoiseSchedule(SchedulerConfig(config: node))
-            let steps = [1, 3, schedule.count]
-            for steps in steps { _ = try schedule.timesteps(steps: steps) }
+        case .string(let name) where SchedulerClass(rawValue: name) != nil:
+            let config = try SchedulerConfig(config: node)
+            for steps in [1, 3, config.numTrainTimesteps - 1] { _ = try config.sampler(steps: steps) }
         default: _ = try UNet2DModel(UNet2DConfig(config: node))
         }
     }
@@ -53,8 +52,7 @@ enum Hostile {
         }
         var sources = try names.map(Self.bytes)
         for schedulerClass in SchedulerClass.allCases {
-            var config = SchedulerConfig()
-            config.schedulerClass = schedulerClass
+            var config = SchedulerConfig(schedulerClass)
             config.numTrainTimesteps = 100
             sources.append(Array(try config.jsonText().utf8))
         }

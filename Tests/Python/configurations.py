@@ -66,28 +66,77 @@ def image_size(config, random):
     return [factor * random.randint(least, 24 // factor) for least in (2, 1)]
 
 
+SOLVERS = [
+    "DPMSolverMultistepScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "HeunDiscreteScheduler",
+    "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"]
+
+
 def scheduler(random):
     """Class name, configuration, steps and η."""
+    if random.random() < 0.6:
+        return solver(random)
     name = random.choice(["DDIMScheduler", "DDIMScheduler", "DDPMScheduler"])
-    timesteps = random.choice([1000, 1000, 250, 40])
-    prediction = random.choice(["epsilon", "v_prediction", "sample"])
-    config = dict(
-        num_train_timesteps=timesteps, beta_start=random.choice([0.0001, 0.0015]),
-        beta_end=random.choice([0.02, 0.0195]), prediction_type=prediction,
-        beta_schedule=random.choice(["linear", "scaled_linear", "squaredcos_cap_v2"]),
-        clip_sample=random.random() < 0.5, clip_sample_range=random.choice([1.0, 0.7]),
-        timestep_spacing=random.choice(["leading", "trailing", "linspace"]),
-        # With ε-prediction, a schedule that ends in pure noise divides by zero.
-        rescale_betas_zero_snr=prediction != "epsilon" and random.random() < 0.3)
-    steps = random.randint(1, 12)
-    if config["timestep_spacing"] == "leading":
-        config["steps_offset"] = random.randint(0, 1)
-    if random.random() < 0.2:
-        config["trained_betas"] = [random.uniform(0.001, 0.05) for _ in range(timesteps)]
+    config, steps = _schedule(random, ["epsilon", "v_prediction", "sample"])
+    config.update(clip_sample=random.random() < 0.5, clip_sample_range=random.choice([1.0, 0.7]))
     if name == "DDIMScheduler":
         config["set_alpha_to_one"] = random.random() < 0.5
         # From pure noise with η near 1, diffusers takes the root of a negative number.
         eta = 0.0 if config["rescale_betas_zero_snr"] else random.choice([0.0, 0.0, 0.5, 1.0])
         return name, config, steps, eta
     config["variance_type"] = random.choice(["fixed_small", "fixed_small_log", "fixed_large"])
+    if random.random() < 0.2:
+        config["beta_schedule"] = "sigmoid"
+    return name, config, steps, 0.0
+
+
+def _schedule(random, predictions):
+    """The keys that all schedulers have, and the number of steps."""
+    timesteps = random.choice([1000, 1000, 250, 40])
+    prediction = random.choice(predictions)
+    config = dict(
+        num_train_timesteps=timesteps, beta_start=random.choice([0.0001, 0.0015]),
+        beta_end=random.choice([0.02, 0.0195]), prediction_type=prediction,
+        beta_schedule=random.choice(["linear", "scaled_linear", "squaredcos_cap_v2"]),
+        timestep_spacing=random.choice(["leading", "trailing", "linspace"]),
+        # With ε-prediction, a schedule that ends in pure noise divides by zero.
+        rescale_betas_zero_snr=prediction != "epsilon" and random.random() < 0.3)
+    if config["timestep_spacing"] == "leading":
+        config["steps_offset"] = random.randint(0, 1)
+    if random.random() < 0.2:
+        config["trained_betas"] = [random.uniform(0.001, 0.05) for _ in range(timesteps)]
+    return config, random.randint(1, 12)
+
+
+def solver(random):
+    """The same for the classes that solve the diffusion ODE or SDE."""
+    name = random.choice(SOLVERS)
+    predictions = ["epsilon", "v_prediction"] if "Ancestral" in name else ["epsilon", "v_prediction", "sample"]
+    config, steps = _schedule(random, predictions)
+    if name == "HeunDiscreteScheduler":
+        del config["rescale_betas_zero_snr"]
+        config.update(clip_sample=random.random() < 0.3, clip_sample_range=0.7)
+    if "Ancestral" not in name:
+        config["use_karras_sigmas"] = random.random() < 0.4
+        # Without a second noise level, the last one would be infinitely far away.
+        steps = max(2, steps)
+    if name in ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "EulerDiscreteScheduler"):
+        config["final_sigmas_type"] = random.choice(["zero", "sigma_min"])
+    if name == "DPMSolverMultistepScheduler":
+        config.update(
+            algorithm_type=random.choice(["dpmsolver++", "sde-dpmsolver++"]), solver_order=random.randint(1, 3),
+            solver_type=random.choice(["midpoint", "heun"]), lower_order_final=random.random() < 0.7,
+            euler_at_final=random.random() < 0.3)
+        if config["use_karras_sigmas"]:
+            # diffusers truncates its interpolated timesteps of the cosine schedule, where rounding decides.
+            config["beta_schedule"] = random.choice(["linear", "scaled_linear"])
+    if name == "UniPCMultistepScheduler":
+        config.update(
+            solver_order=random.randint(1, 3), solver_type=random.choice(["bh1", "bh2"]),
+            predict_x0=random.random() < 0.7, lower_order_final=random.random() < 0.7,
+            disable_corrector=random.choice([[], [0], [1, 3]]))
+        # With the others, diffusers' last step divides zero by zero.
+        if not (config["solver_type"] == "bh2" and config["predict_x0"] and config["lower_order_final"]):
+            config["final_sigmas_type"] = "sigma_min"
+    if name == "EulerDiscreteScheduler" and config["final_sigmas_type"] == "zero":
+        config["interpolation_type"] = random.choice(["linear", "linear", "log_linear"])
     return name, config, steps, 0.0

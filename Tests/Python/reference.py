@@ -49,6 +49,19 @@ def latents_by_ddim(unet, scheduler, noise, steps, **changes):
     return latents
 
 
+@torch.no_grad()
+def latents_by(scheduler, unet, noise, steps):
+    """The scheduler's own sampling loop, as diffusers' pipelines run it: final latents [N, C, H, W]."""
+    scheduler.set_timesteps(steps)
+    # Rounding may yield the first timestep twice. Without this call, the second one would be taken for the first.
+    scheduler.set_begin_index(0)
+    latents = noise * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        output = unet(scheduler.scale_model_input(latents, t), t).sample
+        latents = scheduler.step(output, t, latents).prev_sample
+    return latents
+
+
 def images_of(pipeline, noise, steps):
     """The pipeline's own __call__ from given noise: images [N, 3, H, W] in [0, 1]."""
     pipeline.set_progress_bar_config(disable=True)

@@ -3,14 +3,15 @@
 import pytest
 import torch
 from diffusers import (
-    AutoencoderKL, DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, DiffusionPipeline, LDMPipeline,
-    UNet2DModel, VQModel)
+    AutoencoderKL, DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, DiffusionPipeline,
+    DPMSolverMultistepScheduler, EulerDiscreteScheduler, HeunDiscreteScheduler, LDMPipeline, UNet2DModel,
+    UniPCMultistepScheduler, VQModel)
 from safetensors.torch import load_file
 
 from figures import check, largest
 from program import decode, pictures, sample
 from reference import (
-    WEIGHTS, give_old_names, images_of, latents_by_ddim, old_names_of, quiet, randomized, seeded)
+    WEIGHTS, give_old_names, images_of, latents_by, latents_by_ddim, old_names_of, quiet, randomized, seeded)
 
 STEPS = 10
 # Clipping x₀ makes the trajectory of a random model chaotic: PyTorch in fp32 then differs from fp64 by 1e-4 to 1.
@@ -118,3 +119,45 @@ def test_the_pipelines_own_spacing(spacing, tmp_path, seed):
     check(
         f"DDIMPipeline, {spacing} timesteps: latents", sample(folder, noise, tmp_path, steps=STEPS),
         latents_by_ddim(pipeline.unet, pipeline.scheduler, noise, STEPS), 1e-4)
+
+
+SCHEDULERS = {
+    "dpmpp-2m": lambda: DPMSolverMultistepScheduler(),
+    "dpmpp-3m": lambda: DPMSolverMultistepScheduler(solver_order=3, use_karras_sigmas=True),
+    "unipc": lambda: UniPCMultistepScheduler(timestep_spacing="trailing", solver_order=3),
+    "heun": lambda: HeunDiscreteScheduler(beta_schedule="scaled_linear"),
+    "euler": lambda: EulerDiscreteScheduler(beta_schedule="scaled_linear", use_karras_sigmas=True),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_the_class_in_the_file_selects_the_sampler(name, tmp_path, seed):
+    """A pipeline with another scheduler reproduces diffusers' result from the same noise."""
+    folder = tmp_path / "pipeline"
+    pipeline = DDPMPipeline(unet(3, seed), SCHEDULERS[name]())
+    pipeline.save_pretrained(folder)
+    noise = seeded(seed, 2, 3, 16, 16)
+    expected = latents_by(SCHEDULERS[name](), pipeline.unet, noise, 20)
+    check(f"{name}, 20 steps: latents", sample(folder, noise, tmp_path, steps=20), expected, 1e-3)
+    # Selecting the sampler by its name changes nothing.
+    check(
+        f"--sampler {name}, 20 steps: latents", sample(folder, noise, tmp_path, "--sampler", name, steps=20),
+        expected, 1e-3)
+
+
+def test_a_trained_model_with_dpm_solver(pixel_run, tmp_path, seed):
+    """An exported pipeline, to which diffusers gives a DPMSolverMultistepScheduler, reproduces its images."""
+    pipeline = DDIMPipeline.from_pretrained(pixel_run / "model")
+    scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config, use_karras_sigmas=True)
+    folder = tmp_path / "pipeline"
+    DDPMPipeline(pipeline.unet, scheduler).save_pretrained(folder)
+    size = pipeline.unet.config.sample_size
+    noise = seeded(seed, 2, 3, *([size, size] if isinstance(size, int) else size))
+    latents = sample(folder, noise, tmp_path, steps=20)
+    check(
+        "trained model, DPM-Solver++, 20 steps: latents", latents,
+        latents_by(DPMSolverMultistepScheduler.from_pretrained(folder, subfolder="scheduler"), pipeline.unet, noise, 20),
+        1e-3)
+    check(
+        "trained model, --sampler dpmpp-2m --karras: latents",
+        sample(pixel_run / "model", noise, tmp_path, "--sampler", "dpmpp-2m", "--karras", steps=20), latents, 1e-3)

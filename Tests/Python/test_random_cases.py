@@ -42,9 +42,11 @@ def test_random_configurations(tmp_path, seed, request):
             tmp_path / f"kl_{number}", kl, case, (draw.randint(1, 2), *configurations.image_size(kl, draw)), scale=0.03)
         make_models.make_vq(
             tmp_path / f"vq_{number}", vq, case, (draw.randint(1, 2), *configurations.image_size(vq, draw)))
-        name, config, steps, eta = configurations.scheduler(draw)
-        make_trajectories.make_scheduler(
-            tmp_path / f"scheduler_{number}", getattr(diffusers, name)(**config), steps, eta, case)
+        # Cheap, so there are more of them.
+        for variant in range(5):
+            name, config, steps, eta = configurations.scheduler(draw)
+            make_trajectories.make_scheduler(
+                tmp_path / f"scheduler_{number}_{variant}", getattr(diffusers, name)(**config), steps, eta, case)
     # In models with few channels, the rounding errors of bf16 do not average out: PyTorch's own exceed 2e-2, too.
     walk(tmp_path, "Fixture", "--skip", "bfloat16")
 

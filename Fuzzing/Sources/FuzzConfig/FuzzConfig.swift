@@ -18,11 +18,14 @@ public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     expectCleanly { checkStore(try AutoencoderKL(read(node, as: AutoencoderKLConfig.self)).store) }
     expectCleanly { checkStore(try VQModel(read(node, as: VQModelConfig.self)).store) }
     expectCleanly {
-        let schedule = try NoiseSchedule(read(node, as: SchedulerConfig.self))
-        for steps in [1, 2, 7, schedule.count] {
-            expectCleanly {
-                let timesteps = try schedule.timesteps(steps: steps)
-                precondition(timesteps.allSatisfy { (0..<schedule.count).contains($0) })
+        let config = try read(node, as: SchedulerConfig.self)
+        for kind in SamplerKind.allCases {
+            for steps in [1, 2, 7, config.numTrainTimesteps] {
+                expectCleanly {
+                    let sampler = try config.with(kind).sampler(steps: steps)
+                    let last = Float(config.numTrainTimesteps + config.stepsOffset)
+                    precondition(sampler.timesteps.allSatisfy { $0 >= 0 && $0 <= last })
+                }
             }
         }
     }

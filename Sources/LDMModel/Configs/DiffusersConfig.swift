@@ -21,14 +21,19 @@ extension DiffusersConfig {
     }
 
     package mutating func begin(_ node: ConfigNode, path: [String]) throws(ConfigError) {
-        guard let found = node["_class_name"] else { return }
-        guard case .string(let name) = found.value, Self.classNames.contains(name) else {
+        if let name = try Self.className(in: node, path: path) { className = name }
+    }
+
+    /// The class that a file names; nil if it names none.
+    static func className(in node: ConfigNode, path: [String]) throws(ConfigError) -> String? {
+        guard let found = node["_class_name"] else { return nil }
+        guard case .string(let name) = found.value, classNames.contains(name) else {
             throw ConfigError(
                 .unsupported, at: path + ["_class_name"],
-                "found \(found.found), expected \(Self.classNames.joined(separator: " or "))",
+                "found \(found.found), expected \(classNames.joined(separator: " or "))",
                 location: found.location)
         }
-        className = name
+        return name
     }
 
     /// Reads a JSON file in diffusers' format. Keys that start with "_" are ignored.
@@ -37,7 +42,7 @@ extension DiffusersConfig {
     }
 
     /// Validates a configuration that was not read; the error's path is relative to this section.
-    package func validate() throws(ConfigError) { _ = try Self(config: node) }
+    package func validate() throws(ConfigError) { _ = try Self(config: node, defaults: self) }
 
     /// The configuration as JSON text with `_class_name`, as diffusers' `from_pretrained` expects it.
     package func jsonText() throws(JSONError) -> String {

@@ -9,7 +9,8 @@ import FileFormats
 /// `DDIMScheduler.step`, where the previous timestep is t - T/steps regardless of the spacing.
 package struct DDIMSampler: DiffusionSampler {
     package let schedule: NoiseSchedule
-    package let timesteps: [Int]
+    package let timesteps: [Float]
+    private let visited: [Int]
     /// η, in 0...1.
     package let eta: Float
 
@@ -20,18 +21,20 @@ package struct DDIMSampler: DiffusionSampler {
         }
         self.schedule = schedule
         self.eta = Float(eta)
-        timesteps = try schedule.timesteps(steps: steps)
+        visited = try schedule.timesteps(steps: steps)
+        timesteps = visited.map(Float.init)
     }
 
+    package func alphaBar(at index: Int) -> Float { schedule.alphasCumprod[visited[index]] }
     package func needsNoise(at index: Int) -> Bool { eta > 0 }
 
     package func step(
         modelOutput: UnsafeBufferPointer<Float>, sample: UnsafeMutableBufferPointer<Float>, index: Int,
-        noise: NoiseSource? = nil
+        history: inout SamplerHistory, noise: NoiseSource?
     ) {
         precondition(modelOutput.count == sample.count, "model output and sample differ in length")
-        let t = timesteps[index]
-        let previous = t - schedule.count / timesteps.count
+        let t = visited[index]
+        let previous = t - schedule.count / visited.count
         let alphaBar = schedule.alphasCumprod[t]
         let alphaBarPrevious = previous >= 0 ? schedule.alphasCumprod[previous] : schedule.finalAlphaBar
         let variance = (1 - alphaBarPrevious) / (1 - alphaBar) * (1 - alphaBar / alphaBarPrevious)
@@ -80,7 +83,8 @@ extension UnsafeMutableBufferPointer where Element == Float {
 package struct DDIMInversion: DiffusionSampler {
     package let schedule: NoiseSchedule
     /// Noisiest last, the reverse of a sampler's order.
-    package let timesteps: [Int]
+    package let timesteps: [Float]
+    private let visited: [Int]
 
     /// - Throws: `ConfigError` if there are more steps than training timesteps; for linspace spacing, which
     ///   cannot be inverted step by step; and if a model that predicts x₀ would have to be evaluated on a
@@ -98,20 +102,24 @@ package struct DDIMInversion: DiffusionSampler {
                 "is sample with set_alpha_to_one: inversion cannot derive the noise of a clean sample")
         }
         self.schedule = schedule
-        timesteps = try schedule.timesteps(steps: steps).reversed()
+        visited = try schedule.timesteps(steps: steps).reversed()
+        timesteps = visited.map(Float.init)
     }
 
+    /// ᾱ before the step: of the sample, not of the timestep that the model is evaluated at.
+    package func alphaBar(at index: Int) -> Float {
+        let current = visited[index] - schedule.count / visited.count
+        return current >= 0 ? schedule.alphasCumprod[current] : schedule.finalAlphaBar
+    }
     package func needsNoise(at index: Int) -> Bool { false }
 
     package func step(
         modelOutput: UnsafeBufferPointer<Float>, sample: UnsafeMutableBufferPointer<Float>, index: Int,
-        noise: NoiseSource? = nil
+        history: inout SamplerHistory, noise: NoiseSource?
     ) {
         precondition(modelOutput.count == sample.count, "model output and sample differ in length")
-        let next = timesteps[index]
-        let current = next - schedule.count / timesteps.count
-        let estimate = CleanEstimate(
-            schedule, alphaBar: current >= 0 ? schedule.alphasCumprod[current] : schedule.finalAlphaBar)
+        let next = visited[index]
+        let estimate = CleanEstimate(schedule, alphaBar: alphaBar(at: index))
         let (signal, sigma) = (schedule.signalScale(next), schedule.noiseScale(next))
         for i in sample.indices {
             let (output, x) = (modelOutput[i], sample[i])

@@ -11,24 +11,27 @@ import Foundation
 /// `DDPMScheduler.step`.
 package struct DDPMSampler: DiffusionSampler {
     package let schedule: NoiseSchedule
-    package let timesteps: [Int]
+    package let timesteps: [Float]
+    private let visited: [Int]
 
     /// - Throws: `ConfigError` if there are more steps than training timesteps.
     package init(schedule: NoiseSchedule, steps: Int) throws(ConfigError) {
         self.schedule = schedule
-        timesteps = try schedule.timesteps(steps: steps)
+        visited = try schedule.timesteps(steps: steps)
+        timesteps = visited.map(Float.init)
     }
 
-    package func needsNoise(at index: Int) -> Bool { timesteps[index] > 0 }
+    package func alphaBar(at index: Int) -> Float { schedule.alphasCumprod[visited[index]] }
+    package func needsNoise(at index: Int) -> Bool { visited[index] > 0 }
 
     package func step(
         modelOutput: UnsafeBufferPointer<Float>, sample: UnsafeMutableBufferPointer<Float>, index: Int,
-        noise: NoiseSource? = nil
+        history: inout SamplerHistory, noise: NoiseSource?
     ) {
         precondition(modelOutput.count == sample.count, "model output and sample differ in length")
-        let t = timesteps[index]
+        let t = visited[index]
         let alphaBar = schedule.alphasCumprod[t]
-        let alphaBarPrevious = index + 1 < timesteps.count ? schedule.alphasCumprod[timesteps[index + 1]] : 1
+        let alphaBarPrevious = index + 1 < visited.count ? schedule.alphasCumprod[visited[index + 1]] : 1
         let alpha = alphaBar / alphaBarPrevious
         let beta = 1 - alpha
         let originalFactor = alphaBarPrevious.squareRoot() * beta / (1 - alphaBar)

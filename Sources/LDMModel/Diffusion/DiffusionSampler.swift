@@ -1,21 +1,31 @@
-import FileFormats
-
 /// Fills a buffer with standard normal numbers. The caller derives them from seed, step and sample.
 package typealias NoiseSource = (UnsafeMutableBufferPointer<Float>) -> Void
 
 /// Transforms noise into a sample, with one model evaluation per step.
 ///
-///     var sample = noise
+///     var history = SamplerHistory()
+///     var sample = sampler.initialNoiseScale * noise
 ///     for (index, t) in sampler.timesteps.enumerated() {
-///         let output = model(sample, t)
-///         sampler.step(modelOutput: output, sample: sample, index: index, noise: …)
+///         let output = model(sampler.inputScale(at: index) * sample, t)
+///         sampler.step(modelOutput: output, sample: &sample, index: index, history: &history, noise: …)
 ///     }
 ///
-/// Samplers are stateless and work elementwise, so a batch may be processed as a whole or sample by sample.
+/// Samplers are values: what one step hands to the next is in a `SamplerHistory` for each batch. They work
+/// elementwise, so a batch may be processed as a whole or sample by sample, and they may start at any index
+/// that is a multiple of `evaluationsPerStep`, from a partly noised sample.
 package protocol DiffusionSampler: Sendable {
     var schedule: NoiseSchedule { get }
-    /// The training timesteps to evaluate the model at, noisiest first.
-    var timesteps: [Int] { get }
+    /// The timesteps of the model evaluations, noisiest first. Most are whole numbers in 0..<T; schedules of
+    /// noise levels (Karras) lie between them.
+    var timesteps: [Float] { get }
+    /// ᾱ of the sample that the model is evaluated on at this index.
+    func alphaBar(at index: Int) -> Float
+    /// Standard deviation of the sample at index 0; diffusers' `init_noise_sigma`.
+    var initialNoiseScale: Float { get }
+    /// Factor of the sample at this index in the model's input; diffusers' `scale_model_input`.
+    func inputScale(at index: Int) -> Float
+    /// Model evaluations for each noise level: 2 for Heun's method, except for the last level.
+    var evaluationsPerStep: Int { get }
     /// Whether the step at this index adds noise.
     func needsNoise(at index: Int) -> Bool
     /// Replaces `sample` (x_t) by the sample at the next, less noisy timestep.
@@ -24,36 +34,70 @@ package protocol DiffusionSampler: Sendable {
     ///   - modelOutput: the model's output for x_t and `timesteps[index]`; as many elements as `sample`.
     ///   - sample: x_t, overwritten.
     ///   - index: the index of the step, from 0.
+    ///   - history: of the steps before this one; new before the first step.
     ///   - noise: called once, for all elements, if `needsNoise(at: index)`; required in that case.
     func step(
         modelOutput: UnsafeBufferPointer<Float>, sample: UnsafeMutableBufferPointer<Float>, index: Int,
-        noise: NoiseSource?)
+        history: inout SamplerHistory, noise: NoiseSource?)
+}
+
+/// What a sampler retains of the previous steps of a batch. Its meaning is the sampler's own.
+package struct SamplerHistory: Sendable {
+    /// Converted model outputs of the most recent steps, newest last.
+    private(set) var outputs: [[Float]] = []
+    /// The sample that a step started from.
+    var start: [Float] = []
+    /// The order of the last step.
+    var order = 0
+
+    package init() {}
+
+    /// Appends an output, and retains the newest `limit` of them.
+    mutating func append(_ output: [Float], keeping limit: Int) {
+        outputs.append(output)
+        if outputs.count > limit { outputs.removeFirst(outputs.count - limit) }
+    }
+
+    /// The output of `age` steps before the newest.
+    func output(_ age: Int) -> [Float] { outputs[outputs.count - 1 - age] }
 }
 
 extension DiffusionSampler {
+    package var initialNoiseScale: Float { 1 }
+    package func inputScale(at index: Int) -> Float { 1 }
+    package var evaluationsPerStep: Int { 1 }
+
     /// `step` for arrays, for tests and small samples.
-    package func step(modelOutput: [Float], sample: inout [Float], index: Int, noise: NoiseSource? = nil) {
+    package func step(
+        modelOutput: [Float], sample: inout [Float], index: Int, history: inout SamplerHistory,
+        noise: NoiseSource? = nil
+    ) {
         modelOutput.withUnsafeBufferPointer { output in
             sample.withUnsafeMutableBufferPointer {
-                step(modelOutput: output, sample: $0, index: index, noise: noise)
+                step(modelOutput: output, sample: $0, index: index, history: &history, noise: noise)
             }
         }
     }
-}
 
-extension DiffusionSampler {
+    /// `step` for arrays and samplers that retain nothing.
+    package func step(modelOutput: [Float], sample: inout [Float], index: Int, noise: NoiseSource? = nil) {
+        var history = SamplerHistory()
+        step(modelOutput: modelOutput, sample: &sample, index: index, history: &history, noise: noise)
+    }
+
     /// The model's estimate of the clean sample x₀ at a step, clipped if the sampler clips it.
     ///
     /// - Parameters: see `step`; `sample` is x_t, before the step.
     package func cleanEstimate(
         modelOutput: UnsafeBufferPointer<Float>, sample: UnsafeBufferPointer<Float>, index: Int
     ) -> [Float] {
-        let estimate = CleanEstimate(schedule, timestep: timesteps[index])
-        return sample.indices.map { estimate.original(modelOutput[$0], sample[$0]) }
+        let estimate = CleanEstimate(schedule, alphaBar: alphaBar(at: index))
+        let scale = inputScale(at: index)
+        return sample.indices.map { estimate.original(modelOutput[$0], scale * sample[$0]) }
     }
 }
 
-/// Derives the clean sample and the noise from x_t and the model's output, at one timestep.
+/// Derives the clean sample and the noise from x_t = √ᾱ x₀ + √(1-ᾱ) ε and the model's output.
 struct CleanEstimate {
     let prediction: PredictionType
     /// √ᾱ_t and √(1-ᾱ_t).
@@ -67,10 +111,13 @@ struct CleanEstimate {
     }
 
     init(_ schedule: NoiseSchedule, alphaBar: Float) {
-        prediction = schedule.config.predictionType
-        signal = alphaBar.squareRoot()
-        sigma = (1 - alphaBar).squareRoot()
-        clip = schedule.config.clipSample ? Float(schedule.config.clipSampleRange) : .infinity
+        self.init(schedule.config, signal: alphaBar.squareRoot(), sigma: (1 - alphaBar).squareRoot())
+    }
+
+    init(_ config: SchedulerConfig, signal: Float, sigma: Float) {
+        prediction = config.predictionType
+        (self.signal, self.sigma) = (signal, sigma)
+        clip = config.clipSample ? Float(config.clipSampleRange) : .infinity
     }
 
     /// x₀, clipped.
@@ -94,61 +141,5 @@ struct CleanEstimate {
         case .velocity: return signal * output + sigma * x
         case .sample: return (x - signal * output) / sigma
         }
-    }
-}
-
-/// The samplers, as `--method` and `sampling.sampler` name them.
-package enum SamplerKind: String, ConfigChoice {
-    case ddim, ddpm
-
-    package func make(_ schedule: NoiseSchedule, steps: Int, eta: Double) throws(ConfigError)
-        -> any DiffusionSampler
-    {
-        switch self {
-        case .ddim: try DDIMSampler(schedule: schedule, steps: steps, eta: eta)
-        case .ddpm: try DDPMSampler(schedule: schedule, steps: steps)
-        }
-    }
-
-    /// The class in the scheduler_config.json of a model that is sampled with it.
-    package var schedulerClass: SchedulerClass {
-        switch self {
-        case .ddim: .ddim
-        case .ddpm: .ddpm
-        }
-    }
-}
-
-/// Settings for drawing samples.
-package struct SamplingSettings: Sendable {
-    package var method: SamplerKind
-    /// Denoising steps.
-    package var steps: Int
-    /// η of DDIM: 0 is deterministic, 1 adds as much noise as DDPM.
-    package var eta: Double
-    /// Overrides the scheduler's `timestep_spacing` unless nil.
-    package var spacing: TimestepSpacing?
-    /// Seed of the initial noise: sample i of a seed is the same image on any number of ranks.
-    package var seed: UInt64
-    /// One seed per sample instead of `seed`: each sample is then the first sample of its seed.
-    package var seeds: [UInt64]?
-    /// Samples per denoising batch on a rank.
-    package var batchSize: Int
-    /// Overrides the scheduler's `clip_sample` unless nil.
-    package var clips: Bool?
-    /// Classes and guidance of a class-conditional model.
-    package var classes = ClassRequest()
-
-    package init(
-        method: SamplerKind = .ddim, steps: Int = 50, eta: Double = 0, spacing: TimestepSpacing? = nil,
-        seed: UInt64 = 0, seeds: [UInt64]? = nil, batchSize: Int = 16, clips: Bool? = nil
-    ) {
-        (self.seeds, self.clips, self.method, self.steps) = (seeds, clips, method, steps)
-        (self.eta, self.spacing, self.seed, self.batchSize) = (eta, spacing, seed, batchSize)
-    }
-
-    /// The key of a sample's noise: seed and sample number.
-    package func key(of sample: Int) -> (seed: UInt64, sample: UInt64) {
-        seeds.map { ($0[sample], 0) } ?? (seed, UInt64(sample))
     }
 }

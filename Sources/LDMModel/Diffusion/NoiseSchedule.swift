@@ -109,17 +109,23 @@ package struct NoiseSchedule: Sendable {
             }
             return (0..<steps).reversed().map { $0 * ratio + config.stepsOffset }
         case .trailing:
-            let ratio = Double(count) / Double(steps)
-            let delta = Double(count) - ratio - Double(count)
-            return (0..<steps).map { index in
-                max(0, Int((Double(count) + Double(index) * delta).rounded(.toNearestOrEven)) - 1)
-            }
+            return trailingTimesteps(steps: steps, from: count)
+        }
+    }
+
+    /// Timesteps of trailing spacing below `last`, T/steps apart: fewer than `steps` if `last` is less than T.
+    func trailingTimesteps(steps: Int, from last: Int) -> [Int] {
+        let ratio = Double(count) / Double(steps)
+        let delta = Double(last) - ratio - Double(last)
+        let length = last == count ? steps : Int((Double(last) / ratio).rounded(.up))
+        return (0..<length).map { index in
+            max(0, Int((Double(last) + Double(index) * delta).rounded(.toNearestOrEven)) - 1)
         }
     }
 }
 
 extension NoiseSchedule {
-    private static func betas(_ config: SchedulerConfig) -> [Float] {
+    static func betas(_ config: SchedulerConfig) -> [Float] {
         if let betas = config.trainedBetas { return betas.map { Float($0) } }
         let count = config.numTrainTimesteps
         switch config.betaSchedule {
@@ -128,6 +134,9 @@ extension NoiseSchedule {
         case .scaledLinear:
             return linspace(Float(config.betaStart.squareRoot()), Float(config.betaEnd.squareRoot()), count)
                 .map { $0 * $0 }
+        case .sigmoid:
+            let range = Float(config.betaEnd - config.betaStart)
+            return linspace(-6, 6, count).map { 1 / (1 + exp(-$0)) * range + Float(config.betaStart) }
         case .squaredCosine:
             // ᾱ(u) = cos²((u + s)/(1 + s) π/2), s = 0.008: Nichol and Dhariwal 2021, equation 17.
             func alphaBar(_ u: Double) -> Double {
@@ -144,7 +153,7 @@ extension NoiseSchedule {
 
     /// Bit-identical to PyTorch's linspace in fp32: each half is computed from its own end, with fused
     /// multiply-add.
-    private static func linspace(_ start: Float, _ end: Float, _ count: Int) -> [Float] {
+    static func linspace(_ start: Float, _ end: Float, _ count: Int) -> [Float] {
         if count == 1 { return [start] }
         let step = (end - start) / Float(count - 1)
         return (0..<count).map { index in

@@ -14,10 +14,12 @@ import pathlib
 import shutil
 
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
+from diffusers import (
+    DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler, HeunDiscreteScheduler, UNet2DModel, UniPCMultistepScheduler)
 from diffusers.optimization import get_scheduler
-from diffusers.schedulers import scheduling_ddpm
-from diffusers.training_utils import EMAModel
+from diffusers.schedulers import scheduling_ddpm, scheduling_euler_ancestral_discrete
+from diffusers.training_utils import EMAModel, compute_snr
 from safetensors.torch import save_file
 
 from make_models import UNET, randomized, size_of
@@ -46,6 +48,70 @@ SCHEDULERS = {
     "ddpm_linear": (DDPMScheduler(), 10, 0.0),
     "ddpm_cosine_large": (
         DDPMScheduler(beta_schedule="squaredcos_cap_v2", variance_type="fixed_large", clip_sample=False), 10, 0.0),
+    "ddpm_sigmoid": (DDPMScheduler(beta_schedule="sigmoid", prediction_type="sample"), 10, 0.0),
+    "dpm_2m": (DPMSolverMultistepScheduler(), 10, 0.0),
+    "dpm_1m_leading": (
+        DPMSolverMultistepScheduler(solver_order=1, timestep_spacing="leading", steps_offset=1), 10, 0.0),
+    "dpm_2m_heun_sample": (
+        DPMSolverMultistepScheduler(
+            solver_type="heun", prediction_type="sample", timestep_spacing="leading", steps_offset=1,
+            final_sigmas_type="sigma_min", lower_order_final=False), 12, 0.0),
+    "dpm_3m_karras_velocity": (
+        DPMSolverMultistepScheduler(
+            solver_order=3, use_karras_sigmas=True, prediction_type="v_prediction", beta_schedule="scaled_linear",
+            timestep_spacing="trailing"), 20, 0.0),
+    "dpm_3m_few": (DPMSolverMultistepScheduler(solver_order=3, beta_schedule="squaredcos_cap_v2"), 6, 0.0),
+    "dpm_2m_sde": (DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++", euler_at_final=True), 16, 0.0),
+    "dpm_2m_sde_zero_snr": (
+        DPMSolverMultistepScheduler(
+            algorithm_type="sde-dpmsolver++", solver_type="heun", prediction_type="v_prediction",
+            rescale_betas_zero_snr=True, timestep_spacing="trailing"), 10, 0.0),
+    "dpm_3m_sde_clipped": (
+        DPMSolverMultistepScheduler(
+            algorithm_type="sde-dpmsolver++", solver_order=3, beta_schedule="squaredcos_cap_v2",
+            lambda_min_clipped=-5.1, final_sigmas_type="sigma_min"), 12, 0.0),
+    "unipc_2": (UniPCMultistepScheduler(), 10, 0.0),
+    "unipc_3_karras_bh1": (
+        UniPCMultistepScheduler(
+            solver_order=3, solver_type="bh1", use_karras_sigmas=True, final_sigmas_type="sigma_min",
+            prediction_type="v_prediction"), 10, 0.0),
+    "unipc_3_noise": (
+        UniPCMultistepScheduler(
+            solver_order=3, predict_x0=False, final_sigmas_type="sigma_min", timestep_spacing="leading",
+            disable_corrector=[0, 2]), 8, 0.0),
+    "unipc_sample_zero_snr": (
+        UniPCMultistepScheduler(
+            prediction_type="sample", rescale_betas_zero_snr=True, timestep_spacing="trailing",
+            lower_order_final=False, final_sigmas_type="sigma_min"), 8, 0.0),
+    "unipc_noise_velocity": (
+        UniPCMultistepScheduler(
+            predict_x0=False, final_sigmas_type="sigma_min", prediction_type="v_prediction",
+            use_karras_sigmas=True, beta_schedule="scaled_linear", sigma_min=0.02, sigma_max=60.0), 9, 0.0),
+    "heun": (HeunDiscreteScheduler(), 6, 0.0),
+    "heun_karras_velocity": (
+        HeunDiscreteScheduler(
+            beta_schedule="scaled_linear", use_karras_sigmas=True, prediction_type="v_prediction",
+            timestep_spacing="leading", steps_offset=1), 6, 0.0),
+    "heun_sample_clipped": (
+        HeunDiscreteScheduler(
+            prediction_type="sample", timestep_spacing="trailing", clip_sample=True, clip_sample_range=0.8), 5, 0.0),
+    "euler": (EulerDiscreteScheduler(), 10, 0.0),
+    "euler_karras_zero_snr": (
+        EulerDiscreteScheduler(
+            prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing",
+            use_karras_sigmas=True), 10, 0.0),
+    "euler_log_linear": (
+        EulerDiscreteScheduler(
+            prediction_type="sample", interpolation_type="log_linear", timestep_spacing="leading"), 8, 0.0),
+    "euler_karras_bounds": (
+        EulerDiscreteScheduler(
+            beta_schedule="squaredcos_cap_v2", use_karras_sigmas=True, sigma_min=0.05, sigma_max=40.0,
+            final_sigmas_type="sigma_min"), 8, 0.0),
+    "euler_ancestral": (EulerAncestralDiscreteScheduler(), 10, 0.0),
+    "euler_ancestral_velocity": (
+        EulerAncestralDiscreteScheduler(
+            prediction_type="v_prediction", beta_schedule="scaled_linear", timestep_spacing="leading",
+            steps_offset=1), 7, 0.0),
 }
 
 
@@ -66,16 +132,21 @@ def normal(generator, *shape):
 
 def chain(scheduler, eta, sample, output, noises):
     """The samples before the first and after every step."""
-    samples = [sample]
+    if hasattr(scheduler, "set_begin_index"):
+        # Rounding may yield the first timestep twice. Without this, the second one would be taken for the first.
+        scheduler.set_begin_index(0)
+    samples = [sample * scheduler.init_noise_sigma]
     for index, t in enumerate(scheduler.timesteps):
+        sample = samples[-1]
+        options = {}
         if isinstance(scheduler, DDIMScheduler):
-            noise = noises[index] if eta > 0 else None
-            step = scheduler.step(output(index, t, sample), t, sample, eta=eta, variance_noise=noise)
-        else:
-            scheduling_ddpm.randn_tensor = lambda *_, **__: noises[index]
-            step = scheduler.step(output(index, t, sample), t, sample)
-        sample = step.prev_sample
-        samples.append(sample)
+            options = dict(eta=eta, variance_noise=noises[index] if eta > 0 else None)
+        elif isinstance(scheduler, DPMSolverMultistepScheduler):
+            options = dict(variance_noise=noises[index])
+        for module in (scheduling_ddpm, scheduling_euler_ancestral_discrete):
+            module.randn_tensor = lambda *_, **__: noises[index]
+        predicted = output(index, t, scheduler.scale_model_input(sample, t))
+        samples.append(scheduler.step(predicted, t, sample, **options).prev_sample)
     return torch.stack(samples)
 
 
@@ -83,7 +154,9 @@ def make_scheduler(folder, scheduler, steps, eta, seed):
     generator = torch.Generator().manual_seed(seed)
     scheduler.set_timesteps(steps)
     shape = (1, 2, 3, 4)
-    outputs, noises = normal(generator, steps, *shape), normal(generator, steps, *shape)
+    # Heun's method evaluates the model twice per step.
+    evaluations = len(scheduler.timesteps)
+    outputs, noises = normal(generator, evaluations, *shape), normal(generator, evaluations, *shape)
     samples = chain(scheduler, eta, normal(generator, *shape), lambda index, *_: outputs[index], noises)
     write(
         folder, {"kind": "scheduler", "num_inference_steps": steps, "eta": eta},
@@ -134,8 +207,21 @@ def make_training(folder, case, scheduler, seed, config=TINY):
         target = noise
         if scheduler.config.prediction_type == "v_prediction":
             target = scheduler.get_velocity(latent, noise, timestep)
+        if scheduler.config.prediction_type == "sample":
+            target = latent
         predicted = unet(scheduler.add_noise(latent, noise, timestep), timestep).sample
-        loss = torch.nn.functional.mse_loss(predicted, target)
+        if case.get("min_snr_gamma"):
+            # As in diffusers' examples; for `sample`, as equation 8 of Hang et al. 2023.
+            snr = compute_snr(scheduler, timestep)
+            weight = torch.clamp(snr, max=case["min_snr_gamma"])
+            if scheduler.config.prediction_type == "v_prediction":
+                weight = weight / (snr + 1)
+            elif scheduler.config.prediction_type == "epsilon":
+                weight = weight / snr
+            errors = torch.nn.functional.mse_loss(predicted, target, reduction="none").mean(dim=(1, 2, 3))
+            loss = (weight * errors).mean()
+        else:
+            loss = torch.nn.functional.mse_loss(predicted, target)
         optimizer.zero_grad()
         loss.backward()
         limit = case["clip_norm"] if case["clip_norm"] is not None else float("inf")
@@ -167,6 +253,16 @@ TRAINING = {
             learning_rate=2e-3, lr_schedule="cosine", warmup_steps=5, betas=[0.85, 0.98], eps=1e-6,
             weight_decay=0.05, clip_norm=None, ema_decay=0.9999, ema_warmup=True),
         DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")),
+    "sample_sigmoid_snr": (
+        dict(
+            learning_rate=1e-3, lr_schedule="constant", warmup_steps=0, betas=[0.9, 0.999], eps=1e-8,
+            weight_decay=0.0, clip_norm=1.0, ema_decay=0.9, ema_warmup=False, min_snr_gamma=5.0),
+        DDPMScheduler(beta_schedule="sigmoid", prediction_type="sample")),
+    "velocity_zero_snr": (
+        dict(
+            learning_rate=1e-3, lr_schedule="constant", warmup_steps=0, betas=[0.9, 0.999], eps=1e-8,
+            weight_decay=0.0, clip_norm=1.0, ema_decay=0.9, ema_warmup=False, min_snr_gamma=5.0),
+        DDPMScheduler(num_train_timesteps=60, prediction_type="v_prediction", rescale_betas_zero_snr=True)),
 }
 
 if __name__ == "__main__":

@@ -157,5 +157,5 @@ for key, value in {
 write("config/wrongType/list_config.json", "[]")
 write("config/syntax/deep_config.json", '{"a":' * 5000)
 write("config/syntax/number_config.json", '{"_class_name": "UNet2DModel", "dropout": 1e999}')
-write("config/syntax/nan_config.json", '{"_class_name": "UNet2DModel", "dropout": NaN}')
+write("config/wrongType/nan_config.json", '{"_class_name": "UNet2DModel", "dropout": NaN}')
 write("config/syntax/twice_config.json", '{"dropout": 0, "dropout": 0.1}')
