@@ -10,9 +10,9 @@ struct ConvertCommand: ParsableCommand {
         commandName: "convert", abstract: "Convert a latent-diffusion checkpoint to a diffusers folder.",
         discussion: """
             Reads a checkpoint of CompVis' latent-diffusion (.ckpt, .pt or .safetensors) with an unconditional \
-            U-Net, an autoencoder (KL or VQ), or both. Writes a pipeline, or the autoencoder's folder, which \
-            `sample --model`, `prepare --first-stage` and `train --init-from` open. Files of PyTorch are read \
-            without executing anything in them.
+            U-Net, an autoencoder (KL or VQ), or both. Writes a pipeline, which `sample --model` and `train \
+            --init-from` open, or an autoencoder's folder, which `prepare --first-stage` opens; that of a pipeline \
+            is vqvae/ in it. Files of PyTorch are read without executing anything in them.
               disttrain convert model.ckpt --config config.yaml --output celebahq
               disttrain sample --model celebahq --count 16 --output pictures
             Without --config, a file config.yaml next to the checkpoint is used if there is one. The averaged \

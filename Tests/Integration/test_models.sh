@@ -49,7 +49,7 @@ grep -q '"sample_size": 16' "$scratch/pipeline/unet/config.json" || fail "config
 samples converted "$scratch/pipeline"
 expect_no_text "Note"
 [[ -s $scratch/pictures/sample_00001.png ]] || fail "no picture"
-expect_status 0 "$disttrain" prepare synthetic-faces:4 --size 32 --first-stage "$scratch/pipeline" \
+expect_status 0 "$disttrain" prepare synthetic-faces:4 --size 32 --first-stage "$scratch/pipeline/vqvae" \
     --output "$scratch/latents"
 
 sed -i 's/num_head_channels: 32/num_heads: 8/' "$scratch/ldm/config.yaml"
@@ -90,11 +90,12 @@ mv "$scratch/unet.safetensors" "$scratch/pipeline/unet/$safetensors"
 
 # EMAModel.save_pretrained adds the settings of the average, one of which may be infinite.
 cp -r "$scratch/pipeline/unet" "$scratch/unet_ema"
-sed -i 's/^{/{"decay": 0.9999, "inv_gamma": 1.0, "min_decay": 0.0, "optimization_step": 7, "power": Infinity,
-    "update_after_step": 0, "use_ema_warmup": false,/' "$scratch/unet_ema/config.json"
+settings='"decay": 0.9999, "inv_gamma": 1.0, "min_decay": 0.0, "optimization_step": 7, "power": Infinity'
+settings+=', "update_after_step": 0, "use_ema_warmup": false'
+sed -i "s/^{/{$settings,/" "$scratch/unet_ema/config.json"
 samples average "$scratch/unet_ema"
 expect_text "describe diffusers' average and are ignored" 1
-cmp "$scratch/converted.safetensors" "$scratch/average.safetensors" && fail "the scheduler makes no difference"
+cmp -s "$scratch/converted.safetensors" "$scratch/average.safetensors" && fail "the scheduler makes no difference"
 sed -i 's/"decay"/"decoy"/' "$scratch/unet_ema/config.json"
 refused 2 "decoy: unknown key" "$disttrain" sample --model "$scratch/unet_ema" --output "$scratch/none"
 [[ -e $scratch/none ]] && fail "something was written"
