@@ -44,14 +44,19 @@ package final class SampleGenerator {
     ///
     /// - Parameters:
     ///   - initial: [B, H, W, C], or nil for noise from the settings' seed or seeds.
+    ///   - given: images to start from.
     ///   - observe: called during each denoising step of each batch.
     ///   - progress: called after each denoising step of each batch with the number of sample-steps
     ///     completed.
     /// - Returns: [B, H, W, C]: scaled latents as the U-Net uses them, or pixels in [-1, 1].
     package func generate(
         _ range: Range<Int>, _ settings: SamplingSettings, initial: [Float]? = nil,
+        given: GivenSamples? = nil,
         observe: ((DenoisingMoment) -> Void)? = nil, progress: ((Int) throws -> Void)? = nil
     ) throws -> [Float] {
+        if let given {
+            return try edit(given, range, settings, initial ?? initialNoise(range, settings), progress)
+        }
         let sampler = try settings.sampler(of: scheduler)
         var sample = initial ?? initialNoise(range, settings)
         let scale = sampler.initialNoiseScale
@@ -79,32 +84,60 @@ package final class SampleGenerator {
             settings, samples, nil, progress)
     }
 
-    private func run(
+    /// - Parameter start: the index of the sampler at which the samples are.
+    func run(
         _ range: Range<Int>, _ sampler: any DiffusionSampler, _ settings: SamplingSettings,
-        _ initial: [Float], _ observe: ((DenoisingMoment) -> Void)?, _ progress: ((Int) throws -> Void)?
+        _ initial: [Float], from start: Int = 0, _ observe: ((DenoisingMoment) -> Void)?,
+        _ progress: ((Int) throws -> Void)?
     ) throws -> [Float] {
         let classes = try denoiser.model.config.select(settings.classes)
+        return try inBatches(range, settings, initial) { sample, batch in
+            try denoise(
+                sample, first: range.lowerBound + batch.lowerBound, sampler, from: start, classes, settings,
+                observe, progress)
+        }
+    }
+
+    /// Transforms samples `range` batch by batch; `body` receives the batch's samples, and its indices within
+    /// the range.
+    func inBatches(
+        _ range: Range<Int>, _ settings: SamplingSettings, _ initial: [Float],
+        _ body: (UnsafeMutableBufferPointer<Float>, Range<Int>) throws -> Void
+    ) throws -> [Float] {
         var result = initial
         precondition(result.count == range.count * sampleSize, "initial noise of \(result.count) values")
         for start in stride(from: 0, to: range.count, by: settings.batchSize) {
             let batch = start..<min(start + settings.batchSize, range.count)
             try result.withUnsafeMutableBufferPointer { buffer in
                 let part = buffer[batch.lowerBound * sampleSize..<batch.upperBound * sampleSize]
-                try denoise(
-                    UnsafeMutableBufferPointer(rebasing: part), first: range.lowerBound + start, sampler,
-                    classes, settings, observe, progress)
+                try body(UnsafeMutableBufferPointer(rebasing: part), batch)
             }
         }
         return result
     }
 
+    /// Fills a batch with the noise that a step adds, keyed by (seed, sample, step).
+    ///
+    /// - Parameter first: the index of the batch's first sample.
+    func fillStepNoise(
+        _ noise: UnsafeMutableBufferPointer<Float>, step: Int, first: Int, _ settings: SamplingSettings
+    ) {
+        let size = sampleSize
+        for b in 0..<noise.count / size {
+            let key = settings.key(of: first + b)
+            var random = CounterRandom(
+                seed: key.seed, purpose: .samplingNoise, step: UInt64(step), sample: key.sample)
+            random.fillNormal(UnsafeMutableBufferPointer(rebasing: noise[b * size..<(b + 1) * size]))
+        }
+    }
+
     private func denoise(
         _ sample: UnsafeMutableBufferPointer<Float>, first: Int, _ sampler: any DiffusionSampler,
-        _ classes: ClassSelection?, _ settings: SamplingSettings, _ observe: ((DenoisingMoment) -> Void)?,
+        from start: Int, _ classes: ClassSelection?, _ settings: SamplingSettings,
+        _ observe: ((DenoisingMoment) -> Void)?,
         _ progress: ((Int) throws -> Void)?
     ) throws {
-        let size = sampleSize
-        let count = sample.count / size
+        let count = sample.count / sampleSize
         let predicted = UnsafeMutableBufferPointer<Float>.allocate(capacity: sample.count)
         let input = UnsafeMutableBufferPointer<Float>.allocate(capacity: sample.count)
         defer {
@@ -112,12 +145,12 @@ package final class SampleGenerator {
             input.deallocate()
         }
         var history = SamplerHistory()
-        for (index, timestep) in sampler.timesteps.enumerated() {
+        for index in start..<sampler.timesteps.count {
             let scale = sampler.inputScale(at: index)
             for i in sample.indices { input[i] = scale * sample[i] }
             denoiser.predict(
                 UnsafeBufferPointer(input), height: height, width: width,
-                timesteps: Array(repeating: timestep, count: count),
+                timesteps: Array(repeating: sampler.timesteps[index], count: count),
                 condition: classes?.condition(of: first..<first + count), into: predicted)
             observe?(
                 DenoisingMoment(
@@ -126,15 +159,7 @@ package final class SampleGenerator {
                     output: UnsafeBufferPointer(predicted)))
             sampler.step(
                 modelOutput: UnsafeBufferPointer(predicted), sample: sample, index: index, history: &history
-            ) { noise in
-                for b in 0..<count {
-                    let key = settings.key(of: first + b)
-                    var random = CounterRandom(
-                        seed: key.seed, purpose: .samplingNoise, step: UInt64(index), sample: key.sample)
-                    random.fillNormal(
-                        UnsafeMutableBufferPointer(rebasing: noise[b * size..<(b + 1) * size]))
-                }
-            }
+            ) { self.fillStepNoise($0, step: index, first: first, settings) }
             try progress?(count)
         }
     }

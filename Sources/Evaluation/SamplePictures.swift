@@ -2,6 +2,7 @@ import Communication
 import Foundation
 import Imaging
 import LDMModel
+import Support
 
 /// Generates samples as images: every rank denoises and decodes its share, and rank 0 receives all of them.
 package final class SamplePictures {
@@ -33,16 +34,17 @@ package final class SamplePictures {
     ///
     /// - Parameters:
     ///   - initial: initial noise of all samples, [count, H, W, C], or nil for noise from the seed.
+    ///   - given: images that the samples of this rank's share start from.
     ///   - progress: see `SampleGenerator.generate`.
     package func draw(
-        _ count: Int, _ settings: SamplingSettings, initial: [Float]? = nil,
+        _ count: Int, _ settings: SamplingSettings, initial: [Float]? = nil, given: GivenSamples? = nil,
         observe: ((DenoisingMoment) -> Void)? = nil, progress: ((Int) throws -> Void)? = nil
     ) throws -> Share {
         let range = share(of: count)
         let size = generator.sampleSize
         let mine = initial.map { Array($0[range.lowerBound * size..<range.upperBound * size]) }
         let latents = try generator.generate(
-            range, settings, initial: mine, observe: observe, progress: progress)
+            range, settings, initial: mine, given: given, observe: observe, progress: progress)
         return Share(range: range, latents: latents, images: try decode(latents, count: range.count))
     }
 
@@ -70,6 +72,26 @@ package final class SamplePictures {
             try Image(
                 width: width, height: height, samples: Array(pixels[index * size..<(index + 1) * size]))
         }
+    }
+
+    /// Height and width of the images.
+    var imageSize: (height: Int, width: Int) {
+        let factor = firstStage?.downsamplingFactor ?? 1
+        return (generator.height * factor, generator.width * factor)
+    }
+
+    /// The model's representation of images: the scaled mean of the first stage's posterior, or pixels.
+    ///
+    /// - Parameter images: of `imageSize`, with `channels` channels.
+    /// - Returns: [B, H, W, C].
+    func encode(_ images: [Image]) throws -> [Float] {
+        let pixels = images.flatMap { $0.floats() }
+        guard let firstStage else { return pixels }
+        let (height, width) = imageSize
+        let encoded = try pixels.withUnsafeBufferPointer {
+            try firstStage.encode($0, batch: images.count, height: height, width: width)
+        }
+        return encoded.mean.map { ($0 - firstStage.shiftFactor) * firstStage.scalingFactor }
     }
 
     /// All images on rank 0, in order; nil on other ranks.

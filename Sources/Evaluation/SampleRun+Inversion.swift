@@ -133,7 +133,7 @@ private struct RoundTrip {
     ) throws -> (rows: [Image], noise: [Float], errors: [RoundTripError]) {
         guard !originals.isEmpty else { return ([], [], []) }
         let generator = pictures.generator
-        let latents = try encode(originals)
+        let latents = try pictures.encode(originals)
         let noise = try generator.invert(latents, settings, progress: progress)
         let again = try generator.generate(0..<originals.count, settings, initial: noise, progress: progress)
         let size = generator.sampleSize
@@ -150,16 +150,6 @@ private struct RoundTrip {
             [originals[index]] + (pictures.firstStage == nil ? [] : [expected[index]]) + [found[index]]
         }
         return (rows, noise, errors)
-    }
-
-    /// The input of the U-Net: the scaled mean of the posterior, or pixels.
-    private func encode(_ images: [Image]) throws -> [Float] {
-        let pixels = images.flatMap { $0.floats() }
-        guard let stage = pictures.firstStage else { return pixels }
-        let encoded = try pixels.withUnsafeBufferPointer {
-            try stage.encode($0, batch: images.count, height: side, width: side)
-        }
-        return encoded.mean.map { ($0 - stage.shiftFactor) * stage.scalingFactor }
     }
 
     private func rms(_ pairs: some Sequence<(Float, Float)>) -> Double {

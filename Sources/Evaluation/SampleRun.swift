@@ -35,15 +35,18 @@ package struct SampleRun {
     /// Output file for the U-Net's final samples, as `latents` [N, C, H, W]: scaled latents, or pixels in
     /// pixel space.
     let latents: String?
+    /// Images that the samples start from; nil: noise.
+    let edit: ImageEdit?
 
     package init(
         model: String, weights: String?, firstStage: String?, count: Int?, settings: SamplingSettings,
         dtype: DType, output: String, formats: Set<SampleFormat> = [.png, .grid], initialNoise: String? = nil,
-        latents: String? = nil
+        latents: String? = nil, edit: ImageEdit? = nil
     ) {
         (self.model, self.weights, self.firstStage) = (model, weights, firstStage)
         (self.count, self.settings, self.dtype, self.output) = (count, settings, dtype, output)
         (self.formats, self.initialNoise, self.latents) = (formats, initialNoise, latents)
+        self.edit = edit
     }
 
     package func run(_ communicator: Communicator) throws {
@@ -51,16 +54,25 @@ package struct SampleRun {
         let initial = try communicator.collectively("reading the initial noise") {
             try initialNoise.map { try readNoise($0, opened.unet.config) }
         }
-        let classes = try opened.unet.config.select(settings.classes)
-        let total = initial?.count ?? settings.seeds?.count ?? count ?? Self.usualCount(classes)
         let pictures =
             latents == nil
             ? try opened.visiblePictures(size: initial?.size, communicator)
             : try opened.pictures(size: initial?.size, communicator)
-        let share = try withProgress(
-            pictures.share(of: total).count * pictures.generator.evaluations(settings), communicator
-        ) {
-            try pictures.draw(total, settings, initial: initial?.values, progress: $0)
+        let images = try edit.map { try openImages($0, pictures, communicator) }
+        let classes = try opened.unet.config.select(settings.classes)
+        let total =
+            initial?.count ?? settings.seeds?.count ?? count ?? images?.source.count
+            ?? Self.usualCount(classes)
+        let generator = pictures.generator
+        let evaluations =
+            try edit.map { try generator.evaluations(settings, $0.settings, hasMask: $0.mask != nil) }
+            ?? generator.evaluations(settings)
+        let range = pictures.share(of: total)
+        let given = try communicator.collectively("reading \(edit?.images ?? "")") {
+            try images?.given(range, pictures)
+        }
+        let share = try withProgress(range.count * evaluations, communicator) {
+            try pictures.draw(total, settings, initial: initial?.values, given: given, progress: $0)
         }
         try write(share, pictures, total, opened, communicator)
     }
@@ -179,13 +191,23 @@ package struct SampleRun {
         ]
         if let step = opened.folder.step { text.append(("step", String(step))) }
         let settings = settings.resolved(for: opened.scheduler)
-        text += [("method", settings.method?.rawValue ?? ""), ("steps", String(settings.steps))]
-        if settings.method == .ddim { text.append(("eta", String(settings.eta))) }
+        if edit?.mask != nil {
+            let eta = self.settings.inpaintingEta
+            text += [("method", "repaint"), ("steps", String(settings.steps)), ("eta", String(eta))]
+        } else {
+            text += [("method", settings.method?.rawValue ?? ""), ("steps", String(settings.steps))]
+            if settings.method == .ddim { text.append(("eta", String(settings.eta))) }
+        }
         if settings.classes.guidanceScale != 1 {
             text.append(("guidance_scale", String(settings.classes.guidanceScale)))
         }
-        let hasLevels = settings.method?.hasKarrasSigmas == true
+        let hasLevels = edit?.mask == nil && settings.method?.hasKarrasSigmas == true
         if hasLevels, settings.karras ?? opened.scheduler.useKarrasSigmas { text.append(("karras", "true")) }
+        if let edit {
+            text.append(("from_image", edit.images))
+            if let mask = edit.mask { text.append(("mask", mask)) }
+            if let strength = edit.settings.strength { text.append(("strength", String(strength))) }
+        }
         let spacing = settings.spacing ?? opened.scheduler.timestepSpacing
         return text + [("spacing", spacing.rawValue), ("program", "disttrain \(Program.version)")]
     }

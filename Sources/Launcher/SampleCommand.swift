@@ -20,6 +20,8 @@ struct SampleCommand: ParsableCommand {
               disttrain launch -n 2 -- sample --model runs/quickstart --count 50000 --format npz --output samples
               disttrain sample --model runs/quickstart --seeds 0-63 --output samples
               disttrain sample --model runs/cifar10 --class cat,dog --guidance-scale 2 --output samples
+              disttrain sample --model runs/quickstart --from-image photo.png --strength 0.6 --count 8 --output variants
+              disttrain sample --model runs/quickstart --from-image photo.png --mask mask.png --output repainted
 
             Instead of samples, visualize the sampling process:
 
@@ -83,6 +85,30 @@ struct SampleCommand: ParsableCommand {
             which `vae decode --scaled` decodes, or pixels in about [-1, 1].
             """, valueName: "file"))
     var dumpLatents: String?
+    @Option(
+        help: ArgumentHelp(
+            """
+            Start from these images, with noise, instead of from noise: an image file, or any source that `prepare` \
+            reads. Sample i starts from image i; with more samples than images, from the first ones again.
+            """, valueName: "path"))
+    var fromImage: String?
+    @Option(
+        help: ArgumentHelp(
+            "Share of the steps by which --from-image changes the images, above 0 to 1. Default: 0.6; 1 with --mask.",
+            valueName: "share"))
+    var strength: Double?
+    @Option(
+        help: ArgumentHelp(
+            """
+            Repaint only the white part of this image (RePaint; ddpm steps), which has the size of those of --from-image.
+            """, valueName: "file"))
+    var mask: String?
+    @Option(
+        help: ArgumentHelp(
+            "With --mask: how often steps are denoised; multiplies the model evaluations.", valueName: "n"))
+    var resampling = 10
+    @Option(help: ArgumentHelp("With --mask: steps that are denoised again at once.", valueName: "n"))
+    var jumpLength = 10
     @Option(help: ArgumentHelp("Output folder; created if missing.", valueName: "folder"))
     var output: String
 
@@ -95,13 +121,40 @@ struct SampleCommand: ParsableCommand {
         _ = try seedList()
         _ = try pairs()
         try validateKind()
+        try validateEdit()
+    }
+
+    private func validateEdit() throws {
+        let (usual, mask) = (EditSettings(), mask)
+        guard fromImage != nil else {
+            if mask != nil { throw ValidationError("--mask: requires --from-image") }
+            if strength != nil { throw ValidationError("--strength: requires --from-image") }
+            return
+        }
+        if let strength, !(strength > 0 && strength <= 1) {
+            throw ValidationError("--strength \(strength): expected more than 0 and at most 1")
+        }
+        for (name, value) in [("--resampling", resampling), ("--jump-length", jumpLength)]
+        where !(1...1000).contains(value) {
+            throw ValidationError("\(name) \(value): expected 1 to 1000")
+        }
+        guard mask == nil else {
+            guard [nil, .ddim, .ddpm].contains(sampler.sampler) else {
+                throw ValidationError(
+                    "--mask: requires --sampler ddpm or ddim, found \(sampler.sampler?.rawValue ?? "")")
+            }
+            return
+        }
+        guard resampling == usual.resampling, jumpLength == usual.jumpLength else {
+            throw ValidationError("--resampling and --jump-length: require --mask")
+        }
     }
 
     /// Checks the kind of sampling; each kind has its own options.
     private func validateKind() throws {
         let kinds = [
             progress.map { _ in "--progress" }, interpolate.isEmpty ? nil : "--interpolate",
-            invert.map { _ in "--invert" },
+            invert.map { _ in "--invert" }, fromImage.map { _ in "--from-image" },
         ].compactMap { $0 }
         guard kinds.count < 2 else {
             throw ValidationError("\(kinds.joined(separator: " and ")): expected one of them")
@@ -109,7 +162,7 @@ struct SampleCommand: ParsableCommand {
         if seeds != nil, count != nil || initNoise != nil {
             throw ValidationError("--seeds: selects the samples; omit --count and --init-noise")
         }
-        guard let kind = kinds.first else { return }
+        guard let kind = kinds.first, kind != "--from-image" else { return }
         if !format.isEmpty || initNoise != nil || dumpLatents != nil {
             throw ValidationError("\(kind): omit --format, --init-noise and --dump-latents")
         }
@@ -168,7 +221,13 @@ struct SampleCommand: ParsableCommand {
                 model: model, weights: sampler.weights, firstStage: sampler.firstStage, count: count,
                 settings: settings,
                 dtype: dtype, output: output, formats: format.isEmpty ? [.png, .grid] : Set(format),
-                initialNoise: initNoise, latents: dumpLatents)
+                initialNoise: initNoise, latents: dumpLatents,
+                edit: fromImage.map {
+                    ImageEdit(
+                        images: $0, mask: mask,
+                        settings: EditSettings(
+                            strength: strength, jumpLength: jumpLength, resampling: resampling))
+                })
             if let progress {
                 try run.writeProgress(moments: progress, communicator)
             } else if !pairs.isEmpty {

@@ -64,6 +64,58 @@ private func generator() throws -> SampleGenerator {
         #expect(try generator.evaluations(settings(1)) == (kind == .heun ? 9 : 5))
     }
 
+    @Test func imagesChangeWithTheStrength() throws {
+        let generator = try generator()
+        let size = generator.sampleSize
+        let images = (0..<2 * size).map { Float(($0 * 37) % 100) / 60 - 0.8 }
+        for kind in SamplerKind.allCases {
+            var distances: [Float] = []
+            for strength in [0.1, 0.5, 1] {
+                let settings = SamplingSettings(method: kind, steps: 10, seed: 3)
+                let edit = EditSettings(strength: strength)
+                var evaluations = 0
+                let result = try generator.generate(
+                    0..<2, settings, given: GivenSamples(values: images, settings: edit),
+                    progress: { evaluations += $0 })
+                #expect(try evaluations == 2 * generator.evaluations(settings, edit, hasMask: false))
+                distances.append(zip(result, images).map { abs($0 - $1) }.reduce(0, +))
+                // Sample 1 is the same without sample 0.
+                let alone = try generator.generate(
+                    1..<2, settings, given: GivenSamples(values: Array(images[size...]), settings: edit))
+                #expect(alone == Array(result[size...]))
+            }
+            // At full strength, a model without training changes images by any amount.
+            #expect(distances[0] < min(distances[1], distances[2]), "\(kind) \(distances)")
+        }
+        #expect(throws: (any Error).self) {
+            try generator.evaluations(
+                SamplingSettings(steps: 10), EditSettings(strength: 0.05), hasMask: false)
+        }
+    }
+
+    @Test func inpaintingRetainsWhatIsNotMasked() throws {
+        let generator = try generator()
+        let (size, channels) = (generator.sampleSize, 3)
+        let images = (0..<2 * size).map { Float(($0 * 37) % 100) / 60 - 0.8 }
+        let mask = (0..<64).map { $0 % 8 < 3 }
+        let settings = SamplingSettings(steps: 8, seed: 3, batchSize: 1)
+        for strength in [nil, 0.5] {
+            let edit = EditSettings(strength: strength, jumpLength: 2, resampling: 3)
+            var evaluations = 0
+            let given = GivenSamples(values: images, mask: mask, settings: edit)
+            let result = try generator.generate(
+                0..<2, settings, given: given, progress: { evaluations += $0 })
+            #expect(try evaluations == 2 * generator.evaluations(settings, edit, hasMask: true))
+            for i in result.indices {
+                let isRepainted = mask[i % size / channels]
+                #expect(result[i].isFinite && (result[i] == images[i]) != isRepainted)
+            }
+            var together = settings
+            together.batchSize = 2
+            #expect(try generator.generate(0..<2, together, given: given) == result)
+        }
+    }
+
     @Test func momentsAreShownInOrderAndEndWithTheSample() throws {
         let generator = try generator()
         let settings = SamplingSettings(steps: 5, seed: 2, batchSize: 2)

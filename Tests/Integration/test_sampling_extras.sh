@@ -94,13 +94,60 @@ expect_status 0 "$disttrain" sample --model "$scratch/exported" --steps 4 --coun
     --karras --output "$scratch/named"
 same_pictures "$scratch/own" "$scratch/named"
 
+# Images as the start: the same on any number of ranks, from a file or a folder.
+given=("${sample[@]}" --from-image "$scratch/seeds1")
+expect_status 0 "${given[@]}" --strength 0.5 --output "$scratch/variants1"
+expect_status 0 ranks 3 "${given[@]}" --strength 0.5 --output "$scratch/variants3"
+same_pictures "$scratch/variants1" "$scratch/variants3"
+expect_status 0 "${sample[@]}" --from-image "$scratch/seeds1/seed_00003.png" --count 3 --sampler dpmpp-2m \
+    --output "$scratch/variants4"
+[[ $(find "$scratch/variants4" -name 'sample_*.png' | wc -l) == 3 ]] || fail "expected 3 variants of the image"
+# Inpainting retains what the mask does not cover, pixel for pixel.
+python3 - "$scratch/mask.png" "$scratch/black.png" "$scratch/small.png" <<'END'
+import struct, sys, zlib
+def png(path, side, white):
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    rows = b"".join(b"\0" + bytes(255 if x < white else 0 for x in range(side)) for _ in range(side))
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    with open(path, "wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+png(sys.argv[1], 32, 10)
+png(sys.argv[2], 32, 0)
+png(sys.argv[3], 16, 5)
+END
+photo=$scratch/seeds1/seed_00003.png
+paint=("${sample[@]}" --from-image "$photo" --mask "$scratch/mask.png" --jump-length 1 --resampling 2)
+expect_status 0 "${paint[@]}" --count 2 --format png --format npz --output "$scratch/painted1"
+expect_status 0 ranks 2 "${paint[@]}" --count 2 --format png --format npz --output "$scratch/painted2"
+same_pictures "$scratch/painted1" "$scratch/painted2"
+grep -qa 'method.repaint' "$scratch/painted1/sample_00000.png" || fail "no text 'method.repaint' in the PNG"
+expect_status 0 "${sample[@]}" --seeds 3 --format npz --output "$scratch/original"
+python3 - "$scratch/painted1/samples_2x32x32x3.npz" "$scratch/original/samples_1x32x32x3.npz" <<'END' || fail "the mask"
+import sys, zipfile
+painted, original = (zipfile.ZipFile(path).read("arr_0.npy")[128:] for path in sys.argv[1:])
+assert len(painted) == 2 * len(original) == 2 * 32 * 32 * 3
+for sample in (painted[:3072], painted[3072:]):
+    kept = [sample[i] == original[i] for i in range(3072) if i // 3 % 32 >= 10]
+    assert all(kept), sum(kept)
+    assert sample != original
+END
+expect_status 3 "${sample[@]}" --from-image "$photo" --mask "$scratch/black.png" --output "$scratch/wrong"
+expect_status 3 "${sample[@]}" --from-image "$photo" --mask "$scratch/small.png" --output "$scratch/wrong"
+expect_status 2 "${paint[@]}" --spacing linspace --output "$scratch/wrong"
+
 # Invalid combinations are rejected with one line.
 for wrong in "--seeds 5-3" "--seeds 1,1" "--seeds 0-2000000" "--seeds x" "--seeds 1-2 --count 2" "--interpolate 3" \
     "--interpolate 1:2 --eta 1" "--progress 2 --format npz" "--progress 2 --invert x" "--frames 1" "--format gif" \
     "--invert x --method ddpm" "--invert x --sampler euler" "--interpolate 1:2 --sampler euler-a" "--sampler dpm" \
-    "--sampler euler-a --karras" "--sampler dpmpp-2m --eta 1" "--sampler dpmpp-2m --steps 1000"; do
+    "--sampler euler-a --karras" "--sampler dpmpp-2m --eta 1" "--sampler dpmpp-2m --steps 1000" "--mask x" \
+    "--strength 0.5" "--from-image x --strength 0" "--from-image x --strength 1.5" "--from-image x --resampling 5" \
+    "--from-image x --invert y" "--from-image x --mask y --sampler unipc" "--from-image x --mask y --jump-length 0" \
+    "--from-image $scratch/seeds1 --strength 0.1"; do
     # shellcheck disable=SC2086
     expect_status 2 "${sample[@]}" $wrong --output "$scratch/wrong"
 done
 expect_status 3 "${sample[@]}" --invert "$scratch/nothing" --output "$scratch/wrong"
+expect_status 3 "${sample[@]}" --from-image "$scratch/nothing" --output "$scratch/wrong"
+expect_status 3 "${sample[@]}" --from-image "$scratch/nothing.png" --output "$scratch/wrong"
 expect_status 2 "${sample[@]}" --invert "$scratch/seeds1" --spacing linspace --output "$scratch/wrong"

@@ -28,15 +28,20 @@ package struct DDIMSampler: DiffusionSampler {
     package func alphaBar(at index: Int) -> Float { schedule.alphasCumprod[visited[index]] }
     package func needsNoise(at index: Int) -> Bool { eta > 0 }
 
+    /// ᾱ that the step at this index leads to.
+    func alphaBarAfter(_ index: Int) -> Float {
+        let previous = visited[index] - schedule.count / visited.count
+        return previous >= 0 ? schedule.alphasCumprod[previous] : schedule.finalAlphaBar
+    }
+
     package func step(
         modelOutput: UnsafeBufferPointer<Float>, sample: UnsafeMutableBufferPointer<Float>, index: Int,
         history: inout SamplerHistory, noise: NoiseSource?
     ) {
         precondition(modelOutput.count == sample.count, "model output and sample differ in length")
         let t = visited[index]
-        let previous = t - schedule.count / visited.count
         let alphaBar = schedule.alphasCumprod[t]
-        let alphaBarPrevious = previous >= 0 ? schedule.alphasCumprod[previous] : schedule.finalAlphaBar
+        let alphaBarPrevious = alphaBarAfter(index)
         let variance = (1 - alphaBarPrevious) / (1 - alphaBar) * (1 - alphaBar / alphaBarPrevious)
         let sigma = eta * variance.squareRoot()
         let signalPrevious = alphaBarPrevious.squareRoot()

@@ -168,6 +168,31 @@ package struct SamplingSettings: Sendable {
         return config
     }
 
+    /// The sampler of DDPM in the form in which `RePaint` uses it: DDIM with η = 1, or with this η if DDIM is
+    /// chosen explicitly.
+    ///
+    /// - Throws: `ConfigError` for other samplers, and for linspace spacing, whose timesteps are not
+    ///   equidistant.
+    package func inpainting(of model: SchedulerConfig) throws(ConfigError) -> DDIMSampler {
+        guard method == nil || method == .ddim || method == .ddpm else {
+            throw ConfigError(
+                .unsupported, at: ["sampler"],
+                "found \(method?.rawValue ?? ""), but inpainting requires ddpm or ddim")
+        }
+        var settings = self
+        settings.method = .ddim
+        let schedule = try NoiseSchedule(settings.scheduler(of: model))
+        guard schedule.config.timestepSpacing != .linspace else {
+            throw ConfigError(
+                .unsupported, at: ["timestep_spacing"],
+                "is linspace, but inpainting requires leading or trailing")
+        }
+        return try DDIMSampler(schedule: schedule, steps: steps, eta: inpaintingEta)
+    }
+
+    /// η of `inpainting`.
+    package var inpaintingEta: Double { method == .ddim ? eta : 1 }
+
     /// The sampler for a model.
     package func sampler(of model: SchedulerConfig) throws(ConfigError) -> any DiffusionSampler {
         try scheduler(of: model).sampler(steps: steps, eta: eta)
