@@ -137,6 +137,20 @@ def solver(random):
         # With the others, diffusers' last step divides zero by zero.
         if not (config["solver_type"] == "bh2" and config["predict_x0"] and config["lower_order_final"]):
             config["final_sigmas_type"] = "sigma_min"
+    if config.get("use_karras_sigmas"):
+        # The last Karras level is that of timestep 0: a step from there to the same level divides by zero.
+        if name == "DPMSolverMultistepScheduler":
+            config["final_sigmas_type"] = "zero"
+        if name == "UniPCMultistepScheduler":
+            config["lower_order_final"] = True
+    # Steps from nearly pure noise to little noise cancel the digits that a comparison needs.
+    if name.startswith(("Euler", "Heun")) or not config.get("predict_x0", True):
+        config["beta_schedule"] = random.choice(["linear", "scaled_linear"])
+        config["rescale_betas_zero_snr"] = False
+        if name.startswith("Heun"):
+            del config["rescale_betas_zero_snr"]
+    if config["num_train_timesteps"] > 40 or config.get("rescale_betas_zero_snr"):
+        config.pop("trained_betas", None)
     if name == "EulerDiscreteScheduler" and config["final_sigmas_type"] == "zero":
         config["interpolation_type"] = random.choice(["linear", "linear", "log_linear"])
     return name, config, steps, 0.0
