@@ -31,7 +31,9 @@ struct EvaluateCommand: ParsableCommand {
     @OptionGroup var sampler: SamplerOptions
     @OptionGroup var condition: ClassOptions
     @Option(
-        help: ArgumentHelp("Evaluate these images instead of the model's samples.", valueName: "folder"))
+        help: ArgumentHelp(
+            "Evaluate these images instead of the model's samples: a folder, an archive, or an .npz or .npy file.",
+            valueName: "path"))
     var samples: String?
     @Option(
         help: ArgumentHelp(

@@ -109,6 +109,8 @@ struct FileSet: Sendable {
                 continue
             }
             var name = parts.map { String($0) ?? "" }.joined(separator: "/")
+            // Most names are plain; share their memory.
+            if name == member.name { name = member.name }
             if let inner {
                 guard ItemNames.isInside(name, inner) else { continue }
                 isInside = true

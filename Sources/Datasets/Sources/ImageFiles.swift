@@ -159,7 +159,9 @@ struct ImageFiles: ImageSource {
                     others.append(entry)
                 }
             }
-            images.removeAll { !ItemNames.isImage($0.name) }
+            if tables.count + sidecars.count + others.count > 0 {
+                images.removeAll { !ItemNames.isImage($0.name) }
+            }
             images.sort {
                 $0.container == $1.container
                     ? ItemNames.precedes($0.name, $1.name) : $0.container < $1.container

@@ -158,8 +158,11 @@ enum ItemNames {
 
     /// The name of the folder that contains the item.
     static func label(_ path: String) -> String? {
-        let parts = path.split(separator: "/")
-        return parts.count > 1 ? String(parts[parts.count - 2]) : nil
+        guard let end = path.utf8.lastIndex(of: UInt8(ascii: "/")) else { return nil }
+        let folder = path[..<end]
+        let start = folder.utf8.lastIndex(of: UInt8(ascii: "/")).map { folder.utf8.index(after: $0) }
+        let name = folder[(start ?? folder.startIndex)...]
+        return name.isEmpty ? nil : String(name)
     }
 
     /// Throws if the source has no images, or if it has other files and `skipBad` is false.

@@ -61,9 +61,10 @@ struct SourceInput: Sendable {
     /// The archives of a folder that has nothing else to prepare, such as the shards of WebDataset; nil for a
     /// folder of images.
     private static func shards(_ listing: FolderListing) -> [String]? {
+        // Most folders of images are recognised by their first file.
         let isShards =
-            listing.files.contains { ItemNames.isArchive($0.name) }
-            && listing.files.allSatisfy { ItemNames.isArchive($0.name) || ItemNames.isDescription($0.name) }
+            listing.files.allSatisfy { ItemNames.isArchive($0.name) || ItemNames.isDescription($0.name) }
+            && listing.files.contains { ItemNames.isArchive($0.name) }
         guard isShards else { return nil }
         return listing.files.map(\.name).filter(ItemNames.isArchive).sorted(by: ItemNames.precedes)
             .map { listing.root.hasSuffix("/") ? listing.root + $0 : "\(listing.root)/\($0)" }
@@ -94,8 +95,10 @@ struct SourceInput: Sendable {
     private static func spooled(_ path: String, inner: String?) throws(ImageError) -> [Spool.Part] {
         let file = try ReadOnlyFile(path)
         if try Compression(of: file) != nil { return [.archive(path)] }
-        guard try ZipFile.recognizes(file.read(at: 0, count: min(4, file.size))) else { return [] }
-        // Arrays are read at any position. Images are decompressed one by one.
+        // Arrays are read at any position; images in other zip archives are decompressed one by one.
+        guard path.lowercased().hasSuffix(".npz"),
+            try ZipFile.recognizes(file.read(at: 0, count: min(4, file.size)))
+        else { return [] }
         return try openZip(.file(file)).members.filter { member in
             member.method != 0 && member.name.hasSuffix(".npy") && ItemNames.isInside(member.name, inner)
         }
