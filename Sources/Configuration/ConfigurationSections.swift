@@ -118,7 +118,8 @@ package struct DiffusionConfiguration: ConfigSection {
                 "Whether samplers clip the predicted x₀ to [-1, 1], the range of images.",
                 defaultText: "true in pixel space, false for latents"),
             .init(
-                "label_dropout", \.labelDropout, .from(0, below: 1), .harmless,
+                "label_dropout", \.labelDropout, .from(0, below: 1),
+                .harmful("the null class was trained on a different share of the samples"),
                 "Share of samples that a class-conditional model sees without their class, as classifier-free guidance"
                     + " requires; 0.1 is usual.", omitted: { $0.labelDropout == 0 }),
             .init(

@@ -57,9 +57,9 @@ package final class PreparedFolder: Sendable {
             manifest.shards.map { "\($0.name) \($0.count) \($0.crc32)" } + [manifest.job.kind.rawValue])
     }
 
-    /// The class of a sample as an index into the manifest's class names.
     package func className(_ index: Int) -> String? { label(index).map { manifest.classNames[$0] } }
 
+    /// The class of a sample as an index into the manifest's class names.
     package func label(_ index: Int) -> Int? { labels.isEmpty ? nil : labels[index] }
 
     /// Calls `body` with the bytes of one sample of a tensor.

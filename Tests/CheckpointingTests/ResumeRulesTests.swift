@@ -57,7 +57,7 @@ private func changes(_ overrides: String..., allowed: [String] = []) throws -> [
         let harmless = [
             "model.dropout", "model.sample_size", "model.force_upcast", "model.scaling_factor",
             "model.shift_factor", "model.latents_mean", "model.latents_std", "diffusion.clip_sample",
-            "data.path",
+            "model._label_names", "data.path",
             "first_stage.path", "ema.snapshot_every",
         ]
         for (key, effect) in ResumeRules.effects

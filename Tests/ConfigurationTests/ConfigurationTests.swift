@@ -258,7 +258,7 @@ private func failure(_ yaml: String, _ overrides: [String] = []) throws -> Confi
         ("data={path: photos, count: 5}", "data.count: only applies to synthetic-faces"),
         ("data.size=0", "data.size: found 0"),
         ("model.out_channels=4", "model.out_channels: found 4, expected in_channels (3)"),
-        ("model.num_class_embeds=10", "model.num_class_embeds: found 10, which is not supported"),
+        ("model.num_class_embeds=0", "model.num_class_embeds: found 0, expected 1 to 65536, or null"),
         (
             "model.config=no-such.json",
             "model.config: no-such.json: cannot be opened: No such file or directory"

@@ -184,11 +184,13 @@ import TestSupport
         let scratch = try ScratchFolder()
         try scratch.write("scans/a.tiff", [0x49, 0x49, 42, 0])
         let error = imageError { try openImageSource(scratch.file("scans")) }
-        #expect(error?.detail.contains("`mogrify -format png *.tiff`") == true)
+        #expect(error?.detail.contains("mogrify -format png *.tiff") == true)
         try scratch.write("mixed/a.png", patternImage().pngData())
         try scratch.write("mixed/b.JXL", [0xFF, 0x0A])
         let mixed = imageError { try openImageSource(scratch.file("mixed")) }
-        #expect(mixed?.detail.contains("djxl") == true && mixed?.detail.contains("--skip-bad") == true)
+        #expect(
+            mixed?.detail.contains("mogrify -format png *.jxl") == true
+                && mixed?.detail.contains("--skip-bad") == true)
     }
 
     // MARK: Labels

@@ -203,7 +203,7 @@ private func unet(_ json: String) throws -> UNet2DConfig {
             "time_embedding_type: found 'fourier', which is not supported"
         ),
         (#"{"downsample_type": "resnet"}"#, "downsample_type"),
-        (#"{"num_class_embeds": 10}"#, "num_class_embeds: found 10, which is not supported"),
+        (#"{"class_embed_type": "identity"}"#, "class_embed_type: found the string 'identity', expected"),
         (#"{"mid_block_type": "UNetMidBlock2DCrossAttn"}"#, "mid_block_type"),
         (#"{"act_fn": "gelu"}"#, "act_fn: found the string 'gelu', expected one of silu, swish"),
         (#"{"dropout": 1}"#, "dropout: found 1"),
@@ -244,7 +244,7 @@ private func unet(_ json: String) throws -> UNet2DConfig {
         try Data(#"{"dropout": 2}"#.utf8).write(to: URL(fileURLWithPath: path))
         let error = try #require(throws: ConfigError.self) { try UNet2DConfig(contentsOf: path) }
         #expect(error.description.hasPrefix("\(path): dropout: found 2"))
-        try Data("{\n\"dropout\": NaN}".utf8).write(to: URL(fileURLWithPath: path))
+        try Data("{\n\"dropout\": nan}".utf8).write(to: URL(fileURLWithPath: path))
         let syntax = try #require(throws: ConfigError.self) { try UNet2DConfig(contentsOf: path) }
         #expect(syntax.description.hasPrefix("\(path): not valid JSON at line 2, column 12"))
         let missing = try #require(throws: ConfigError.self) {

@@ -140,7 +140,7 @@ config("wrongType/unet_null_channels", **unet | {"in_channels": None})
 config("wrongType/unet_text", **unet | {"norm_eps": "1e-5"})
 config("unknownKey/line_end", **unet | {"in_channel\nError: s": 3})
 config("unknownKey/long", **unet | {"x" * 5000: 3})
-config("unsupported/class_embedding", **unet | {"num_class_embeds": most})
+config("invalidValue/class_embedding", **unet | {"num_class_embeds": most})
 for name in ["AutoencoderKL", "VQModel"]:
     for key, value in {
         "layers_per_block": 10**9, "latent_channels": 1 << 62, "block_out_channels": [1 << 40],
