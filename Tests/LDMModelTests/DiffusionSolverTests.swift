@@ -60,6 +60,25 @@ import Testing
         }
     }
 
+    /// With Karras levels, `final_sigmas_type: sigma_min` repeats the last level; diffusers then yields NaN.
+    @Test(arguments: [SchedulerClass.dpmSolver, .uniPC], 1...3)
+    func aRepeatedLevelChangesNothing(kind: SchedulerClass, order: Int) throws {
+        var config = SchedulerConfig()
+        config.schedulerClass = kind
+        config.betaSchedule = .scaledLinear
+        config.useKarrasSigmas = true
+        config.finalSigmas = .sigmaMin
+        config.solverOrder = order
+        config.lowerOrderFinal = false
+        let schedule = try NoiseSchedule(config)
+        let sampler: any DiffusionSampler =
+            kind == .uniPC
+            ? try UniPCSampler(schedule: schedule, steps: 20)
+            : try DPMSolverSampler(schedule: schedule, steps: 20)
+        // The lowest level still has some noise.
+        #expect(abs(run(sampler, from: 0.8, mean: 0.37) - 0.37) < 0.1)
+    }
+
     /// For normally distributed data the ODE has the solution x(λ) = √(ᾱ s² + 1 - ᾱ) ε. Solvers of higher
     /// order approach it in fewer evaluations.
     @Test func higherOrdersAreMoreAccurate() throws {

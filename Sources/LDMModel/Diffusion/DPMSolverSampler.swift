@@ -13,10 +13,9 @@ import Foundation
 ///
 /// Source: Lu et al. 2022 (arXiv 2211.01095), algorithm 2 and appendix B; step for step diffusers'
 /// `DPMSolverMultistepScheduler`.
-package struct DPMSolverSampler: DiffusionSampler {
+package struct DPMSolverSampler: LevelSampler {
     package let schedule: NoiseSchedule
-    private let levels: NoiseLevels
-    package var timesteps: [Float] { levels.timesteps }
+    let levels: NoiseLevels
 
     /// - Throws: `ConfigError` if the schedule has too few timesteps for `steps`.
     package init(schedule: NoiseSchedule, steps: Int) throws(ConfigError) {
@@ -25,8 +24,9 @@ package struct DPMSolverSampler: DiffusionSampler {
     }
 
     private var isStochastic: Bool { schedule.config.algorithmType == .sde }
-    package func alphaBar(at index: Int) -> Float { levels.alphaBar(index) }
-    package func needsNoise(at index: Int) -> Bool { isStochastic && levels.ratios[index + 1] > 0 }
+    package func needsNoise(at index: Int) -> Bool {
+        isStochastic && levels.ratios[index + 1] > 0 && !isEmptyStep(index)
+    }
 
     package func step(
         modelOutput: UnsafeBufferPointer<Float>, sample: UnsafeMutableBufferPointer<Float>, index: Int,
@@ -39,6 +39,7 @@ package struct DPMSolverSampler: DiffusionSampler {
         history.append(
             sample.indices.map { estimate.original(modelOutput[$0], sample[$0]) }, keeping: config.solverOrder
         )
+        if isEmptyStep(index) { return }
         let order = order(at: index, known: history.outputs.count)
         let factors = factors(from: now, to: levels.level(index + 1), isSecond: order == 2)
 

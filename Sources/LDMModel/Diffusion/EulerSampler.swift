@@ -9,10 +9,9 @@ import FileFormats
 ///
 /// Source: Karras et al. 2022 (arXiv 2206.00364), algorithm 1 without its correction; step for step diffusers'
 /// `EulerDiscreteScheduler` and `EulerAncestralDiscreteScheduler`.
-package struct EulerSampler: DiffusionSampler {
+package struct EulerSampler: LevelSampler {
     package let schedule: NoiseSchedule
-    private let levels: NoiseLevels
-    package var timesteps: [Float] { levels.timesteps }
+    let levels: NoiseLevels
 
     /// - Throws: `ConfigError` if there are more steps than training timesteps.
     package init(schedule: NoiseSchedule, steps: Int) throws(ConfigError) {
@@ -21,7 +20,6 @@ package struct EulerSampler: DiffusionSampler {
     }
 
     private var isAncestral: Bool { schedule.config.schedulerClass == .eulerAncestral }
-    package func alphaBar(at index: Int) -> Float { levels.alphaBar(index) }
     package func inputScale(at index: Int) -> Float { levels.level(index).alpha }
     package var initialNoiseScale: Float { levels.initialScale(schedule.config.timestepSpacing) }
     package func needsNoise(at index: Int) -> Bool { isAncestral && levels.ratios[index + 1] > 0 }

@@ -18,6 +18,20 @@ struct NoiseLevel {
     }
 }
 
+/// A sampler that evaluates the model once at each of its noise levels.
+protocol LevelSampler: DiffusionSampler {
+    var levels: NoiseLevels { get }
+}
+
+extension LevelSampler {
+    package var timesteps: [Float] { levels.timesteps }
+    package func alphaBar(at index: Int) -> Float { levels.alphaBar(index) }
+
+    /// Whether a step leads to an equal level, as the last one does with Karras levels and
+    /// `final_sigmas_type: sigma_min`. It changes nothing; the formulas would divide by zero, as diffusers does.
+    func isEmptyStep(_ index: Int) -> Bool { levels.ratios[index] == levels.ratios[index + 1] }
+}
+
 /// The noise levels that a solver of the diffusion ODE visits, as ratios ρ = σ/α, with the timesteps at which
 /// the model is evaluated.
 ///

@@ -14,10 +14,9 @@ import Foundation
 /// Source: Zhao et al. 2023 (arXiv 2302.04867), algorithms 5 to 8; step for step diffusers'
 /// `UniPCMultistepScheduler`. The step to pure x₀ is always of order 1: there, diffusers yields NaN for
 /// solver_type bh1, and without lower_order_final.
-package struct UniPCSampler: DiffusionSampler {
+package struct UniPCSampler: LevelSampler {
     package let schedule: NoiseSchedule
-    private let levels: NoiseLevels
-    package var timesteps: [Float] { levels.timesteps }
+    let levels: NoiseLevels
 
     /// - Throws: `ConfigError` if the schedule has too few timesteps for `steps`.
     package init(schedule: NoiseSchedule, steps: Int) throws(ConfigError) {
@@ -25,7 +24,6 @@ package struct UniPCSampler: DiffusionSampler {
         levels = try NoiseLevels(schedule, steps: steps)
     }
 
-    package func alphaBar(at index: Int) -> Float { levels.alphaBar(index) }
     package func needsNoise(at index: Int) -> Bool { false }
 
     package func step(
@@ -46,6 +44,7 @@ package struct UniPCSampler: DiffusionSampler {
             update.apply(to: history.start, history, corrected: converted, into: sample)
         }
         history.append(converted, keeping: config.solverOrder)
+        if isEmptyStep(index) { return }
         let left = timesteps.count - index
         history.order = min(
             config.solverOrder, history.outputs.count,
