@@ -11,7 +11,7 @@ package final class TrainingProgress {
     private let start: Double
     private var smoothedLoss: Double?
     private var pace: Pace
-    private let isSupervised = LaunchAttempt.current != nil
+    private let isSupervised = LaunchAttempt.isSupervised
 
     /// Weight of the previous smoothed loss at each logged step.
     private static let smoothing = 0.7

@@ -123,7 +123,7 @@ final class WatchPost: Sendable {
     }
 
     private func signalLauncher(_ heartbeat: LauncherHeartbeat) {
-        if LaunchAttempt.current != nil { Console.output.write(heartbeat.line + "\n") }
+        if LaunchAttempt.isSupervised { Console.output.write(heartbeat.line + "\n") }
     }
 
     /// The current status and its writer; nil if the status is not written.

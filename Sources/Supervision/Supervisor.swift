@@ -197,7 +197,7 @@ package final class Supervisor {
         // Without checkpoints, the command line applies again.
         if isRestart, job.resume != "auto", !job.checkpointSteps.isEmpty { words += ["--resume", "auto"] }
         if case .before(let step) = from { words += ["--resume-before", String(step)] }
-        var marks = [LaunchAttempt.variable: id]
+        var marks = [LaunchAttempt.variable: id, LaunchAttempt.supervisedVariable: "1"]
         // Identifies an attempt that is known to be over, so that the ranks do not wait for its lock.
         if let previousID { marks[LaunchAttempt.supersededVariable] = previousID }
         let mpirun = placed.mpirun(words, marks)

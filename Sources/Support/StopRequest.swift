@@ -76,9 +76,15 @@ package enum LaunchAttempt {
     /// launch that has ended.
     package static let variable = "DISTTRAIN_ATTEMPT"
     package static let supersededVariable = "DISTTRAIN_SUPERSEDES"
+    /// Set if the launcher reads the ranks' output. Otherwise it goes to the user.
+    package static let supervisedVariable = "DISTTRAIN_SUPERVISED"
 
     /// The ID of this launch; nil if the process was not started by a launcher.
     package static var current: String? { ProcessInfo.processInfo.environment[variable] }
+    /// Whether a launcher expects heartbeats in the output of rank 0.
+    package static var isSupervised: Bool {
+        ProcessInfo.processInfo.environment[supervisedVariable] != nil
+    }
     package static var superseded: String? { ProcessInfo.processInfo.environment[supersededVariable] }
 }
 

@@ -16,6 +16,11 @@ for count in 2 3 4; do
     same_folder "$scratch/pixels$count" "$scratch/pixels1"
 done
 
+# The launcher passes the output of other commands than trainings on as it is, so it contains no heartbeats.
+expect_status 0 "$disttrain" launch -n 2 -- "${source_images[@]}" --output "$scratch/launched"
+expect_no_text "disttrain-heartbeat"
+same_folder "$scratch/launched" "$scratch/pixels1"
+
 # A first stage that was trained for two steps encodes badly, but deterministically.
 expect_status 0 "$disttrain" vae train --config "$repository/configs/vae_quickstart.yaml" --output "$scratch/vae" \
     --set data.size=32 --set data.count=64 --set "model.block_out_channels=[8,8,16]" --set model.norm_num_groups=4 \
