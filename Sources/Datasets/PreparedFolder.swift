@@ -57,7 +57,10 @@ package final class PreparedFolder: Sendable {
             manifest.shards.map { "\($0.name) \($0.count) \($0.crc32)" } + [manifest.job.kind.rawValue])
     }
 
-    package func className(_ index: Int) -> String? { label(index).map { manifest.classNames[$0] } }
+    /// The class name of each sample; nil if the folder has no labels.
+    package var sampleClassNames: [String]? {
+        labels.isEmpty ? nil : labels.map { manifest.classNames[$0] }
+    }
 
     /// The class of a sample as an index into the manifest's class names.
     package func label(_ index: Int) -> Int? { labels.isEmpty ? nil : labels[index] }

@@ -55,7 +55,7 @@ struct ModelCard {
         }
         lines += ["---", "", "# \(title.oneLine())", ""]
         let kind = isLatent ? "latent diffusion model" : "diffusion model in pixel space"
-        let classes = pipeline.unetConfig.numClassEmbeds
+        let classes = pipeline.unetConfig.numClassEmbeds.map { _ in pipeline.unetConfig.classCount }
         lines.append(
             "\(classes.map { "A class-conditional (\($0) classes)" } ?? "An unconditional") \(kind), trained with disttrain."
         )

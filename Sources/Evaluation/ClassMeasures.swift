@@ -49,12 +49,8 @@ struct ClassMeasures {
 
     /// The indices of each class's images.
     private static func indices(_ images: any EvaluationImages) -> [String: [Int]] {
-        var indices: [String: [Int]] = [:]
-        for index in 0..<images.count {
-            guard let name = images.className(index) else { return [:] }
-            indices[name, default: []].append(index)
-        }
-        return indices
+        Dictionary(grouping: (images.classNames() ?? []).enumerated(), by: \.element)
+            .mapValues { $0.map(\.offset) }
     }
 
     /// The mean over the classes of the kernel distance.

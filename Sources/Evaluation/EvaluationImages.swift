@@ -20,13 +20,13 @@ package protocol EvaluationImages {
     func images(_ range: Range<Int>, progress: (Double) throws -> Void) throws -> [Image]
     /// Estimated seconds per image on this rank, from a measurement.
     func secondsPerImage() throws -> Double
-    /// The name of an image's class; nil if the images have no classes.
-    func className(_ index: Int) -> String?
+    /// The class name of each image; nil if the images have no classes.
+    func classNames() -> [String]?
 }
 
 extension EvaluationImages {
     package var earlierFingerprint: String? { nil }
-    package func className(_ index: Int) -> String? { nil }
+    package func classNames() -> [String]? { nil }
 
     package func secondsPerImage() throws -> Double {
         let some = 0..<min(count, 8)
@@ -59,7 +59,14 @@ struct PictureSet: EvaluationImages {
 
     var count: Int { items.count }
 
-    func className(_ index: Int) -> String? { try? source.label(at: items[index]) }
+    func classNames() -> [String]? {
+        var names: [String] = []
+        for item in items {
+            guard let name = try? source.label(at: item) else { return nil }
+            names.append(name)
+        }
+        return names
+    }
 
     var earlierFingerprint: String? { Self.fingerprint(source.sampledFingerprint, transform, count) }
 
@@ -96,7 +103,7 @@ struct PreparedImages: EvaluationImages {
     var name: String { folder.path }
     var count: Int { folder.manifest.count }
     var fingerprint: String { contentHash([folder.fingerprint, transform.description]) }
-    func className(_ index: Int) -> String? { folder.className(index) }
+    func classNames() -> [String]? { folder.sampleClassNames }
 
     func images(_ range: Range<Int>, progress: (Double) throws -> Void) throws -> [Image] {
         try range.map { index in
@@ -121,7 +128,7 @@ struct Reconstructions: EvaluationImages {
     var fingerprint: String {
         contentHash(["reconstructions", folder.fingerprint, firstStage.weightsHash, transform.description])
     }
-    func className(_ index: Int) -> String? { folder.className(index) }
+    func classNames() -> [String]? { folder.sampleClassNames }
 
     func images(_ range: Range<Int>, progress: (Double) throws -> Void) throws -> [Image] {
         let manifest = folder.manifest
@@ -170,8 +177,9 @@ package struct GeneratedImages: EvaluationImages {
                 + (settings.classes == ClassRequest() ? [] : ["\(settings.classes)"]))
     }
 
-    package func className(_ index: Int) -> String? {
-        try? pictures.generator.denoiser.model.config.select(settings.classes)?.name(of: index)
+    package func classNames() -> [String]? {
+        let classes = try? pictures.generator.denoiser.model.config.select(settings.classes)
+        return classes.map { classes in (0..<count).map { classes.name(of: $0) } }
     }
 
     package func images(_ range: Range<Int>, progress: (Double) throws -> Void) throws -> [Image] {

@@ -13,7 +13,7 @@ extension ImageGrid {
         let columns = (images.count + rows - 1) / rows
         let first = images[0]
         let blank = Image(
-            width: first.width, height: first.height,
+            width: first.width, height: first.height, channels: first.channels,
             pixels: [UInt8](repeating: 255, count: first.pixels.count))
         let ordered = (0..<rows).flatMap { row in
             (0..<columns).map { column in

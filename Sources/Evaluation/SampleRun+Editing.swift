@@ -33,7 +33,7 @@ extension SampleRun {
     func openImages(
         _ edit: ImageEdit, _ pictures: SamplePictures, _ communicator: Communicator
     ) throws -> OpenedImages {
-        let isFile = SingleImage.recognizes(edit.images)
+        let isFile = ItemNames.isImage(edit.images)
         let sources = try SharedSources(
             isFile ? [] : [edit.images], skipBad: false, readsContent: false, on: communicator)
         return try communicator.collectively("opening \(edit.images)") {
@@ -124,10 +124,6 @@ private struct SingleImage: ImageSource {
     let count = 1
     let content: SourceContent? = nil
     private let image: Image
-
-    static func recognizes(_ path: String) -> Bool {
-        ["png", "jpg", "jpeg", "webp"].contains((path as NSString).pathExtension.lowercased())
-    }
 
     init(_ path: String) throws(ImageError) {
         name = path

@@ -93,5 +93,7 @@ private func conditionalUNet(_ names: [String] = ["cat", "dog", "frog"]) throws 
         #expect((0..<3).map { level(row: 0, column: $0) } == [0, 3, 6])
         #expect((0..<3).map { level(row: 1, column: $0) } == [1, 4, 255])
         #expect((0..<3).map { level(row: 2, column: $0) } == [2, 5, 255])
+        let gray = ImageGrid.render(samples: images.map { $0.converted(toChannels: 1) }, selection)
+        #expect(gray.channels == 1 && gray.width == grid.width && gray.height == grid.height)
     }
 }

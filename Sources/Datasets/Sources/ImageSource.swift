@@ -103,8 +103,8 @@ extension SyntheticFacesSource {
 }
 
 /// Rules shared by folders and archives: which names are images, and how other files are handled.
-enum ItemNames {
-    static func isImage(_ path: String) -> Bool {
+package enum ItemNames {
+    package static func isImage(_ path: String) -> Bool {
         let name = path.utf8.suffix(5).map { $0 | 0x20 }
         return [".png", ".jpg"].contains { name.suffix(4).elementsEqual($0.utf8) }
             || [".jpeg", ".webp"].contains { name.elementsEqual($0.utf8) }

@@ -114,7 +114,7 @@ extension UNet2DConfig {
     }
 
     /// Number of classes, without the null class; 0 if unknown.
-    private var classCount: Int { labelNames.isEmpty ? numClassEmbeds ?? 0 : labelNames.count }
+    package var classCount: Int { labelNames.isEmpty ? numClassEmbeds ?? 0 : labelNames.count }
 
     private func index(ofClass name: String) throws(ConfigError) -> Int {
         if let index = labelNames.firstIndex(of: name) { return index }
